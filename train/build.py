@@ -1,0 +1,247 @@
+"""Config and World to Parts: the one place that turns names into objects."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from train import optim, weights
+from train.checkpoint import source
+from train.config import Config
+from train.data.augment import Augment
+from train.data.loader import Fetcher, Loader, Timeline
+from train.data.order import InTurn, Order
+from train.data.prefetch import Mover
+from train.data.source import Source
+from train.ema import Average
+from train.evaluate import Evaluation
+from train.gradients import Gradients
+from train.outcome import ConfigError
+from train.parallel import Replica, Spread, synchronised
+from train.precision import LossScale, Precision, choose, set_up
+from train.resume import State
+from train.schedule import Schedule
+from train.step import Step
+from train.target import OWN_PACKAGES, Targets
+from train.tasks.task import Task
+from train.world import World
+
+KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of."""
+
+    step: Step
+    state: State
+    loader: Loader
+    mover: Mover
+    evaluation: Evaluation | None
+    precision: Precision
+    parameters: int
+    datasets: Mapping[str, Dataset[Any]]
+
+
+def targets(config: Config, foreign: bool) -> Targets:
+    """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits."""
+    return Targets(KINDS, {*OWN_PACKAGES, *config.run.trust} if foreign else None)
+
+
+def check_targets(config: Config, builder: Targets) -> None:
+    """What can be told of the targets without building any. Raises ConfigError."""
+    for node, where, kind, given in _nodes(config):
+        builder.check(node, where, kind, given)
+
+
+def packages(config: Config, builder: Targets) -> list[str]:
+    """The packages whose code the config's targets run."""
+    return sorted({builder.package(node, where) for node, where, _, _ in _nodes(config)})
+
+
+def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
+    yield config.model, "model", nn.Module, ()
+    yield config.data.train, "data.train", Dataset, ()
+    if config.data.eval is not None:
+        yield config.data.eval, "data.eval", Dataset, ()
+    if config.data.augment is not None:
+        yield config.data.augment, "data.augment", Augment, ()
+    yield config.task, "task", Task, ()
+    yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
+    yield config.schedule, "schedule", Schedule, ()
+
+
+def set_up_process(config: Config, world: World) -> Precision:
+    """Threads, precision and determinism of this rank."""
+    threads = config.train.threads
+    if isinstance(threads, str):
+        threads = max(1, len(os.sched_getaffinity(0)) // world.place.local_size)
+    torch.set_num_threads(threads)
+    gpu = world.device.type == "cuda"
+    precision = choose(config.train.precision, torch.cuda.get_device_capability(world.device) if gpu else None)
+    set_up(precision, config.train.deterministic)
+    return precision
+
+
+def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
+    """The parts of this rank. Raises ConfigError. Every rank calls it; DDP compares the models."""
+    datasets = _datasets(config, builder)
+    task = builder.build(config.task, "task", Task)
+    for name, dataset in datasets.items():
+        try:
+            task.check(dataset)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from None
+    start = _Start.of(config)
+    timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
+    loader = _loader(config, builder, datasets["train"], timeline, world)
+    model = _model(config, builder, world, precision)
+    if start.initial is not None:
+        weights.load(model, start.initial)
+    spread = Spread(Replica(model, task), world, config.parallel)
+    gradients = Gradients([p for p in model.parameters() if p.requires_grad], come_and_go=config.parallel.find_unused)
+    updater = _updater(config, builder, model, gradients, timeline.steps, precision, world.device)
+    mover = Mover(world.device, precision.weights, config.train.channels_last)
+    return Parts(
+        step=Step(spread, updater, gradients, precision, world, config.seed, task.counts_data),
+        state=State(model, updater, spread, world),
+        loader=loader,
+        mover=mover,
+        evaluation=_evaluation(config, datasets, task, precision, mover, world),
+        precision=precision,
+        parameters=sum(p.numel() for p in model.parameters()),
+        datasets=datasets,
+    )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a new run begins: from scratch, from given weights, or where a finished run ended."""
+
+    step: int
+    position: int
+    initial: Path | None
+
+    @classmethod
+    def of(cls, config: Config) -> "_Start":
+        if config.train.extend_from is not None:
+            finished = source(Path(config.train.extend_from), want_best=False).progress()
+            return cls(finished["step"], finished["position"], None)
+        if config.train.init_from is None:
+            return cls(0, 0, None)
+        given = Path(config.train.init_from)
+        if given.suffix == ".safetensors" or given.is_file():
+            return cls(0, 0, given)
+        found = source(given, want_best=True)
+        return cls(0, 0, found.file("ema.safetensors" if found.has("ema.safetensors") else "model.safetensors"))
+
+
+def _datasets(config: Config, builder: Targets) -> dict[str, Dataset[Any]]:
+    nodes = {"train": config.data.train, "eval": config.data.eval}
+    return {
+        name: builder.build(node, f"data.{name}", Dataset)  # type: ignore[type-abstract]
+        for name, node in nodes.items()
+        if node is not None
+    }
+
+
+def _length(dataset: Dataset[Any], where: str) -> int:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ConfigError(f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order")
+    length = len(dataset)
+    if length < 1:
+        raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
+    return length
+
+
+def _timeline(config: Config, samples: int, start: _Start) -> Timeline:
+    train = config.train
+    if train.steps is not None:
+        end = start.position + (train.steps - start.step) * train.global_batch
+        steps = train.steps
+    else:
+        assert train.epochs is not None
+        end = max(1, round(train.epochs * samples))
+        steps = start.step + ceil((end - start.position) / train.global_batch)
+    if steps <= start.step:
+        raise ConfigError(
+            f"train.extend_from={train.extend_from} is a run of {start.step} steps and {start.position} samples already, "
+            f"and the config ends there or before. Type train.steps={start.step * 2}"
+        )
+    return Timeline(start.step, start.position, steps, end, train.global_batch)
+
+
+def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
+    augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
+    order = Order(_length(dataset, "data.train"), config.seed)
+    fetcher = _fetcher(config, Source(dataset, order, augment, config.seed), world)
+    last = timeline.span(timeline.steps - 1)
+    if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
+        raise ConfigError(
+            f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
+            f"Type train.steps={timeline.steps - 1}"
+        )
+    return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
+
+
+def _fetcher(config: Config, source: Source, world: World) -> Fetcher:
+    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda")
+
+
+def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
+    torch.manual_seed(config.seed)
+    model = builder.build(config.model, "model", nn.Module)
+    if config.parallel.sync_batchnorm:
+        if world.device.type != "cuda":
+            raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
+        model = synchronised(model)
+    model = model.to(world.device, precision.weights)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.train.compile:
+        model.compile()
+    return model
+
+
+def _updater(
+    config: Config,
+    builder: Targets,
+    model: nn.Module,
+    gradients: Gradients,
+    steps: int,
+    precision: Precision,
+    device: torch.device,
+) -> optim.Updater:
+    node = _without(config.optim, "decay_1d")
+    groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), bool(config.optim.get("decay_1d", True)))
+    decay = config.train.ema_decay
+    return optim.Updater(
+        builder.build(node, "optim", torch.optim.Optimizer, params=groups),
+        gradients,
+        builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
+        steps,
+        clip_norm=config.train.clip_norm,
+        scale=LossScale(device) if precision.scaled else None,
+        average=None if decay is None else Average(model, decay),
+        device=device,
+    )
+
+
+def _evaluation(
+    config: Config, datasets: Mapping[str, Dataset[Any]], task: Task, precision: Precision, mover: Mover, world: World
+) -> Evaluation | None:
+    if "eval" not in datasets:
+        return None
+    samples = _length(datasets["eval"], "data.eval")
+    fetcher = _fetcher(config, Source(datasets["eval"], InTurn(), None, config.seed), world)
+    return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
+
+
+def _without(node: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}

@@ -1,0 +1,158 @@
+"""Checkpoints on disk: layout, commit, verification, retention.
+
+    checkpoints/step_00000090/   model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
+
+A checkpoint is written into a folder of another name beside, its manifest last, and comes to be by one rename. So what
+has a manifest under its final name is whole, unless a disk damaged it later, which the hashes tell.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.files import sha256, sync_file, sync_folder, write_json
+from train.outcome import ConfigError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        return name in self.manifest["files"]
+
+    def progress(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file("progress.json").read_text())
+        return found
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what its manifest says."""
+
+
+class Checkpoints:
+    """The checkpoints of one run. Rank 0 alone commits, deletes and sets aside."""
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "checkpoints"
+
+    def staging(self, step: int) -> Path:
+        """Where the files of the checkpoint at `step` are written before it is committed."""
+        return self.folder / f".step_{step:08d}.staging"
+
+    def commit(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Make what stands in the staging folder the checkpoint of `step`. `facts` go into the manifest."""
+        staging, final = self.staging(step), self.folder / f"step_{step:08d}"
+        files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
+        for name in files:
+            sync_file(staging / name)
+        write_json(staging / MANIFEST, {"format": FORMAT, "step": step, **facts, "time": time.time(), "files": files})
+        if final.exists():
+            _remove(final)  # without a manifest, or from before a checkpoint that this start went back to
+        staging.rename(final)
+        sync_folder(self.folder)
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, ascending."""
+        return sorted(int(path.parent.name[5:]) for path in self.folder.glob(f"step_*[0-9]/{MANIFEST}"))
+
+    def clean(self) -> None:
+        """Delete what saves that never came to their end left behind."""
+        for path in self.folder.glob(".step_*.staging"):
+            shutil.rmtree(path)
+        for path in self.folder.glob("step_*[0-9]"):
+            if not (path / MANIFEST).exists():
+                _remove(path)
+
+    def retain(self, keep: int, best: int | None) -> None:
+        """Delete all but the newest `keep` checkpoints and the one of step `best`."""
+        for step in self.steps()[:-keep]:
+            if step != best:
+                _remove(self.folder / f"step_{step:08d}")
+
+    def newest_good(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest checkpoint whose files are what its manifest says, and what was wrong with newer ones.
+
+        Damaged ones are set aside under a name that ends in .damaged, so that nothing is lost.
+        """
+        troubles = []
+        for step in reversed(self.steps()):
+            folder = self.folder / f"step_{step:08d}"
+            try:
+                return verified(folder), troubles
+            except DamagedError as error:
+                troubles.append(f"checkpoint {folder.name} is damaged ({error}) and set aside")
+                folder.rename(_free_name(folder))
+        return None, troubles
+
+
+def verified(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, every file held against its size and hash. Raises DamagedError."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files, step = dict(manifest["files"]), int(manifest["step"])
+        known = manifest["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{MANIFEST} cannot be read: {error}") from None
+    if not known:
+        raise DamagedError(f"{MANIFEST} is of format {manifest['format']!r}, not {FORMAT}")
+    if folder.name.startswith("step_") and folder.name != f"step_{step:08d}":
+        raise DamagedError(f"{MANIFEST} speaks of step {step}")
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise DamagedError(f"{name} is missing")
+        if path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
+            raise DamagedError(f"{name} is not what was written")
+    return Checkpoint(folder, manifest)
+
+
+def source(path: Path, *, want_best: bool) -> Checkpoint:
+    """The checkpoint that a user named: a run's folder (its best, or newest) or a checkpoint's. Raises ConfigError."""
+    if (path / MANIFEST).is_file():
+        return _verified_or_explain(path)
+    checkpoints = Checkpoints(path)
+    steps = checkpoints.steps()
+    if not steps:
+        raise ConfigError(f"{path} holds no checkpoint. Name a run's folder, a checkpoint's, or a .safetensors file")
+    newest = _verified_or_explain(checkpoints.folder / f"step_{steps[-1]:08d}")
+    best = newest.manifest.get("best_step")
+    if want_best and best in steps:
+        return _verified_or_explain(checkpoints.folder / f"step_{best:08d}")
+    return newest
+
+
+def _verified_or_explain(folder: Path) -> Checkpoint:
+    try:
+        return verified(folder)
+    except DamagedError as error:
+        raise ConfigError(f"The checkpoint {folder} is damaged: {error}. Name another one") from None
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint, the manifest first: a half deleted one must not look whole."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def _free_name(folder: Path) -> Path:
+    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}.damaged") for i in range(1_000_000))
+    return next(name for name in names if not name.exists())

@@ -1,0 +1,21 @@
+"""What a batch is: a tensor, or tuples, lists and dicts of them, first dimension samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Batch = Any
+
+
+def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """The same structure with every tensor changed."""
+    if isinstance(batch, torch.Tensor):
+        return change(batch)
+    if isinstance(batch, dict):
+        return {name: apply(value, change) for name, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(apply(value, change) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(apply(value, change) for value in batch)
+    return batch

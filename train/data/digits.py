@@ -1,0 +1,55 @@
+"""scikit-learn's handwritten digits: 1,797 images that come with the package, read without importing it."""
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.data.images import Images
+from train.outcome import ConfigError
+from train.rng import key
+
+_PIXELS = 28
+_MEAN, _STD = 0.3053, 0.3247  # of all 1,797 images at 28x28, in units of 0..1
+
+
+class Digits(Images):
+    """One `split`, "train" (1,438) or "held_out" (359: a fifth of each class, always the same), at 28x28 pixels."""
+
+    def __init__(self, split: str) -> None:
+        if split not in ("train", "held_out"):
+            raise ConfigError(f"The digits have no split {split!r}. Type split=train or split=held_out")
+        small, labels = _read()
+        chosen = _held_out(labels) == (split == "held_out")
+        super().__init__(_enlarge(small[chosen]), labels[chosen], _MEAN, _STD)
+
+
+def _read() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Images (1797, 8, 8) with values 0..16, and labels (1797,)."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("The digits come with scikit-learn, which is not installed. Type: pip install scikit-learn")
+    path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(path, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.float32)
+    return table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
+
+
+def _held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """A fixed fifth of every class, chosen by a hash of the sample's number."""
+    chosen = np.zeros(len(labels), bool)
+    for label in range(10):
+        members = np.flatnonzero(labels == label)
+        drawn = members[np.argsort(key(0, members.astype(np.uint64)))]
+        chosen[drawn[: round(len(members) / 5)]] = True
+    return chosen
+
+
+def _enlarge(small: NDArray[np.float32]) -> NDArray[np.uint8]:
+    images = torch.from_numpy(small).unsqueeze(1) * (255 / 16)
+    large = torch.nn.functional.interpolate(images, size=_PIXELS, mode="bilinear", align_corners=False)
+    pixels: NDArray[np.uint8] = large.squeeze(1).round().clamp(0, 255).to(torch.uint8).numpy()
+    return pixels

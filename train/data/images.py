@@ -1,0 +1,39 @@
+"""Labelled images held in memory: one indexing operation a batch."""
+
+import hashlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+
+class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Grey images (n, height, width) of uint8 and labels (n,), given out as (b, 1, height, width) floats and (b,) int64.
+
+    Pixels are standardised with `mean` and `std`, in units of 0..1.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], mean: float, std: float) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images come with {len(labels)} labels")
+        digest = hashlib.sha256(np.ascontiguousarray(images).data)
+        digest.update(np.ascontiguousarray(labels).data)
+        self._fingerprint = digest.hexdigest()
+        pixels = torch.from_numpy(np.array(images)).unsqueeze(1).float()
+        self._images = pixels.div_(255).sub_(mean).div_(std)
+        self.labels = torch.from_numpy(np.array(labels, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._images[index], self.labels[index]
+
+    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        where = torch.from_numpy(indices)
+        return self._images[where], self.labels[where]
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over pixels and labels."""
+        return self._fingerprint

@@ -1,0 +1,79 @@
+"""MNIST (LeCun, Cortes & Burges 1998) from its four IDX files."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.images import Images
+from train.outcome import ConfigError
+
+_MEAN, _STD = 0.1307, 0.3081  # of the training images, in units of 0..1
+_NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+class MNIST(Images):
+    """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts the files under it."""
+
+    def __init__(self, root: str, split: str, download: bool) -> None:
+        if split not in _NAMES:
+            raise ConfigError(f"MNIST has no split {split!r}. Type split=train or split=test")
+        folder = _folder(Path(root), download)
+        images, labels = (read_idx(_find(folder, name)) for name in _NAMES[split])
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+            raise ConfigError(
+                f"The MNIST files in {folder} hold images of shape {images.shape} and labels of shape {labels.shape}, "
+                "which do not belong together. Fetch them anew, or set data.train.root to another folder"
+            )
+        super().__init__(images, labels.astype(np.int64), _MEAN, _STD)
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of bytes in an IDX file, plain or .gz.
+
+    Layout: two zero bytes, 8 for "unsigned byte", the number of dimensions, each dimension as a big-endian int32, data.
+    Raises ConfigError when the file is not of that form or is cut short.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Fetch it anew") from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ConfigError(f"{path} is no IDX file of bytes: it begins with {content[:4]!r}. Fetch it anew")
+    shape = tuple(int(n) for n in np.frombuffer(content, ">i4", content[3], 4))
+    start = 4 + 4 * content[3]
+    if len(content) - start != int(np.prod(shape, dtype=np.int64)):
+        raise ConfigError(f"{path} announces {shape} bytes of data and holds {len(content) - start}. Fetch it anew")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _find(folder: Path, name: str) -> Path:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), folder / name)
+
+
+def _complete(folder: Path) -> bool:
+    return all(_find(folder, name).is_file() for names in _NAMES.values() for name in names)
+
+
+def _folder(root: Path, download: bool) -> Path:
+    """The folder under `root` that holds all four files; fetches them when allowed."""
+    fetched = root / "MNIST" / "raw"
+    for folder in (root, fetched):
+        if _complete(folder):
+            return folder
+    lacking = [name for names in _NAMES.values() for name in names if not _find(root, name).is_file()]
+    message = f"{root} lacks {', '.join(lacking)}. Set data.train.root to a folder with the four IDX files of MNIST"
+    if not download:
+        raise ConfigError(message)
+    from torchvision.datasets import MNIST as TORCHVISION_MNIST
+
+    try:
+        TORCHVISION_MNIST(str(root), download=True)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{message}; fetching them did not work here ({reason})") from None
+    return fetched

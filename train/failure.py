@@ -1,0 +1,83 @@
+"""How a rank leaves when something went wrong: who speaks, which exit code, and that nobody is left waiting."""
+
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from train.alarm import end
+from train.outcome import ConfigError, ExitCode, GaveUp, PeerFailed
+from train.world import World
+
+_LAUNCHER_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def ending(world: World) -> Iterator[None]:
+    """Leave the world in good order, or end the process with the code of what went wrong."""
+    try:
+        yield
+        world.leave()
+    except ConfigError as error:
+        if error.agreed:
+            refuse(error, world.leads)
+        _fail(world, error)
+    except BaseException as error:
+        _fail(world, error)
+
+
+def refuse(error: ConfigError, leads: bool) -> None:
+    """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
+    if leads:
+        _say(f"error: {error}")
+    else:
+        threading.Event().wait(_LAUNCHER_S)  # the launcher ends it as soon as rank 0 has left
+    end(ExitCode.CONFIG)
+
+
+def _fail(world: World, error: BaseException) -> None:
+    """End with the code of the first failure of any rank; the rank that failed first speaks."""
+    failure = world.fail(error, code_of(error))
+    if failure.rank == world.rank:
+        _say(_words(error))
+        logger.error("this rank failed first", exc_info=error)
+        world.wait_until_heard()
+    else:
+        logger.error("leaving because %s", failure)
+    end(failure.code)
+
+
+def code_of(error: BaseException) -> ExitCode:
+    if isinstance(error, ConfigError):
+        return ExitCode.CONFIG
+    if isinstance(error, GaveUp):
+        return ExitCode.GAVE_UP
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode.BUG
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, ConfigError | GaveUp):
+        return f"error: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues from the newest checkpoint"
+    if isinstance(error, PeerFailed):
+        return str(error)
+    rank = os.environ.get("RANK", "0")
+    return f"error on rank {rank}:\n" + "".join(traceback.format_exception(error))
+
+
+def _say(text: str) -> None:
+    """To standard error, in one piece, without secrets."""
+    from train.redact import redact, secrets_of
+
+    sys.stderr.write(redact(text, secrets_of(os.environ)) + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,167 @@
+"""Whether code or data changed since a run's first start: hashes of what no config can see."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from train.outcome import ConfigError
+
+SAMPLES = 16
+COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
+
+
+def code(packages: Iterable[str], root: Path) -> dict[str, str]:
+    """Name relative to its package's parent -> sha256, of each `*.py` of `root/train` and of the given packages.
+
+    Packages and single modules are found, not imported; those in `COVERED_BY_VERSION` are left out. Links that
+    lead out of a package are not followed. Raises ConfigError for a package that Python cannot find.
+    """
+    tops = {name.partition(".")[0] for name in packages} - COVERED_BY_VERSION - {"train"}
+    places = [root / "train"] + [place for name in sorted(tops) for place in _places(name)]
+    hashes: dict[str, str] = {}
+    for place in places:
+        for name, path in _sources(place):
+            hashes.setdefault(name, hashlib.sha256(path.read_bytes()).hexdigest())
+    return dict(sorted(hashes.items()))
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line for each name whose hash differs, in name order: `edited: a.py`, `new: b.py`, `gone: c.py`."""
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            kind = "new" if name not in before else "gone" if name not in now else "edited"
+            lines.append(f"{kind}: {name}")
+    return lines
+
+
+def data(dataset: Any) -> str:
+    """The dataset's own `fingerprint()`, else a sha256 (hex) of its length and of up to `SAMPLES` spread samples.
+
+    Each sample is drawn with the global random states of Python, NumPy and torch (CPU) seeded, and these are as
+    before afterwards; a dataset with a random generator of its own needs its own `fingerprint()`. Raises ConfigError
+    where that method returns no string, or where there is neither the method nor a length.
+    """
+    own = getattr(dataset, "fingerprint", None)
+    if callable(own):
+        return _own(dataset, own())
+    if not hasattr(dataset, "__len__"):
+        raise ConfigError(f"{type(dataset).__name__} has no length: give it a method `fingerprint() -> str`.")
+    length = len(dataset)
+    digest = hashlib.sha256()
+    _feed(digest, length)
+    with _random_states_kept():
+        for index in _spread(length):
+            _seed(index)
+            _feed(digest, dataset[index])
+    return digest.hexdigest()
+
+
+def _places(name: str) -> list[Path]:
+    """Where a package's folders or a module's file lie; nothing for one without source, such as an extension."""
+    try:
+        spec = find_spec(name)
+    except ValueError:  # a module made by hand, `__main__` for one
+        return []
+    if spec is None:
+        raise ConfigError(f"No package or module {name!r} is found: install it, or add its folder to PYTHONPATH.")
+    if spec.submodule_search_locations is not None:
+        return [Path(place) for place in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
+
+
+def _sources(place: Path) -> Iterator[tuple[str, Path]]:
+    """The `*.py` files at or under `place`, with names that begin with its own."""
+    if place.is_file():
+        yield place.name, place
+        return
+    inside = place.resolve()
+    for folder, subfolders, files in os.walk(place):
+        subfolders[:] = sorted(name for name in subfolders if name != "__pycache__" and not name.startswith("."))
+        for path in (Path(folder, name) for name in sorted(files) if name.endswith(".py")):
+            if path.is_file() and path.resolve().is_relative_to(inside):
+                yield path.relative_to(place.parent).as_posix(), path
+
+
+def _own(dataset: Any, fingerprint: object) -> str:
+    if not isinstance(fingerprint, str):
+        kind = type(fingerprint).__name__
+        raise ConfigError(f"{type(dataset).__name__}.fingerprint() returned {kind}: it must return a string.")
+    return fingerprint
+
+
+def _spread(length: int) -> list[int]:
+    """Up to `SAMPLES` indices, evenly spaced, the first and the last among them."""
+    if length <= SAMPLES:
+        return list(range(length))
+    return [place * (length - 1) // (SAMPLES - 1) for place in range(SAMPLES)]
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU, now or at its first use
+
+
+def _feed(digest: Any, value: object) -> None:
+    """Hash `value`; every part says its kind and its size, so that no two values share one stream of bytes."""
+    if isinstance(value, Mapping):
+        _feed(digest, ("mapping", *(pair for key in sorted(value, key=repr) for pair in (key, value[key]))))
+    elif isinstance(value, list | tuple):
+        _put(digest, "sequence", str(len(value)).encode())
+        for item in value:
+            _feed(digest, item)
+    elif isinstance(value, torch.Tensor):
+        _feed_tensor(digest, value)
+    elif hasattr(value, "__array_interface__"):  # NumPy arrays and scalars, PIL images
+        _feed_array(digest, np.asarray(value))
+    elif isinstance(value, str):
+        _put(digest, "str", value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes | bytearray):
+        _put(digest, "bytes", bytes(value))
+    elif value is None or isinstance(value, int | float | complex):
+        _put(digest, type(value).__name__, repr(value).encode())
+    else:
+        _put(digest, "object", type(value).__qualname__.encode())
+
+
+def _feed_tensor(digest: Any, tensor: torch.Tensor) -> None:
+    try:
+        flat = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg().cpu().reshape(-1)
+        octets = flat.contiguous().view(torch.uint8).numpy().tobytes()
+    except RuntimeError:  # sparse, nested, quantized and meta tensors have no plain bytes
+        return _put(digest, "object", type(tensor).__qualname__.encode())
+    _put(digest, f"tensor {tensor.dtype} {tuple(tensor.shape)}", octets)
+
+
+def _feed_array(digest: Any, array: np.ndarray[Any, Any]) -> None:
+    if array.dtype.hasobject:  # its bytes are addresses
+        return _feed(digest, ("object array", array.shape, array.ravel().tolist()))
+    _put(digest, f"array {array.dtype.str} {array.shape}", array.tobytes())
+
+
+def _put(digest: Any, kind: str, octets: bytes) -> None:
+    digest.update(f"{kind} {len(octets)}:".encode())
+    digest.update(octets)

@@ -1,0 +1,74 @@
+"""The gradients as a few flat buffers: one operation a buffer, however many parameters there are."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+class Gradients:
+    """Gradients of `parameters`, which hold them from the first backward on.
+
+    DistributedDataParallel keeps them as views of its buckets; without it they are laid out here. Both ways `flats` are
+    tensors that together hold each gradient once and nothing else.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], *, come_and_go: bool) -> None:
+        """`come_and_go`: some parameters get no gradient in some steps, and keep out of those steps' updates."""
+        self._parameters = parameters
+        self._come_and_go = come_and_go
+        self._flats: list[torch.Tensor] = []
+
+    def lay_out(self) -> None:
+        """Give every parameter a zero gradient inside one buffer a dtype; for models that DDP does not wrap."""
+        if self._come_and_go:
+            return
+        for dtype in {parameter.dtype for parameter in self._parameters}:
+            of_dtype = [parameter for parameter in self._parameters if parameter.dtype == dtype]
+            flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)
+            start = 0
+            for parameter in of_dtype:
+                # The parameter's own strides, such as channels-last: backward would copy into any others.
+                parameter.grad = flat.as_strided(parameter.size(), _dense_stride(parameter), start)
+                start += parameter.numel()
+            self._flats.append(flat)
+
+    def find(self) -> None:
+        """After a backward: find the buffers that hold the gradients."""
+        if self._flats and not self._come_and_go:
+            return
+        self._flats = []
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        by_storage: dict[int, list[torch.Tensor]] = {}
+        for gradient in gradients:
+            by_storage.setdefault(gradient.untyped_storage().data_ptr(), []).append(gradient)
+        for sharing in by_storage.values():
+            whole = torch.empty(0, dtype=sharing[0].dtype, device=sharing[0].device)
+            whole.set_(sharing[0].untyped_storage())  # type: ignore[call-overload]
+            self._flats += [whole] if whole.numel() == sum(g.numel() for g in sharing) else sharing
+
+    def norm(self) -> torch.Tensor:
+        """L2 norm of all gradients together, a device scalar."""
+        norms = [torch.linalg.vector_norm(flat) for flat in self._flats]
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+    def divide(self, divisor: torch.Tensor) -> None:
+        for flat in self._flats:
+            flat.div_(divisor)
+
+    def zero(self) -> None:
+        """Clear all gradients for the next step."""
+        if self._come_and_go:
+            self.drop()
+        for flat in self._flats:
+            flat.zero_()
+
+    def drop(self) -> None:
+        """Forget all gradients, as before the first backward."""
+        self._flats = []
+        for parameter in self._parameters:
+            parameter.grad = None
+
+
+def _dense_stride(parameter: torch.Tensor) -> Sequence[int]:
+    dense = parameter.is_contiguous() or (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last))
+    return parameter.stride() if dense else torch.empty(parameter.size(), device="meta").stride()

@@ -1,0 +1,57 @@
+"""A run is its config: the digest of what defines the result."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from train.config import Config
+from train.redact import redact
+
+# How a run is watched, saved, spread and named does not change what it trains.
+_APART = ("run", "log", "wandb", "tensorboard", "world", "cluster", "checkpoint", "eval", "parallel")
+_APART_KEYS = {"train": ("compile", "channels_last", "deterministic", "threads"), "data": ("workers", "prefetch")}
+
+
+def defining(config: Config) -> dict[str, Any]:
+    """The part of a config that defines the result, as plain data without secrets."""
+    whole = _plain(dataclasses.asdict(config))
+    kept = {name: value for name, value in whole.items() if name not in _APART}
+    for section, names in _APART_KEYS.items():
+        kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+    redacted = redact(kept)
+    assert isinstance(redacted, dict)
+    return redacted
+
+
+def digest(config: Config) -> str:
+    """SHA-256 in hex over the defining part, independent of the order in which keys were written."""
+    return hashlib.sha256(json.dumps(defining(config), sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines such as "optim.lr: 0.001 -> 0.01" for what two defining parts disagree on."""
+    old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
+    keys = sorted(old.keys() | new.keys())
+    absent = "(absent)"
+    return [f"{k}: {old.get(k, absent)} -> {new.get(k, absent)}" for k in keys if old.get(k, absent) != new.get(k, absent)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node

@@ -1,0 +1,104 @@
+"""What a run tells of itself: lines of metrics, events, and the count of steps that came to nothing."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from train.config import CheckpointConfig, Mode
+from train.data.loader import Timeline
+from train.meter import rates
+from train.optim import Updater
+from train.outcome import GaveUp
+from train.progress import Progress
+from train.sinks.sink import Sink
+from train.window import Record, mean
+
+_GIB = 2**30
+
+
+@dataclass
+class Ledger:
+    """Follows the records, which are the same on every rank; rank 0's `sink` writes, the others' is silent."""
+
+    progress: Progress
+    sink: Sink
+    timeline: Timeline
+    max_skips: int
+    lined_step: int  # of the last line, or where this start began
+    lined_position: int
+
+    def event(self, name: str, **facts: object) -> None:
+        self.sink.event({"time": time.time(), "event": name, "step": self.progress.step, **facts})
+
+    def sync(self) -> None:
+        self.sink.sync()
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Count what was applied and what was skipped. All ranks call it with the same records.
+
+        Raises GaveUp after `max_skips` skipped steps in a row.
+        """
+        progress = self.progress
+        progress.records += records
+        for record in records:
+            if not record.skipped:
+                progress.applied += 1
+                progress.skips_in_row = 0
+                continue
+            progress.skips += 1
+            progress.skips_in_row += 1
+            span = self.timeline.span(record.step)
+            reason = "gradient" if record.loss_finite else "loss"
+            self.event("skip", skipped_step=record.step + 1, not_finite=reason, positions=[span.start, span.stop])
+            if progress.skips_in_row >= self.max_skips:
+                raise GaveUp(
+                    f"{progress.skips_in_row} steps in a row up to step {record.step + 1} had a {reason} that is not "
+                    "finite, and none of them touched the weights. Lower optim.lr, set train.clip_norm, or look at the "
+                    f"samples at positions {span.start} to {span.stop - 1}; train.max_skips allows more"
+                )
+
+    def write_train(self, spent: dict[str, float], updater: Updater) -> None:
+        """One line over the steps since the last. `spent` are this rank's seconds by part since then."""
+        progress, records = self.progress, self.progress.records
+        applied = [record for record in records if not record.skipped]
+        names = records[-1].ratios
+        means = {name: mean([record.ratios[name] for record in applied]) for name in names}
+        skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
+        steps, samples = progress.step - self.lined_step, progress.position - self.lined_position
+        self.sink.write(
+            {
+                "step": progress.step,
+                "split": "train",
+                "time": time.time(),
+                **means,
+                "lr": updater.rate(max(0, progress.applied - (not records[-1].skipped))),
+                "grad_norm": records[-1].norm,
+                **skipped,
+                **rates(spent, steps, samples),
+                **_memory(updater.applied.device),
+            }
+        )
+        progress.records = []
+        self.lined_step, self.lined_position = progress.step, progress.position
+
+    def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
+        """One line, and whether it is the best so far by the metric that `best` names."""
+        progress = self.progress
+        progress.evaluation, progress.evaluated_step = metrics, progress.step
+        self.sink.write({"step": progress.step, "split": "eval", "time": time.time(), **metrics})
+        value = metrics.get(best.best_metric) if best.best_metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        sign = 1 if best.best_mode is Mode.max else -1
+        if progress.best_value is not None and sign * value <= sign * progress.best_value:
+            return False
+        progress.best_step, progress.best_value = progress.step, value
+        return True
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """Peak of the GPU memory in tensors so far, GiB; nothing on a CPU."""
+    return {"memory_gib": torch.cuda.max_memory_allocated(device) / _GIB} if device.type == "cuda" else {}

@@ -1,0 +1,29 @@
+"""Every rank's log, in a file of its own; warnings of rank 0 on the console, too."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from train.redact import RedactingFilter, secrets_of
+
+
+def to_console(leads: bool, environ: Mapping[str, str]) -> None:
+    """Before there is a run folder: warnings of rank 0 go to standard error, all else nowhere."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if leads else logging.NullHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.addFilter(RedactingFilter(secrets_of(environ)))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+
+
+def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
+    """From now on also into `folder`/rank_N.log."""
+    folder.mkdir(exist_ok=True)
+    handler = logging.FileHandler(folder / f"rank_{rank}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(RedactingFilter(secrets_of(environ)))
+    logging.getLogger().addHandler(handler)

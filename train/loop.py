@@ -1,0 +1,92 @@
+"""The run on one screen: step after step, and what is due between them."""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from train import resume
+from train.build import Parts
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.data.prefetch import on_device
+from train.ledger import Ledger
+from train.meter import Meter
+from train.progress import Progress
+from train.window import Window
+from train.world import World
+
+
+@dataclass
+class Run:
+    """A run under way: its parts, how far it is, and where its results go."""
+
+    config: Config
+    digest: str
+    world: World
+    parts: Parts
+    progress: Progress
+    meter: Meter
+    ledger: Ledger
+    checkpoints: Checkpoints
+    window: Window
+    saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
+
+    def fit(self) -> None:
+        """Train from where the run stands to its end. All ranks call it."""
+        loader, progress = self.parts.loader, self.progress
+        works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
+        while progress.step < loader.timeline.steps:
+            with self.meter.part("data"):
+                work = next(works)
+            with self.meter.part("step"):
+                self.window.add(self.parts.step(work))
+            progress.step += 1
+            progress.position += work.samples
+
+            save = self._due(self.config.checkpoint.every)
+            if self._due(self.config.log.every):
+                save |= self._log()
+            if self._due(self.config.eval.every):
+                save |= self._evaluate()
+            if save:
+                self._save()
+
+    def _due(self, every: int | None) -> bool:
+        step = self.progress.step
+        return step == self.parts.loader.timeline.steps or (every is not None and step % every == 0)
+
+    def _log(self) -> bool:
+        """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
+        with self.meter.part("log"):
+            records, overdue = self.window.drain(self.world, asks=self._overdue())
+            self.ledger.take(records)
+        self.ledger.write_train(self.meter.since_mark(), self.parts.state.updater)
+        return overdue
+
+    def _overdue(self) -> bool:
+        every_s = self.config.checkpoint.every_s
+        return self.world.leads and every_s is not None and time.monotonic() - self.saved >= every_s
+
+    def _evaluate(self) -> bool:
+        """Evaluate and write the line. Returns whether this is the best so far."""
+        evaluation, state = self.parts.evaluation, self.parts.state
+        if evaluation is None:
+            return False
+        with self.meter.part("evaluate"):
+            self.world.share_from_leader(list(state.model.buffers()))
+            average = state.updater.average
+            model = state.model if average is None else average.evaluated()
+            metrics = evaluation(model, self.window.names, self.world)
+        return self.ledger.write_eval(metrics, self.config.checkpoint)
+
+    def _save(self) -> None:
+        with self.meter.part("checkpoint"):
+            records, _ = self.window.drain(self.world)
+            self.ledger.take(records)
+            self.ledger.sync()
+            resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
+        self.saved = time.monotonic()
+        self.ledger.event("checkpoint")
+        if self.world.leads:
+            self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)

@@ -1,0 +1,146 @@
+"""Optimizers: parameter groups, the learning rate, and a step that a gradient which is not finite never gets through."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from train.ema import Average
+from train.gradients import Gradients
+from train.outcome import ConfigError
+from train.precision import LossScale
+from train.schedule import Schedule
+
+_CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
+
+
+def groups(model: nn.Module, weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
+    """Parameter groups of the trainable weights. Without `decay_1d`, biases and norm weights keep out of weight decay."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        raise ConfigError("The model has no parameter to train: none requires a gradient")
+    if decay_1d or not weight_decay:
+        return [{"params": trainable}]
+    return [
+        {"params": [p for p in trainable if p.dim() > 1]},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Updater:
+    """One optimizer step after another.
+
+    `applied` counts, on the device, the steps that were not skipped. Learning rate and average follow that count, so no
+    host has to know of a skip. Fused optimizers take the decision on the device; for others the host reads it, which is
+    one wait a step on a GPU.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradients: Gradients,
+        schedule: Schedule,
+        steps: int,
+        *,
+        clip_norm: float | None,
+        scale: LossScale | None,
+        average: Average | None,
+        device: torch.device,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scale = scale
+        self.average = average
+        self.applied = torch.zeros((), dtype=torch.int64, device=device)
+        self._gradients = gradients
+        self._clip_norm = clip_norm
+        self._fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self._exact = any(p.dtype == torch.float64 for group in optimizer.param_groups for p in group["params"])
+        # Fused kernels on GPUs read the rate as float32.
+        self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
+        self._factors = torch.from_numpy(schedule.factor(np.arange(steps + 1), steps)).to(device, self._rate_dtype)
+        self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        _prime(optimizer)
+        if self._fused:
+            for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
+                group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=device)
+
+    def rate(self, applied: int) -> float:
+        """The first group's learning rate for the step that follows `applied` ones."""
+        return self._peaks[0] * float(self._factors[applied])
+
+    def step(self, divisor: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the gradients, which are still to be divided by `divisor` (None for 1), and clear them.
+
+        Returns device scalars: the norm of the divided gradient before clipping, and 1.0 where the step was skipped
+        because that norm is not finite, else 0.0.
+        """
+        if self.scale is not None:
+            divisor = self.scale.factor if divisor is None else divisor * self.scale.factor
+        self._gradients.find()
+        norm = self._gradients.norm()
+        if divisor is not None:
+            norm = norm / divisor
+        if self._clip_norm is not None:
+            excess = torch.clamp((norm + _CLIP_EPS) / self._clip_norm, min=1.0)
+            divisor = excess if divisor is None else divisor * excess
+        skipped = (~norm.isfinite()).float()
+        self._set_rates()
+        self._apply(divisor, skipped)
+        self._gradients.zero()
+        self.applied += 1 - skipped.long()
+        if self.average is not None:
+            self.average.follow(self.applied, skipped)
+        if self.scale is not None:
+            self.scale.update(skipped)
+        return norm, skipped
+
+    def _set_rates(self) -> None:
+        factor = self._factors.take(self.applied)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            if self._fused:
+                torch.mul(factor, peak, out=group["lr"])
+            else:
+                group["lr"] = peak * float(factor)
+
+    def _apply(self, divisor: torch.Tensor | None, skipped: torch.Tensor) -> None:
+        if divisor is not None and (self._exact or not self._fused):  # the kernels' own divisor is float32
+            self._gradients.divide(divisor)
+            divisor = None
+        if self._fused:
+            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            self.optimizer.grad_scale = None if divisor is None else divisor.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not skipped.item():
+            self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """Everything a restart needs, tensors on the device."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "applied": self.applied,
+            "scale": None if self.scale is None else self.scale.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.applied.copy_(state["applied"])
+        if self.scale is not None and state["scale"] is not None:
+            self.scale.load(state["scale"])
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            if self._fused:
+                group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=self.applied.device)
+
+
+def _prime(optimizer: torch.optim.Optimizer) -> None:
+    """SGD's fused kernel leaves the momentum uninitialised when its very first step is skipped."""
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            if group["momentum"] and group["fused"]:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> Sequence[torch.nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

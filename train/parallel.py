@@ -1,0 +1,163 @@
+"""How one model is spread over the ranks: DistributedDataParallel and its knobs."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train.config import CommHook, ParallelConfig
+from train.data.batch import Batch
+from train.outcome import ConfigError
+from train.tasks.task import Ratio, Task
+from train.world import World
+
+_MIB = 2**20
+
+
+class Replica(nn.Module):
+    """Model and task as one module, so that all of a forward, whatever the task does with the model, is DDP's to see."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self._task = task
+
+    def forward(self, batch: Batch | None) -> Mapping[str, Ratio]:
+        """The task's ratios; for None, the share of a rank for which no sample is left, a loss with zero gradients."""
+        if batch is None:
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            nothing = torch.stack([p.flatten()[0].float() for p in parameters]).sum() * 0.0
+            return {"loss": Ratio(nothing, 0)}
+        return self._task.ratios(self.model, batch)
+
+
+class Spread:
+    """A replica on every rank whose gradients are averaged over the ranks during the last backward of a step."""
+
+    def __init__(self, replica: Replica, world: World, config: ParallelConfig) -> None:
+        self.replica = replica
+        self._ddp: DistributedDataParallel | None = None
+        self._feedback: _PowerSGD | None = None
+        if world.size > 1:
+            self._ddp = DistributedDataParallel(
+                replica,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+                bucket_cap_mb=_bucket_mb(replica, world, config),
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,
+                static_graph=config.static_graph,
+                find_unused_parameters=config.find_unused,
+            )
+            self._feedback = _register(self._ddp, config)
+
+    @property
+    def wrapped(self) -> bool:
+        return self._ddp is not None
+
+    def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
+        module: Callable[..., Any] = self._ddp if self._ddp is not None else self.replica
+        try:
+            return cast(Mapping[str, Ratio], module(batch))
+        except RuntimeError as error:
+            if "Expected to have finished reduction" in str(error):
+                raise ConfigError(unused(self._without_gradient(str(error)))) from None
+            raise
+
+    def accumulating(self) -> AbstractContextManager[object]:
+        """Within it, forward and backward leave the gradients unreduced."""
+        return nullcontext() if self._ddp is None else self._ddp.no_sync()
+
+    def after_step(self, skipped: torch.Tensor) -> None:
+        """Keep a step whose gradient was not finite out of what a communication hook remembers."""
+        if self._feedback is not None:
+            self._feedback.forget_if(skipped)
+
+    def state(self) -> dict[str, Any] | None:
+        """What this rank's communication hook remembers, or None."""
+        return None if self._feedback is None else self._feedback.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if self._feedback is not None:
+            self._feedback.load(state)
+
+    def _without_gradient(self, message: str) -> list[str]:
+        """Names behind the parameter indices that DDP's message lists."""
+        names = [name for name, p in self.replica.model.named_parameters() if p.requires_grad]
+        tail = message.rpartition("did not receive grad for rank")[2].partition(":")[2]
+        indices = [int(word) for word in tail.split() if word.isdigit()]
+        return [names[i] for i in indices if i < len(names)]
+
+
+def unused(names: list[str]) -> str:
+    """The message for parameters that took no part in a step."""
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"No gradient reached {listed or 'some parameters'}: the loss does not depend on them in this step. Remove them, "
+        "set requires_grad=False on them, or type parallel.find_unused=true if they take part in some steps only"
+    )
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model with every BatchNorm taking its statistics over all ranks."""
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
+
+
+def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
+    if config.bucket_mb is not None:
+        return config.bucket_mb
+    if world.device.type == "cuda":
+        return 25.0
+    size = sum(p.numel() * p.element_size() for p in replica.parameters() if p.requires_grad)
+    return size / _MIB + 1.0
+
+
+def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSGD | None":
+    if config.comm_hook is CommHook.none:
+        return None
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+
+    if config.comm_hook is CommHook.powersgd:
+        state = powerSGD_hook.PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=config.powersgd_rank,
+            start_powerSGD_iter=config.powersgd_start,
+        )
+        ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+        return _PowerSGD(state)
+    hook = default_hooks.bf16_compress_hook if config.comm_hook is CommHook.bf16 else default_hooks.fp16_compress_hook
+    ddp.register_comm_hook(None, hook)
+    return None
+
+
+class _PowerSGD:
+    """What PowerSGD (Vogels et al. 2019) remembers between steps: a rank's own error and the warm start of its factors."""
+
+    _MEMORIES = ("error_dict", "p_memory_dict", "q_memory_dict")
+
+    def __init__(self, state: Any) -> None:
+        self._hook = state
+        self._good: dict[str, dict[int, torch.Tensor]] = {}
+
+    def forget_if(self, skipped: torch.Tensor) -> None:
+        """Go back, on the device, to what was remembered before a skipped step."""
+        for memory in self._MEMORIES:
+            now = getattr(self._hook, memory)
+            good = self._good.setdefault(memory, {})
+            for bucket, tensor in now.items():
+                # A first step that is skipped leaves no earlier memory; ones keep the factors from sticking at zero.
+                before = good.get(bucket, torch.zeros_like(tensor) if memory == "error_dict" else torch.ones_like(tensor))
+                tensor.copy_(torch.where(skipped.bool(), before, tensor))
+                good[bucket] = tensor.clone()
+
+    def state(self) -> dict[str, Any]:
+        memories = {memory: dict(getattr(self._hook, memory)) for memory in self._MEMORIES}
+        return {**memories, "iteration": self._hook.iter}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for memory in self._MEMORIES:
+            getattr(self._hook, memory).update(state[memory])
+        self._hook.iter = state["iteration"]

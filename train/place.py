@@ -1,0 +1,45 @@
+"""Where this process stands among the ranks, as the launcher's environment says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from train.outcome import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    attempt: int
+    launched: bool
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Place":
+        """Read torchrun's variables.
+
+        Raises ConfigError when only some of them are set, which would make every rank a world of its own.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in environ]
+        if "RANK" in missing and "LOCAL_RANK" in missing:
+            return cls(0, 1, 0, 1, _restarts(environ), launched=False)
+        if missing:
+            raise ConfigError(
+                f"The environment names a rank but lacks {', '.join(missing)}, so the ranks cannot find each other. "
+                "Start with: torchrun --nproc_per_node=N train/main.py"
+            )
+        rank, size, local_rank, local_size = (int(environ[name]) for name in names[:4])
+        return cls(rank, size, local_rank, local_size, _restarts(environ), True)
+
+
+def _restarts(environ: Mapping[str, str]) -> int:
+    """How often torchrun or Slurm started this very command again."""
+    return sum(int(environ.get(name, "0")) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -1,0 +1,37 @@
+"""What must survive a restart beside weights and optimizer."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from train.window import Record
+
+
+@dataclass
+class Progress:
+    """How far the run is. `position` is its whole place in the data: the number of samples taken so far."""
+
+    began: float  # seconds since 1970 of the first start
+    step: int = 0
+    position: int = 0
+    applied: int = 0  # steps that were not skipped, as far as the host knows: up to the last record
+    skips_in_row: int = 0
+    skips: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    evaluation: dict[str, float] = field(default_factory=dict)  # the newest
+    evaluated_step: int = 0
+    records: list[Record] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
+    seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
+    world_sizes: list[int] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Progress":
+        records = [
+            Record(r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"])
+            for r in found["records"]
+        ]
+        return cls(**{**found, "records": records})

@@ -1,0 +1,89 @@
+"""Randomness by counting: a number is a pure function of a seed and of where it is used, never of what was drawn before.
+
+The mixer is the finalizer of SplitMix64 (Steele, Lea & Flood 2014, with the constants of Stafford's variant 13): a
+bijection of 64 bits in which every input bit reaches every output bit.
+"""
+
+import random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MASK = 2**64 - 1
+
+
+def mix(words: Words) -> Words:
+    """Scramble 64-bit words, elementwise and one to one."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def key(seed: int, *places: int | Words) -> Words:
+    """One 64-bit word for `seed` and each combination of `places` (integers or arrays, which broadcast), shape >= (1,)."""
+    words = mix(np.array([seed], np.uint64) + _GOLDEN)
+    for place in places:
+        words = mix((words ^ np.asarray(place, np.uint64)) + _GOLDEN)
+    return words
+
+
+def integer(seed: int, *places: int) -> int:
+    """The same as `key`, as one Python integer of 63 bits, fit to seed a generator."""
+    word = _mix_one(seed + int(_GOLDEN))
+    for place in places:
+        word = _mix_one((word ^ place) + int(_GOLDEN))
+    return word >> 1
+
+
+def _mix_one(word: int) -> int:
+    word &= _MASK
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB & _MASK
+    return word ^ (word >> 31)
+
+
+class Draws:
+    """Random numbers of a batch, one independent stream a sample, decided by each sample's position in the run."""
+
+    def __init__(self, seed: int, positions: NDArray[np.int64]) -> None:
+        self._words = key(seed, positions.astype(np.uint64))[:, None]
+
+    def uniform(self, count: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        """Uniform numbers in [low, high), shape (samples, count), float32. A second call draws on."""
+        words = mix(self._words + np.arange(1, count + 2, dtype=np.uint64) * _GOLDEN)
+        self._words = words[:, count:]
+        unit = (words[:, :count] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return torch.from_numpy((low + (high - low) * unit).astype(np.float32))
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout and the like draw from, on the CPU and on the rank's GPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+
+
+def seed_globals(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch (CPU)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+GlobalState = tuple[object, object, torch.Tensor]
+
+
+def global_state() -> GlobalState:
+    """The states of the global generators of Python, NumPy and torch (CPU)."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def restore_globals(state: GlobalState) -> None:
+    python, numpy, cpu = state
+    random.setstate(python)  # type: ignore[arg-type]
+    np.random.set_state(numpy)  # type: ignore[arg-type]
+    torch.set_rng_state(cpu)

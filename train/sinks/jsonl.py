@@ -1,0 +1,103 @@
+"""The run's own record, metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import ClassVar, final
+
+from train.sinks.sink import Sink
+
+
+@final
+class JsonLines(Sink):
+    """Appends to `folder`/metrics.jsonl and `folder`/events.jsonl.
+
+    Opening removes what an interrupted start left behind: metrics past `step`, the step this start continues from
+    (0 begins anew), and any line that was not written to its end.
+    """
+
+    essential: ClassVar[bool] = True
+
+    def __init__(self, folder: Path, step: int) -> None:
+        metrics, events = folder / "metrics.jsonl", folder / "events.jsonl"
+        _keep(metrics, lambda entry: step > 0 and _step(entry) <= step)
+        _keep(events, lambda entry: True)
+        self._metrics, self._events = _append_to(metrics), _append_to(events)
+        _sync_folder(folder)
+
+    def write(self, line: Mapping[str, object]) -> None:
+        _append(self._metrics, line)
+
+    def event(self, event: Mapping[str, object]) -> None:
+        _append(self._events, event)
+
+    def sync(self) -> None:
+        """Force both files to the disk. To be called before a checkpoint is committed that counts on their lines."""
+        os.fsync(self._metrics.fileno())
+        os.fsync(self._events.fileno())
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        with self._metrics, self._events:
+            self.sync()
+
+
+def _append_to(path: Path) -> FileIO:
+    return open(path, "ab", buffering=0)  # noqa: SIM115  closed by JsonLines.close
+
+
+def _append(file: FileIO, line: Mapping[str, object]) -> None:
+    entry = json.dumps(_finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    written = file.write(entry)
+    if written != len(entry):
+        raise OSError(f"{file.name!s}: only {written} of {len(entry)} bytes fitted. Is the disk full?")
+
+
+def _finite(value: object) -> object:
+    """`value` with every number that JSON cannot hold (nan, inf) replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _keep(path: Path, wanted: Callable[[dict[str, object]], bool]) -> None:
+    """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
+    if len(kept) == len(lines):
+        return
+    beside = path.with_name(f"{path.name}.new")
+    with open(beside, "wb") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    _sync_folder(path.parent)
+
+
+def _entry(line: bytes) -> dict[str, object] | None:
+    """The object a line holds, or None if the line is torn: no end, or (after a power cut) no JSON."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _step(entry: Mapping[str, object]) -> float:
+    step = entry.get("step")
+    return step if isinstance(step, int) else math.inf
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

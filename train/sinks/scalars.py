@@ -1,0 +1,12 @@
+"""The names under which the numbers of one metrics line are charted."""
+
+from collections.abc import Mapping
+
+
+def scalars(line: Mapping[str, object]) -> dict[str, float]:
+    """The numbers of a line by chart, such as "train/loss" or "eval/accuracy"; step and time are their axes."""
+    return {
+        f"{line['split']}/{key}": value
+        for key, value in line.items()
+        if key not in ("step", "time") and isinstance(value, (int, float))
+    }

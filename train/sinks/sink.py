@@ -1,0 +1,90 @@
+"""What every sink can do, and how one line reaches all of them."""
+
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, final
+
+logger = logging.getLogger(__name__)
+
+
+class Sink(ABC):
+    """Takes the lines of metrics.jsonl and events.jsonl as they happen. Called by rank 0's main thread alone."""
+
+    essential: ClassVar[bool] = False
+    """Whether the run must end when this sink fails. What is not essential is dropped and the training goes on."""
+
+    @abstractmethod
+    def write(self, line: Mapping[str, object]) -> None:
+        """Take one line: step, split ("train" or "eval"), time (s since 1970), then the numbers."""
+
+    @abstractmethod
+    def event(self, event: Mapping[str, object]) -> None:
+        """Take one entry of the ledger: time (s since 1970), event, step, then whatever belongs to it."""
+
+    @abstractmethod
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        """End, once. `summary` is None when the run did not finish."""
+
+    def sync(self) -> None:
+        """Return when everything taken so far would survive a power cut, where a sink promises that."""
+        return
+
+
+@final
+class Silent(Sink):
+    """Takes everything and tells nobody: the sink of every rank but 0."""
+
+    def write(self, line: Mapping[str, object]) -> None:
+        pass
+
+    def event(self, event: Mapping[str, object]) -> None:
+        pass
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        pass
+
+
+@final
+class FanOut(Sink):
+    """Hands everything to each of `sinks`, in their order.
+
+    A sink that raises is closed and dropped with one warning; the error of an essential one is raised.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = list(sinks)
+
+    def write(self, line: Mapping[str, object]) -> None:
+        self._each(lambda sink: sink.write(line))
+
+    def event(self, event: Mapping[str, object]) -> None:
+        self._each(lambda sink: sink.event(event))
+
+    def sync(self) -> None:
+        self._each(lambda sink: sink.sync())
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        """Close every sink, also after one failed. A second call does nothing."""
+        with contextlib.ExitStack() as closing:
+            while self._sinks:
+                closing.callback(self._guard, self._sinks.pop(), lambda sink: sink.close(summary))
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
+        for sink in tuple(self._sinks):
+            if not self._guard(sink, call):
+                self._sinks.remove(sink)
+                with contextlib.suppress(Exception):
+                    sink.close(None)
+
+    def _guard(self, sink: Sink, call: Callable[[Sink], None]) -> bool:
+        try:
+            call(sink)
+        except Exception as error:
+            if sink.essential:
+                raise
+            name = type(sink).__name__
+            logger.warning("%s takes no more of this run, which goes on: %s: %s", name, type(error).__name__, error)
+            return False
+        return True

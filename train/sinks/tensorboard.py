@@ -1,0 +1,38 @@
+"""TensorBoard's event files, for those who watch runs with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+from train.sinks.scalars import scalars
+from train.sinks.sink import Sink
+
+
+@final
+class TensorBoard(Sink):
+    """Writes to `folder`/tensorboard. `step` is the step this start continues from; 0 begins anew.
+
+    Raises ValueError when the package is missing.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                f"tensorboard=true was set, but its package cannot be imported ({error}). "
+                "Type: pip install 'phalanx[tensorboard]'"
+            ) from error
+        # What an earlier start wrote past its last checkpoint is taken again.
+        repeated_from = step + 1 if step else 0
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=repeated_from)
+
+    def write(self, line: Mapping[str, object]) -> None:
+        for chart, value in scalars(line).items():
+            self._writer.add_scalar(chart, value, line["step"], line["time"])
+
+    def event(self, event: Mapping[str, object]) -> None:
+        """Events are no curves."""
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        self._writer.close()

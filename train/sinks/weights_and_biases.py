@@ -1,0 +1,178 @@
+"""Weights & Biases: charts for people, beside the run's own files. Training never waits for it nor ends because of it."""
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from train.sinks import wandb_process
+from train.sinks.scalars import scalars
+from train.sinks.sink import Sink
+from train.sinks.wandb_mode import Mode
+
+PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while W&B starts
+SUMMARY_KEYS = ("samples", "wall_s", "goodput", "weights_sha256")  # the metrics are there, from the last line of each
+PRIVATE = {
+    "program": "train/main.py",
+    "silent": True,
+    "console": "off",
+    "x_disable_meta": True,  # the command line, among others
+    "x_save_requirements": False,
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "label_disable": True,
+}
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class WeightsAndBiases(Sink):
+    """One W&B run for this run folder, however often the training starts; its files lie in `folder`/wandb.
+
+    A process of its own does the work (see `wandb_process`). The pipe to it is the queue: while it is full, lines are
+    dropped. `config` must hold no secrets. `close` takes `finish_timeout_s` at most. A failure is one warning, after
+    which nothing more is sent.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mode: Mode,
+        project: str | None,
+        entity: str | None,
+        group: str | None,
+        tags: Sequence[str],
+        name: str | None,
+        config: Mapping[str, object],
+        finish_timeout_s: float,
+    ) -> None:
+        self._files = folder.absolute() / "wandb"
+        self._finish_timeout_s = finish_timeout_s
+        self._dropping = False
+        self._process: subprocess.Popen[bytes] | None = None
+        if mode == "disabled":
+            return
+        try:
+            settings = {
+                **PRIVATE,
+                "mode": mode,
+                "project": project,
+                "entity": entity,
+                "run_group": group,
+                "run_tags": list(tags),
+                "run_name": name,
+                "run_id": _run_id(self._files / "run_id"),
+                "resume": "allow",
+                "root_dir": str(self._files.parent),
+                "x_stats_pid": os.getpid(),
+                "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
+            }
+            self._process = _start_process()
+            _introduce(self._process, {"settings": settings, "config": config})
+        except OSError as error:
+            self._give_up(str(error))
+
+    def write(self, line: Mapping[str, object]) -> None:
+        self._send({"log": {"step": line["step"], **scalars(line)}})
+
+    def event(self, event: Mapping[str, object]) -> None:
+        """Events are no curves; they stay in events.jsonl."""
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        deadline_s = time.monotonic() + self._finish_timeout_s
+        if self._process is not None:
+            _wait_for_room(self._process, self._finish_timeout_s)
+        finish = None if summary is None else {key: summary[key] for key in SUMMARY_KEYS if key in summary}
+        self._send({"finish": finish})
+        if self._process is None:
+            return
+        try:
+            if self._process.wait(max(0.0, deadline_s - time.monotonic())) != 0:
+                self._give_up("it failed to finish")
+        except subprocess.TimeoutExpired:
+            self._give_up(f"not all was sent in {self._finish_timeout_s:g} s. To send it: wandb sync {self._files}/*run-*")
+        self._release()
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        if self._process is None:
+            return
+        data = json.dumps(message).encode() + b"\n"
+        try:
+            _write_whole(self._process, data)
+        except BlockingIOError:
+            if not self._dropping:
+                logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
+            self._dropping = True
+        except OSError as error:
+            self._give_up(str(error))
+
+    def _give_up(self, reason: str) -> None:
+        said = self._release()
+        logger.warning("Weights & Biases gets no more of this run, which goes on: %s", said or reason)
+
+    def _release(self) -> str:
+        """End the process and return the error that it told before it ended, if any."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        process.kill()
+        said, _ = process.communicate()
+        return said.decode(errors="replace").strip()
+
+
+def _run_id(path: Path) -> str:
+    """The id of the W&B run of this folder, drawn at its first start."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = path.with_name("run_id.new")
+        drawn.write_text(secrets.token_hex(6))
+        os.replace(drawn, path)
+    return path.read_text()
+
+
+def _start_process() -> subprocess.Popen[bytes]:
+    # A session of its own: neither Ctrl-C nor torchrun's signals to the process group end it before the trainer ends.
+    return subprocess.Popen(
+        [sys.executable, "-P", wandb_process.__file__, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _introduce(process: subprocess.Popen[bytes], first: Mapping[str, object]) -> None:
+    """Send the first message, however long, and make the pipe one that never waits."""
+    assert process.stdin is not None
+    with suppress(OSError, AttributeError):  # Linux alone has this
+        fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    process.stdin.write(json.dumps(first, default=str).encode() + b"\n")
+    process.stdin.flush()
+    os.set_blocking(process.stdin.fileno(), False)
+
+
+def _write_whole(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write all of `data` or raise BlockingIOError, which is what a pipe does with up to PIPE_BUF bytes."""
+    assert process.stdin is not None
+    if len(data) > select.PIPE_BUF:
+        raise BlockingIOError
+    os.write(process.stdin.fileno(), data)
+
+
+def _wait_for_room(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    assert process.stdin is not None
+    room = select.poll()
+    room.register(process.stdin, select.POLLOUT)
+    room.poll(timeout_s * 1000)

@@ -1,0 +1,113 @@
+"""One optimizer step, micro-batches and all. Nothing in it waits for the device."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from train.data.batch import Batch
+from train.data.loader import Work
+from train.gradients import Gradients
+from train.optim import Updater
+from train.outcome import ConfigError
+from train.parallel import Spread, unused
+from train.precision import Precision
+from train.rng import integer, seed_torch
+from train.tasks.task import Ratio
+from train.world import World
+
+_DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one rank saw of a step: ratios of each of its micro-batches, and two device scalars that all ranks share."""
+
+    step: int
+    ratios: list[Mapping[str, Ratio]]
+    norm: torch.Tensor
+    skipped: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    spread: Spread
+    updater: Updater
+    gradients: Gradients
+    precision: Precision
+    world: World
+    seed: int
+    counts_data: bool
+
+    def __call__(self, work: Work) -> Taken:
+        """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
+        ratios = []
+        pieces = work.pieces or [(0, None)]
+        weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
+        for i, (position, batch) in enumerate(pieces):
+            last = i == len(pieces) - 1
+            with nullcontext() if last else self.spread.accumulating():
+                found = self._forward(position, batch)
+                ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
+                counting = self._begin_counting(ratios) if last else None
+                self._backward(found["loss"].total, weight)
+        norm, skipped = self.updater.step(self._divisor(counting, work.samples))
+        self.spread.after_step(skipped)
+        return Taken(work.step, ratios if work.pieces else [], norm, skipped)
+
+    def warm_up(self, work: Work, find_unused: bool) -> list[str]:
+        """A backward that counts for nothing, before a start's first step. All ranks call it. Returns the metrics' names.
+
+        DDP lays its buckets out anew after its first backward, and a sum over three ranks or more depends on where in
+        a bucket a number stands: without this the first step after a restart would have other bits. Raises ConfigError
+        naming parameters that the loss does not reach.
+        """
+        model = self.spread.replica.model
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        position, batch = work.pieces[-1]
+        found = self._forward(position, batch)
+        if "loss" not in found:
+            raise ConfigError(f"The task's ratios are {', '.join(found)}; one of them must be called loss")
+        (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
+        bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        if bare and not find_unused:
+            raise ConfigError(unused(bare))
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        self.gradients.drop()
+        if not self.spread.wrapped:
+            self.gradients.lay_out()
+        return list(found)
+
+    def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
+        seed_torch(integer(self.seed, _DROPOUT, position), self.world.device)
+        with self.precision.autocast(self.world.device):
+            return self.spread(batch)
+
+    def _backward(self, loss: torch.Tensor, weight: float) -> None:
+        """A loss that is not finite sends NaN through backward, so that every rank sees it in the reduced gradient."""
+        start = loss.detach() * 0.0 + weight
+        if self.updater.scale is not None:
+            start = start * self.updater.scale.factor
+        torch.autograd.backward(loss, start.to(loss.dtype))
+
+    def _begin_counting(self, ratios: list[dict[str, Ratio]]) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
+        """Add up over all ranks, beside the last backward, what the loss is to be divided by."""
+        if not self.counts_data:
+            return None
+        counts = [torch.as_tensor(ratio["loss"].count, device=self.world.device).double() for ratio in ratios]
+        total = torch.stack(counts).sum()
+        return total, self.world.sum_on_device(total)
+
+    def _divisor(
+        self, counting: "tuple[torch.Tensor, torch.distributed.Work | None] | None", samples: int
+    ) -> torch.Tensor | None:
+        if counting is None:
+            return None
+        total, pending = counting
+        if pending is not None:
+            pending.wait()
+        divisor = total / samples
+        return divisor if self.precision.weights == torch.float64 else divisor.float()

@@ -1,0 +1,36 @@
+"""What a task is: how a model and a batch make a loss and metrics."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from train.data.batch import Batch
+
+
+class Ratio(NamedTuple):
+    """A sum and what it is to be divided by. Sums and counts are added up over batches and ranks before the division."""
+
+    total: torch.Tensor
+    count: torch.Tensor | int
+
+
+class Task(ABC):
+    """Turns a model's answer to a batch into ratios, one of which is called "loss".
+
+    `counts_data` tells whether the loss is divided by something that only the data knows, such as tokens or labelled
+    pixels. Where it is False, the loss counts samples.
+    """
+
+    counts_data: ClassVar[bool] = False
+
+    @abstractmethod
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        """The loss, differentiable in its total, and any metrics, for training and evaluation alike."""
+
+    def check(self, dataset: Dataset[Any]) -> None:
+        """Raise ConfigError when `dataset` does not fit the task. Called once a data set before training."""
+        return None
