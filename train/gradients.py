@@ -18,19 +18,15 @@ class Gradients:
         self._come_and_go = come_and_go
         self._flats: list[torch.Tensor] = []
 
-    def lay_out(self) -> None:
-        """Give every parameter a zero gradient inside one buffer a dtype; for models that DDP does not wrap."""
-        if self._come_and_go:
-            return
-        for dtype in {parameter.dtype for parameter in self._parameters}:
-            of_dtype = [parameter for parameter in self._parameters if parameter.dtype == dtype]
-            flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)
-            start = 0
-            for parameter in of_dtype:
-                # The parameter's own strides, such as channels-last: backward would copy into any others.
-                parameter.grad = flat.as_strided(parameter.size(), _dense_stride(parameter), start)
-                start += parameter.numel()
-            self._flats.append(flat)
+    def begin(self, *, wrapped: bool) -> None:
+        """After the uncounted backward: clear the gradients, and without DDP lay them out in one buffer a dtype."""
+        if self._come_and_go or not wrapped:
+            self.drop()
+        if not self._come_and_go and not wrapped:
+            self._lay_out()
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
 
     def find(self) -> None:
         """After a backward: find the buffers that hold the gradients."""
@@ -67,6 +63,17 @@ class Gradients:
         self._flats = []
         for parameter in self._parameters:
             parameter.grad = None
+
+    def _lay_out(self) -> None:
+        for dtype in {parameter.dtype for parameter in self._parameters}:
+            of_dtype = [parameter for parameter in self._parameters if parameter.dtype == dtype]
+            flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)
+            start = 0
+            for parameter in of_dtype:
+                # The parameter's own strides, such as channels-last: backward would copy into any others.
+                parameter.grad = flat.as_strided(parameter.size(), _dense_stride(parameter), start)
+                start += parameter.numel()
+            self._flats.append(flat)
 
 
 def _dense_stride(parameter: torch.Tensor) -> Sequence[int]:

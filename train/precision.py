@@ -67,7 +67,8 @@ def set_up(precision: Precision, deterministic: bool) -> None:
     torch.backends.cuda.matmul.fp32_precision = tf32
     torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:  # asked even for False it would import torch's compiler, which takes a second
+        torch.use_deterministic_algorithms(True)
 
 
 class LossScale:

@@ -59,9 +59,10 @@ class Step:
     def warm_up(self, work: Work, find_unused: bool) -> list[str]:
         """A backward that counts for nothing, before a start's first step. All ranks call it. Returns the metrics' names.
 
-        DDP lays its buckets out anew after its first backward, and a sum over three ranks or more depends on where in
-        a bucket a number stands: without this the first step after a restart would have other bits. Raises ConfigError
-        naming parameters that the loss does not reach.
+        Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was restarted:
+        it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number stands; and
+        it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Raises ConfigError naming
+        parameters that the loss does not reach.
         """
         model = self.spread.replica.model
         buffers = [buffer.clone() for buffer in model.buffers()]
@@ -76,9 +77,7 @@ class Step:
         with torch.no_grad():
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        self.gradients.drop()
-        if not self.spread.wrapped:
-            self.gradients.lay_out()
+        self.gradients.begin(wrapped=self.spread.wrapped)
         return list(found)
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:

@@ -86,9 +86,8 @@ def _live_line(stream: Unbreakable, total_steps: int) -> "Progress | None":
     if terminal.is_dumb_terminal:
         return None
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    live = Progress(
-        BarColumn(bar_width=20), text, console=terminal, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-    )
+    bar = BarColumn(bar_width=20)
+    live = Progress(bar, text, console=terminal, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     live.add_task("", total=total_steps)
     live.start()
     terminal.show_cursor(True)  # a killed run cannot give a hidden cursor back

@@ -45,7 +45,7 @@ class JsonLines(Sink):
 
 
 def _append_to(path: Path) -> FileIO:
-    return open(path, "ab", buffering=0)  # noqa: SIM115  closed by JsonLines.close
+    return open(path, "ab", buffering=0)
 
 
 def _append(file: FileIO, line: Mapping[str, object]) -> None:

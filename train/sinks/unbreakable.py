@@ -8,10 +8,10 @@ from typing import TextIO, final
 
 @final
 class Unbreakable(io.TextIOBase):
-    """Passes text on to `stream` at once. Nothing that goes wrong there is raised; once its reader is gone, it is silent.
+    """Passes text on to `stream` at once. No failure there is raised; once its reader is gone, it is silent.
 
-    The reader of standard output is gone for everybody: what else the process prints there then goes to the null
-    device, as does what is still buffered, which would otherwise make the interpreter end with code 120.
+    A reader is gone for the whole process, so what else is printed there then goes to the null device. So does what is
+    still buffered, which would otherwise make the interpreter end with code 120.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 LOOK_S = 0.5  # how often to see whether the trainer lives
-ALONE_S = 5.0  # what W&B gets to finish when it does not
+ALONE_S = 3.0  # what W&B gets to finish when it does not
 
 Message = dict[str, Any]
 
@@ -33,7 +33,8 @@ def main(trainer: int) -> None:
     try:
         _record(_messages(requests, trainer))
     except BaseException as error:
-        os.write(report, f"{type(error).__name__}: {error}".encode(errors="replace")[: select.PIPE_BUF])
+        said = ": ".join(filter(None, [type(error).__name__, str(error)]))
+        os.write(report, said.encode(errors="replace")[: select.PIPE_BUF])
         os._exit(1)  # any other way out leads through W&B's exit hook
 
 

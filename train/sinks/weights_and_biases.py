@@ -1,4 +1,4 @@
-"""Weights & Biases: charts for people, beside the run's own files. Training never waits for it nor ends because of it."""
+"""Weights & Biases: charts for people, beside the run's own files. Training neither waits for it nor fails with it."""
 
 import fcntl
 import json
@@ -64,21 +64,21 @@ class WeightsAndBiases(Sink):
         self._process: subprocess.Popen[bytes] | None = None
         if mode == "disabled":
             return
+        settings = {
+            **PRIVATE,
+            "mode": mode,
+            "project": project,
+            "entity": entity,
+            "run_group": group,
+            "run_tags": list(tags),
+            "run_name": name,
+            "resume": "allow",
+            "root_dir": str(folder.absolute()),
+            "x_stats_pid": os.getpid(),
+            "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
+        }
         try:
-            settings = {
-                **PRIVATE,
-                "mode": mode,
-                "project": project,
-                "entity": entity,
-                "run_group": group,
-                "run_tags": list(tags),
-                "run_name": name,
-                "run_id": _run_id(self._files / "run_id"),
-                "resume": "allow",
-                "root_dir": str(self._files.parent),
-                "x_stats_pid": os.getpid(),
-                "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
-            }
+            settings["run_id"] = _run_id(self._files / "run_id")
             self._process = _start_process()
             _introduce(self._process, {"settings": settings, "config": config})
         except OSError as error:
@@ -92,25 +92,25 @@ class WeightsAndBiases(Sink):
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         deadline_s = time.monotonic() + self._finish_timeout_s
+        finish = None if summary is None else {key: summary[key] for key in SUMMARY_KEYS if key in summary}
         if self._process is not None:
             _wait_for_room(self._process, self._finish_timeout_s)
-        finish = None if summary is None else {key: summary[key] for key in SUMMARY_KEYS if key in summary}
-        self._send({"finish": finish})
+            self._send({"finish": finish})
         if self._process is None:
             return
         try:
-            if self._process.wait(max(0.0, deadline_s - time.monotonic())) != 0:
-                self._give_up("it failed to finish")
+            code = self._process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self._give_up(f"not all was sent in {self._finish_timeout_s:g} s. To send it: wandb sync {self._files}/*run-*")
-        self._release()
+            limit = f"not all was sent in {self._finish_timeout_s:g} s"
+            self._give_up(f"{limit}. To send the rest: wandb sync {self._files}/*run-*")
+        else:
+            self._release() if code == 0 else self._give_up(f"its process ended with code {code}")
 
     def _send(self, message: Mapping[str, object]) -> None:
         if self._process is None:
             return
-        data = json.dumps(message).encode() + b"\n"
         try:
-            _write_whole(self._process, data)
+            _write_whole(self._process, json.dumps(message).encode() + b"\n")
         except BlockingIOError:
             if not self._dropping:
                 logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
@@ -123,7 +123,7 @@ class WeightsAndBiases(Sink):
         logger.warning("Weights & Biases gets no more of this run, which goes on: %s", said or reason)
 
     def _release(self) -> str:
-        """End the process and return the error that it told before it ended, if any."""
+        """End the process, if there is one, and return the error that it told."""
         process, self._process = self._process, None
         if process is None:
             return ""

@@ -1,0 +1,207 @@
+"""Start ranks, watch them, kill them: what tests of whole runs are written with."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+QUIET = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
+
+
+class Nursery:
+    """The process that ranks are forked from; see nursery.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "nursery.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._codes: dict[int, int] = {}
+
+    def fork(self, asked: Mapping[str, Any]) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        while "code" in (words := self._hear()):
+            self._codes[words["pid"]] = words["code"]
+        return int(words["pid"])
+
+    def wait(self, pid: int) -> int:
+        """Exit code of a rank, negative when a signal ended it. Blocks until it has ended."""
+        while pid not in self._codes:
+            words = self._hear()
+            self._codes[words["pid"]] = words["code"]
+        return self._codes.pop(pid)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the nursery is gone"
+        words: dict[str, Any] = json.loads(line)
+        return words
+
+
+@dataclass
+class Ended:
+    """How a start ended: every rank's exit code and what each printed."""
+
+    codes: list[int]
+    outputs: list[str]
+
+    @property
+    def output(self) -> str:
+        return "".join(self.outputs)
+
+
+@dataclass
+class World:
+    """The ranks of one start."""
+
+    nursery: Nursery
+    pids: list[int]
+    files: list[Path]
+    ended: list[int] = field(default_factory=list)
+
+    def kill(self, *ranks: int, with_signal: int = signal.SIGKILL) -> None:
+        for rank in ranks or range(len(self.pids)):
+            os.kill(self.pids[rank], with_signal)
+
+    def wait(self) -> Ended:
+        codes = [self.nursery.wait(pid) for pid in self.pids]
+        return Ended(codes, [file.read_text(errors="replace") for file in self.files])
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Starts worlds that write below `folder`."""
+
+    nursery: Nursery
+    folder: Path
+
+    def start(self, ranks: int, *overrides: str, environ: Mapping[str, str] | None = None, attempt: int = 0) -> World:
+        """Fork `ranks` ranks of `train/main.py overrides`; they find each other through a port of their own."""
+        port = free_port()
+        pids, files = [], []
+        number = len(list(self.folder.glob("output-*")))
+        for rank in range(ranks):
+            files.append(self.folder / f"output-{number}-{rank}")
+            files[-1].touch()
+            pids.append(
+                self.nursery.fork(
+                    {
+                        "argv": [f"run.root={quoted(str(self.folder / 'runs'))}", *SMALL, *overrides],
+                        "environ": {**QUIET, **place(rank, ranks, port, attempt), **(environ or {})},
+                        "cwd": str(self.folder),
+                        "output": str(files[-1]),
+                    }
+                )
+            )
+        return World(self.nursery, pids, files)
+
+    def run(self, ranks: int, *overrides: str, environ: Mapping[str, str] | None = None) -> Ended:
+        return self.start(ranks, *overrides, environ=environ).wait()
+
+    def train(self, ranks: int, *overrides: str, name: str) -> "Results":
+        """A run that must finish; returns what it left in its folder."""
+        ended = self.run(ranks, f"run.name={name}", *overrides)
+        assert ended.codes == [0] * ranks, ended.output
+        return self.results(name)
+
+    def results(self, name: str) -> "Results":
+        return Results(self.folder / "runs" / name)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run left behind."""
+
+    folder: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return found
+
+    @property
+    def sha256(self) -> str:
+        return str(self.summary["weights_sha256"])
+
+    def metrics(self, split: str | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if split in (None, line["split"])]
+
+    def timeless(self) -> list[dict[str, Any]]:
+        """The lines of metrics without what a clock decides."""
+        clocked = {"time", "samples_per_s", "step_time_s", "data_wait_s"}
+        return [{key: value for key, value in line.items() if key not in clocked} for line in self.metrics()]
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (self.folder / "events.jsonl").read_text().splitlines()]
+        return [line for line in lines if name in (None, line["event"])]
+
+    def weights(self) -> dict[str, Any]:
+        from safetensors.torch import load_file
+
+        newest = max(self.folder.glob("checkpoints/step_*[0-9]/model.safetensors"))
+        return load_file(newest)
+
+
+def place(rank: int, ranks: int, port: int, attempt: int = 0) -> dict[str, str]:
+    """What torchrun tells a rank on one machine."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def quoted(text: str) -> str:
+    """A value as Hydra's grammar takes it literally."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Return as soon as a condition on files holds, which nothing announces; looked at every millisecond."""
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.001)
+
+
+def torchrun(ranks: int, arguments: Sequence[str], cwd: Path) -> "subprocess.Popen[str]":
+    """The real launcher, in a session of its own."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", str(ROOT / "train" / "main.py")]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=cwd,
+        env={**os.environ, **QUIET},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
