@@ -85,7 +85,7 @@ class Updater:
         if self._clip_norm is not None:
             excess = torch.clamp((norm + _CLIP_EPS) / self._clip_norm, min=1.0)
             divisor = excess if divisor is None else divisor * excess
-        skipped = (~norm.isfinite()).float()
+        skipped = (norm.detach() * 0.0).nan_to_num(nan=1.0).float()  # infinity times zero is NaN, too
         self._set_rates()
         self._apply(divisor, skipped)
         self._gradients.zero()

@@ -39,44 +39,46 @@ class Window:
         beside the gradients, so whatever they have to agree on rides along.
         """
         taken, self._taken = self._taken, []
-        own = torch.zeros(len(taken), len(self.names), 2, dtype=torch.float64)
-        shared = torch.zeros(len(taken), 2, dtype=torch.float64)
+        width = 2 * len(self.names)
+        sums, shared = [0.0] * (width * len(taken)), [0.0] * (2 * len(taken))
         scalars = _Scalars()
         for row, step in enumerate(taken):
-            scalars.put(step.norm, shared[row, 0])
-            scalars.put(step.skipped, shared[row, 1])
+            scalars.put(step.norm, shared, 2 * row)
+            scalars.put(step.skipped, shared, 2 * row + 1)
             for ratios in step.ratios:
                 for column, name in enumerate(self.names):
-                    scalars.put(ratios[name].total, own[row, column, 0])
-                    scalars.put(ratios[name].count, own[row, column, 1])
+                    scalars.put(ratios[name].total, sums, width * row + 2 * column)
+                    scalars.put(ratios[name].count, sums, width * row + 2 * column + 1)
         scalars.fetch()
-        both = world.sum(torch.cat([own.flatten(), torch.tensor([float(asks)], dtype=torch.float64)]))
-        total = both[:-1].view_as(own).tolist()
+        *total, asked = world.sum(torch.tensor([*sums, float(asks)], dtype=torch.float64)).tolist()
         records = [
-            Record(step.step, {n: (r[0], r[1]) for n, r in zip(self.names, row, strict=True)}, norm, bool(skipped))
-            for step, row, (norm, skipped) in zip(taken, total, shared.tolist(), strict=True)
+            Record(step.step, self._ratios(total[width * row :]), shared[2 * row], bool(shared[2 * row + 1]))
+            for row, step in enumerate(taken)
         ]
-        return records, bool(both[-1])
+        return records, bool(asked)
+
+    def _ratios(self, sums: Sequence[float]) -> dict[str, tuple[float, float]]:
+        return {name: (sums[2 * i], sums[2 * i + 1]) for i, name in enumerate(self.names)}
 
 
 class _Scalars:
-    """Device scalars and the host cells to add them to; one transfer a dtype."""
+    """Device scalars and the places on the host to add them to; one transfer a dtype."""
 
     def __init__(self) -> None:
         self._values: dict[torch.dtype, list[torch.Tensor]] = {}
-        self._cells: dict[torch.dtype, list[torch.Tensor]] = {}
+        self._places: dict[torch.dtype, list[tuple[list[float], int]]] = {}
 
-    def put(self, value: torch.Tensor | int, cell: torch.Tensor) -> None:
+    def put(self, value: torch.Tensor | int, row: list[float], column: int) -> None:
         if isinstance(value, torch.Tensor):
             self._values.setdefault(value.dtype, []).append(value)
-            self._cells.setdefault(value.dtype, []).append(cell)
+            self._places.setdefault(value.dtype, []).append((row, column))
         else:
-            cell += value
+            row[column] += value
 
     def fetch(self) -> None:
         for dtype, values in self._values.items():
-            fetched = torch.stack(values).to("cpu", torch.float64)
-            torch._foreach_add_(self._cells[dtype], list(fetched.unbind()))
+            for value, (row, column) in zip(torch.stack(values).tolist(), self._places[dtype], strict=True):
+                row[column] += value
 
 
 def mean(ratios: Sequence[tuple[float, float]]) -> float | None:

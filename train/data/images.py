@@ -32,7 +32,7 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         where = torch.from_numpy(indices)
-        return self._images[where], self.labels[where]
+        return self._images.index_select(0, where), self.labels.index_select(0, where)
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over pixels and labels."""
