@@ -1,5 +1,6 @@
 """From a config to a finished run: build, open the run folder, continue, train, sum up."""
 
+import gc
 import json
 import logging
 import os
@@ -41,6 +42,8 @@ def run(composed: Composed, world: World, started: float) -> None:
     precision = world.together(lambda: set_up_process(config, world))
     parts = world.together(lambda: build(config, targets(config, composed.foreign), world, precision))
     names = world.together(lambda: _warm_up(config, parts, world))
+    gc.freeze()  # what was imported stays, so no later collection has to look at it
+    gc.enable()
     opened = _open(composed, parts, precision, world)
     logs.to_file(opened.path / "logs", world.rank, os.environ)
     if (opened.path / SUMMARY).exists() and _finished(opened.path, world):

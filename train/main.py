@@ -1,5 +1,6 @@
 """Entry of every rank: torchrun --nproc_per_node=N train/main.py [key=value ...]"""
 
+import gc
 import os
 import sys
 import threading
@@ -9,6 +10,8 @@ from pathlib import Path
 if not __package__:
     # A script's own folder comes first on the path, where train/'s modules would shadow others' and `train` is not found.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run turns it on
 
 from train.compose import Composed, compose
 from train.config import check
