@@ -1,7 +1,6 @@
 """An exponential moving average of the weights, kept beside the model."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,8 +9,8 @@ from torch import nn
 class Average:
     """`model` is a copy whose weights follow: average += (1 - d) (weight - average).
 
-    d is min(decay, (1 + applied) / (10 + applied)), so that the average forgets the random start at once. A skipped step
-    does not move it.
+    d is min(decay, (1 + applied) / (10 + applied)), so that the average forgets the random start at once. A skipped
+    step does not move it.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -19,12 +18,13 @@ class Average:
         self._decay = decay
         self._source = model
 
+    @torch.no_grad()
     def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
         """Take in the weights after the `applied`-th applied step (device scalars)."""
         decay = torch.clamp((1 + applied) / (10 + applied), max=self._decay)
         weight = torch.where(skipped.bool(), torch.zeros_like(decay), 1 - decay)
-        averages: Sequence[torch.Tensor] = list(self.model.parameters())
-        moves = torch._foreach_sub(list(self._source.parameters()), averages)
+        averages: list[torch.Tensor] = list(self.model.parameters())
+        moves = list(torch._foreach_sub(list[torch.Tensor](self._source.parameters()), averages))
         torch._foreach_mul_(moves, weight.to(averages[0].dtype))
         torch._foreach_add_(averages, moves)
 

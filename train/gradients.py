@@ -39,13 +39,14 @@ class Gradients:
             by_storage.setdefault(gradient.untyped_storage().data_ptr(), []).append(gradient)
         for sharing in by_storage.values():
             whole = torch.empty(0, dtype=sharing[0].dtype, device=sharing[0].device)
-            whole.set_(sharing[0].untyped_storage())  # type: ignore[call-overload]
+            whole.set_(sharing[0].untyped_storage())
             self._flats += [whole] if whole.numel() == sum(g.numel() for g in sharing) else sharing
 
     def norm(self) -> torch.Tensor:
         """L2 norm of all gradients together, a device scalar."""
-        norms = [torch.linalg.vector_norm(flat) for flat in self._flats]
-        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        norms: list[torch.Tensor] = [torch.linalg.vector_norm(flat) for flat in self._flats]
+        whole: torch.Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        return whole
 
     def divide(self, divisor: torch.Tensor) -> None:
         for flat in self._flats:
@@ -70,12 +71,7 @@ class Gradients:
             flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)
             start = 0
             for parameter in of_dtype:
-                # The parameter's own strides, such as channels-last: backward would copy into any others.
-                parameter.grad = flat.as_strided(parameter.size(), _dense_stride(parameter), start)
+                # The parameter's own strides, such as channels-last: fused kernels walk both in memory order.
+                parameter.grad = flat.as_strided(parameter.size(), parameter.stride(), start)
                 start += parameter.numel()
             self._flats.append(flat)
-
-
-def _dense_stride(parameter: torch.Tensor) -> Sequence[int]:
-    dense = parameter.is_contiguous() or (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last))
-    return parameter.stride() if dense else torch.empty(parameter.size(), device="meta").stride()

@@ -41,7 +41,7 @@ def run(composed: Composed, world: World, started: float) -> None:
     config = composed.config
     precision = world.together(lambda: set_up_process(config, world))
     parts = world.together(lambda: build(config, targets(config, composed.foreign), world, precision))
-    names = world.together(lambda: _warm_up(config, parts, world))
+    names = _warm_up(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     opened = _open(composed, parts, precision, world)
@@ -73,15 +73,17 @@ def run(composed: Composed, world: World, started: float) -> None:
 
 
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
-    """The uncounted backward on the first batch, whichever step this start begins with."""
+    """The uncounted backward on the first batch, whichever step this start begins with. All ranks call it."""
     work = next(parts.loader.from_step(parts.loader.timeline.step))
     moved = [(position, apply(batch, parts.mover)) for position, batch in work.pieces]
-    names = parts.step.warm_up(type(work)(work.step, work.samples, moved), config.parallel.find_unused)
+    found = parts.step.warm_up(type(work)(work.step, work.samples, moved), config.parallel.find_unused)
+    names = world.from_leader(found)  # a rank without a sample knows of the loss alone
     best = config.checkpoint.best_metric
     if best is not None and best not in names:
         raise ConfigError(
             f"checkpoint.best_metric={best} is no metric of the task. Type checkpoint.best_metric={names[0]}, or one of "
-            f"{', '.join(names)}"
+            f"{', '.join(names)}",
+            agreed=True,
         )
     return names
 

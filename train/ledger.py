@@ -39,7 +39,7 @@ class Ledger:
     def take(self, records: Sequence[Record]) -> None:
         """Count what was applied and what was skipped. All ranks call it with the same records.
 
-        Raises GaveUp after `max_skips` skipped steps in a row.
+        Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the loss scale can fall.
         """
         progress = self.progress
         progress.records += records
@@ -49,10 +49,11 @@ class Ledger:
                 progress.skips_in_row = 0
                 continue
             progress.skips += 1
-            progress.skips_in_row += 1
-            span = self.timeline.span(record.step)
-            reason = "gradient" if record.loss_finite else "loss"
+            span, reason = self.timeline.span(record.step), record.not_finite
             self.event("skip", skipped_step=record.step + 1, not_finite=reason, positions=[span.start, span.stop])
+            if reason == "overflow":
+                continue
+            progress.skips_in_row += 1
             if progress.skips_in_row >= self.max_skips:
                 raise GaveUp(
                     f"{progress.skips_in_row} steps in a row up to step {record.step + 1} had a {reason} that is not "

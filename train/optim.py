@@ -1,4 +1,4 @@
-"""Optimizers: parameter groups, the learning rate, and a step that a gradient which is not finite never gets through."""
+"""Optimizers: parameter groups, learning rate, and a step that a gradient which is not finite never gets through."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,16 +17,25 @@ _CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
 def groups(model: nn.Module, weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
-    """Parameter groups of the trainable weights. Without `decay_1d`, biases and norm weights keep out of weight decay."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
+    """Parameter groups of the trainable weights. Without `decay_1d`, no weight decay on biases and norm weights."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
         raise ConfigError("The model has no parameter to train: none requires a gradient")
+    for name, parameter in named:
+        if not _dense(parameter):
+            raise ConfigError(f"The parameter {name} has gaps or overlaps in memory. Make it with .contiguous()")
+    trainable = [parameter for _, parameter in named]
     if decay_1d or not weight_decay:
         return [{"params": trainable}]
     return [
         {"params": [p for p in trainable if p.dim() > 1]},
         {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
     ]
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements fill their stretch of memory, in whichever order: a copy would keep the strides."""
+    return tensor.stride() == torch.empty_like(tensor, device="meta").stride()
 
 
 class Updater:
@@ -55,14 +64,14 @@ class Updater:
         self.applied = torch.zeros((), dtype=torch.int64, device=device)
         self._gradients = gradients
         self._clip_norm = clip_norm
-        self._fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self._fused = _decides_on_device(optimizer)
         self._exact = any(p.dtype == torch.float64 for group in optimizer.param_groups for p in group["params"])
         # Fused kernels on GPUs read the rate as float32.
         self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
         self._factors = torch.from_numpy(schedule.factor(np.arange(steps + 1), steps)).to(device, self._rate_dtype)
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        _prime(optimizer)
         if self._fused:
+            _prime(optimizer)
             for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
                 group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=device)
 
@@ -131,6 +140,12 @@ class Updater:
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             if self._fused:
                 group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=self.applied.device)
+
+
+def _decides_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's kernels take a skip. SGD's spare the very first step the dampening, skipped or not."""
+    dampened = any(group.get("dampening") for group in optimizer.param_groups)
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and not dampened
 
 
 def _prime(optimizer: torch.optim.Optimizer) -> None:

@@ -15,10 +15,11 @@ from train.tasks.task import Ratio, Task
 from train.world import World
 
 _MIB = 2**20
+_EPS = 1e-8  # keeps a gradient of zeros, which has no directions, from becoming NaN
 
 
 class Replica(nn.Module):
-    """Model and task as one module, so that all of a forward, whatever the task does with the model, is DDP's to see."""
+    """Model and task as one module, so that DDP sees all of a forward, whatever the task does with the model."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class Replica(nn.Module):
         """The task's ratios; for None, the share of a rank for which no sample is left, a loss with zero gradients."""
         if batch is None:
             parameters = [p for p in self.model.parameters() if p.requires_grad]
-            nothing = torch.stack([p.flatten()[0].float() for p in parameters]).sum() * 0.0
+            nothing = torch.stack([p.flatten()[:1].sum().float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
         return self._task.ratios(self.model, batch)
 
@@ -59,12 +60,22 @@ class Spread:
 
     def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
         module: Callable[..., Any] = self._ddp if self._ddp is not None else self.replica
+        return cast(Mapping[str, Ratio], module(batch))
+
+    def check_reduced(self) -> None:
+        """After a step's last backward. Raises ConfigError naming the parameters that no gradient reached on this rank.
+
+        DDP would say so in the next forward. By then this rank may be in another collective, while the others still
+        wait for its gradients: nobody could tell them.
+        """
+        if self._ddp is None:
+            return
         try:
-            return cast(Mapping[str, Ratio], module(batch))
+            self._ddp.reducer._rebuild_buckets()  # which it does after the very first backward only, and checks first
         except RuntimeError as error:
-            if "Expected to have finished reduction" in str(error):
-                raise ConfigError(unused(self._without_gradient(str(error)))) from None
-            raise
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise ConfigError(unused(self._without_gradient(str(error)))) from None
 
     def accumulating(self) -> AbstractContextManager[object]:
         """Within it, forward and backward leave the gradients unreduced."""
@@ -95,14 +106,14 @@ def unused(names: list[str]) -> str:
     """The message for parameters that took no part in a step."""
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
-        f"No gradient reached {listed or 'some parameters'}: the loss does not depend on them in this step. Remove them, "
-        "set requires_grad=False on them, or type parallel.find_unused=true if they take part in some steps only"
+        f"No gradient reached {listed or 'some parameters'}: the loss does not depend on them in this step. Remove "
+        "them, set requires_grad=False on them, or type parallel.find_unused=true if they take part in some steps only"
     )
 
 
 def synchronised(model: nn.Module) -> nn.Module:
     """The model with every BatchNorm taking its statistics over all ranks."""
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 
 
@@ -121,10 +132,12 @@ def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSG
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
     if config.comm_hook is CommHook.powersgd:
+        _check_matrices(ddp)
         state = powerSGD_hook.PowerSGDState(
             process_group=None,
             matrix_approximation_rank=config.powersgd_rank,
             start_powerSGD_iter=config.powersgd_start,
+            orthogonalization_epsilon=_EPS,
         )
         ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
         return _PowerSGD(state)
@@ -133,8 +146,17 @@ def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSG
     return None
 
 
+def _check_matrices(ddp: DistributedDataParallel) -> None:
+    for name, parameter in ddp.module.model.named_parameters():
+        if parameter.requires_grad and (parameter.dim() == 0 or not parameter.is_contiguous()):
+            raise ConfigError(
+                f"parallel.comm_hook=powersgd cannot see {name} as a matrix: it is a single number or in channels-last "
+                "order. Type train.channels_last=false, or parallel.comm_hook=bf16"
+            )
+
+
 class _PowerSGD:
-    """What PowerSGD (Vogels et al. 2019) remembers between steps: a rank's own error and the warm start of its factors."""
+    """What PowerSGD (Vogels et al. 2019) remembers of the last step: a rank's own error, and the factors."""
 
     _MEMORIES = ("error_dict", "p_memory_dict", "q_memory_dict")
 
@@ -145,13 +167,12 @@ class _PowerSGD:
     def forget_if(self, skipped: torch.Tensor) -> None:
         """Go back, on the device, to what was remembered before a skipped step."""
         for memory in self._MEMORIES:
-            now = getattr(self._hook, memory)
             good = self._good.setdefault(memory, {})
-            for bucket, tensor in now.items():
-                # A first step that is skipped leaves no earlier memory; ones keep the factors from sticking at zero.
-                before = good.get(bucket, torch.zeros_like(tensor) if memory == "error_dict" else torch.ones_like(tensor))
-                tensor.copy_(torch.where(skipped.bool(), before, tensor))
-                good[bucket] = tensor.clone()
+            for bucket, tensor in getattr(self._hook, memory).items():
+                if bucket not in good:
+                    good[bucket] = torch.zeros_like(tensor) if memory == "error_dict" else _any_factor(tensor)
+                tensor.copy_(torch.where(skipped.bool(), good[bucket], tensor))
+                good[bucket].copy_(tensor)
 
     def state(self) -> dict[str, Any]:
         memories = {memory: dict(getattr(self._hook, memory)) for memory in self._MEMORIES}
@@ -160,4 +181,10 @@ class _PowerSGD:
     def load(self, state: Mapping[str, Any]) -> None:
         for memory in self._MEMORIES:
             getattr(self._hook, memory).update(state[memory])
+            self._good[memory] = {bucket: tensor.clone() for bucket, tensor in state[memory].items()}
         self._hook.iter = state["iteration"]
+
+
+def _any_factor(like: torch.Tensor) -> torch.Tensor:
+    """Where PowerSGD begins anew, the same on every rank: it needs columns that are independent, and no more."""
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)

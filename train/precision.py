@@ -11,7 +11,7 @@ from train.outcome import ConfigError
 
 @dataclass(frozen=True)
 class Precision:
-    """`weights` is the dtype of parameters and inputs, `compute` that of autocast's matrix products, None for no autocast."""
+    """`weights` is the dtype of parameters and inputs, `compute` that of autocast's matrix products, if any."""
 
     name: str
     weights: torch.dtype
@@ -45,7 +45,9 @@ def choose(asked: PrecisionName, capability: tuple[int, int] | None) -> Precisio
     if capability is None:
         if asked in (PrecisionName.tf32, PrecisionName.fp16):
             instead = "fp32" if asked is PrecisionName.tf32 else "bf16"
-            raise ConfigError(f"train.precision={asked.name} needs a GPU, and this run is on CPUs. Type train.precision={instead}")
+            raise ConfigError(
+                f"train.precision={asked.name} needs a GPU, and this run is on CPUs. Type train.precision={instead}"
+            )
     elif needs is not None and capability < needs:
         has, need = (".".join(map(str, version)) for version in (capability, needs))
         raise ConfigError(
@@ -63,9 +65,10 @@ def _best(capability: tuple[int, int] | None) -> PrecisionName:
 
 def set_up(precision: Precision, deterministic: bool) -> None:
     """Set torch's switches for this process: TF32 where asked only, cuDNN autotuning unless results must repeat."""
-    tf32 = "tf32" if precision.name == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = tf32
-    torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
+    tf32 = precision.name == "tf32"
+    # Torch's older switches set the newer ones as well; after setting the newer ones alone, reading the older raises.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     if deterministic:  # asked even for False it would import torch's compiler, which takes a second
         torch.use_deterministic_algorithms(True)
@@ -80,10 +83,12 @@ class LossScale:
 
     def __init__(self, device: torch.device) -> None:
         self.factor = torch.full((), 65536.0, device=device)
+        self.used = self.factor.clone()  # in the last step
         self._since = torch.zeros((), dtype=torch.int32, device=device)
 
     def update(self, overflowed: torch.Tensor) -> None:
         """Follow one step; `overflowed` is a float tensor, 1 where the step was skipped."""
+        self.used = self.factor.clone()
         torch._amp_update_scale_(self.factor, self._since, overflowed, 2.0, 0.5, 2000)
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -22,12 +22,13 @@ _DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
 
 @dataclass(frozen=True)
 class Taken:
-    """What one rank saw of a step: ratios of each of its micro-batches, and two device scalars that all ranks share."""
+    """What one rank saw of a step: ratios of each of its micro-batches, and device scalars that all ranks share."""
 
     step: int
     ratios: list[Mapping[str, Ratio]]
     norm: torch.Tensor
     skipped: torch.Tensor
+    scale: torch.Tensor | None  # the loss was multiplied by it
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Step:
 
     def __call__(self, work: Work) -> Taken:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
-        ratios = []
+        ratios: list[Mapping[str, Ratio]] = []
         pieces = work.pieces or [(0, None)]
         weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
         for i, (position, batch) in enumerate(pieces):
@@ -52,21 +53,23 @@ class Step:
                 ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
                 counting = self._begin_counting(ratios) if last else None
                 self._backward(found["loss"].total, weight)
+        self.spread.check_reduced()
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
         self.spread.after_step(skipped)
-        return Taken(work.step, ratios if work.pieces else [], norm, skipped)
+        scale = None if self.updater.scale is None else self.updater.scale.used
+        return Taken(work.step, ratios if work.pieces else [], norm, skipped, scale)
 
     def warm_up(self, work: Work, find_unused: bool) -> list[str]:
-        """A backward that counts for nothing, before a start's first step. All ranks call it. Returns the metrics' names.
+        """A backward that counts for nothing, before a start's first step. All ranks call it.
 
-        Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was restarted:
-        it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number stands; and
-        it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Raises ConfigError naming
-        parameters that the loss does not reach.
+        Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
+        restarted: it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number
+        stands; and it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Returns the
+        metrics' names. Raises ConfigError naming parameters that the loss does not reach.
         """
         model = self.spread.replica.model
         buffers = [buffer.clone() for buffer in model.buffers()]
-        position, batch = work.pieces[-1]
+        position, batch = (work.pieces or [(0, None)])[-1]
         found = self._forward(position, batch)
         if "loss" not in found:
             raise ConfigError(f"The task's ratios are {', '.join(found)}; one of them must be called loss")
@@ -74,6 +77,7 @@ class Step:
         bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if bare and not find_unused:
             raise ConfigError(unused(bare))
+        self.spread.check_reduced()
         with torch.no_grad():
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
@@ -92,12 +96,15 @@ class Step:
             start = start * self.updater.scale.factor
         torch.autograd.backward(loss, start.to(loss.dtype))
 
-    def _begin_counting(self, ratios: list[dict[str, Ratio]]) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
+    def _begin_counting(
+        self, ratios: list[Mapping[str, Ratio]]
+    ) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
         """Add up over all ranks, beside the last backward, what the loss is to be divided by."""
         if not self.counts_data:
             return None
-        counts = [torch.as_tensor(ratio["loss"].count, device=self.world.device).double() for ratio in ratios]
-        total = torch.stack(counts).sum()
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for ratio in ratios:
+            total += ratio["loss"].count  # a number of the host's is added without a wait for the device
         return total, self.world.sum_on_device(total)
 
     def _divisor(

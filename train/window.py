@@ -18,10 +18,14 @@ class Record:
     ratios: dict[str, tuple[float, float]]
     norm: float
     skipped: bool
+    scale: float  # factor of the loss, 0 without loss scaling
 
     @property
-    def loss_finite(self) -> bool:
-        return math.isfinite(self.ratios["loss"][0])
+    def not_finite(self) -> str:
+        """What made the step be skipped: the loss, the gradient, or an overflow, which a lower scale can mend."""
+        if not math.isfinite(self.ratios["loss"][0]):
+            return "loss"
+        return "overflow" if self.scale > 1 else "gradient"
 
 
 @dataclass
@@ -40,11 +44,13 @@ class Window:
         """
         taken, self._taken = self._taken, []
         width = 2 * len(self.names)
-        sums, shared = [0.0] * (width * len(taken)), [0.0] * (2 * len(taken))
+        sums, shared = [0.0] * (width * len(taken)), [0.0] * (3 * len(taken))
         scalars = _Scalars()
         for row, step in enumerate(taken):
-            scalars.put(step.norm, shared, 2 * row)
-            scalars.put(step.skipped, shared, 2 * row + 1)
+            scalars.put(step.norm, shared, 3 * row)
+            scalars.put(step.skipped, shared, 3 * row + 1)
+            if step.scale is not None:
+                scalars.put(step.scale, shared, 3 * row + 2)
             for ratios in step.ratios:
                 for column, name in enumerate(self.names):
                     scalars.put(ratios[name].total, sums, width * row + 2 * column)
@@ -52,8 +58,9 @@ class Window:
         scalars.fetch()
         *total, asked = world.sum(torch.tensor([*sums, float(asks)], dtype=torch.float64)).tolist()
         records = [
-            Record(step.step, self._ratios(total[width * row :]), shared[2 * row], bool(shared[2 * row + 1]))
+            Record(step.step, self._ratios(total[width * row :]), norm, skipped > 0, scale)
             for row, step in enumerate(taken)
+            for norm, skipped, scale in [shared[3 * row : 3 * row + 3]]
         ]
         return records, bool(asked)
 

@@ -143,6 +143,8 @@ class World:
 def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
     """Join the ranks. All ranks call it. Raises ConfigError on every rank when a rank lacks its GPU."""
     timeout = timedelta(seconds=config.timeout_s)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     if not place.launched:
         return World(place, _device(place, config), None, "none")
     store, _, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
@@ -150,8 +152,6 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     dist.init_process_group(
         backend,
         store=store,
