@@ -46,8 +46,6 @@ _DIFF = (
     *("diff", "--no-ext-diff", "--no-textconv", "--submodule=short", "--ignore-submodules=dirty"),
     *("--no-color", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--"),
 )
-# The whole entry of a file with a new time and its old content.
-_TOUCHED = re.compile(r"^diff --git .*\n(?=diff --git |\Z)", re.MULTILINE)
 
 
 def describe(argv: Sequence[str], environ: Mapping[str, str], root: Path) -> dict[str, Any]:
@@ -157,13 +155,16 @@ def _packages(folders: Iterable[str]) -> dict[str, str]:
     The folders' names say it all; parsing each METADATA file, as importlib.metadata does, takes 40 times longer.
     """
     versions: dict[str, str] = {}
-    for name, version in (found for folder in folders for found in _distributions(Path(folder or "."))):
+    for name, version in (found for folder in folders for found in _distributions(Path(folder))):
         versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     return dict(sorted(versions.items()))
 
 
 def _distributions(folder: Path) -> Iterator[tuple[str, str]]:
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # a path entry may be absent, a zip file or unreadable; imports pass over it, too
+        return
     for entry in (name for name in names if name.endswith((".dist-info", ".egg-info")) and name[0] != "~"):
         stem = re.sub(r"(-py\d[\d.]*)?\.[a-z]+-info$", "", entry)
         name, dash, version = stem.rpartition("-")
@@ -172,7 +173,8 @@ def _distributions(folder: Path) -> Iterator[tuple[str, str]]:
 
 def _egg_version(info: Path) -> str:
     """The version that the folder name of a source checkout's egg-info leaves out."""
-    found = re.search(r"^Version: *(\S+)", info.read_text() if info.is_file() else "", re.MULTILINE)
+    text = info.read_text("utf-8", errors="replace") if info.is_file() else ""
+    found = re.search(r"^Version: *(\S+)", text, re.MULTILINE)
     return found[1] if found else "unknown"
 
 
@@ -185,7 +187,7 @@ def _checkout(root: Path, environ: Mapping[str, str]) -> dict[str, Any] | None:
     heads = _git(root, environ, _INERT, "rev-parse", "HEAD", "--abbrev-ref", "HEAD")
     if heads is None:
         return None
-    commit, branch = heads.split()
+    commit, branch, _ = heads.split("\n")
     diff = _diff(root, environ)
     dirty = None if diff is None else diff != ""
     return {"commit": commit, "branch": None if branch == "HEAD" else branch, "dirty": dirty, "diff": diff}
@@ -198,8 +200,7 @@ def _diff(root: Path, environ: Mapping[str, str]) -> str | None:
     filters = [name for name in listed.split("\0") if name.startswith("filter.")]
     if any("=" in name for name in filters):  # `-c` would split it elsewhere and leave the filter on
         return None
-    diff = _git(root, environ, _INERT | dict.fromkeys(filters, ""), *_DIFF)
-    return None if diff is None else _TOUCHED.sub("", diff)
+    return _git(root, environ, _INERT | dict.fromkeys(filters, ""), *_DIFF)
 
 
 def _git(root: Path, environ: Mapping[str, str], settings: Mapping[str, str], *arguments: str) -> str | None:

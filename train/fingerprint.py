@@ -135,22 +135,22 @@ def _feed(digest: Any, value: object) -> None:
             _feed(digest, item)
     elif isinstance(value, torch.Tensor):
         _feed_tensor(digest, value)
-    elif hasattr(value, "__array_interface__"):  # NumPy arrays and scalars, PIL images
+    elif hasattr(type(value), "__array_interface__"):  # NumPy arrays and scalars, PIL images
         _feed_array(digest, np.asarray(value))
     elif isinstance(value, str):
         _put(digest, "str", value.encode("utf-8", "surrogatepass"))
     elif isinstance(value, bytes | bytearray):
         _put(digest, "bytes", bytes(value))
     elif value is None or isinstance(value, int | float | complex):
-        _put(digest, type(value).__name__, repr(value).encode())
+        _put(digest, "literal", repr(value).encode())
     else:
         _put(digest, "object", type(value).__qualname__.encode())
 
 
 def _feed_tensor(digest: Any, tensor: torch.Tensor) -> None:
     try:
-        flat = tensor.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg().cpu().reshape(-1)
-        octets = flat.contiguous().view(torch.uint8).numpy().tobytes()
+        packed = tensor.cpu().clone(memory_format=torch.contiguous_format)  # even one element can have a stride
+        octets = packed.reshape(-1).view(torch.uint8).numpy().tobytes()
     except RuntimeError:  # sparse, nested, quantized and meta tensors have no plain bytes
         return _put(digest, "object", type(tensor).__qualname__.encode())
     _put(digest, f"tensor {tensor.dtype} {tuple(tensor.shape)}", octets)

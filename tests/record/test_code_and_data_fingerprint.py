@@ -155,7 +155,7 @@ def image(level: int) -> Any:
     return pytest.importorskip("PIL.Image").new("L", (4, 4), level)
 
 
-# Each line holds samples that all differ; the first stands for an unchanged one as well.
+# Each line holds samples that all differ.
 SAMPLES: Mapping[str, Callable[[], list[Any]]] = {
     "tensor": lambda: [
         torch.arange(4),
@@ -164,13 +164,23 @@ SAMPLES: Mapping[str, Callable[[], list[Any]]] = {
         torch.arange(4).numpy(),
         torch.tensor([0, 1, 2, 4]),
         torch.arange(4).bfloat16(),
-        torch.arange(4).half(),
+        torch.zeros(4),
+        torch.zeros(4, dtype=torch.int32),
     ],
     "scalar tensor": lambda: [torch.tensor(1.5), torch.tensor(2.5), torch.tensor([1.5]), torch.tensor(True), 1.5],
-    "complex tensor": lambda: [torch.tensor([1 + 2j]), torch.tensor([1 + 2j]).conj(), torch.tensor([1.0, 2.0])],
+    "complex tensor": lambda: [torch.tensor([1 + 2j]), torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 3j]).conj()],
+    "negated tensor": lambda: [torch.tensor([1 + number * 1j]).conj().imag for number in (1, 2)],
+    "one of a stride": lambda: [torch.arange(2)[::2], torch.arange(1, 3)[::2]],
     "strided": lambda: [torch.arange(6).reshape(2, 3).T, torch.arange(6).reshape(3, 2), torch.arange(6)[::2]],
-    "array": lambda: [np.arange(4), np.arange(4.0), np.arange(4).reshape(2, 2), np.arange(1, 5), [0, 1, 2, 3]],
-    "object array": lambda: [np.array(["a", 1, None], object), np.array(["a", 2, None], object)],
+    "array": lambda: [
+        np.arange(4),
+        np.arange(4.0),
+        np.arange(4).reshape(2, 2),
+        np.zeros(4, "f4"),
+        np.zeros(4, "i4"),
+        [0, 1, 2, 3],
+    ],
+    "object array": lambda: [np.array([[float(text), None]], object) for text in ("1.5", "2.5")],
     "number": lambda: [1, 1.0, True, "1", b"1", 2, None, 1j, np.float32(1), np.float64(1), float("nan")],
     "text": lambda: ["ab", "a", b"ab", ["a", "b"], ["ab"], "\ud800"],
     "nesting": lambda: [[[1], 2], [1, [2]], [1, 2], [[1, 2]], [], [[]], {}, [{}]],
@@ -184,9 +194,10 @@ SAMPLES: Mapping[str, Callable[[], list[Any]]] = {
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_equal_samples_hash_equally_and_others_do_not(kind: str) -> None:
-    first = [sample_hash(sample) for sample in SAMPLES[kind]()]
-    assert first == [sample_hash(sample) for sample in SAMPLES[kind]()]
-    assert len(set(first)) == len(first)
+    samples, again = SAMPLES[kind](), SAMPLES[kind]()
+    hashes = [sample_hash(sample) for sample in samples]
+    assert hashes == [sample_hash(sample) for sample in again]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_order_of_insertion_and_layout_in_memory_do_not_count() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,7 @@ def test_a_known_form_is_replaced_wherever_it_stands(secret: str, frame: str) ->
         ('    "apiKey": "swordfish", "n": 1', '    "apiKey": "[redacted]", "n": 1'),
         (r'secret=b"with \" a quote"', 'secret=b"[redacted]"'),
         ("+  password: hunter22\n", "+  password: [redacted]\n"),
+        ("password = 'my api_key=0123456789'", "password = '[redacted]'"),
         ("-DB_PASSWORD=hunter22", "-DB_PASSWORD=[redacted]"),
         ("no override 'data.password=hunter22'.", "no override 'data.password=[redacted]'."),
         ("first " + PEM.partition("\n-----END")[0], "first [redacted]"),
@@ -108,6 +110,7 @@ def test_the_secret_part_of_a_text_is_replaced_and_the_rest_kept(text: str, kept
         "key = lambda item: item[1]",
         "def login(token: str, key: int = 7) -> None:",
         "sort(key=len)",
+        "max(rows, key='loss')",
         "token == other",
         "password = os.environ['PW']",
         "tokens_per_s=123456.78",
@@ -178,6 +181,7 @@ def test_secrets_of_an_environment_are_the_long_values_of_secret_names() -> None
         (['--json={"api_key": "abc"}'], ['--json={"api_key": "[redacted]"}']),
         (["data.url=https://me:pw@host/x"], ["data.url=https://me:[redacted]@host/x"]),
         (["data.url=https://h/?a=1&token=abc&b=2"], ["data.url=https://h/?a=1&token=[redacted]&b=2"]),
+        (["https://h/key/?x=abc", "the key is a=b"], ["https://h/key/?x=abc", "the key is a=b"]),
         (["--header", "X-Auth: abc"], ["--header", "X-Auth: [redacted]"]),
         (["run.name=sk-" + BODY], ["run.name=[redacted]"]),
         (["model.key_size=64", "optim.token_lr=1e-4"], ["model.key_size=64", "optim.token_lr=1e-4"]),
@@ -214,12 +218,22 @@ def test_a_log_record_loses_secrets_of_its_exception_and_stack(logged: tuple[log
     try:
         raise RuntimeError("login with swordfish failed")
     except RuntimeError:
-        logger.exception("failed", stack_info=True)
+        logger.exception("of swordfish", stack_info=True)
     text = stream.getvalue()
     assert "RuntimeError: login with [redacted] failed" in text
     assert "Traceback" in text
     assert "Stack (most recent call last)" in text
     assert "swordfish" not in text, "it stands in the stack's source lines, too"
+
+
+def test_a_later_handler_cannot_format_the_exception_anew() -> None:
+    try:
+        raise RuntimeError("swordfish")
+    except RuntimeError:
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "m", None, sys.exc_info())
+    assert RedactingFilter(["swordfish"]).filter(record)
+    assert record.exc_info is None
+    assert (record.exc_text or "").endswith("RuntimeError: [redacted]")
 
 
 def test_a_malformed_log_call_neither_raises_nor_leaks(logged: tuple[logging.Logger, io.StringIO]) -> None:
