@@ -1,0 +1,105 @@
+"""An updater over a small model whose gradients a test sets by hand."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.ema import Average
+from train.gradients import Gradients
+from train.optim import Updater
+from train.precision import LossScale
+from train.schedule import Constant, Schedule
+
+CPU = torch.device("cpu")
+STEPS = 40
+
+
+@dataclass(frozen=True)
+class Made:
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    gradients: Gradients
+    updater: Updater
+
+    def step(self, gradients: Sequence[torch.Tensor], divisor: torch.Tensor | None = None) -> tuple[float, bool]:
+        """One step with these gradients; returns norm and whether it was skipped."""
+        for parameter, gradient in zip(trainable(self.model), gradients, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.copy_(gradient)
+        norm, skipped = self.updater.step(divisor)
+        return float(norm), bool(skipped)
+
+    def everything(self) -> dict[str, Any]:
+        """All that a step may change, as copies."""
+        average = self.updater.average
+        return copy.deepcopy(
+            {
+                "weights": self.model.state_dict(),
+                "state": self.updater.state()["optimizer"]["state"],
+                "applied": self.updater.applied,
+                "average": None if average is None else average.model.state_dict(),
+            }
+        )
+
+
+def small_model(dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).to(dtype)
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def make(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    schedule: Schedule | None = None,
+    clip_norm: float | None = None,
+    scale: LossScale | None = None,
+    decay: float | None = None,
+    device: torch.device = CPU,
+) -> Made:
+    gradients = Gradients(trainable(model), come_and_go=False)
+    gradients.begin(wrapped=False)
+    average = None if decay is None else Average(model, decay)
+    updater = Updater(
+        optimizer,
+        gradients,
+        Constant(0) if schedule is None else schedule,
+        STEPS,
+        clip_norm=clip_norm,
+        scale=scale,
+        average=average,
+        device=device,
+    )
+    return Made(model, optimizer, gradients, updater)
+
+
+def drawn(model: nn.Module, step: int) -> list[torch.Tensor]:
+    """Gradients for `step`, which are of the size of one."""
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in trainable(model)]
+
+
+def spoiled(gradients: list[torch.Tensor], value: float = float("nan")) -> list[torch.Tensor]:
+    """The same with one number replaced."""
+    spoilt = [gradient.clone() for gradient in gradients]
+    spoilt[-1].flatten()[-1] = value
+    return spoilt
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two nests of dicts, lists and tensors hold the same bits."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
