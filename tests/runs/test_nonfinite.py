@@ -1,0 +1,110 @@
+"""A loss or gradient that is not finite on any rank never touches the weights, and training goes on."""
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.ranks import Results, Starter
+from tests.step.planted import SIGN
+from tests.step.small import BATCH, planted
+
+RUN = ("train.steps=12", "checkpoint.every=1")
+
+
+def hashes(results: Results) -> dict[int, str]:
+    """weights_sha256 after each step."""
+    manifests = [json.loads(path.read_text()) for path in results.folder.glob("checkpoints/step_*/manifest.json")]
+    return {manifest["step"]: manifest["weights_sha256"] for manifest in manifests}
+
+
+def skips(results: Results) -> list[tuple[int, str, list[int]]]:
+    return [(e["skipped_step"], e["not_finite"], e["positions"]) for e in results.events("skip")]
+
+
+def position(step: int, sample: int) -> int:
+    """Of one sample of a batch; steps count from 1."""
+    return (step - 1) * BATCH + sample
+
+
+def lines(results: Results) -> dict[int, dict[str, Any]]:
+    return {line["step"]: line for line in results.metrics("train")}
+
+
+@pytest.mark.parametrize(("ranks", "sample", "value"), [(1, 0, "nan"), (2, 7, "nan"), (2, 0, "inf"), (3, 7, "-inf")])
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all(
+    starter: Starter, ranks: int, sample: int, value: str
+) -> None:
+    run = (*planted(spoilt=[position(6, sample)], value=f"'{value}'"), *RUN)
+    results = starter.train(ranks, *run, "train.ema_decay=0.9", name="run")
+    assert skips(results) == [(6, "loss", [position(6, 0), position(7, 0)])]
+    after = hashes(results)
+    assert after[6] == after[5], "the skipped step left the weights alone"
+    assert len(set(after.values())) == 11, "and every other step changed them"
+    assert results.summary["skipped"] == 1
+    rates = {step: line["lr"] / 1e-3 for step, line in lines(results).items()}
+    assert rates[4] == pytest.approx(1 - 3 / 12), "the rate of the fourth step"
+    assert rates[8] == pytest.approx(1 - 6 / 12), "the skipped step did not move the rate"
+    assert lines(results)[8]["skipped"] == 1
+    assert all(line["loss"] < 10 for line in lines(results).values()), "the means are over the steps that counted"
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_told_apart(starter: Starter) -> None:
+    run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, "task._target_=tests.step.planted.Steep")
+    results = starter.train(2, *run, name="run")
+    assert skips(results) == [(3, "gradient", [position(3, 0), position(4, 0)])]
+    assert hashes(results)[3] == hashes(results)[2]
+
+
+@pytest.mark.parametrize("sample", [0, 3, 7])
+def test_one_micro_batch_of_several_is_enough(starter: Starter, sample: int) -> None:
+    run = (*planted(spoilt=[position(3, sample)]), *RUN, "train.micro_batch=1", "train.steps=5")
+    results = starter.train(3, *run, name="run")
+    assert skips(results) == [(3, "loss", [position(3, 0), position(4, 0)])]
+    assert hashes(results)[3] == hashes(results)[2]
+    assert hashes(results)[4] != hashes(results)[3]
+
+
+def test_a_loss_that_stays_so_ends_the_run_with_code_4_one_message_and_the_last_checkpoint(starter: Starter) -> None:
+    run = (*planted(spoilt=range(position(7, 0), 96)), "train.steps=12", "train.max_skips=3", "log.every=2")
+    ended = starter.run(2, *run, "checkpoint.every=4", "run.name=run")
+    assert ended.codes == [4, 4], ended.output
+    assert ended.output.count("error: 3 steps in a row") == 1, "one rank speaks for all"
+    assert "3 steps in a row up to step 9" in ended.output
+    assert "positions 64 to 71" in ended.output
+    assert "Traceback" not in ended.output
+    results = starter.results("run")
+    assert sorted(hashes(results)) == [4, 8]
+    assert [step for step, _, _ in skips(results)] == [7, 8, 9]
+    assert sorted(lines(results)) == [2, 4, 6, 8], "what was logged before stays"
+    assert lines(results)[8]["loss"] is None
+    again = starter.run(2, *run, "checkpoint.every=4", "run.name=run")
+    assert again.codes == [4, 4], "the same command comes to the same end"
+    assert sorted(hashes(results)) == [4, 8]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_restart_amid_skipped_steps_ends_with_the_same_bits_and_the_same_count(starter: Starter, ranks: int) -> None:
+    """Checkpoints stand where records wait for their line, so records of skipped steps go through the file."""
+    spoilt = [position(5, 1), position(6, 6), position(7, 3)]
+    rest = (*RUN, "checkpoint.every=6", "train.max_skips=4")
+    undisturbed = starter.train(ranks, *planted(spoilt=spoilt), *rest, name="undisturbed")
+    run = (*planted(spoilt=spoilt, kill_at=position(8, 7)), *rest, "run.name=killed")
+    ended = starter.run(ranks, *run)
+    assert -signal.SIGKILL in ended.codes, ended.output
+    assert starter.run(ranks, *run).codes == [0] * ranks
+    killed = starter.results("killed")
+    assert killed.sha256 == undisturbed.sha256
+    assert killed.timeless() == undisturbed.timeless()
+    assert killed.summary["skipped"] == undisturbed.summary["skipped"] == 3
+
+
+def test_skips_in_a_row_are_counted_over_a_restart(starter: Starter) -> None:
+    spoilt = [position(5, 1), position(6, 6), position(7, 3)]
+    run = (*planted(spoilt=spoilt, kill_at=position(7, 0)), *RUN, "checkpoint.every=6", "train.max_skips=3")
+    ended = starter.run(2, *run, "run.name=run")
+    assert -signal.SIGKILL in ended.codes, ended.output
+    ended = starter.run(2, *run, "run.name=run")
+    assert ended.codes == [4, 4], ended.output
+    assert "3 steps in a row up to step 7" in ended.output

@@ -1,0 +1,32 @@
+"""Overrides for runs of a fraction of a second a step count of a few, on planted data."""
+
+SAMPLES = 96
+BATCH = 8
+
+
+def planted(samples: int = SAMPLES, **options: object) -> tuple[str, ...]:
+    """A run over `samples` planted samples with a small MLP; `options` are Planted's."""
+    given = {"samples": samples, **options}
+    return (
+        "data.train._target_=tests.step.planted.Planted",
+        "~data.train.split",
+        *(f"+data.train.{name}={_written(value)}" for name, value in given.items()),
+        "data.eval=null",
+        "data.augment=null",
+        "checkpoint.best_metric=null",
+        "model=mlp",
+        "model.inputs=12",
+        "model.hidden=[8]",
+        f"train.global_batch={BATCH}",
+        "schedule=linear",
+        "eval.every=null",
+        "checkpoint.every=null",
+        "checkpoint.keep=100",
+        "log.every=4",
+    )
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list | tuple | range):
+        return "[" + ",".join(map(str, value)) + "]"
+    return str(value)
