@@ -48,10 +48,11 @@ class Spread:
                 device_ids=[world.device.index] if world.device.type == "cuda" else None,
                 bucket_cap_mb=_bucket_mb(replica, world, config),
                 gradient_as_bucket_view=True,
-                broadcast_buffers=False,
                 static_graph=config.static_graph,
                 find_unused_parameters=config.find_unused,
             )
+            # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
+            self._ddp.broadcast_buffers = False
             self._feedback = _register(self._ddp, config)
 
     @property
