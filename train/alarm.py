@@ -27,7 +27,7 @@ class Failure:
     rank: int
     host: str
     code: int
-    text: str  # the traceback
+    text: str  # the traceback, or the message of an error that is for people
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host} failed first:\n{self.text}"
@@ -77,16 +77,16 @@ class Alarm:
             if store.add(f"{_ACKNOWLEDGED}/count", 1) == self._others:
                 store.set(_ACKNOWLEDGED, "")
         except (DistStoreError, DistNetworkError, RuntimeError) as error:
-            self._leave_unless_closed(1, f"the launcher's store is gone, so the launcher is, too: {error}")
+            if not self._closed.is_set():
+                logger.error("the launcher's store is gone, so the launcher is, too: %s", error)
+            self._leave_unless_closed(1)
             return
+        logger.info("%s", failure)
         self._failure = failure
         self._heard.set()
-        self._leave_unless_closed(failure.code, str(failure))
+        self._leave_unless_closed(failure.code)
 
-    def _leave_unless_closed(self, code: int, text: str) -> None:
-        if self._closed.wait(0):
-            return
-        logger.error("%s", text)
+    def _leave_unless_closed(self, code: int) -> None:
         if not self._closed.wait(_LEAVE_S):
             end(code)
 
@@ -97,5 +97,3 @@ def end(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-

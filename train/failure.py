@@ -47,10 +47,10 @@ def _fail(world: World, error: BaseException) -> None:
     failure = world.fail(error, code_of(error))
     if failure.rank == world.rank:
         _say(_words(error))
-        logger.error("this rank failed first", exc_info=error)
+        logger.info("%s", failure)
         world.wait_until_heard()
     else:
-        logger.error("leaving because %s", failure)
+        logger.info("leaving because %s", failure)
     end(failure.code)
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from train.alarm import Alarm, Failure
 from train.config import Backend, Device, WorldConfig
-from train.outcome import ConfigError, ExitCode, PeerFailed
+from train.outcome import ConfigError, ExitCode, GaveUp, PeerFailed
 from train.place import Place
 
 Answer = TypeVar("Answer")
@@ -114,7 +114,8 @@ class World:
 
     def fail(self, error: BaseException, code: int) -> Failure:
         """Tell all ranks that this one failed, unless another did before; returns the failure that came first."""
-        text = "".join(traceback.format_exception(error))
+        for_people = isinstance(error, ConfigError | GaveUp)
+        text = str(error) if for_people else "".join(traceback.format_exception(error))
         own = Failure(self.rank, socket.gethostname(), code, text)
         if self._alarm is None or self.size == 1:
             return own
