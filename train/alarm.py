@@ -6,13 +6,13 @@ waits for the word, and that ends the process when its main thread does not leav
 
 import json
 import logging
-import os
-import sys
 import threading
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from torch.distributed import DistNetworkError, DistStoreError, Store
+
+from train.refusal import end
 
 _KEY = "phalanx/failure"
 _ACKNOWLEDGED = "phalanx/acknowledged"
@@ -89,11 +89,3 @@ class Alarm:
     def _leave_unless_closed(self, code: int) -> None:
         if not self._closed.wait(_LEAVE_S):
             end(code)
-
-
-def end(code: int) -> None:
-    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

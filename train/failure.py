@@ -2,19 +2,15 @@
 
 import logging
 import os
-import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from train.alarm import end
 from train.outcome import ConfigError, ExitCode, GaveUp, PeerFailed
+from train.refusal import end, refuse, say
 from train.world import World
-
-_LAUNCHER_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +29,11 @@ def ending(world: World) -> Iterator[None]:
         _fail(world, error)
 
 
-def refuse(error: ConfigError, leads: bool) -> None:
-    """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
-    if leads:
-        _say(f"error: {error}")
-    else:
-        threading.Event().wait(_LAUNCHER_S)  # the launcher ends it as soon as rank 0 has left
-    end(ExitCode.CONFIG)
-
-
 def _fail(world: World, error: BaseException) -> None:
     """End with the code of the first failure of any rank; the rank that failed first speaks."""
     failure = world.fail(error, code_of(error))
     if failure.rank == world.rank:
-        _say(_words(error))
+        say(_words(error))
         logger.info("%s", failure)
         world.wait_until_heard()
     else:
@@ -73,11 +60,3 @@ def _words(error: BaseException) -> str:
         return str(error)
     rank = os.environ.get("RANK", "0")
     return f"error on rank {rank}:\n" + "".join(traceback.format_exception(error))
-
-
-def _say(text: str) -> None:
-    """To standard error, in one piece, without secrets."""
-    from train.redact import redact, secrets_of
-
-    sys.stderr.write(redact(text, secrets_of(os.environ)) + "\n")
-    sys.stderr.flush()

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from train import environment, fingerprint, identity
+from train import environment, fingerprint, identity, resolved
 from train.checkpoint import Checkpoints
-from train.compose import typed
 from train.config import Accept, Config
 from train.files import write_json
 from train.outcome import ConfigError
@@ -88,7 +83,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> None:
         made.chmod(0o755)
         (made / "logs").mkdir()
         Checkpoints(made).folder.mkdir()
-        (made / RESOLVED).write_text(yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        (made / RESOLVED).write_text(resolved.written(plain), encoding="utf-8")
         write_json(made / ENVIRONMENT, facts.as_json())
         os.rename(made, path)
     except OSError as error:
@@ -130,9 +125,9 @@ _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name
 
 def _same_config(path: Path, config: Config) -> None:
     try:
-        before = typed(OmegaConf.load(path / RESOLVED))  # type: ignore[arg-type]
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, ConfigError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path / RESOLVED} is damaged ({str(error).splitlines()[0]}). {_ANEW}") from None
+        before = resolved.read(path / RESOLVED)
+    except ConfigError as error:
+        raise ConfigError(f"{path / RESOLVED} is damaged ({error}). {_ANEW}") from None
     changed = identity.differences(identity.defining(before), identity.defining(config))
     if changed:
         raise ConfigError(f"{path} is the run of another config: {_listed(changed)}. {_ANEW}")

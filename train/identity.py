@@ -1,13 +1,11 @@
 """A run is its config: the digest of what defines the result."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from typing import Any
 
-from train.config import Config
+from train.config import Config, as_plain
 from train.redact import redact
 
 # How a run is watched, saved, spread and named does not change what it trains.
@@ -17,7 +15,7 @@ _APART_KEYS = {"train": ("compile", "channels_last", "deterministic", "threads")
 
 def defining(config: Config) -> dict[str, Any]:
     """The part of a config that defines the result, as plain data without secrets."""
-    whole = _plain(dataclasses.asdict(config))
+    whole = as_plain(config)
     kept = {name: value for name, value in whole.items() if name not in _APART}
     for section, names in _APART_KEYS.items():
         kept[section] = {name: value for name, value in kept[section].items() if name not in names}
@@ -36,17 +34,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
     keys = sorted(old.keys() | new.keys())
     absent = "(absent)"
-    return [f"{k}: {old.get(k, absent)} -> {new.get(k, absent)}" for k in keys if old.get(k, absent) != new.get(k, absent)]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    return [
+        f"{k}: {old.get(k, absent)} -> {new.get(k, absent)}" for k in keys if old.get(k, absent) != new.get(k, absent)
+    ]
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:

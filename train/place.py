@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from train.outcome import ConfigError
 
+_START = "Start with: torchrun --nproc_per_node=N train/main.py"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,7 +27,8 @@ class Place:
     def from_environment(cls, environ: Mapping[str, str]) -> "Place":
         """Read torchrun's variables.
 
-        Raises ConfigError when only some of them are set, which would make every rank a world of its own.
+        Raises ConfigError when only some of them are set, which would make every rank a world of its own, or when they
+        do not go together.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         missing = [name for name in names if name not in environ]
@@ -34,12 +37,26 @@ class Place:
         if missing:
             raise ConfigError(
                 f"The environment names a rank but lacks {', '.join(missing)}, so the ranks cannot find each other. "
-                "Start with: torchrun --nproc_per_node=N train/main.py"
+                f"{_START}"
             )
-        rank, size, local_rank, local_size = (int(environ[name]) for name in names[:4])
-        return cls(rank, size, local_rank, local_size, _restarts(environ), True)
+        rank, size, local_rank, local_size = (_count(environ, name) for name in names[:4])
+        for name, place, of, places in (
+            ("RANK", rank, "WORLD_SIZE", size),
+            ("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size),
+        ):
+            if place >= places:
+                raise ConfigError(f"{name}={place} is not below {of}={places} in the environment. {_START}")
+        return cls(rank, size, local_rank, local_size, _restarts(environ), launched=True)
 
 
 def _restarts(environ: Mapping[str, str]) -> int:
     """How often torchrun or Slurm started this very command again."""
-    return sum(int(environ.get(name, "0")) for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return sum(_count(environ, name) for name in names if name in environ)
+
+
+def _count(environ: Mapping[str, str], name: str) -> int:
+    text = environ[name]
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{name}={text} in the environment is no whole number. {_START}")
+    return int(text)

@@ -1,11 +1,14 @@
 """From a `_target_` in the config to an object: only a class that is of the kind its key expects is ever called."""
 
-import difflib
 import importlib
 import inspect
+import pkgutil
+import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from train.fits import fits
+from train.nearest import nearest
 from train.outcome import ConfigError
 
 Kind = TypeVar("Kind")
@@ -15,8 +18,8 @@ OWN_PACKAGES = ("train", "torch", "torchvision")
 class Targets:
     """Builds what the config names.
 
-    `kinds` are the base classes that a nested `_target_` may derive from. `packages` limits where classes may come from,
-    for a config that came with someone else's run; None admits any, as for what the user typed.
+    `kinds` are the base classes that a nested `_target_` may derive from. `packages` limits where classes may come
+    from, for a config that came with someone else's run; None admits any, as for what the user typed.
     """
 
     def __init__(self, kinds: tuple[type, ...], packages: Collection[str] | None) -> None:
@@ -25,22 +28,11 @@ class Targets:
 
     def check(self, node: Mapping[str, Any], where: str, kind: type, given: Collection[str] = ()) -> None:
         """Raise ConfigError unless `node` names a class of `kind` and the arguments that it takes, beside `given`."""
-        found = self._resolve(node, where, (kind,))
-        arguments = {name: value for name, value in node.items() if name != "_target_"}
-        for name, value in arguments.items():
-            self._check_nested(value, f"{where}.{name}")
-        _check_arguments(found, where, {**arguments, **dict.fromkeys(given)})
+        self._check(node, where, (kind,), given)
 
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
-        """The object that `node` describes. A ValueError of its constructor becomes a ConfigError naming `where`."""
-        found = self._resolve(node, where, (kind,))
-        arguments = {name: self._value(value, f"{where}.{name}") for name, value in node.items() if name != "_target_"}
-        try:
-            made = found(**arguments, **given)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(f"{where} cannot be built: {node['_target_']} says: {error}") from error
+        """The object that `node` describes. What its constructor finds wrong becomes a ConfigError naming `where`."""
+        made = self._build(node, where, (kind,), given)
         assert isinstance(made, kind)
         return made
 
@@ -48,33 +40,61 @@ class Targets:
         """The top-level package that the class of `node` was defined in."""
         return str(self._resolve(node, where, self._kinds).__module__).partition(".")[0]
 
+    def _check(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Collection[str]) -> None:
+        found = self._resolve(node, where, kinds)
+        arguments = _arguments(node)
+        for name, value in arguments.items():
+            self._check_nested(value, f"{where}.{name}")
+        _check_arguments(found, where, arguments, given)
+
     def _check_nested(self, value: Any, where: str) -> None:
         if isinstance(value, Mapping) and "_target_" in value:
-            self._resolve(value, where, self._kinds)
-        children = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-        for name, child in children:
+            self._check(value, where, self._kinds, ())
+            return
+        for name, child in _children(value):
             self._check_nested(child, f"{where}.{name}")
 
+    def _build(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Mapping[str, Any]) -> Any:
+        found = self._resolve(node, where, kinds)
+        arguments = {name: self._value(value, f"{where}.{name}") for name, value in _arguments(node).items()}
+        try:
+            return found(**arguments, **given)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"{where} cannot be built: {node['_target_']} says: {_line(error)}") from error
+        except RuntimeError as error:
+            if "negative dimension" not in str(error):  # what torch says of a size below zero
+                raise
+            raise ConfigError(
+                f"{where} cannot be built: {node['_target_']} got a negative size: {_line(error)}"
+            ) from error
+
     def _value(self, value: Any, where: str) -> Any:
+        if isinstance(value, Mapping) and "_target_" in value:
+            return self._build(value, where, self._kinds, {})
         if isinstance(value, Mapping):
-            if "_target_" not in value:
-                return {name: self._value(child, f"{where}.{name}") for name, child in value.items()}
-            found = self._resolve(value, where, self._kinds)
-            return found(**{name: self._value(v, f"{where}.{name}") for name, v in value.items() if name != "_target_"})
+            return {name: self._value(child, f"{where}.{name}") for name, child in value.items()}
         if isinstance(value, list):
             return [self._value(child, f"{where}.{i}") for i, child in enumerate(value)]
         return value
 
     def _resolve(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...]) -> Callable[..., Any]:
         path = node.get("_target_")
-        if not isinstance(path, str) or not path:
-            raise ConfigError(f"{where} names no class. Type {where}._target_=package.module.Class")
+        if not isinstance(path, str) or not _is_dotted(path):
+            raise ConfigError(f"{where}._target_={path} names no class. Type {where}._target_=package.module.Class")
         self._admit(path.partition(".")[0], path, where)
         found = _locate(path, where)
         expected = " or ".join(kind.__name__ for kind in kinds)
-        is_class = isinstance(found, type) and issubclass(found, kinds)
-        if not is_class and not _is_torchvision_builder(found):
-            raise ConfigError(f"{where}._target_={path} is no class derived from {expected}, so it is not called")
+        if not _is_class(found, kinds) and not _is_torchvision_builder(found, kinds):
+            raise ConfigError(
+                f"{where}._target_={path} is no class derived from {expected}, so it is not called. "
+                f"Type {where}._target_=package.module.Class with a class that is"
+            )
+        if inspect.isabstract(found):
+            raise ConfigError(
+                f"{where}._target_={path} is abstract. Type {where}._target_= with a class derived from it"
+            )
         self._admit(str(found.__module__).partition(".")[0], path, where)
         made: Callable[..., Any] = found
         return made
@@ -87,39 +107,86 @@ class Targets:
             )
 
 
+def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != "_target_"}
+
+
+def _children(value: Any) -> Collection[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else list(enumerate(value)) if isinstance(value, list) else ()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_dotted(path: str) -> bool:
+    return "." in path and all(part.isidentifier() for part in path.split("."))
+
+
 def _locate(path: str, where: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ConfigError(
-            f"{where}._target_={path}: there is no module {error.name}. Install its package, or put its folder on PYTHONPATH"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"{where}._target_={path} is no dotted path. Type {where}._target_=package.module.Class") from None
+        raise ConfigError(f"{where}._target_={path}: {_no_module(module, str(error.name))}") from None
     if not hasattr(holder, name):
-        near = difflib.get_close_matches(name, dir(holder), n=1)
-        hint = f"Did you mean {module}.{near[0]}?" if near else f"{module} has no such name"
-        raise ConfigError(f"{where}._target_={path} does not exist. {hint}")
+        hint = nearest(f"{module}.{name}", [f"{module}.{known}" for known in dir(holder)])
+        raise ConfigError(
+            f"{where}._target_={path}: {module} has no {name}. {hint or 'Type a name that it has'}".strip()
+        )
     return getattr(holder, name)
 
 
-def _is_torchvision_builder(found: Any) -> bool:
-    return inspect.isfunction(found) and found.__module__.startswith("torchvision.models.")
+def _no_module(wanted: str, lacking: str) -> str:
+    parent = lacking.rpartition(".")[0]
+    if not f"{wanted}.".startswith(f"{lacking}."):
+        return f"{wanted} imports {lacking}, which is not installed. Install it"
+    if not parent:
+        return f"there is no package {lacking}. Install it, or put its folder on PYTHONPATH"
+    siblings = [
+        module.name for module in pkgutil.iter_modules(getattr(importlib.import_module(parent), "__path__", []))
+    ]
+    hint = nearest(lacking, [f"{parent}.{name}" for name in siblings])
+    return f"there is no module {lacking}. {hint or f'{parent} has: ' + ', '.join(siblings)}".strip()
 
 
-def _check_arguments(found: Callable[..., Any], where: str, arguments: Mapping[str, Any]) -> None:
+def _is_class(found: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(found, type) and issubclass(found, kinds)
+
+
+def _is_torchvision_builder(found: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether it is a function of torchvision.models that says it returns what is wanted."""
+    if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
+        return False
+    return _is_class(typing.get_type_hints(found).get("return"), kinds)
+
+
+def _check_arguments(
+    found: Callable[..., Any], where: str, arguments: Mapping[str, Any], given: Collection[str]
+) -> None:
     parameters = inspect.signature(found).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for name in arguments:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"Did you mean {where}.{near[0]}? " if near else ""
+    for name, value in arguments.items():
+        if name not in names and not open_ended:
+            hint = nearest(f"{where}.{name}", [f"{where}.{known}" for known in names])
             raise ConfigError(f"{where}.{name} is no argument of {found.__name__}. {hint}It takes: {', '.join(names)}")
-    lacking = [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in arguments]
+        if name in names and not fits(value, hint := _annotation(found, name)):
+            raise ConfigError(
+                f"{where}.{name}={value} does not fit: {found.__name__} takes {inspect.formatannotation(hint)} there. "
+                f"Type {where}.{name}= and such a value"
+            )
+    lacking = [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in {*arguments, *given}]
     if lacking:
-        raise ConfigError(f"{where}.{lacking[0]} is not set and {found.__name__} needs it. Type +{where}.{lacking[0]}=…")
+        raise ConfigError(
+            f"{where}.{lacking[0]} is not set and {found.__name__} needs it. Type +{where}.{lacking[0]}= and its value"
+        )
+
+
+def _annotation(found: Callable[..., Any], name: str) -> Any:
+    """The annotation of an argument, Any where it has none or one that does not evaluate."""
+    function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(function).get(name, Any)
+    except (NameError, TypeError):
+        return Any

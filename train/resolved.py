@@ -1,0 +1,30 @@
+"""resolved.yaml: the full config as a file that reads back to the same values."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from train.config import Config
+from train.escape import all_escaped
+from train.outcome import ConfigError
+from train.typed import typed
+
+
+def written(plain: Mapping[str, Any]) -> str:
+    """The text of the file."""
+    return str(yaml.safe_dump(all_escaped(dict(plain)), sort_keys=False, allow_unicode=True))
+
+
+def read(path: Path) -> Config:
+    """The config in the file. Raises ConfigError that says why it is none."""
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    if not isinstance(found, dict):
+        raise ConfigError("it holds a list, not keys and values")
+    return typed({str(name): value for name, value in found.items()})
