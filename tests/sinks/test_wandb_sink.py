@@ -129,11 +129,27 @@ def test_an_offline_run_asks_nobody_says_nothing_and_tells_no_secret(wandb_env: 
     assert not (tmp_path / "home").exists(), "all files go to the run folder"
     written = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
     assert b"train/loss" in written
-    for secret in (key, "pass-in-environment", "pass-in-argument"):
+    for secret in (key, "pass-in-environment", "pass-in-argument", sys.executable):
         assert secret.encode() not in written
 
 
-def test_a_server_that_never_answers_delays_nothing(
+def test_a_run_shorter_than_the_start_of_w_and_b_still_finishes_there(
+    wandb_server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.sinks.weights_and_biases.PIPE_BYTES", 1 << 16)
+    run = sink(tmp_path, "online")
+    train(run, range(1, 3_000))  # more than fits
+    run.close({"weights_sha256": "ab" * 32})
+    steps = [row["step"] for row in wandb_server.history()]
+    assert steps == sorted(set(steps))
+    assert 500 < len(steps) < 2_999
+    assert wandb_server.all("file_stream")[-1]["exitcode"] == 0
+    assert [record.message for record in caplog.records] == [
+        "Weights & Biases is too slow for this run: some lines are missing there"
+    ]
+
+
+def test_a_server_that_never_answers_and_a_service_that_hangs_delay_nothing(
     wandb_wall: socket.socket, wandb_env: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     began_s = time.perf_counter()
@@ -147,8 +163,14 @@ def test_a_server_that_never_answers_delays_nothing(
     assert wrote_s - opened_s < 0.1  # 0.00003 s
     assert len(caplog.records) == 1, caplog.text
     assert "some lines are missing" in caplog.text
+    assert run._process is not None
+    (service,) = children(run._process.pid)
+    os.kill(service, signal.SIGSTOP)
     closing_s = time.perf_counter()
-    run.close({})
+    try:
+        run.close({})
+    finally:
+        os.kill(service, signal.SIGCONT)
     closed_s = time.perf_counter() - closing_s
     assert closed_s < 1.0 + 0.5  # 1.01 s
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2

@@ -26,7 +26,7 @@ Message = dict[str, Any]
 def main(trainer: int) -> None:
     requests, report = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):  # W&B's service would inherit these and keep the trainer's pipes open
+    for standard in (0, 1):  # W&B's service inherits these: if it hung, the trainer would wait for its pipe to end
         os.dup2(null, standard)
     _leave_signals_to(trainer)
     threading.Thread(target=_follow, args=(trainer,), daemon=True).start()
@@ -45,9 +45,7 @@ def _record(messages: Iterator[Message]) -> None:
     import wandb
 
     known = {key: value for key, value in start["settings"].items() if key in wandb.Settings.model_fields}
-    settings = wandb.Settings(**known)
-    wandb.setup(settings)  # before `init`, which talks while it logs in
-    run = wandb.init(config=start["config"], settings=settings)
+    run = wandb.init(config=start["config"], settings=wandb.Settings(**known))
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     summary = None  # stays so when the trainer dies

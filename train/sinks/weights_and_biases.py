@@ -29,8 +29,6 @@ PRIVATE = {
     "x_save_requirements": False,
     "disable_code": True,
     "disable_git": True,
-    "disable_job_creation": True,
-    "label_disable": True,
 }
 
 logger = logging.getLogger(__name__)
@@ -104,7 +102,9 @@ class WeightsAndBiases(Sink):
             limit = f"not all was sent in {self._finish_timeout_s:g} s"
             self._give_up(f"{limit}. To send the rest: wandb sync {self._files}/*run-*")
         else:
-            self._release() if code == 0 else self._give_up(f"its process ended with code {code}")
+            if code != 0:
+                self._give_up(f"its process ended with code {code}")
+            self._release()
 
     def _send(self, message: Mapping[str, object]) -> None:
         if self._process is None:
