@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
+from train.outcome import ConfigError
 from train.sinks.scalars import scalars
 from train.sinks.sink import Sink
 
@@ -12,15 +13,15 @@ from train.sinks.sink import Sink
 class TensorBoard(Sink):
     """Writes to `folder`/tensorboard. `step` is the step this start continues from; 0 begins anew.
 
-    Raises ValueError when the package is missing.
+    Raises ConfigError when the package is missing.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError(
-                f"tensorboard=true was set, but its package cannot be imported ({error}). "
+            raise ConfigError(
+                f"tensorboard.enabled=true was set, but its package cannot be imported ({error}). "
                 "Type: pip install 'phalanx[tensorboard]'"
             ) from error
         # What an earlier start wrote past its last checkpoint is taken again.

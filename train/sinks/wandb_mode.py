@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
+from train.outcome import ConfigError
+
 Mode = Literal["online", "offline", "disabled"]
 
 # One service, whose default name depends on the version of wandb.
@@ -19,7 +21,7 @@ def resolve_mode(asked: str, environ: Mapping[str, str], netrc_path: Path | None
     """What `asked` ("auto" or a mode) means here: "auto" is the mode W&B is set to, else online if there is a key.
 
     A key is WANDB_API_KEY or WANDB_IDENTITY_TOKEN_FILE, one in W&B's settings file, or an entry for its server in
-    `netrc_path` (by default where `environ` has it). Raises ValueError for any other mode.
+    `netrc_path` (by default where `environ` has it). Raises ConfigError for any other mode.
     """
     if asked != "auto":
         return _mode("wandb.mode", asked)
@@ -36,7 +38,7 @@ def resolve_mode(asked: str, environ: Mapping[str, str], netrc_path: Path | None
 def _mode(where: str, value: str) -> Mode:
     mode = OLD_NAMES.get(value, value)
     if mode not in get_args(Mode):
-        raise ValueError(f"{where} is {value!r}. Choose one of: auto, {', '.join(get_args(Mode))}")
+        raise ConfigError(f"{where} is {value!r}. Choose one of: auto, {', '.join(get_args(Mode))}")
     return cast(Mode, mode)
 
 
