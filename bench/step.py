@@ -108,7 +108,7 @@ def main() -> None:
 
         job.build = build_in_turns  # type: ignore[assignment]
         sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the progress lines are written, not shown
-        job.run(composed, world, time.time())
+        job.run(composed, world, time.time(), [])
         sys.stdout = console
         if world.leads:
             _report(times, place.size, composed.config)

@@ -193,13 +193,15 @@ def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
         time.sleep(0.001)
 
 
-def torchrun(ranks: int, arguments: Sequence[str], cwd: Path) -> "subprocess.Popen[str]":
-    """The real launcher, in a session of its own."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", str(ROOT / "train" / "main.py")]
+def torchrun(
+    ranks: int, arguments: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None, *options: str
+) -> "subprocess.Popen[str]":
+    """The real launcher with `options`, in a session of its own."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *options]
     return subprocess.Popen(
-        [*command, *arguments],
+        [*command, str(ROOT / "train" / "main.py"), *arguments],
         cwd=cwd,
-        env={**os.environ, **QUIET},
+        env={**os.environ, **QUIET, **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

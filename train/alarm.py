@@ -1,91 +1,135 @@
-"""One rank's failure reaches every rank: the first to fail leaves its word in the launcher's store, the others wait there.
+"""One rank's failure reaches every rank: the first to fail leaves its word in the ranks' store, the others wait there.
 
 A rank can be stuck in a collective that will never end, where no exception finds it. So each rank has a thread that
 waits for the word, and that ends the process when its main thread does not leave by itself in time.
+
+The store's keys, in the order in which a failure writes them: `first`, claimed by the rank that failed first;
+`failure`, its word; `heard/N`, each other rank's answer, which the dead do not give; `said`, when the person at the
+console knows and the ranks may go. A run that ends well leaves an empty `failure`.
 """
 
 import json
 import logging
+import os
 import threading
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import timedelta
+from multiprocessing import active_children
 
-from torch.distributed import DistNetworkError, DistStoreError, Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
-from train.refusal import end
+from train.logs import say
+from train.outcome import LAUNCHER, ExitCode, Failure
 
-_KEY = "phalanx/failure"
-_ACKNOWLEDGED = "phalanx/acknowledged"
-_LEAVE_S = 1.0  # what a main thread gets to leave by itself, and the first to fail waits for the others to have heard
+ANSWER_S = 0.7  # what the other ranks get to say that they heard
+LEAVE_S = 0.7  # what a main thread gets to leave by itself, once all is said
 _FOREVER = timedelta(days=365)
+_LOOK_S = 0.01
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Failure:
-    rank: int
-    host: str
-    code: int
-    text: str  # the traceback, or the message of an error that is for people
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host} failed first:\n{self.text}"
-
-
 class Alarm:
-    """Every rank makes one after joining and closes it before it leaves."""
+    """Every rank makes one after joining. `keeper` is the rank that holds the store, None where the launcher does."""
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
-        self._store = store
+    def __init__(self, store: Store, rank: int, hosts: Sequence[str], keeper: int | None) -> None:
+        self._store = store.clone()  # each client of the store serves one thread at a time
         self._rank = rank
-        self._others = size - 1
-        self._closed = threading.Event()
+        self._hosts = hosts
+        self._keeper = keeper
+        self._over = threading.Event()
         self._heard = threading.Event()
         self._failure: Failure | None = None
         self._thread = threading.Thread(target=self._watch, args=(store.clone(),), name="alarm", daemon=True)
         self._thread.start()
 
-    def sound(self, failure: Failure) -> Failure:
-        """Tell all ranks of `failure` and return the first one told, which may be another rank's."""
-        words = json.dumps(asdict(failure))
-        first = Failure(**json.loads(self._store.compare_set(_KEY, "", words)))
-        return first
-
-    def wait_until_heard(self) -> None:
-        """Give the other ranks a moment to hear before this one's exit makes the launcher end them."""
+    def claim(self) -> bool:
+        """Whether this rank is the first to fail. False, too, when the store is gone."""
         try:
-            self._store.wait([_ACKNOWLEDGED], timedelta(seconds=_LEAVE_S))
-        except (DistStoreError, DistNetworkError):
-            logger.warning("not every rank has acknowledged the failure within %.0f s", _LEAVE_S)
+            return self._store.compare_set("first", "", str(self._rank)) == str(self._rank).encode()
+        except RuntimeError:
+            return False
+
+    def sound(self, failure: Failure) -> list[int]:
+        """After `claim`: tell all ranks; returns those that did not answer within `ANSWER_S`."""
+        with suppress(RuntimeError):
+            self._store.set("failure", json.dumps(asdict(failure)))
+        return self._without_answer()
+
+    def release(self) -> None:
+        """After `sound`: all was said, the other ranks may go."""
+        with suppress(RuntimeError):
+            self._store.set("said", "")
+        if self._rank == self._keeper:
+            time.sleep(10 * _LOOK_S)  # so that they find it before the store is gone
 
     def heard(self, wait_s: float) -> Failure | None:
-        """Another rank's failure, if one is told within `wait_s`."""
+        """The failure of another rank, if one is told within `wait_s`; returns when that rank has said all."""
         self._heard.wait(wait_s)
-        return self._failure if self._failure is not None and self._failure.rank != self._rank else None
+        return self._failure
+
+    def lost(self, what: str, code: int) -> Failure:
+        """The store cannot be asked: that is the failure then. One rank at most says so."""
+        keeper = "the launcher" if self._keeper is None else f"rank {self._keeper}"
+        text = f"{keeper}, which holds the ranks' store, {what}"
+        host = "" if self._keeper is None else self._hosts[self._keeper]
+        failure = Failure(LAUNCHER if self._keeper is None else self._keeper, host, code, text)
+        logger.info("leaving because %s", text)
+        if self._rank == (0 if self._keeper is None else 1):
+            say(f"error on rank {self._rank}: {text}")
+        return failure
+
+    def ignore(self) -> None:
+        """From here on no other rank's failure ends this one."""
+        self._over.set()
 
     def close(self) -> None:
-        """From here on nobody's failure concerns this rank."""
-        self._closed.set()
+        """End of a run that went well. All ranks call it after one another has been waited for."""
+        if self._rank == 0:
+            self._store.set("failure", "")
+        self._thread.join(LEAVE_S)
+        if self._rank == self._keeper:
+            self._without_answer()
+
+    def _without_answer(self) -> list[int]:
+        """The other ranks that have not answered within `ANSWER_S`; returns as soon as there are none."""
+        silent = [rank for rank in range(len(self._hosts)) if rank != self._rank]
+        until = time.monotonic() + ANSWER_S
+        with suppress(RuntimeError):
+            while silent and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+                silent = [rank for rank in silent if not self._store.check([f"heard/{rank}"])]
+        return silent
 
     def _watch(self, store: Store) -> None:
         try:
-            store.wait([_KEY], _FOREVER)
-            failure = Failure(**json.loads(store.get(_KEY)))
+            store.wait(["failure"], _FOREVER)
+            word = store.get("failure")
+            store.set(f"heard/{self._rank}", "")
+            if not word or self._over.is_set():
+                return
+            failure = Failure(**json.loads(word))
             if failure.rank == self._rank:
                 return
-            if store.add(f"{_ACKNOWLEDGED}/count", 1) == self._others:
-                store.set(_ACKNOWLEDGED, "")
-        except (DistStoreError, DistNetworkError, RuntimeError) as error:
-            if not self._closed.is_set():
-                logger.error("the launcher's store is gone, so the launcher is, too: %s", error)
-            self._leave_unless_closed(1)
-            return
-        logger.info("%s", failure)
-        self._failure = failure
+            logger.info("leaving because %s", failure)
+            self._failure = failure
+            until = time.monotonic() + 2 * ANSWER_S
+            while not store.check(["said"]) and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+        except RuntimeError:
+            if self._over.is_set():
+                return
+            self._failure = self._failure or self.lost("is gone", ExitCode.BUG)
         self._heard.set()
-        self._leave_unless_closed(failure.code)
+        if not self._over.wait(LEAVE_S):
+            end(self._failure.code)
 
-    def _leave_unless_closed(self, code: int) -> None:
-        if not self._closed.wait(_LEAVE_S):
-            end(code)
+
+def end(code: int) -> None:
+    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone."""
+    for child in active_children():  # such as workers of a DataLoader, which would outlive this rank by seconds
+        child.kill()
+    os._exit(code)

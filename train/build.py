@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from train import optim, weights
-from train.checkpoint import source
+from train.begin import Begin, begin
 from train.config import Config
 from train.data.augment import Augment
 from train.data.loader import Fetcher, Loader, Timeline
@@ -47,6 +46,7 @@ class Parts:
     precision: Precision
     parameters: int
     datasets: Mapping[str, Dataset[Any]]
+    begin: Begin
 
 
 def targets(config: Config, foreign: bool) -> Targets:
@@ -90,56 +90,58 @@ def set_up_process(config: Config, world: World) -> Precision:
 
 
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
-    """The parts of this rank. Raises ConfigError. Every rank calls it; DDP compares the models."""
+    """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
+    alone = world.together(lambda: _alone(config, builder, world, precision))
+    spread = Spread(Replica(alone.model, alone.task), world, config.parallel)  # compares the models of all ranks
+    return world.together(lambda: _parts(config, builder, world, precision, alone, spread))
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What a rank makes without the others."""
+
+    datasets: Mapping[str, Dataset[Any]]
+    task: Task
+    begin: Begin
+    loader: Loader
+    model: nn.Module
+
+
+def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
     datasets = _datasets(config, builder)
-    task = builder.build(config.task, "task", Task)
+    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     for name, dataset in datasets.items():
         try:
             task.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from None
-    start = _Start.of(config)
+    start = begin(config)
     timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
     loader = _loader(config, builder, datasets["train"], timeline, world)
     model = _model(config, builder, world, precision)
-    if start.initial is not None:
-        weights.load(model, start.initial)
-    spread = Spread(Replica(model, task), world, config.parallel)
+    if start.weights is not None:
+        weights.load(model, start.weights)
+    return _Alone(datasets, task, start, loader, model)
+
+
+def _parts(
+    config: Config, builder: Targets, world: World, precision: Precision, alone: _Alone, spread: Spread
+) -> Parts:
+    model, task, loader = alone.model, alone.task, alone.loader
     gradients = Gradients([p for p in model.parameters() if p.requires_grad], come_and_go=config.parallel.find_unused)
-    updater = _updater(config, builder, model, gradients, timeline.steps, precision, world.device)
+    updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
     mover = Mover(world.device, precision.weights, config.train.channels_last)
     return Parts(
         step=Step(spread, updater, gradients, precision, world, config.seed, task.counts_data),
         state=State(model, updater, spread, world),
         loader=loader,
         mover=mover,
-        evaluation=_evaluation(config, datasets, task, precision, mover, world),
+        evaluation=_evaluation(config, alone.datasets, task, precision, mover, world),
         precision=precision,
         parameters=sum(p.numel() for p in model.parameters()),
-        datasets=datasets,
+        datasets=alone.datasets,
+        begin=alone.begin,
     )
-
-
-@dataclass(frozen=True)
-class _Start:
-    """Where a new run begins: from scratch, from given weights, or where a finished run ended."""
-
-    step: int
-    position: int
-    initial: Path | None
-
-    @classmethod
-    def of(cls, config: Config) -> "_Start":
-        if config.train.extend_from is not None:
-            finished = source(Path(config.train.extend_from), want_best=False).progress()
-            return cls(finished["step"], finished["position"], None)
-        if config.train.init_from is None:
-            return cls(0, 0, None)
-        given = Path(config.train.init_from)
-        if given.suffix == ".safetensors" or given.is_file():
-            return cls(0, 0, given)
-        found = source(given, want_best=True)
-        return cls(0, 0, found.file("ema.safetensors" if found.has("ema.safetensors") else "model.safetensors"))
 
 
 def _datasets(config: Config, builder: Targets) -> dict[str, Dataset[Any]]:
@@ -160,7 +162,7 @@ def _length(dataset: Dataset[Any], where: str) -> int:
     return length
 
 
-def _timeline(config: Config, samples: int, start: _Start) -> Timeline:
+def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
     train = config.train
     if train.steps is not None:
         end = start.position + (train.steps - start.step) * train.global_batch

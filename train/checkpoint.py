@@ -1,6 +1,7 @@
 """Checkpoints on disk: layout, commit, verification, retention.
 
-    checkpoints/step_00000090/   model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
+    checkpoints/step_00000090/
+        model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
 
 A checkpoint is written into a folder of another name beside, its manifest last, and comes to be by one rename. So what
 has a manifest under its final name is whole, unless a disk damaged it later, which the hashes tell.
@@ -93,7 +94,7 @@ class Checkpoints:
 
         Damaged ones are set aside under a name that ends in .damaged, so that nothing is lost.
         """
-        troubles = []
+        troubles: list[str] = []
         for step in reversed(self.steps()):
             folder = self.folder / f"step_{step:08d}"
             try:

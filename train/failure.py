@@ -1,62 +1,85 @@
 """How a rank leaves when something went wrong: who speaks, which exit code, and that nobody is left waiting."""
 
+import json
 import logging
 import os
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-import torch
-
-from train.outcome import ConfigError, ExitCode, GaveUp, PeerFailed
-from train.refusal import end, refuse, say
+from train.alarm import end
+from train.logs import say
+from train.outcome import ConfigError, Failure, GaveUp
+from train.redact import redact, secrets_of
 from train.world import World
 
+_LEAVE_S = 1.7  # the longest way out, whatever a store, a sink or a collective does
+
 logger = logging.getLogger(__name__)
+Afterwards = list[Callable[[Failure], None]]
 
 
 @contextmanager
-def ending(world: World) -> Iterator[None]:
-    """Leave the world in good order, or end the process with the code of what went wrong."""
+def ending(world: World) -> Iterator[Afterwards]:
+    """Leave the world in good order, or end the process with the code of what went wrong on any rank.
+
+    What is put into the list it gives is called then, once all ranks know, with what failed first.
+    """
+    afterwards: Afterwards = []
     try:
-        yield
+        yield afterwards
         world.leave()
-    except ConfigError as error:
-        if error.agreed:
-            refuse(error, world.leads)
-        _fail(world, error)
     except BaseException as error:
-        _fail(world, error)
+        _leave(world, error, afterwards)
 
 
-def _fail(world: World, error: BaseException) -> None:
-    """End with the code of the first failure of any rank; the rank that failed first speaks."""
-    failure = world.fail(error, code_of(error))
+def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
+    """The rank that failed first speaks for all and leaves; the others leave when it has spoken."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logger.info("this rank cannot go on", exc_info=error)
+    limit = threading.Timer(_LEAVE_S, _leave_unheard, [world])
+    limit.daemon = True
+    limit.start()
+    failure = world.fail(error)
     if failure.rank == world.rank:
-        say(_words(error))
-        logger.info("%s", failure)
-        world.wait_until_heard()
+        words = _words(error, failure)
+        say(words)
+        logger.info("said %s", words)
+        _tell_launcher(words, world.rank)
+        world.release()
     else:
         logger.info("leaving because %s", failure)
+    for act in afterwards:
+        with suppress(Exception):
+            act(failure)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
     end(failure.code)
 
 
-def code_of(error: BaseException) -> ExitCode:
-    if isinstance(error, ConfigError):
-        return ExitCode.CONFIG
-    if isinstance(error, GaveUp):
-        return ExitCode.GAVE_UP
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return ExitCode.OUT_OF_MEMORY
-    return ExitCode.BUG
+def _leave_unheard(world: World) -> None:
+    """What was to be done took too long."""
+    end(world.give_up_on_others().code)
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, failure: Failure) -> str:
     if isinstance(error, ConfigError | GaveUp):
         return f"error: {error}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"
-    if isinstance(error, PeerFailed):
-        return str(error)
-    rank = os.environ.get("RANK", "0")
-    return f"error on rank {rank}:\n" + "".join(traceback.format_exception(error))
+    return f"error on rank {failure.rank} on {failure.host}:\n{failure.text}"
+
+
+def _tell_launcher(words: str, rank: int) -> None:
+    """Leave the error's last line where torchrun looks for what to put into its report."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    line = redact(words, secrets_of(os.environ)).rstrip("\n").splitlines()[-1]
+    extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")

@@ -1,17 +1,25 @@
 """The run folder: whose it is, and whether what it was made with is still what is here."""
 
+import errno
+import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import environment, fingerprint, identity, resolved
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from train import environment, fingerprint, identity, lock
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config
-from train.files import write_json
+from train.files import sync_folder, write_json, write_whole
 from train.outcome import ConfigError
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
@@ -34,39 +42,73 @@ class Facts:
 
 @dataclass(frozen=True)
 class Opened:
-    """A run folder that is this command's. `notes` are what differs without being in the way."""
+    """A run folder that is this command's. `notes` are what differs without being in the way.
+
+    `summary` is what the run came to, if it has finished.
+    """
 
     path: Path
     new: bool
     notes: list[str]
+    summary: dict[str, Any] | None
 
 
-def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, first_attempt: bool) -> Opened:
+def open_run(
+    config: Config, plain: Mapping[str, Any], facts: Facts, *, first_attempt: bool
+) -> tuple[Opened, AbstractContextManager[object]]:
     """Make the run folder, or find the one that the same command made before. Rank 0 alone calls it.
 
-    Raises ConfigError when the folder is another run's, or code or data changed since it began; nothing is changed then.
+    Returns what it found and the lock on the folder. Raises ConfigError when the folder is another run's, when a
+    process trains it right now, or when code or data changed since it began; nothing is changed then.
     """
     assert config.run.name is not None
     path = Path(config.run.root).expanduser().absolute() / config.run.name
     if config.run.fresh and first_attempt and path.exists():
         _set_aside(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        _create(path, plain, facts)
-        return Opened(path, True, [])
+    new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
     before = _recorded(path)
-    _same_config(path, config)
-    changes = _changes(before, facts)
-    if changes and config.run.accept is not Accept.changed:
-        raise ConfigError(
-            f"Since {path} began, its code or data changed: {_listed(changes)}. Continuing would mix two experiments. "
-            "Type run.accept=changed to continue all the same, or run.fresh=true to set the folder aside and begin anew"
-        )
-    notes = environment.differences(before, facts.environment)
-    notes += [f"{key}: {before['auto'].get(key)} -> {now}" for key, now in facts.auto.items() if before["auto"].get(key) != now]
-    if changes:
-        _write_json(path / ENVIRONMENT, {**before, "code": facts.code, "data": facts.data})
-        notes += [f"accepted: {change}" for change in changes]
-    return Opened(path, False, notes)
+    held = lock.hold(path)
+    try:
+        if new:
+            return Opened(path, True, [], None), held
+        summary = _summary(path)
+        _same_config(path, config, summary)
+        changes = _changes(before, facts)
+        if changes and config.run.accept is not Accept.changed:
+            raise ConfigError(
+                f"Since {path} began, its code or data changed: {_listed(changes)}. Continuing would mix two "
+                "experiments. Type run.accept=changed to continue all the same, or run.fresh=true to set the folder "
+                "aside and begin anew"
+            )
+        notes = environment.differences(before, facts.environment)
+        notes += identity.differences(before["auto"], facts.auto)
+        if changes and summary is None:
+            _write_json(path / ENVIRONMENT, {**before, "code": facts.code, "data": facts.data})
+            notes += [f"accepted: {change}" for change in changes]
+        return Opened(path, False, notes, summary), held
+    except BaseException:
+        held.close()
+        raise
+
+
+def stored_config(run: Path) -> Config:
+    """The config that the run in the folder `run` began with. Raises ConfigError when there is none to be read."""
+    try:
+        return typed(OmegaConf.load(run / RESOLVED))  # type: ignore[arg-type]
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{run / RESOLVED} is damaged ({str(error).splitlines()[0]}). {_ANEW}") from None
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    """What the run came to; None when it has not finished, or finished without a readable word of it."""
+    try:
+        found: dict[str, Any] = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+        return found if found["weights_sha256"] and found["steps"] else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged (%s) and is written anew from the last checkpoint", run / SUMMARY, error)
+        return None
 
 
 def _listed(changes: list[str]) -> str:
@@ -74,8 +116,11 @@ def _listed(changes: list[str]) -> str:
     return "; ".join(changes[:8]) + more
 
 
-def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> None:
-    """Lay the folder out beside and bring it to its place by one rename, so that a run is never half begun."""
+def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
+    """Lay the folder out beside and bring it to its place by one rename, so that a run is never half begun.
+
+    Returns whether this start did; False when another one was faster.
+    """
     made = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,17 +128,19 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> None:
         made.chmod(0o755)
         (made / "logs").mkdir()
         Checkpoints(made).folder.mkdir()
-        (made / RESOLVED).write_text(resolved.written(plain), encoding="utf-8")
+        write_whole(made / RESOLVED, yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
         write_json(made / ENVIRONMENT, facts.as_json())
-        os.rename(made, path)
+        made.rename(path)
+        sync_folder(path.parent)
+        return True
     except OSError as error:
         if made is not None:
-            for file in (made / RESOLVED, made / ENVIRONMENT):
-                file.unlink(missing_ok=True)
-            for folder in (made / "logs", made / "checkpoints", made):
-                if folder.exists():
-                    folder.rmdir()
-        raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. Type run.root=… with a folder to write to") from None
+            shutil.rmtree(made, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise ConfigError(
+            f"The run folder {path} cannot be made: {error.strerror}. Type run.root=… with a folder to write to"
+        ) from None
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -104,9 +151,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """environment.json of an existing run. Raises ConfigError when it is no run's, or damaged, or cannot be written to."""
-    import json
-
+    """environment.json of an existing run. Raises ConfigError when it is no run's, damaged, or cannot be written to."""
     if not path.is_dir() or not (path / RESOLVED).is_file():
         raise ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
     if not os.access(path, os.W_OK):
@@ -123,27 +168,29 @@ def _recorded(path: Path) -> dict[str, Any]:
 _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name=… for another one"
 
 
-def _same_config(path: Path, config: Config) -> None:
-    try:
-        before = resolved.read(path / RESOLVED)
-    except ConfigError as error:
-        raise ConfigError(f"{path / RESOLVED} is damaged ({error}). {_ANEW}") from None
-    changed = identity.differences(identity.defining(before), identity.defining(config))
-    if changed:
-        raise ConfigError(f"{path} is the run of another config: {_listed(changed)}. {_ANEW}")
+def _same_config(path: Path, config: Config, summary: Mapping[str, Any] | None) -> None:
+    changed = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
+    if not changed:
+        return
+    longer = all(change.startswith(("train.steps:", "train.epochs:")) for change in changed)
+    hint = f"To train it longer type run.name=… train.extend_from={path}. " if longer and summary is not None else ""
+    raise ConfigError(f"{path} is the run of another config: {_listed(changed)}. {hint}{_ANEW}")
 
 
 def _changes(before: Mapping[str, Any], facts: Facts) -> list[str]:
     changes = fingerprint.changed(before["code"], facts.code)
-    return changes + [
-        f"the {name} data" for name in sorted(before["data"] | facts.data) if before["data"].get(name) != facts.data.get(name)
-    ]
+    data = before["data"]
+    names = sorted(data.keys() | facts.data.keys())
+    return changes + [f"what {name} holds" for name in names if data.get(name) != facts.data.get(name)]
 
 
 def _set_aside(path: Path) -> None:
+    if not any((path / name).exists() for name in (RESOLVED, ENVIRONMENT, "checkpoints")):
+        raise ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
     names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())
     try:
-        path.rename(aside)
+        with lock.hold(path):
+            path.rename(aside)
     except OSError as error:
         raise ConfigError(f"{path} cannot be set aside: {error.strerror}") from None

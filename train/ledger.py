@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from train.config import CheckpointConfig, Mode
 from train.data.loader import Timeline
 from train.meter import rates
 from train.optim import Updater
-from train.outcome import GaveUp
+from train.outcome import Failure, GaveUp
 from train.progress import Progress
 from train.sinks.sink import Sink
 from train.window import Record, mean
@@ -27,8 +28,10 @@ class Ledger:
     sink: Sink
     timeline: Timeline
     max_skips: int
-    lined_step: int  # of the last line, or where this start began
-    lined_position: int
+
+    def __post_init__(self) -> None:
+        # Of the last line, or where this start began.
+        self._lined_step, self._lined_position = self.progress.step, self.progress.position
 
     def event(self, name: str, **facts: object) -> None:
         self.sink.event({"time": time.time(), "event": name, "step": self.progress.step, **facts})
@@ -36,10 +39,20 @@ class Ledger:
     def sync(self) -> None:
         self.sink.sync()
 
+    def failed(self, failure: Failure) -> None:
+        """The run ends with `failure`."""
+        message = failure.text.rstrip().splitlines()[-1]
+        self.event("error", rank=failure.rank, host=failure.host, code=failure.code, message=message)
+        self.sink.close(None)
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """The run ends well."""
+        self.sink.close(summary)
+
     def take(self, records: Sequence[Record]) -> None:
         """Count what was applied and what was skipped. All ranks call it with the same records.
 
-        Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the loss scale can fall.
+        Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the scale can fall.
         """
         progress = self.progress
         progress.records += records
@@ -68,7 +81,7 @@ class Ledger:
         names = records[-1].ratios
         means = {name: mean([record.ratios[name] for record in applied]) for name in names}
         skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
-        steps, samples = progress.step - self.lined_step, progress.position - self.lined_position
+        steps, samples = progress.step - self._lined_step, progress.position - self._lined_position
         self.sink.write(
             {
                 "step": progress.step,
@@ -83,7 +96,7 @@ class Ledger:
             }
         )
         progress.records = []
-        self.lined_step, self.lined_position = progress.step, progress.position
+        self._lined_step, self._lined_position = progress.step, progress.position
 
     def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
         """One line, and whether it is the best so far by the metric that `best` names."""

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass, field
 
-import torch
-
 from train import resume
 from train.build import Parts
 from train.checkpoint import Checkpoints

@@ -43,16 +43,16 @@ def _train(composed: Composed, place: Place, started: float) -> ExitCode:
     from train import job, logs
     from train.build import check_targets, targets
     from train.failure import ending
-    from train.world import join
+    from train.join import join
 
     logs.to_console(place.leads, os.environ)
     try:
         check_targets(composed.config, targets(composed.config, composed.foreign))
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
-        refuse(error, place.leads)
-    with ending(world):
-        job.run(composed, world, started)
+        _refuse(error, place.leads)
+    with ending(world) as afterwards:
+        job.run(composed, world, started, afterwards)
     return ExitCode.FINISHED
 
 

@@ -22,6 +22,11 @@ class Meter:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - begin
 
+    def add(self, name: str, seconds: float) -> None:
+        """Count what was spent before there was this meter."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self._marks[name] = self.seconds[name]
+
     def since_mark(self) -> dict[str, float]:
         """Seconds by part since the last call, for a line of metrics."""
         spent = {name: total - self._marks.get(name, 0.0) for name, total in self.seconds.items()}

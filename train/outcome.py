@@ -1,6 +1,9 @@
 """How a run can end: exit codes, and the exceptions that carry them."""
 
+from dataclasses import dataclass
 from enum import IntEnum
+
+LAUNCHER = -1  # in the place of a rank
 
 
 class ExitCode(IntEnum):
@@ -29,5 +32,22 @@ class GaveUp(RuntimeError):  # noqa: N818 - an outcome, not an error of the prog
     """Training cannot go on in a way that makes sense, such as a loss that stays non-finite. Ends with code 4."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What ended the run: the rank that failed first, the exit code of all ranks, and its traceback or message."""
+
+    rank: int
+    host: str
+    code: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.rank == LAUNCHER else f"rank {self.rank} on {self.host} failed first:\n{self.text}"
+
+
 class PeerFailed(RuntimeError):  # noqa: N818
-    """Another rank failed first; the message carries its traceback."""
+    """Another rank failed in what all ranks do together."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure

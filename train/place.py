@@ -10,7 +10,10 @@ _START = "Start with: torchrun --nproc_per_node=N train/main.py"
 
 @dataclass(frozen=True)
 class Place:
-    """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one."""
+    """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one.
+
+    The ranks find each other in a store at `address`:`port`, held by the launcher where `hosted`, else by rank 0.
+    """
 
     rank: int
     size: int
@@ -18,10 +21,17 @@ class Place:
     local_size: int
     attempt: int
     launched: bool
+    address: str
+    port: int
+    hosted: bool
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def one_machine(self) -> bool:
+        return self.size == self.local_size
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Place":
@@ -33,20 +43,16 @@ class Place:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         missing = [name for name in names if name not in environ]
         if "RANK" in missing and "LOCAL_RANK" in missing:
-            return cls(0, 1, 0, 1, _restarts(environ), launched=False)
+            return cls(0, 1, 0, 1, _restarts(environ), launched=False, address="", port=0, hosted=False)
         if missing:
             raise ConfigError(
                 f"The environment names a rank but lacks {', '.join(missing)}, so the ranks cannot find each other. "
                 f"{_START}"
             )
-        rank, size, local_rank, local_size = (_count(environ, name) for name in names[:4])
-        for name, place, of, places in (
-            ("RANK", rank, "WORLD_SIZE", size),
-            ("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size),
-        ):
-            if place >= places:
-                raise ConfigError(f"{name}={place} is not below {of}={places} in the environment. {_START}")
-        return cls(rank, size, local_rank, local_size, _restarts(environ), launched=True)
+        rank, size, local_rank, local_size = (int(environ[name]) for name in names[:4])
+        address, port = environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+        hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return cls(rank, size, local_rank, local_size, _restarts(environ), True, address, port, hosted)
 
 
 def _restarts(environ: Mapping[str, str]) -> int:

@@ -31,7 +31,9 @@ class Progress:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Progress":
         records = [
-            Record(r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"])
+            Record(
+                r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"]
+            )
             for r in found["records"]
         ]
         return cls(**{**found, "records": records})

@@ -1,7 +1,8 @@
 """The state of a run into a checkpoint and out of it."""
 
+import pickle
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from train import weights
 from train.checkpoint import Checkpoint, Checkpoints
 from train.files import write_json
 from train.optim import Updater
+from train.outcome import ConfigError
 from train.parallel import Spread
 from train.progress import Progress
 from train.world import World
@@ -39,25 +41,42 @@ def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str
 
 
 def restore(state: State, checkpoint: Checkpoint) -> Progress:
-    """Load `checkpoint` into `state`. Every rank calls it."""
-    progress = load_training(state, checkpoint)
-    before = torch.load(checkpoint.file("state.pt"), weights_only=True)["generators"]
-    if len(before) == state.world.size:
-        _set_generators(before[state.world.rank], state.world.device)
-    own = f"rank_{state.world.rank:05d}.pt"
-    if checkpoint.has(own) and len(before) == state.world.size:
-        state.spread.load(torch.load(checkpoint.file(own), map_location=state.world.device, weights_only=True))
-    return progress
+    """Load `checkpoint` into `state`. Every rank calls it.
 
-
-def load_training(state: State, checkpoint: Checkpoint) -> Progress:
-    """Load weights, average, optimizer and progress: what does not depend on the number of ranks."""
+    What only means something to the same ranks, the global generators and what communication hooks remember, is left
+    out when there is another number of them.
+    """
     weights.load(state.model, checkpoint.file("model.safetensors"))
     if state.updater.average is not None:
-        averaged = "ema.safetensors" if checkpoint.has("ema.safetensors") else "model.safetensors"
-        weights.load(state.updater.average.model, checkpoint.file(averaged))
-    state.updater.load(torch.load(checkpoint.file("state.pt"), map_location=state.world.device, weights_only=True)["update"])
+        weights.load(state.updater.average.model, checkpoint.file("ema.safetensors"))
+    found = _unpickled(checkpoint.file("state.pt"), state.world.device)
+    state.updater.load(found["update"])
+    rank, generators = state.world.rank, found["generators"]
+    if len(generators) == state.world.size:
+        _set_generators(generators[rank], state.world.device)
+        if checkpoint.has(f"rank_{rank:05d}.pt"):
+            state.spread.load(_unpickled(checkpoint.file(f"rank_{rank:05d}.pt"), state.world.device))
     return Progress.from_json(checkpoint.progress())
+
+
+def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
+    """Load the last `checkpoint` of a finished run, to go on in a run of one's own. Every rank calls it."""
+    progress = restore(state, checkpoint)
+    assert not progress.records, "a run writes a line at its last step"
+    # What is best, and how long it took, is the new run's own.
+    return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[])
+
+
+def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
+    """Tensors and plain values; whatever else a pickle could do is refused. Raises ConfigError then."""
+    try:
+        found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(
+            f"{path} is not loaded: it holds something else than tensors and plain values, which only a file made by "
+            f"others does ({str(error).splitlines()[0]}). Set {path.parent} aside to continue from an older checkpoint"
+        ) from None
+    return found
 
 
 def _write(state: State, progress: Progress, generators: list[dict[str, Any]], staging: Path) -> None:

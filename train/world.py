@@ -1,47 +1,41 @@
 """The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
 
-import os
 import socket
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 
-from train.alarm import Alarm, Failure
-from train.config import Backend, Device, WorldConfig
-from train.outcome import ConfigError, ExitCode, GaveUp, PeerFailed
+from train.alarm import Alarm
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, PeerFailed
 from train.place import Place
+from train.trouble import Trouble, merged
 
 Answer = TypeVar("Answer")
-_PEER_WORD_S = 1.5  # how long a broken collective waits for word of why a peer left
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """How one rank's part of a common act went wrong."""
-
-    rank: int
-    host: str
-    config: str | None  # the message of a ConfigError
-    text: str  # the traceback of anything else
+_WORD_S = 1.5  # how long a rank waits for the word of the one that failed first
 
 
 class World:
     """All ranks of this run, seen from one of them. In a world of one every collective is a no-op."""
 
-    def __init__(self, place: Place, device: torch.device, store: dist.Store | None, backend: str) -> None:
+    def __init__(
+        self, place: Place, device: torch.device, store: Store | None, backend: str, hosts: Sequence[str]
+    ) -> None:
         self.place = place
         self.rank = place.rank
         self.size = place.size
         self.device = device
         self.backend = backend
-        self._store = store
-        self._control = None if store is None else dist.new_group(backend="gloo") if backend == "nccl" else dist.group.WORLD
-        self._alarm = None if store is None else Alarm(store, place.rank, place.size)
+        self._hosts = hosts
+        self._failure: Failure | None = None
+        self._control = _gloo() if backend == "nccl" else None
+        self._alarm = None
+        if store is not None:
+            self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0)
 
     @property
     def leads(self) -> bool:
@@ -94,130 +88,106 @@ class World:
         """
         own: BaseException | None = None
         answer: Answer | None = None
-        trouble: _Trouble | None = None
+        trouble: Trouble | None = None
         try:
             answer = act()
         except Exception as error:
             own = error
             message = str(error) if isinstance(error, ConfigError) else None
-            trouble = _Trouble(self.rank, socket.gethostname(), message, traceback.format_exc())
+            trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), traceback.format_exc())
         troubles = [found for found in self.gather(trouble) if found is not None]
         if not troubles:
             return answer  # type: ignore[return-value]
         unexpected = [found for found in troubles if found.config is None]
         if not unexpected:
-            raise ConfigError(_merged(troubles, self.size), agreed=True)
-        if own is not None:
-            raise own
+            raise ConfigError(merged(troubles, self.size), agreed=True)
         first = unexpected[0]
-        raise PeerFailed(str(Failure(first.rank, first.host, ExitCode.BUG, first.text)))
+        if first.rank == self.rank and own is not None:
+            raise own
+        raise PeerFailed(Failure(first.rank, first.host, first.code, first.text))
 
-    def fail(self, error: BaseException, code: int) -> Failure:
-        """Tell all ranks that this one failed, unless another did before; returns the failure that came first."""
+    def fail(self, error: BaseException) -> Failure:
+        """Tell all ranks that this one failed, unless another did before; returns the failure that came first.
+
+        Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
+        for `release`.
+        """
         for_people = isinstance(error, ConfigError | GaveUp)
         text = str(error) if for_people else "".join(traceback.format_exception(error))
-        own = Failure(self.rank, socket.gethostname(), code, text)
-        if self._alarm is None or self.size == 1:
-            return own
-        before = self._alarm.heard(_PEER_WORD_S if _is_collective(error) else 0.0)
-        if before is not None:
-            return before
-        try:
-            return self._alarm.sound(own)
-        except RuntimeError:
-            return own  # the launcher is gone: nobody is left to be told
+        own = Failure(self.rank, socket.gethostname(), code_of(error), text)
+        if self._alarm is None:
+            self._failure = own
+        elif isinstance(error, PeerFailed) or (_agreed(error) and not self.leads) or not self._alarm.claim():
+            self._failure = self._alarm.heard(_WORD_S) or own
+        else:
+            silent = self._alarm.sound(own)
+            self._failure = replace(own, text=self._explained(error, silent) or text)
+        return self._failure
 
-    def wait_until_heard(self) -> None:
-        """After `fail` on the first rank to fail: let the others hear before the launcher ends them."""
-        if self._alarm is not None and self.size > 1:
-            self._alarm.wait_until_heard()
+    def release(self) -> None:
+        """After `fail` on the first rank to fail: it has spoken, and the others may go."""
+        if self._alarm is not None:
+            self._alarm.release()
+
+    def give_up_on_others(self) -> Failure:
+        """What ended this rank, when `fail` does not come to its end."""
+        if self._failure is None:
+            assert self._alarm is not None, "alone, `fail` asks nobody"
+            self._failure = self._alarm.lost("does not answer", ExitCode.HUNG)
+        return self._failure
+
+    def _explained(self, error: BaseException, silent: Sequence[int]) -> str | None:
+        """In place of a collective's own words: which ranks did not answer when it broke."""
+        if not silent or not _is_collective(error):
+            return None
+        who = ", ".join(f"rank {rank} on {self._hosts[rank]}" for rank in silent)
+        what = (
+            "did not take part in time" if _is_timeout(error) else "is gone: it was killed, or its machine was cut off"
+        )
+        logs = ", ".join(f"logs/rank_{rank}.log" for rank in silent)
+        return f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
 
     def leave(self) -> None:
-        """End of the run. All ranks call it."""
-        if self._alarm is not None:
-            if self.size > 1:
-                dist.barrier(group=self._control)
-            self._alarm.close()
-            dist.destroy_process_group()
+        """End of a run that went well. All ranks call it."""
+        if self._alarm is None:
+            return
+        self._alarm.ignore()
+        if self.size > 1:
+            dist.barrier(group=self._control)
+        self._alarm.close()
+        dist.destroy_process_group()
 
 
-def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
-    """Join the ranks. All ranks call it. Raises ConfigError on every rank when a rank lacks its GPU."""
-    timeout = timedelta(seconds=config.timeout_s)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
-    if not place.launched:
-        return World(place, _device(place, config), None, "none")
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timeout)))
-    device = _agree_on_device(store, place, config)
-    backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        backend,
-        store=store,
-        rank=place.rank,
-        world_size=place.size,
-        timeout=timeout,
-        device_id=device if backend == "nccl" else None,
-    )
-    return World(place, device, store, backend)
+def _gloo() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
-def _agree_on_device(store: dist.Store, place: Place, config: WorldConfig) -> torch.device:
-    """This rank's device, once every rank has said through the store that it has one. All ranks call it."""
-    device, message = torch.device("cpu"), ""
-    try:
-        device = _device(place, config)
-    except ConfigError as error:
-        message = str(error)
-    host = socket.gethostname()
-    store.set(f"phalanx/device/{place.rank}", f"{host}\n{device.type}\n{message}")
-    words = [store.get(f"phalanx/device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
-    troubles = [_Trouble(rank, host, text, "") for rank, (host, _, text) in enumerate(words) if text]
-    kinds = {kind for _, kind, _ in words}
-    if not troubles and len(kinds) > 1:
-        without = sorted({host for host, kind, _ in words if kind == "cpu"})
-        troubles = [_Trouble(0, host, f"{', '.join(without)} has no GPU and other hosts have. Type world.device=cpu", "")]
-    if troubles:
-        raise ConfigError(_merged(troubles, place.size), agreed=True)
-    return device
+def code_of(error: BaseException) -> ExitCode:
+    """The exit code that an exception ends the run with."""
+    if isinstance(error, PeerFailed):
+        return ExitCode(error.failure.code)
+    if isinstance(error, ConfigError):
+        return ExitCode.CONFIG
+    if isinstance(error, GaveUp):
+        return ExitCode.GAVE_UP
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode.HUNG if _is_collective(error) and _is_timeout(error) else ExitCode.BUG
 
 
-def _device(place: Place, config: WorldConfig) -> torch.device:
-    """The device of this rank. Raises ConfigError when it is asked for and absent."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
-    if wants_gpu and not gpus:
-        asked = "world.device=cuda" if config.device is Device.cuda else "world.backend=nccl"
-        raise ConfigError(f"{asked} needs a GPU, and torch sees none here. Type world.device=cpu world.backend=auto")
-    if config.device is Device.cpu or not gpus:
-        return torch.device("cpu")
-    if place.local_rank >= gpus:
-        raise ConfigError(
-            f"{place.local_size} ranks were started here and torch sees {gpus} GPUs, one a rank. "
-            f"Type --nproc_per_node={gpus}, or world.device=cpu"
-        )
-    return torch.device("cuda", place.local_rank)
-
-
-def _merged(troubles: list[_Trouble], size: int) -> str:
-    """One message of many ranks' troubles; who has them is named unless all have the same."""
-    messages: dict[str, list[_Trouble]] = {}
-    for trouble in troubles:
-        messages.setdefault(trouble.config or "", []).append(trouble)
-    if len(messages) == 1 and len(troubles) in (1, size) and (size == 1 or len(troubles) == size):
-        return next(iter(messages))
-    return "; ".join(f"{_who(found)}: {text}" for text, found in messages.items())
-
-
-def _who(troubles: list[_Trouble]) -> str:
-    ranks = ", ".join(str(trouble.rank) for trouble in troubles)
-    hosts = ", ".join(sorted({trouble.host for trouble in troubles}))
-    return f"rank {ranks} on {hosts}"
+def _agreed(error: BaseException) -> bool:
+    return isinstance(error, ConfigError) and error.agreed
 
 
 def _is_collective(error: BaseException) -> bool:
-    """Whether an exception is what a collective raises when a peer is gone."""
-    words = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL", "Socket")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    """Whether an exception is what a collective raises when a peer is gone or late."""
+    words = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    )
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return "imed out" in str(error) or "timeout" in str(error)

@@ -111,10 +111,10 @@ def test_evaluations_and_events_are_lines_of_their_own() -> None:
     stream = io.StringIO()
     console = Console(225, stream, None, lambda: 0.0)
     console.write({"step": 225, "split": "eval", "time": 1.0, "loss": 0.06, "accuracy": 0.9812, "samples_per_s": 9.0})
-    console.event({"time": 1.0, "event": "error", "step": 77, "rank": 1, "text": "Traceback:\n  line " + "x" * 999})
+    console.event({"time": 1.0, "event": "rollback", "step": 77, "rank": 1, "text": "Traceback:\n  line " + "x" * 999})
     first, second = stream.getvalue().splitlines()
     assert first == "eval at step 225/225  loss 0.06  accuracy 0.981"
-    assert second.startswith("error at step 77/225  rank 1  text Traceback: line xxx")
+    assert second.startswith("rollback at step 77/225  rank 1  text Traceback: line xxx")
     assert len(second) < 240
 
 

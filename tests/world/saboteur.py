@@ -1,0 +1,109 @@
+"""A task that harms its own rank at a chosen moment, as the environment variable SABOTAGE says."""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.data.batch import Batch
+from train.tasks.classification import Classification
+from train.tasks.task import Ratio
+
+TASK = "task._target_=tests.world.saboteur.Sabotaged"
+FULL_AT_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """On `rank`, at the `after`-th time that `moment` comes, do `act`; the time goes into the file `mark` first.
+
+    Moments: build, step (the first is the uncounted one), evaluate; and just before the file system changes within a
+    checkpoint: write, commit, delete, empty.
+    """
+
+    rank: int
+    moment: str
+    act: str
+    after: int = 0
+    mark: str = ""
+
+    def environ(self) -> dict[str, str]:
+        return {"SABOTAGE": json.dumps(asdict(self))}
+
+
+class Sabotaged(Classification):
+    def __init__(self, classes: int, label_smoothing: float) -> None:
+        super().__init__(classes, label_smoothing)
+        self._plan = Sabotage(**json.loads(os.environ.get("SABOTAGE", "null") or "null") or _NONE)
+        self._seen = 0
+        if self._plan.rank == int(os.environ.get("RANK", "0")):
+            sys.addaudithook(self._audit)
+            self._reach("build")
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        if self._plan.rank == int(os.environ.get("RANK", "0")):
+            self._reach("step" if model.training else "evaluate")
+        return super().ratios(model, batch)
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        path = str(arguments[0]) if arguments else ""
+        if "/checkpoints/" not in path:
+            return
+        if event == "open" and ".staging" in path:
+            self._reach("write")
+        elif event == "os.rename" and path.endswith(".staging"):
+            self._reach("commit")
+        elif event == "os.remove" and path.endswith("manifest.json"):
+            self._reach("delete")
+        elif event == "shutil.rmtree" and ".staging" not in path:
+            self._reach("empty")
+
+    def _reach(self, moment: str) -> None:
+        if moment != self._plan.moment:
+            return
+        self._seen += 1
+        if self._seen == self._plan.after + 1:
+            if self._plan.mark:
+                Path(self._plan.mark).write_text(repr(time.time()))
+            _ACTS[self._plan.act]()
+
+
+_NONE = {"rank": -1, "moment": "", "act": ""}
+
+
+def _raise() -> None:
+    raise RuntimeError("the saboteur was here")
+
+
+def _memory() -> None:
+    raise MemoryError("no room for the saboteur")
+
+
+def _gpu_memory() -> None:
+    raise torch.OutOfMemoryError("no room on the saboteur's GPU")
+
+
+def _fill_disk() -> None:
+    """Files cannot grow beyond this any more: a disk that is full, as far as a checkpoint can tell."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
+
+
+_ACTS = {
+    "raise": _raise,
+    "memory": _memory,
+    "gpu_memory": _gpu_memory,
+    "fill_disk": _fill_disk,
+    "exit": lambda: sys.exit(7),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
+}

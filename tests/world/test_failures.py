@@ -1,0 +1,186 @@
+"""What goes wrong on one rank ends all of them, soon, with one message that names it."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import Ended, Starter, torchrun, until
+from tests.world.saboteur import TASK, Sabotage
+
+RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
+WITHIN_S = 2.0
+
+
+def fail(starter: Starter, ranks: int, rank: int, moment: str, act: str, *overrides: str, after: int = 0) -> Ended:
+    """Let `rank` do `act`, and hold all ranks to leaving within `WITHIN_S` of it."""
+    mark = starter.folder / "mark"
+    sabotage = Sabotage(rank, moment, act, after, str(mark))
+    ended = starter.run(ranks, *RUN, *overrides, environ=sabotage.environ())
+    assert time.time() - float(mark.read_text()) < WITHIN_S
+    return ended
+
+
+def one_traceback(ended: Ended, rank: int, message: str) -> None:
+    """`rank` alone speaks on the console: the exception with its traceback, once."""
+    assert ended.outputs[rank].count("Traceback (most recent call last)") == 1
+    assert ended.output.count("Traceback") == 1
+    assert ended.output.count(message) == 1
+
+
+def logs_tell(starter: Starter, ranks: int, message: str) -> None:
+    for rank in range(ranks):
+        assert message in (starter.folder / f"runs/r/logs/rank_{rank}.log").read_text(), rank
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_exception_in_a_step_of_one_rank_ends_all(starter: Starter, ranks: int) -> None:
+    ended = fail(starter, ranks, ranks - 1, "step", "raise", after=5)
+    assert ended.codes == [1] * ranks
+    one_traceback(ended, ranks - 1, "RuntimeError: the saboteur was here")
+    logs_tell(starter, ranks, "the saboteur was here")
+    [event] = starter.results("r").events("error")
+    assert (event["rank"], event["code"], event["message"]) == (ranks - 1, 1, "RuntimeError: the saboteur was here")
+
+
+def test_exception_while_building_on_one_rank_ends_all(starter: Starter) -> None:
+    ended = fail(starter, 3, 1, "build", "raise")
+    assert ended.codes == [1, 1, 1]
+    one_traceback(ended, 1, "RuntimeError: the saboteur was here")
+    assert not (starter.folder / "runs").exists()
+
+
+def test_exception_in_an_evaluation_of_one_rank_ends_all(starter: Starter) -> None:
+    ended = fail(starter, 3, 0, "evaluate", "raise", after=1)
+    assert ended.codes == [1, 1, 1]
+    one_traceback(ended, 0, "RuntimeError: the saboteur was here")
+    logs_tell(starter, 3, "the saboteur was here")
+
+
+def test_full_disk_ends_all_and_leaves_the_checkpoint_before(starter: Starter) -> None:
+    mark = starter.folder / "mark"
+    sabotage = Sabotage(0, "step", "fill_disk", 7, str(mark))
+    run = (*RUN, "model.hidden=[64]", "checkpoint.every=5")
+    ended = starter.run(2, *run, environ=sabotage.environ())
+    assert ended.codes == [1, 1]
+    one_traceback(ended, 0, "File too large")
+    logs_tell(starter, 2, "File too large")
+    assert starter.run(2, *run).codes == [0, 0]
+    assert [event["step"] for event in starter.results("r").events("resume")] == [5]
+
+
+@pytest.mark.parametrize(("act", "code"), [("memory", 6), ("gpu_memory", 6), ("exit", 1)])
+def test_cause_decides_the_exit_code_of_all_ranks(starter: Starter, act: str, code: int) -> None:
+    ended = fail(starter, 2, 1, "step", act, after=3)
+    assert ended.codes == [code, code]
+    assert ended.output.count("Traceback") == 1
+
+
+def test_memory_error_while_building_is_out_of_memory_on_all(starter: Starter) -> None:
+    ended = fail(starter, 2, 1, "build", "memory")
+    assert ended.codes == [6, 6]
+    one_traceback(ended, 1, "no room for the saboteur")
+
+
+def test_giving_up_is_one_message_without_a_traceback(starter: Starter) -> None:
+    ended = starter.run(2, *RUN, "optim=sgd", "optim.lr=1e38", "train.max_skips=2", "train.steps=60")
+    assert ended.codes == [4, 4], ended.output
+    assert ended.output.count("error: ") == 1
+    assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_killed_rank_is_named_by_those_it_left(starter: Starter, ranks: int) -> None:
+    ended = fail(starter, ranks, ranks - 1, "step", "kill", after=5)
+    assert ended.codes == [1] * (ranks - 1) + [-signal.SIGKILL]
+    assert ended.output.count("is gone: it was killed") == 1
+    assert f"rank {ranks - 1} on " in ended.output
+    assert "Traceback" not in ended.output
+    for rank in range(ranks - 1):
+        assert "this rank cannot go on" in (starter.folder / f"runs/r/logs/rank_{rank}.log").read_text()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_rank_that_held_the_store_is_named_when_it_is_killed(starter: Starter, ranks: int) -> None:
+    ended = fail(starter, ranks, 0, "step", "kill", after=5)
+    assert ended.codes == [-signal.SIGKILL] + [1] * (ranks - 1)
+    assert ended.output.count("rank 0, which holds the ranks' store, is gone") == 1
+    assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_rank_that_stands_still_ends_the_others_as_hung(starter: Starter, victim: int) -> None:
+    sabotage = Sabotage(victim, "step", "stop", 5)
+    world = starter.start(2, *RUN, "world.timeout_s=2", environ=sabotage.environ())
+    try:
+        code = world.nursery.wait(world.pids[1 - victim])
+    finally:
+        world.kill(victim)
+    world.nursery.wait(world.pids[victim])
+    output = world.files[1 - victim].read_text()
+    assert code == 5, output
+    assert f"rank {victim}" in output
+    assert ("did not take part in time" if victim else "does not answer") in output
+    assert "Traceback" not in output
+
+
+def test_interrupted_run_says_one_line(starter: Starter) -> None:
+    ended = fail(starter, 2, 1, "step", "interrupt", after=5)
+    assert ended.codes == [1, 1]
+    assert ended.outputs[1].splitlines()[-1].startswith("interrupted; the same command continues")
+    assert "Traceback" not in ended.output
+
+
+def test_one_process_fails_and_is_interrupted_alike(starter: Starter) -> None:
+    ended = fail(starter, 1, 0, "step", "raise", after=3)
+    assert ended.codes == [1]
+    one_traceback(ended, 0, "RuntimeError: the saboteur was here")
+    ended = fail(starter, 1, 0, "step", "interrupt", after=3)
+    assert ended.codes == [1]
+    assert "Traceback" not in ended.output
+    assert "interrupted" in ended.output
+
+
+def test_one_message_tells_of_a_config_error_found_on_all_ranks(starter: Starter) -> None:
+    began = time.monotonic()
+    ended = starter.run(3, *RUN, "checkpoint.best_metric=beauty")
+    assert ended.codes == [2, 2, 2]
+    assert ended.output.count("error: checkpoint.best_metric=beauty") == 1
+    assert ended.outputs[1:] == ["", ""]
+    assert time.monotonic() - began < 60
+
+
+def test_torchrun_reports_the_first_failing_rank_once(tmp_path: Path) -> None:
+    sabotage = Sabotage(1, "step", "raise", 5, str(tmp_path / "mark"))
+    process = torchrun(2, [f"run.root={tmp_path}", "train.threads=1", *RUN], tmp_path, sabotage.environ())
+    output, _ = process.communicate(timeout=120)
+    assert time.time() - float((tmp_path / "mark").read_text()) < WITHIN_S + 1.5  # torchrun looks, reports and leaves
+    assert process.returncode == 1
+    assert output.count("RuntimeError: the saboteur was here\n") == 1, output
+    ours = output.partition("ChildFailedError")[0]
+    assert ours.count("error on rank 1") == 1
+    assert "traceback : RuntimeError: the saboteur was here (rank 1; see above)" in output
+    assert json.loads((tmp_path / "r/events.jsonl").read_text().splitlines()[-1])["event"] == "error"
+
+
+def test_torchrun_with_one_rank_works(tmp_path: Path) -> None:
+    process = torchrun(1, [f"run.root={tmp_path}", "train.threads=1", *RUN], tmp_path, {})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+
+
+def test_torchrun_starts_failed_ranks_again_and_the_run_continues(tmp_path: Path) -> None:
+    arguments = [f"run.root={tmp_path}", "train.threads=1", *RUN, "checkpoint.every=3", "train.steps=2000"]
+    process = torchrun(2, arguments, tmp_path, {}, "--max-restarts=1")
+    events = tmp_path / "r/events.jsonl"
+    until(lambda: events.exists() and '"checkpoint"' in events.read_text())
+    leader = int((tmp_path / "r/.lock").read_text().split()[0])
+    os.kill(leader, signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    names = [json.loads(line)["event"] for line in events.read_text().splitlines()]
+    assert names.count("resume") == 1
+    assert names[-1] == "finish"

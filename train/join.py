@@ -1,0 +1,118 @@
+"""From ranks that know each other's number to a world: the store, the device of each, the process group."""
+
+import os
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from train.config import Backend, Device, WorldConfig
+from train.outcome import ConfigError, ExitCode
+from train.place import Place
+from train.trouble import Trouble, merged
+from train.world import World
+
+
+def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
+    """Join the ranks. All ranks call it. Raises ConfigError on every rank when a rank lacks its GPU."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
+    if not place.launched:
+        return World(place, _device(place, config), None, "none", [socket.gethostname()])
+    timeout = timedelta(seconds=config.timeout_s)
+    if place.one_machine:
+        _keep_to_loopback()
+    store = _store(place, timeout)
+    device, hosts = _agree_on_device(store, place, config)
+    backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        timeout=timeout,
+        device_id=device if backend == "nccl" else None,
+    )
+    return World(place, device, store, backend, hosts)
+
+
+def _keep_to_loopback() -> None:
+    """Ranks on one machine speak where nobody else can listen or call."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    for backend in ("GLOO", "NCCL"):
+        if loopback is not None:
+            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
+
+
+def _store(place: Place, timeout: timedelta) -> Store:
+    """The store in which the ranks find each other. All ranks call it.
+
+    torchrun keeps one store over its restarts: without a place of its own, a start would find what the last one left,
+    and call ranks that are gone.
+    """
+    address, listener = place.address, None
+    if place.one_machine and not place.hosted:
+        address = "127.0.0.1"  # a store that finds its own address listens on all of them
+        listener = _listen(place.port).detach() if place.leads else None
+    store = TCPStore(
+        address,
+        place.port,
+        place.size,
+        is_master=place.leads and not place.hosted,
+        timeout=timeout,
+        master_listen_fd=listener,
+    )
+    return PrefixStore(f"phalanx/{place.attempt}", store)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise ConfigError(
+            f"Port {port} of this machine cannot be used: {error.strerror}. Set MASTER_PORT to a free one"
+        ) from None
+
+
+def _agree_on_device(store: Store, place: Place, config: WorldConfig) -> tuple[torch.device, list[str]]:
+    """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
+
+    All ranks call it.
+    """
+    device, message = torch.device("cpu"), ""
+    try:
+        device = _device(place, config)
+    except ConfigError as error:
+        message = str(error)
+    store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
+    words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
+    hosts = [host for host, _, _ in words]
+    troubles = [Trouble(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
+    kinds = {kind for _, kind, _ in words}
+    if not troubles and len(kinds) > 1:
+        without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
+        raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
+    if troubles:
+        raise ConfigError(merged(troubles, place.size), agreed=True)
+    return device, hosts
+
+
+def _device(place: Place, config: WorldConfig) -> torch.device:
+    """The device of this rank. Raises ConfigError when it is asked for and absent."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
+    if wants_gpu and not gpus:
+        asked = "world.device=cuda" if config.device is Device.cuda else "world.backend=nccl"
+        raise ConfigError(f"{asked} needs a GPU, and torch sees none here. Type world.device=cpu world.backend=auto")
+    if config.device is Device.cpu or not gpus:
+        return torch.device("cpu")
+    if place.local_rank >= gpus:
+        raise ConfigError(
+            f"{place.local_size} ranks were started here and torch sees {gpus} GPUs, one a rank. "
+            f"Type --nproc_per_node={gpus}, or world.device=cpu"
+        )
+    return torch.device("cuda", place.local_rank)

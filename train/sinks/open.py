@@ -1,0 +1,45 @@
+"""The sinks that a run's config asks for."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.config import Config
+from train.folder import ENVIRONMENT
+from train.sinks.sink import FanOut, Sink
+
+
+def open_sinks(config: Config, plain: Mapping[str, Any], folder: Path, step: int, steps: int) -> Sink:
+    """Where the run in `folder`, which continues after `step` of `steps` steps, is told of. Rank 0 alone calls it.
+
+    `plain` is the config without secrets.
+    """
+    from train.sinks.console import Console
+    from train.sinks.jsonl import JsonLines
+    from train.sinks.wandb_mode import resolve_mode
+    from train.sinks.weights_and_biases import WeightsAndBiases
+
+    sinks: list[Sink] = [JsonLines(folder, step), Console(steps, sys.stdout, None, time.monotonic)]
+    if config.tensorboard.enabled:
+        from train.sinks.tensorboard import TensorBoard
+
+        sinks.append(TensorBoard(folder, step))
+    git = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["git"]
+    sinks.append(
+        WeightsAndBiases(
+            folder,
+            mode=resolve_mode(config.wandb.mode.name, os.environ),
+            project=config.wandb.project,
+            entity=config.wandb.entity,
+            group=config.wandb.group,
+            tags=config.wandb.tags,
+            name=config.run.name,
+            config={**plain, "git_commit": None if git is None else git["commit"]},
+            finish_timeout_s=config.wandb.finish_timeout_s,
+        )
+    )
+    return FanOut(sinks)
