@@ -10,19 +10,17 @@ console knows and the ranks may go. A run that ends well leaves an empty `failur
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
-from multiprocessing import active_children
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from train.logs import say
 from train.outcome import LAUNCHER, ExitCode, Failure
+from train.refusal import end, say
 
 ANSWER_S = 0.7  # what the other ranks get to say that they heard
 LEAVE_S = 0.7  # what a main thread gets to leave by itself, once all is said
@@ -126,10 +124,3 @@ class Alarm:
         self._heard.set()
         if not self._over.wait(LEAVE_S):
             end(self._failure.code)
-
-
-def end(code: int) -> None:
-    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone."""
-    for child in active_children():  # such as workers of a DataLoader, which would outlive this rank by seconds
-        child.kill()
-    os._exit(code)

@@ -147,7 +147,7 @@ def _parts(
 def _datasets(config: Config, builder: Targets) -> dict[str, Dataset[Any]]:
     nodes = {"train": config.data.train, "eval": config.data.eval}
     return {
-        name: builder.build(node, f"data.{name}", Dataset)  # type: ignore[type-abstract]
+        name: builder.build(node, f"data.{name}", Dataset)
         for name, node in nodes.items()
         if node is not None
     }

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from train.alarm import end
-from train.logs import say
 from train.outcome import ConfigError, Failure, GaveUp
 from train.redact import redact, secrets_of
+from train.refusal import end, say
 from train.world import World
 
 _LEAVE_S = 1.7  # the longest way out, whatever a store, a sink or a collective does

@@ -12,11 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from train import environment, fingerprint, identity, lock
+from train import environment, fingerprint, identity, lock, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config
 from train.files import sync_folder, write_json, write_whole
@@ -94,9 +90,9 @@ def open_run(
 def stored_config(run: Path) -> Config:
     """The config that the run in the folder `run` began with. Raises ConfigError when there is none to be read."""
     try:
-        return typed(OmegaConf.load(run / RESOLVED))  # type: ignore[arg-type]
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, ConfigError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{run / RESOLVED} is damaged ({str(error).splitlines()[0]}). {_ANEW}") from None
+        return resolved.read(run / RESOLVED)
+    except ConfigError as error:
+        raise ConfigError(f"{run / RESOLVED} is damaged ({error}). {_ANEW}") from None
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
@@ -128,7 +124,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
         made.chmod(0o755)
         (made / "logs").mkdir()
         Checkpoints(made).folder.mkdir()
-        write_whole(made / RESOLVED, yaml.safe_dump(dict(plain), sort_keys=False, allow_unicode=True))
+        write_whole(made / RESOLVED, resolved.written(plain))
         write_json(made / ENVIRONMENT, facts.as_json())
         made.rename(path)
         sync_folder(path.parent)

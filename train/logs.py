@@ -1,20 +1,11 @@
 """Every rank's log, in a file of its own; warnings of rank 0 on the console, too."""
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
-from train.redact import RedactingFilter, redact, secrets_of
-
-
-def say(text: str) -> None:
-    """To the console's standard error, in one piece, without secrets. A reader that is gone is no reason to fail."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(redact(text, secrets_of(os.environ)).rstrip("\n") + "\n")
-        sys.stderr.flush()
+from train.redact import RedactingFilter, secrets_of
 
 
 def to_console(leads: bool, environ: Mapping[str, str]) -> None:

@@ -50,7 +50,7 @@ def _train(composed: Composed, place: Place, started: float) -> ExitCode:
         check_targets(composed.config, targets(composed.config, composed.foreign))
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
-        _refuse(error, place.leads)
+        refuse(error, place.leads)
     with ending(world) as afterwards:
         job.run(composed, world, started, afterwards)
     return ExitCode.FINISHED

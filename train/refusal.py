@@ -1,9 +1,11 @@
 """How a rank leaves over what is the user's to mend: one rank speaks, all end with code 2. Imports no torch."""
 
-import logging
 import os
 import sys
 import threading
+from contextlib import suppress
+from multiprocessing import active_children
+from typing import NoReturn
 
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact, secrets_of
@@ -11,7 +13,7 @@ from train.redact import redact, secrets_of
 _LAUNCHER_S = 5.0  # how long the silent ranks wait for rank 0 to speak; the launcher ends them as soon as it has left
 
 
-def refuse(error: ConfigError, leads: bool) -> None:
+def refuse(error: ConfigError, leads: bool) -> NoReturn:
     """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
     if leads:
         say(f"error: {error}")
@@ -21,14 +23,17 @@ def refuse(error: ConfigError, leads: bool) -> None:
 
 
 def say(text: str) -> None:
-    """To standard error, in one piece, without secrets."""
-    sys.stderr.write(redact(text, secrets_of(os.environ)) + "\n")
-    sys.stderr.flush()
+    """To standard error, in one piece, without secrets. That nobody reads it any more is no reason to fail."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(redact(text, secrets_of(os.environ)).rstrip("\n") + "\n")
+        sys.stderr.flush()
 
 
-def end(code: int) -> None:
-    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+def end(code: int) -> NoReturn:
+    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone.
+
+    Nothing is flushed: a thread that is stuck may hold the stream.
+    """
+    for child in active_children():  # such as workers of a DataLoader, which would outlive this rank by seconds
+        child.kill()
     os._exit(code)

@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Sabotage:
 class Sabotaged(Classification):
     def __init__(self, classes: int, label_smoothing: float) -> None:
         super().__init__(classes, label_smoothing)
-        self._plan = Sabotage(**json.loads(os.environ.get("SABOTAGE", "null") or "null") or _NONE)
+        self._plan = Sabotage(**json.loads(os.environ.get("SABOTAGE", _NONE)))
         self._seen = 0
         if self._plan.rank == int(os.environ.get("RANK", "0")):
             sys.addaudithook(self._audit)
@@ -77,7 +77,7 @@ class Sabotaged(Classification):
             _ACTS[self._plan.act]()
 
 
-_NONE = {"rank": -1, "moment": "", "act": ""}
+_NONE = '{"rank": -1, "moment": "", "act": ""}'
 
 
 def _raise() -> None:
@@ -97,7 +97,7 @@ def _fill_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
 
 
-_ACTS = {
+_ACTS: dict[str, Callable[[], object]] = {
     "raise": _raise,
     "memory": _memory,
     "gpu_memory": _gpu_memory,

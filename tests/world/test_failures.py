@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,18 @@ def one_traceback(ended: Ended, rank: int, message: str) -> None:
     assert ended.outputs[rank].count("Traceback (most recent call last)") == 1
     assert ended.output.count("Traceback") == 1
     assert ended.output.count(message) == 1
+
+
+def living(group: int) -> list[str]:
+    """The processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, of_group = rest.split()[:3]
+            if int(of_group) == group and state != "Z":
+                found.append(name)
+    return found
 
 
 def logs_tell(starter: Starter, ranks: int, message: str) -> None:
@@ -82,7 +95,7 @@ def test_cause_decides_the_exit_code_of_all_ranks(starter: Starter, act: str, co
 def test_memory_error_while_building_is_out_of_memory_on_all(starter: Starter) -> None:
     ended = fail(starter, 2, 1, "build", "memory")
     assert ended.codes == [6, 6]
-    one_traceback(ended, 1, "no room for the saboteur")
+    one_traceback(ended, 1, "MemoryError: no room for the saboteur")
 
 
 def test_giving_up_is_one_message_without_a_traceback(starter: Starter) -> None:
@@ -173,7 +186,14 @@ def test_torchrun_with_one_rank_works(tmp_path: Path) -> None:
 
 
 def test_torchrun_starts_failed_ranks_again_and_the_run_continues(tmp_path: Path) -> None:
-    arguments = [f"run.root={tmp_path}", "train.threads=1", *RUN, "checkpoint.every=3", "train.steps=2000"]
+    arguments = [
+        f"run.root={tmp_path}",
+        "train.threads=1",
+        *RUN,
+        "checkpoint.every=50",
+        "eval.every=100",
+        "train.steps=400",
+    ]
     process = torchrun(2, arguments, tmp_path, {}, "--max-restarts=1")
     events = tmp_path / "r/events.jsonl"
     until(lambda: events.exists() and '"checkpoint"' in events.read_text())
@@ -184,3 +204,10 @@ def test_torchrun_starts_failed_ranks_again_and_the_run_continues(tmp_path: Path
     names = [json.loads(line)["event"] for line in events.read_text().splitlines()]
     assert names.count("resume") == 1
     assert names[-1] == "finish"
+
+
+def test_failed_rank_leaves_no_worker_process_behind(starter: Starter) -> None:
+    sabotage = Sabotage(0, "step", "raise", 5)
+    world = starter.start(1, *RUN, "data.workers=2", environ=sabotage.environ())
+    assert world.wait().codes == [1]
+    until(lambda: not living(world.pids[0]), timeout_s=1.0)
