@@ -36,9 +36,12 @@ def begin(config: Config) -> Begin:
 
 def _weights(given: Path) -> Path:
     """The file of the weights that `given` names; of a run its best, of a checkpoint its average where it has one."""
-    if given.suffix == ".safetensors" or given.is_file():
+    if given.is_file():
         return given
-    found = source(given, want_best=True)
+    try:
+        found = source(given, want_best=True)
+    except ConfigError as error:
+        raise ConfigError(f"train.init_from={given}: {error}") from None
     return found.file("ema.safetensors" if found.has("ema.safetensors") else "model.safetensors")
 
 
@@ -46,7 +49,7 @@ def _finished(run: Path, config: Config) -> Checkpoint:
     """The last checkpoint of `run`, if that finished and its config is this one in all but length and schedule."""
     if not (run / RESOLVED).is_file():
         raise ConfigError(
-            f"train.extend_from={run} is no run's folder: it has no {RESOLVED}. Name a finished run's folder"
+            f"train.extend_from={run} is no run's folder: it has no {RESOLVED}. Type a finished run's folder"
         )
     differ = identity.differences(identity.defining(stored_config(run)), identity.defining(config))
     others = [line for line in differ if not line.startswith(_MAY_DIFFER)]

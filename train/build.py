@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from train import optim, weights
 from train.begin import Begin, begin
-from train.config import Config
+from train.config import Auto, Config
 from train.data.augment import Augment
 from train.data.loader import Fetcher, Loader, Timeline
 from train.data.order import InTurn, Order
@@ -80,7 +80,7 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
 def set_up_process(config: Config, world: World) -> Precision:
     """Threads, precision and determinism of this rank."""
     threads = config.train.threads
-    if isinstance(threads, str):
+    if isinstance(threads, Auto):
         threads = max(1, len(os.sched_getaffinity(0)) // world.place.local_size)
     torch.set_num_threads(threads)
     gpu = world.device.type == "cuda"

@@ -133,7 +133,8 @@ def source(path: Path, *, want_best: bool) -> Checkpoint:
     checkpoints = Checkpoints(path)
     steps = checkpoints.steps()
     if not steps:
-        raise ConfigError(f"{path} holds no checkpoint. Name a run's folder, a checkpoint's, or a .safetensors file")
+        found = "holds no checkpoint" if path.exists() else "is not there"
+        raise ConfigError(f"{path} {found}. Type a run's folder, a checkpoint's, or a .safetensors file")
     newest = _verified_or_explain(checkpoints.folder / f"step_{steps[-1]:08d}")
     best = newest.manifest.get("best_step")
     if want_best and best in steps:

@@ -14,6 +14,10 @@ def _limited(low: float, high: float = math.inf, *, above: bool = False) -> Any:
     return field(metadata={"low": low, "high": high, "above": above})
 
 
+class Auto(Enum):
+    auto = "auto"
+
+
 class PrecisionName(Enum):
     auto = "auto"
     fp32 = "fp32"
@@ -79,7 +83,7 @@ class TrainConfig:
     clip_norm: float | None = _limited(0, above=True)
     ema_decay: float | None = _limited(0, 1)
     deterministic: bool
-    threads: int | str = _limited(1)
+    threads: int | Auto = _limited(1)  # noqa: RUF009 - a field, as the others
     max_skips: int = _limited(1)
     init_from: str | None
     extend_from: str | None

@@ -14,11 +14,13 @@ from typing import Any
 
 from train import environment, fingerprint, identity, lock, resolved
 from train.checkpoint import Checkpoints
-from train.config import Accept, Config
+from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
 from train.outcome import ConfigError
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
+
+_ELSEWHERE = "Type run.root=… with a folder to write to"
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,7 @@ def open_run(
     Returns what it found and the lock on the folder. Raises ConfigError when the folder is another run's, when a
     process trains it right now, or when code or data changed since it began; nothing is changed then.
     """
-    assert config.run.name is not None
-    path = Path(config.run.root).expanduser().absolute() / config.run.name
+    path = _path(config.run)
     if config.run.fresh and first_attempt and path.exists():
         _set_aside(path)
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
@@ -107,6 +108,17 @@ def _summary(run: Path) -> dict[str, Any] | None:
         return None
 
 
+def _path(run: RunConfig) -> Path:
+    assert run.name is not None
+    try:
+        path = Path(run.root).expanduser().absolute() / run.name
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"The run folder {run.root}/{run.name} cannot be made: {reason}. {_ELSEWHERE}") from None
+    return path
+
+
 def _listed(changes: list[str]) -> str:
     more = f" and {len(changes) - 8} more" if len(changes) > 8 else ""
     return "; ".join(changes[:8]) + more
@@ -134,9 +146,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
             shutil.rmtree(made, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
-        raise ConfigError(
-            f"The run folder {path} cannot be made: {error.strerror}. Type run.root=… with a folder to write to"
-        ) from None
+        raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -151,7 +161,7 @@ def _recorded(path: Path) -> dict[str, Any]:
     if not path.is_dir() or not (path / RESOLVED).is_file():
         raise ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
     if not os.access(path, os.W_OK):
-        raise ConfigError(f"The run folder {path} cannot be written to. Type run.root=… with a folder to write to")
+        raise ConfigError(f"The run folder {path} cannot be written to. {_ELSEWHERE}")
     try:
         found: dict[str, Any] = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
         if not all(isinstance(found[part], dict) for part in ("code", "data", "auto")):

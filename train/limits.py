@@ -30,7 +30,7 @@ def _out_of_range(node: Any, path: str) -> Iterator[str]:
     if is_dataclass(node):
         for entry in fields(node):
             value, name = getattr(node, entry.name), f"{path}{entry.name}"
-            if "low" in entry.metadata and isinstance(value, int | float) and not _within(value, **entry.metadata):
+            if "low" in entry.metadata and type(value) in (int, float) and not _within(value, **entry.metadata):
                 yield f"{name}={value} is out of range. Type a number that is {_range(**entry.metadata)}"
             yield from _out_of_range(value, f"{name}.")
     elif isinstance(node, dict | list):
@@ -65,8 +65,6 @@ def _check_name(run: RunConfig) -> None:
 def _check_train(train: TrainConfig) -> None:
     if train.steps is None and train.epochs is None:
         raise ConfigError("Neither train.steps nor train.epochs is set, so the run has no end. Type train.epochs=10")
-    if isinstance(train.threads, str) and train.threads != "auto":
-        raise ConfigError(f"train.threads={train.threads} is neither a number nor auto. Type train.threads=auto")
     if train.init_from is not None and train.extend_from is not None:
         raise ConfigError(
             f"train.init_from={train.init_from} and train.extend_from={train.extend_from} are both set, and a run "

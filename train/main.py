@@ -15,7 +15,7 @@ gc.disable()  # collecting while tens of thousands of functions are imported cos
 from train.compose import Composed, answer, asks, compose
 from train.limits import check
 from train.outcome import ConfigError, ExitCode
-from train.place import Place
+from train.place import Place, speaks
 from train.refusal import refuse
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Train. Ends the process with one of the exit codes in `train.outcome`."""
     started = time.time()
     argv = sys.argv[1:]
-    leads = os.environ.get("RANK", "0") == "0"
+    leads = speaks(os.environ)
     try:
         place = Place.from_environment(os.environ)
         if asks(argv):

@@ -61,6 +61,12 @@ class Place:
         return cls(rank, size, local_rank, local_size, _restarts(environ), True, address, port, hosted)
 
 
+def speaks(environ: Mapping[str, str]) -> bool:
+    """Whether this process tells of what is wrong before it is sure of its place: all do but those of a later rank."""
+    rank = environ.get("RANK", "0")
+    return not _is_count(rank) or int(rank) == 0
+
+
 def _restarts(environ: Mapping[str, str]) -> int:
     """How often torchrun or Slurm started this very command again."""
     names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
@@ -69,6 +75,10 @@ def _restarts(environ: Mapping[str, str]) -> int:
 
 def _count(environ: Mapping[str, str], name: str) -> int:
     text = environ[name]
-    if not (text.isascii() and text.isdigit()):
+    if not _is_count(text):
         raise ConfigError(f"{name}={text} in the environment is no whole number. {_START}")
     return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()

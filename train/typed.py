@@ -1,53 +1,86 @@
-"""Hold a composed config against the schema, and say in a person's words what does not fit."""
+"""Hold plain data against the schema, and say in a person's words what does not fit."""
 
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, Union
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from train.config import Config
-from train.escape import all_escaped
+from train.fits import fits
 from train.nearest import nearest
 from train.outcome import ConfigError
 from train.overrides import typed_for
 
+_MISSING = "???"  # Hydra's mark of a value that must be given
 _KINDS = {
     int: ("a whole number", "1"),
     float: ("a number", "1.0"),
     bool: ("true or false", "true"),
     str: ("text", "text"),
+    list[str]: ("a list of texts", "[a,b]"),
 }
 
 
 def typed(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     """The Config that `plain` spells out. Raises ConfigError naming the key, with the value as `words` typed it."""
-    for name, annotation in _sections():
-        if not isinstance(plain.get(name), Mapping):
-            raise ConfigError(_no_section(name, annotation, plain, words))
-    try:
-        merged = OmegaConf.merge(_schema(), OmegaConf.create(all_escaped(dict(plain))))
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise ConfigError(f"{missing[0]} has no value yet and must be given. Type {missing[0]}=…")
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, plain, words)) from None
-    assert isinstance(config, Config)
+    config: Config = _section(Config, plain, "", words)
     return config
 
 
 def texts() -> set[str]:
     """The keys whose values are text."""
-    return {
-        name
-        for name, annotation in _keys(Config, "")
-        if str in _options(annotation) and int not in _options(annotation)
-    }
+    return {key for key, annotation in _keys(Config, "") if str in _options(annotation)}
+
+
+def unknown(key: str, known: Sequence[str]) -> str:
+    """The message for a key that the config does not have."""
+    return f"{key} is not a key of the config. {nearest(key, known)}Type --cfg job to see all keys."
+
+
+def _section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
+    hints = typing.get_type_hints(kind)
+    for name in plain:
+        if name not in hints:
+            raise ConfigError(unknown(f"{path}{name}", [key for key, _ in _keys(Config, "")]))
+    return kind(**{name: _value(hint, plain, name, path, words) for name, hint in hints.items()})
+
+
+def _value(annotation: Any, plain: Mapping[str, Any], name: str, path: str, words: Sequence[str]) -> Any:
+    key, value = f"{path}{name}", plain.get(name, _MISSING)
+    if value == _MISSING:
+        raise ConfigError(f"{key} has no value and must have one. Type {key}=… with its value")
+    if is_dataclass(annotation) and isinstance(value, Mapping):
+        return _section(annotation, value, f"{key}.", words)  # type: ignore[arg-type]
+    for option in _options(annotation):
+        if _is_enum(option) and value in option.__members__:
+            return option[value]
+        if fits(value, option):
+            return float(value) if option is float else value
+    raise ConfigError(_misfit(annotation, key, value, words))
+
+
+def _misfit(annotation: Any, key: str, value: Any, words: Sequence[str]) -> str:
+    text = typed_for(key, words)
+    shown = f"{key}={_yaml(value) if text is None else text}"
+    if is_dataclass(annotation):
+        keys = ", ".join(name for name, _ in _keys(annotation, f"{key}."))  # type: ignore[arg-type]
+        return f"{shown} takes the place of a group of keys. Type one of them: {keys}"
+    kinds = [_kind(option) for option in _options(annotation)]
+    return f"{shown} does not fit: {key} is {' or '.join(kind for kind, _ in kinds)}. Type {key}={kinds[0][1]}"
+
+
+def _kind(option: Any) -> tuple[str, str]:
+    """What a value must be, and an example."""
+    if option is types.NoneType:
+        return "null", "null"
+    if _is_enum(option):
+        names = list(option.__members__)
+        return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1], names[0]
+    return (
+        _KINDS[option] if option in _KINDS else ("a group of keys with a _target_", "{_target_:package.module.Class}")
+    )
 
 
 def _keys(section: type, path: str) -> Iterator[tuple[str, Any]]:
@@ -58,75 +91,14 @@ def _keys(section: type, path: str) -> Iterator[tuple[str, Any]]:
             yield from _keys(annotation, f"{path}{name}.")  # type: ignore[arg-type]
 
 
-def _sections() -> list[tuple[str, Any]]:
-    hints = typing.get_type_hints(Config)
-    return [(name, hint) for name, hint in hints.items() if is_dataclass(hint) or typing.get_origin(hint) is dict]
-
-
-def _schema() -> DictConfig:
-    """The schema with every section laid out and writable: OmegaConf makes nodes of frozen dataclasses read-only."""
-    schema: DictConfig = OmegaConf.structured(Config)
-    OmegaConf.set_readonly(schema, False)
-    for entry in fields(Config):
-        if is_dataclass(entry.type):
-            schema[entry.name] = OmegaConf.structured(entry.type)
-            OmegaConf.set_readonly(schema[entry.name], None)
-    return schema
-
-
-def _no_section(name: str, annotation: Any, plain: Mapping[str, Any], words: Sequence[str]) -> str:
-    if name not in plain:
-        return f"{name} is not in the config. Begin from conf/config.yaml, or add what {name} needs"
-    keys = (
-        [f"{name}.{entry.name}" for entry in fields(annotation)] if is_dataclass(annotation) else [f"{name}._target_"]
-    )
-    return f"{_shown(name, plain[name], words)} takes the place of a group of keys. Type one of them: {', '.join(keys)}"
-
-
-def _explain(error: OmegaConfBaseException, plain: Mapping[str, Any], words: Sequence[str]) -> str:
-    key = str(error.full_key or "")
-    known = dict(_keys(Config, ""))
-    if key.partition("[")[0] not in known:
-        return unknown(key, list(known))
-    value = OmegaConf.select(OmegaConf.create(all_escaped(dict(plain))), key)
-    kind, example = _kind(known[key.partition("[")[0]])
-    return f"{_shown(key, value, words)} does not fit: {key} is {kind}. Type {key.partition('[')[0]}={example}"
-
-
-def unknown(key: str, known: Sequence[str]) -> str:
-    """The message for a key that the config does not have."""
-    return f"{key} is not a key of the config. {nearest(key, known)}Type --cfg job to see all keys."
-
-
-def _shown(key: str, value: Any, words: Sequence[str]) -> str:
-    """The key with its value as typed, or as the config holds it."""
-    text = typed_for(key, words)
-    plain = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"{key}={plain if text is None else text}"
-
-
 def _options(annotation: Any) -> tuple[Any, ...]:
-    return (
-        typing.get_args(annotation)
-        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is Union
-        else (annotation,)
-    )
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is Union
+    return typing.get_args(annotation) if union else (annotation,)
 
 
-def _kind(annotation: Any) -> tuple[str, str]:
-    """What a value must be, and an example."""
-    kinds = [_single(option) for option in _options(annotation)]
-    return " or ".join(kind for kind, _ in kinds), kinds[0][1]
+def _is_enum(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, Enum)
 
 
-def _single(option: Any) -> tuple[str, str]:
-    if option is type(None):
-        return "null", "null"
-    if isinstance(option, type) and issubclass(option, Enum):
-        names = [member.name for member in option]
-        return f"one of {', '.join(names)}", names[0]
-    if option in _KINDS:
-        return _KINDS[option]
-    if typing.get_origin(option) is list:
-        return "a list of texts", "[a,b]"
-    return "a group of keys", "{}"
+def _yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

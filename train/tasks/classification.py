@@ -25,9 +25,18 @@ class Classification(Task):
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
         inputs, labels = batch
         logits = model(inputs)
+        self._check_shape(logits, len(labels))
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self._label_smoothing)
         correct = (logits.argmax(1) == labels).sum()
         return {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
+
+    def _check_shape(self, logits: torch.Tensor, samples: int) -> None:
+        """A label that the logits have no place for would be found by an assertion in a GPU kernel, which names nothing."""
+        if logits.shape != (samples, self._classes):
+            raise ConfigError(
+                f"The model answers {samples} samples with {tuple(logits.shape)} numbers, and task.classes={self._classes} "
+                f"wants ({samples}, {self._classes}). Type the same number of classes for model and task"
+            )
 
     def check(self, dataset: Dataset[Any]) -> None:
         labels = getattr(dataset, "labels", None)
