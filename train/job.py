@@ -27,7 +27,7 @@ from train.outcome import ConfigError
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
-from train.sinks.open import open_sinks
+from train.sinks.open import check_sinks, open_sinks
 from train.sinks.sink import Silent, Sink
 from train.window import Window
 from train.world import World
@@ -48,6 +48,7 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     names = _warm_up(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
+    world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
     opened, _lock = _open(composed, parts, precision, world)
     if opened.summary is not None:
         return _say_finished(opened.path, opened.summary, world)

@@ -56,7 +56,7 @@ KEYS = [
     case("model=mpl", says="model=mpl: there is no such model … Did you mean mlp? … alexnet, convnet, mlp"),
     case("experiment=nothing", says="experiment=nothing: there is no such experiment … digits, mnist"),
     case("model=null", says="model=null: there is no such model … alexnet, convnet, mlp"),
-    case("~model", says="model is not in the config"),
+    case("~model", says="model has no value … Type model="),
     case("model.hidden=[8]", "model=mlp", "train.step=3", says="train.step is not a key"),
     case("--config-name=nothing", says="'nothing' … Type --config-dir=FOLDER and --config-name=NAME"),
     case("--config-dir=nothing", says="--config-dir=nothing … there is no folder … Type an existing one"),
@@ -346,6 +346,10 @@ def weights(**shapes: tuple[int, ...]) -> Callable[[Path], None]:
     return prepare
 
 
+def no_tensorboard(folder: Path) -> None:
+    (folder / "tensorboard.py").write_text("raise ImportError('none here')")
+
+
 def garbage(folder: Path) -> None:
     (folder / "w.safetensors").write_bytes(os.urandom(64))
 
@@ -364,7 +368,13 @@ STARTS = [
     ),
     case(*MLP, "train.extend_from=nothing", says="train.extend_from=nothing … Type"),
     case("train.init_from=a", "train.extend_from=b", says="train.init_from=a and train.extend_from=b"),
-    case(*MLP, environ={"WANDB_MODE": "sometimes"}, says="WANDB_MODE … sometimes … online, offline, disabled"),
+    case(
+        *(*MLP, "tensorboard.enabled=true"),
+        prepare=no_tensorboard,
+        environ={"PYTHONPATH": "."},
+        says="tensorboard.enabled=true … cannot be imported … pip install 'phalanx[tensorboard]'",
+    ),
+    case(*MLP, "wandb.mode=auto", environ={"WANDB_MODE": "sometimes"}, says="WANDB_MODE … sometimes … online, offline, disabled"),
 ]
 
 CASES = [*KEYS, *TYPES, *LIMITS, *RANKS, *HARDWARE, *DATA, *TARGETS, *SYNTAX, *NAMES, *FOLDERS, *STARTS]

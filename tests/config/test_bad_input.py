@@ -5,9 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from tests.config.cases import CASES, Case
-from tests.ranks import Ended, Nursery, Starter, World
+from tests.ranks import Ended, Starter
 
 
 @pytest.mark.parametrize("bad", CASES, ids=str)
@@ -15,7 +16,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing_behind(starter: Starter, 
     if bad.prepare is not None:
         bad.prepare(tmp_path)
     before = everything_in(tmp_path)
-    ended = end_as_torchrun_does(starter.start(bad.ranks, *bad.words, environ=bad.environ))
+    ended = run_as_torchrun_does(starter, bad)
     assert ended.codes[0] == 2, ended.output
     assert ended.output.startswith("error: ")
     assert ended.output.count("\n") == 1, "one message, on one line"
@@ -25,14 +26,18 @@ def test_bad_input_gets_one_message_and_leaves_nothing_behind(starter: Starter, 
     assert everything_in(tmp_path) == before
 
 
-def end_as_torchrun_does(world: World) -> Ended:
-    """Wait for rank 0, then end the others, which hold still meanwhile."""
-    code = world.nursery.wait(world.pids[0])
-    others = world.pids[1:]
-    for rank in range(1, len(world.pids)):
+def run_as_torchrun_does(starter: Starter, bad: Case) -> Ended:
+    """Host the store that ranks meet in; when rank 0 has left, end the others, which hold still meanwhile."""
+    if bad.ranks == 1:
+        return starter.start(1, *bad.words, environ=bad.environ).wait()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    met = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    world = starter.start(bad.ranks, *bad.words, environ={**met, **bad.environ})
+    codes = [world.nursery.wait(world.pids[0])]
+    for rank in range(1, bad.ranks):
         with suppress(ProcessLookupError):
             world.kill(rank, with_signal=signal.SIGTERM)
-    codes = [code, *(world.nursery.wait(pid) for pid in others)]
+    codes += [world.nursery.wait(pid) for pid in world.pids[1:]]
     return Ended(codes, [file.read_text(errors="replace") for file in world.files])
 
 

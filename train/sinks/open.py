@@ -13,6 +13,16 @@ from train.folder import ENVIRONMENT
 from train.sinks.sink import FanOut, Sink
 
 
+def check_sinks(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError over what a sink lacks. For when there is no run folder yet that would be left behind."""
+    from train.sinks.tensorboard import summary_writer
+    from train.sinks.wandb_mode import resolve_mode
+
+    resolve_mode(config.wandb.mode.name, environ)
+    if config.tensorboard.enabled:
+        summary_writer()
+
+
 def open_sinks(config: Config, plain: Mapping[str, Any], folder: Path, step: int, steps: int) -> Sink:
     """Where the run in `folder`, which continues after `step` of `steps` steps, is told of. Rank 0 alone calls it.
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from train.outcome import ConfigError
 from train.sinks.scalars import scalars
 from train.sinks.sink import Sink
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 @final
@@ -17,16 +20,9 @@ class TensorBoard(Sink):
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                f"tensorboard.enabled=true was set, but its package cannot be imported ({error}). "
-                "Type: pip install 'phalanx[tensorboard]'"
-            ) from error
         # What an earlier start wrote past its last checkpoint is taken again.
         repeated_from = step + 1 if step else 0
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=repeated_from)
+        self._writer = summary_writer()(str(folder / "tensorboard"), purge_step=repeated_from)
 
     def write(self, line: Mapping[str, object]) -> None:
         for chart, value in scalars(line).items():
@@ -37,3 +33,15 @@ class TensorBoard(Sink):
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         self._writer.close()
+
+
+def summary_writer() -> "type[SummaryWriter]":
+    """torch's writer of event files. Raises ConfigError when the package that it needs is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"tensorboard.enabled=true was set, but its package cannot be imported ({error}). "
+            "Type: pip install 'phalanx[tensorboard]'"
+        ) from error
+    return SummaryWriter
