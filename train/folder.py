@@ -144,7 +144,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
     except OSError as error:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        if made is not None and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 

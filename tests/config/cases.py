@@ -355,8 +355,8 @@ def garbage(folder: Path) -> None:
 
 
 STARTS = [
-    case(*MLP, "train.init_from=nothing", says="train.init_from=nothing … Type"),
-    case(*MLP, "train.init_from=nothing.safetensors", says="train.init_from=nothing.safetensors … Type"),
+    case(*MLP, "train.init_from=nothing", says="train.init_from=nothing … is not there … Type"),
+    case(*MLP, "train.init_from=nothing.safetensors", says="train.init_from=nothing.safetensors … is not there"),
     case(*MLP, "train.init_from=nothing.safetensors", says="nothing.safetensors", ranks=2),
     case(*MLP, "train.init_from=w.safetensors", prepare=garbage, says="w.safetensors cannot be read as safetensors"),
     case(
