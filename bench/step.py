@@ -29,9 +29,10 @@ from train.compose import compose
 from train.config import Config
 from train.data.digits import Digits
 from train.data.loader import Loader, Work
+from train.join import join
 from train.place import Place
 from train.target import Targets
-from train.world import World, join
+from train.world import World
 
 _BATCH = 64  # a rank
 _TURN = 25  # steps before the other one goes on
