@@ -92,7 +92,8 @@ def set_up_process(config: Config, world: World) -> Precision:
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
     """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
     alone = world.together(lambda: _alone(config, builder, world, precision))
-    spread = Spread(Replica(alone.model, alone.task), world, config.parallel)  # compares the models of all ranks
+    replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
+    spread = Spread(replica, world, config.parallel)  # compares the models of all ranks
     return world.together(lambda: _parts(config, builder, world, precision, alone, spread))
 
 

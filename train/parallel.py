@@ -21,15 +21,19 @@ _EPS = 1e-8  # keeps a gradient of zeros, which has no directions, from becoming
 class Replica(nn.Module):
     """Model and task as one module, so that DDP sees all of a forward, whatever the task does with the model."""
 
-    def __init__(self, model: nn.Module, task: Task) -> None:
+    def __init__(self, model: nn.Module, task: Task, *, come_and_go: bool) -> None:
+        """`come_and_go`: some parameters take no part in some steps."""
         super().__init__()
         self.model = model
         self._task = task
+        self._come_and_go = come_and_go
 
     def forward(self, batch: Batch | None) -> Mapping[str, Ratio]:
         """The task's ratios; for None, the share of a rank for which no sample is left, a loss with zero gradients."""
         if batch is None:
             parameters = [p for p in self.model.parameters() if p.requires_grad]
+            if self._come_and_go:
+                del parameters[1:]  # whether the others take part is for the ranks with samples to say
             nothing = torch.stack([p.flatten()[:1].sum().float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
         return self._task.ratios(self.model, batch)
@@ -120,8 +124,13 @@ def synchronised(model: nn.Module) -> nn.Module:
 
 def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
     if config.bucket_mb is not None:
+        if config.comm_hook is CommHook.powersgd and world.backend == "gloo":
+            raise ConfigError(
+                f"parallel.bucket_mb={config.bucket_mb} with parallel.comm_hook=powersgd needs NCCL: over gloo the ranks "
+                "would mix the messages of several buckets up. Type parallel.bucket_mb=null, which makes one bucket"
+            )
         return config.bucket_mb
-    if world.device.type == "cuda":
+    if world.backend == "nccl":
         return 25.0
     size = sum(p.numel() * p.element_size() for p in replica.parameters() if p.requires_grad)
     return size / _MIB + 1.0

@@ -25,7 +25,7 @@ Sample = tuple[torch.Tensor, torch.Tensor]
 
 
 class Planted(Dataset[Sample]):
-    """`samples` vectors that can be told apart. Those at `spoilt` positions of the first epoch under `seed` hold `value`.
+    """`samples` vectors that can be told apart; those at `spoilt` positions of the first epoch hold `value`.
 
     The rank that fetches position `kill_at` kills itself, once, as `marker` tells.
     """
@@ -113,7 +113,8 @@ class Dying(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.main(inputs)
-        if self._left is None:
-            return logits + self.dead(inputs)
-        self._left -= 1
-        return logits + self.dead(inputs) if self._left >= 0 else logits
+        if self._left is not None:
+            self._left -= 1
+        if self._left is None or self._left >= 0:
+            logits = logits + self.dead(inputs)
+        return logits
