@@ -37,7 +37,14 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
         timeout=timeout,
         device_id=device if backend == "nccl" else None,
     )
-    return World(place, device, store, backend, hosts)
+    control = _gloo(timeout) if backend == "nccl" else None
+    return World(place, device, store, backend, hosts, control)
+
+
+def _gloo(timeout: timedelta) -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=timeout)  # a new group does not inherit the first one's timeout
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _keep_to_loopback() -> None:

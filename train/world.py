@@ -23,8 +23,15 @@ class World:
     """All ranks of this run, seen from one of them. In a world of one every collective is a no-op."""
 
     def __init__(
-        self, place: Place, device: torch.device, store: Store | None, backend: str, hosts: Sequence[str]
+        self,
+        place: Place,
+        device: torch.device,
+        store: Store | None,
+        backend: str,
+        hosts: Sequence[str],
+        control: dist.ProcessGroup | None = None,
     ) -> None:
+        """`control` is the group for what is no tensor of the device's; None where the default group serves."""
         self.place = place
         self.rank = place.rank
         self.size = place.size
@@ -32,7 +39,7 @@ class World:
         self.backend = backend
         self._hosts = hosts
         self._failure: Failure | None = None
-        self._control = _gloo() if backend == "nccl" else None
+        self._control = control
         self._alarm = None
         if store is not None:
             self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0)
@@ -156,12 +163,6 @@ class World:
             dist.barrier(group=self._control)
         self._alarm.close()
         dist.destroy_process_group()
-
-
-def _gloo() -> dist.ProcessGroup:
-    group = dist.new_group(backend="gloo")
-    assert isinstance(group, dist.ProcessGroup)
-    return group
 
 
 def code_of(error: BaseException) -> ExitCode:
