@@ -40,12 +40,14 @@ def answer(argv: Sequence[str]) -> None:
     flags = _flags(argv)
     if flags.help and _foreign(flags):
         raise ConfigError("--help obeys what a config says about logging, so it takes none but its own. Type --cfg job")
-    if not flags.shell_completion and not flags.hydra_help:
+    if flags.hydra_help:
+        flags.overrides = []  # it is about Hydra's own config
+    elif not flags.shell_completion:
         _composed(flags, flags.overrides)
     try:
         _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
-    except ValueError as error:
-        raise ConfigError(f"{error}. Type --help to see what there is") from None
+    except NOT_COMPOSED as error:
+        raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
 
 
 def compose(argv: Sequence[str]) -> Composed:

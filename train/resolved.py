@@ -16,7 +16,7 @@ from train.typed import typed
 
 def written(plain: Mapping[str, Any]) -> str:
     """The text of the file."""
-    return str(yaml.safe_dump(all_escaped(dict(plain)), sort_keys=False, allow_unicode=True))
+    return OmegaConf.to_yaml(OmegaConf.create(all_escaped(dict(plain))))
 
 
 def read(path: Path) -> Config:

@@ -21,6 +21,7 @@ _KINDS = {
     str: ("text", "text"),
     list[str]: ("a list of texts", "[a,b]"),
 }
+_NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 
 
 def typed(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
@@ -78,9 +79,7 @@ def _kind(option: Any) -> tuple[str, str]:
     if _is_enum(option):
         names = list(option.__members__)
         return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1], names[0]
-    return (
-        _KINDS[option] if option in _KINDS else ("a group of keys with a _target_", "{_target_:package.module.Class}")
-    )
+    return _KINDS.get(option, _NODE)
 
 
 def _keys(section: type, path: str) -> Iterator[tuple[str, Any]]:
