@@ -62,7 +62,7 @@ def check_targets(config: Config, builder: Targets) -> None:
 
 def packages(config: Config, builder: Targets) -> list[str]:
     """The packages whose code the config's targets run."""
-    return sorted({builder.package(node, where) for node, where, _, _ in _nodes(config)})
+    return sorted(set().union(*(builder.packages(node, where) for node, where, _, _ in _nodes(config))))
 
 
 def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
@@ -222,7 +222,7 @@ def _updater(
     device: torch.device,
 ) -> optim.Updater:
     node = _without(config.optim, "decay_1d")
-    groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), bool(config.optim.get("decay_1d", True)))
+    groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
     decay = config.train.ema_decay
     return optim.Updater(
         builder.build(node, "optim", torch.optim.Optimizer, params=groups),

@@ -19,6 +19,11 @@ def check(config: Config, ranks: int) -> None:
     _check_name(config.run)
     _check_train(config.train)
     _check_batch(config.train, config.parallel, ranks)
+    if type(config.optim.get("decay_1d")) is not bool:
+        raise ConfigError(
+            "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
+            "Type ++optim.decay_1d=true"
+        )
     if config.checkpoint.asynchronous:
         raise ConfigError("checkpoint.asynchronous=true is not built yet. Type checkpoint.asynchronous=false")
     if config.world.device is Device.cpu and config.world.backend is Backend.nccl:

@@ -36,9 +36,11 @@ class Targets:
         assert isinstance(made, kind)
         return made
 
-    def package(self, node: Mapping[str, Any], where: str) -> str:
-        """The top-level package that the class of `node` was defined in."""
-        return str(self._resolve(node, where, self._kinds).__module__).partition(".")[0]
+    def packages(self, value: Any, where: str) -> set[str]:
+        """The top-level packages that the classes of a node, and those named further down, were defined in."""
+        own = isinstance(value, Mapping) and "_target_" in value
+        found = {str(self._resolve(value, where, self._kinds).__module__).partition(".")[0]} if own else set()
+        return found.union(*(self.packages(child, f"{where}.{name}") for name, child in _children(value)))
 
     def _check(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Collection[str]) -> None:
         found = self._resolve(node, where, kinds)

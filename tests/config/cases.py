@@ -85,6 +85,8 @@ TYPES = [
     case("model.classes=ten", says="model.classes=ten does not fit … ConvNet takes int"),
     case("model.dropout=true", says="model.dropout=True does not fit … ConvNet takes float"),
     case("optim.lr=fast", says="optim.lr=fast does not fit … Adam takes float"),
+    case("optim.decay_1d=some", says="optim.decay_1d must be true or false … Type ++optim.decay_1d=true"),
+    case("~optim.decay_1d", says="optim.decay_1d must be true or false"),
     case("optim.betas=[a,0.9]", says="optim.betas=['a', 0.9] does not fit … Adam takes tuple"),
 ]
 
@@ -141,11 +143,15 @@ HARDWARE = [
     case(*MLP, "world.device=cuda", says="world.device=cuda needs a GPU … Type world.device=cpu"),
     case(*MLP, "world.device=cuda", says="world.device=cuda needs a GPU … Type world.device=cpu", ranks=2),
     case(*MLP, "world.backend=nccl", says="world.backend=nccl needs a GPU … world.backend=auto"),
-    case(*MLP, "world.backend=nccl", "world.device=cpu", says="world.backend=nccl needs GPUs … Type world.backend=gloo"),
+    case(
+        *MLP, "world.backend=nccl", "world.device=cpu", says="world.backend=nccl needs GPUs … Type world.backend=gloo"
+    ),
     case(*MLP, "train.precision=tf32", says="train.precision=tf32 needs a GPU … Type train.precision=fp32"),
     case(*MLP, "train.precision=fp16", says="train.precision=fp16 needs a GPU … Type train.precision=bf16"),
     case(*MLP, "train.precision=fp16", says="needs a GPU … Type train.precision=bf16", ranks=2),
-    case(*MLP, "parallel.sync_batchnorm=true", says="sync_batchnorm=true needs GPUs … Type parallel.sync_batchnorm=false"),
+    case(
+        *MLP, "parallel.sync_batchnorm=true", says="sync_batchnorm=true needs GPUs … Type parallel.sync_batchnorm=false"
+    ),
 ]
 
 
@@ -222,7 +228,11 @@ DATA = [
     case(*MNIST, prepare=mnist(train_images=idx((80, 28, 28))[:999]), says="train-images-idx3-ubyte announces … holds"),
     case(*MNIST, prepare=mnist(train_images=b""), says="train-images-idx3-ubyte is no IDX file"),
     case(*MNIST, prepare=mnist(train_labels=idx((79,))), says="(80, 28, 28) … (79,) … data.train.root"),
-    case(*MNIST, prepare=mnist(train_labels=idx((80,), 10)), says="data.train … 10 … task.classes=10 … Type task.classes=11"),
+    case(
+        *MNIST,
+        prepare=mnist(train_labels=idx((80,), 10)),
+        says="data.train … 10 … task.classes=10 … Type task.classes=11",
+    ),
     case(*MNIST, prepare=mnist(test_labels=idx((10,), 99)), says="data.eval … 99 … Type task.classes=100"),
     case(*MNIST, prepare=mnist(train_images=idx((0, 28, 28)), train_labels=idx((0,))), says="mnist … (0, 28, 28)"),
     case(*MNIST, prepare=truncated_gz, says="train-images-idx3-ubyte.gz cannot be read … Fetch it anew"),
@@ -237,31 +247,63 @@ DATA = [
 ]
 
 TARGETS = [
-    case("model._target_=train.models.convnet.ConvNt", says="train.models.convnet has no ConvNt … Did you mean train.models.convnet.ConvNet?"),
-    case("model._target_=train.models.convnt.ConvNet", says="no module train.models.convnt … Did you mean train.models.convnet?"),
+    case(
+        "model._target_=train.models.convnet.ConvNt",
+        says="train.models.convnet has no ConvNt … Did you mean train.models.convnet.ConvNet?",
+    ),
+    case(
+        "model._target_=train.models.convnt.ConvNet",
+        says="no module train.models.convnt … Did you mean train.models.convnet?",
+    ),
     case("model._target_=nobodys.Model", says="no package nobodys … PYTHONPATH"),
     case("model._target_=ConvNet", says="model._target_=ConvNet names no class … package.module.Class"),
     case("model._target_=null", says="names no class … Type model._target_=package.module.Class"),
     case("model._target_='..a.B'", says="model._target_=..a.B names no class"),
-    case("model._target_=os.system", "+model.command='touch called'", says="model._target_=os.system is no class derived from Module"),
+    case(
+        "model._target_=os.system",
+        "+model.command='touch called'",
+        says="model._target_=os.system is no class derived from Module",
+    ),
     case("model._target_=builtins.eval", says="builtins.eval is no class derived from Module"),
     case("model._target_=torch.load", "+model.f=resolved", says="torch.load is no class derived from Module"),
     case("model._target_=torch.hub.load", says="torch.hub.load is no class derived from Module"),
-    case("model._target_=torch.utils.collect_env.run", "+model.command='touch called'", says="collect_env.run is no class"),
-    case("model._target_=torchvision.models.get_model_weights", says="get_model_weights is no class derived from Module"),
+    case(
+        "model._target_=torch.utils.collect_env.run",
+        "+model.command='touch called'",
+        says="collect_env.run is no class",
+    ),
+    case(
+        "model._target_=torchvision.models.get_model_weights", says="get_model_weights is no class derived from Module"
+    ),
     case("+model.inner={_target_:os.system,command:'touch called'}", says="model.inner._target_=os.system is no class"),
-    case("+model.inner=[{_target_:subprocess.Popen,args:[touch,called]}]", says="model.inner.0._target_=subprocess.Popen is no class"),
+    case(
+        "+model.inner=[{_target_:subprocess.Popen,args:[touch,called]}]",
+        says="model.inner.0._target_=subprocess.Popen is no class",
+    ),
     case("+model.a={b:{c:{_target_:torch.load}}}", says="model.a.b.c._target_=torch.load is no class"),
     case("optim._target_=torch.nn.Linear", says="optim._target_=torch.nn.Linear is no class derived from Optimizer"),
-    case("data.train._target_=train.models.mlp.MLP", says="data.train._target_=train.models.mlp.MLP is no class derived from Dataset"),
+    case(
+        "data.train._target_=train.models.mlp.MLP",
+        says="data.train._target_=train.models.mlp.MLP is no class derived from Dataset",
+    ),
     case("schedule._target_=train.schedule.Schedule", says="schedule._target_=train.schedule.Schedule is abstract"),
     case("optim._target_=torch.optim.Adm", says="torch.optim has no Adm … Did you mean torch.optim.Adam?"),
-    case("+model.clases=3", says="model.clases is no argument of ConvNet … Did you mean model.classes? … classes, dropout"),
+    case(
+        "+model.clases=3",
+        says="model.clases is no argument of ConvNet … Did you mean model.classes? … classes, dropout",
+    ),
     case("~model.classes", says="model.classes is not set and ConvNet needs it … Type +model.classes="),
     case("+optim.nestrov=true", says="optim.nestrov is no argument of Adam"),
-    own_case("model._target_=own.Strange", "~model.inputs", "~model.hidden", "~model.classes", "~model.dropout", says="model cannot be built: own.Strange says: no luck"),
+    own_case(
+        "model._target_=own.Strange",
+        "~model.inputs",
+        "~model.hidden",
+        "~model.classes",
+        "~model.dropout",
+        says="model cannot be built: own.Strange says: no luck",
+    ),
     own_case("model._target_=needy.Model", says="needy imports a_package_that_nobody_has, which is not installed"),
-]  # fmt: skip
+]
 
 SYNTAX = [
     case("train.steps", says="'train.steps' is no key=value … train.steps=100"),
@@ -325,7 +367,9 @@ FOLDERS = [
     case(*MLP, "run.root=/proc/nothing", says="The run folder /proc/nothing … Type run.root="),
     case(*MLP, f"run.root={'n' * 300}", says="The run folder … too long … Type run.root="),
     case(*MLP, "run.name=taken", prepare=no_run, says="taken exists and is no run's folder … Type run.name="),
-    case(*MLP, "run.name=taken", prepare=file_of_that_name, says="taken exists and is no run's folder … Type run.name="),
+    case(
+        *MLP, "run.name=taken", prepare=file_of_that_name, says="taken exists and is no run's folder … Type run.name="
+    ),
 ]
 
 
@@ -374,7 +418,12 @@ STARTS = [
         environ={"PYTHONPATH": "."},
         says="tensorboard.enabled=true … cannot be imported … pip install 'phalanx[tensorboard]'",
     ),
-    case(*MLP, "wandb.mode=auto", environ={"WANDB_MODE": "sometimes"}, says="WANDB_MODE … sometimes … online, offline, disabled"),
+    case(
+        *MLP,
+        "wandb.mode=auto",
+        environ={"WANDB_MODE": "sometimes"},
+        says="WANDB_MODE … sometimes … online, offline, disabled",
+    ),
 ]
 
 CASES = [*KEYS, *TYPES, *LIMITS, *RANKS, *HARDWARE, *DATA, *TARGETS, *SYNTAX, *NAMES, *FOLDERS, *STARTS]

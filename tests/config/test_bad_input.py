@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tests.config.cases import CASES, Case
 from tests.ranks import Ended, Starter
@@ -44,4 +44,6 @@ def run_as_torchrun_does(starter: Starter, bad: Case) -> Ended:
 def everything_in(folder: Path) -> dict[str, bytes | None]:
     """Every path below `folder` with a file's content, without what the ranks printed."""
     found = {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-    return {str(path): content for path, content in found.items() if not path.name.startswith(("output-", "__pycache__"))}
+    return {
+        str(path): content for path, content in found.items() if not path.name.startswith(("output-", "__pycache__"))
+    }

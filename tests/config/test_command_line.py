@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import ROOT, Starter, quoted
+from tests.ranks import ROOT, Starter
 from train import resolved
+from train.overrides import quoted
 
 SMALL = ("model=mlp", "model.hidden=[8]", "train.steps=2", "eval.every=null")
 MAIN = str(ROOT / "train" / "main.py")
@@ -124,11 +125,10 @@ def test_tab_completes_groups_and_keys(starter: Starter, line: str, offered: str
 
 
 @pytest.mark.parametrize(
-    "name", ['a b=c "d" ü', "it's", "1e3", "007", "true", "null-ish", "$(touch called)", "${HOME}", "a,b", "[x]", "C:\\x\\"]
+    "name",
+    ['a b=c "d" ü', "it's", "1e3", "007", "true", "null-ish", "$(touch called)", "${HOME}", "a,b", "[x]", "C:\\x\\"],
 )
 def test_a_name_that_is_quoted_names_exactly_that_folder(starter: Starter, name: str) -> None:
-    from train.overrides import quoted
-
     for word in ("start at step 0", "finished already"):
         ended = starter.run(1, *SMALL, f"run.name={quoted(name)}")
         assert ended.codes == [0], ended.output
@@ -139,10 +139,8 @@ def test_a_name_that_is_quoted_names_exactly_that_folder(starter: Starter, name:
     assert not (starter.folder / "called").exists()
 
 
-@pytest.mark.parametrize("name", ["1e3", "1_000", "true", ".5e1x", "007"])
+@pytest.mark.parametrize("name", ["1e3", "1_000", "true", "007", "2026.10"])
 def test_a_number_typed_as_a_name_is_kept_as_typed(starter: Starter, name: str) -> None:
-    if name.startswith("."):
-        name = f"n{name}"
     assert starter.run(1, *SMALL, f"run.name={name}").codes == [0]
     assert [folder.name for folder in (starter.folder / "runs").iterdir()] == [name]
 

@@ -1,0 +1,129 @@
+"""The house's own rules, held against its source."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import ROOT
+
+# From left to right, as data flows. A module imports from its own room and from those before it, and from no other.
+ROOMS = {
+    "ground": "escape files fits lock meter nearest outcome redact refusal trouble",
+    "config": "compose composer config explain identity limits overrides place resolved target typed",
+    "data": "rng data data.*",
+    "models": "models models.*",
+    "tasks": "tasks tasks.*",
+    "world": "alarm failure join logs world",
+    "maths": "ema evaluate gradients optim parallel precision schedule step weights window",
+    "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
+    "run": "build job loop main",
+}
+WITHOUT_TORCH = ("ground", "config")  # less what is imported where it is needed
+MODULES = {
+    ".".join(path.relative_to(ROOT / "train").with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "train").rglob("*.py"))
+    if path != ROOT / "train" / "__init__.py"
+}
+SOURCES = [path for room in ("train", "launch", "bench", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def room_of(module: str) -> str:
+    rooms = [room for room, names in ROOMS.items() if any(fnmatchcase(module, name) for name in names.split())]
+    assert len(rooms) == 1, f"train/{module.replace('.', '/')}.py belongs into one room of tests/test_house.py"
+    return rooms[0]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(module: str) -> set[str]:
+    """The modules of train/ that `module` imports anywhere in its text."""
+    found = set()
+    for node in ast.walk(tree(MODULES[module])):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.removeprefix("train.") for name in names if name.startswith("train.")} & MODULES.keys()
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_from_left_to_right(module: str) -> None:
+    order = list(ROOMS)
+    for imported in imports(module):
+        assert order.index(room_of(imported)) <= order.index(room_of(module)), f"{module} imports {imported}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = {module: imports(module) for module in MODULES}
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
+def test_nothing_before_the_data_imports_torch() -> None:
+    """So that a typo costs no seconds, and a login node without torch can read a config."""
+    for module in MODULES:
+        if room_of(module) in WITHOUT_TORCH:
+            names = {alias.name.partition(".")[0] for node in _top_imports(module) for alias in _aliases(node)}
+            assert not names & {"torch", "torchvision", "numpy"}, module
+
+
+def _top_imports(module: str) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in tree(MODULES[module]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def _aliases(node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
+    return node.names if isinstance(node, ast.Import) else [ast.alias(str(node.module))]
+
+
+def test_no_module_has_the_name_of_one_in_the_standard_library() -> None:
+    """torchrun puts train/ first on the path, where such a module would be taken for the other."""
+    tops = {module.partition(".")[0] for module in MODULES}
+    assert not tops & sys.stdlib_module_names
+    assert not tops & {"hydra", "torch", "torchvision", "numpy", "omegaconf", "rich", "wandb", "safetensors", "yaml"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unpickles_what_could_run_code(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert not {alias.name for alias in _aliases(node)} & {
+                "cPickle",
+                "_pickle",
+                "dill",
+                "joblib",
+                "cloudpickle",
+            }
+        if isinstance(node, ast.Call):
+            assert not ast.unparse(node.func).startswith("pickle."), f"{path}:{node.lineno}"
+            given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+            assert given.get("allow_pickle") is not True
+            if ast.unparse(node.func) in ("torch.load", "torch.jit.load", "torch.hub.load"):
+                assert given.get("weights_only") is True, f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_defaults_stand_in_conf_alone(module: str) -> None:
+    """No config.get(key, default), and no default in the schema."""
+    for call in _calls(module, "get", "setdefault", "getattr"):
+        receiver = ast.unparse(call.args[0]) if ast.unparse(call.func) == "getattr" else ast.unparse(call.func)
+        if "config" in receiver.lower():
+            assert len(call.args) - (ast.unparse(call.func) == "getattr") < 2, f"{module}:{call.lineno}"
+    if module == "config":
+        calls = _calls(module, "field")
+        assert not [call for call in calls if {word.arg for word in call.keywords} & {"default", "default_factory"}]
+
+
+def _calls(module: str, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree(MODULES[module])):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
+            yield node
