@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -126,8 +127,8 @@ def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
     if config.bucket_mb is not None:
         if config.comm_hook is CommHook.powersgd and world.backend == "gloo":
             raise ConfigError(
-                f"parallel.bucket_mb={config.bucket_mb} with parallel.comm_hook=powersgd needs NCCL: over gloo the ranks "
-                "would mix the messages of several buckets up. Type parallel.bucket_mb=null, which makes one bucket"
+                f"parallel.bucket_mb={config.bucket_mb} with parallel.comm_hook=powersgd needs NCCL: over gloo the "
+                "ranks would mix the messages of several buckets up. Type parallel.bucket_mb=null, which makes one"
             )
         return config.bucket_mb
     if world.backend == "nccl":
@@ -151,9 +152,18 @@ def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSG
         )
         ddp.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
         return _PowerSGD(state)
-    hook = default_hooks.bf16_compress_hook if config.comm_hook is CommHook.bf16 else default_hooks.fp16_compress_hook
-    ddp.register_comm_hook(None, hook)
+    ddp.register_comm_hook(None, _bf16 if config.comm_hook is CommHook.bf16 else default_hooks.fp16_compress_hook)
     return None
+
+
+def _bf16(
+    group: dist.ProcessGroup,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """Torch's own hook, under a name that builds without CUDA do not refuse: gloo can do it, too."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+    return bf16_compress_hook(group, bucket)
 
 
 def _check_matrices(ddp: DistributedDataParallel) -> None:

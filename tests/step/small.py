@@ -23,6 +23,7 @@ def planted(samples: int = SAMPLES, **options: object) -> tuple[str, ...]:
         "checkpoint.every=null",
         "checkpoint.keep=100",
         "log.every=4",
+        "world.device=cpu",
     )
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 
-import pytest
 import torch
 
 from tests.step.small import planted

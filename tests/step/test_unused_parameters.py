@@ -50,7 +50,7 @@ def test_one_that_is_left_out_on_one_rank_alone_is_named_and_no_rank_waits_for_i
 
 
 def test_in_one_micro_batch_of_several_it_may_be_left_out(starter: Starter) -> None:
-    """The first forward of all is the uncounted one; then two of a rank's four micro-batches have it, and not the last."""
+    """The first forward of all is the uncounted one; then two of four micro-batches have it, not the last."""
     ended = starter.run(2, *RUN, "+model.alive=3", "train.micro_batch=1", "parallel.find_unused=true")
     assert ended.codes == [0, 0], ended.output
 
