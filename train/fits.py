@@ -11,6 +11,8 @@ _NUMBERS = {int: (int,), float: (int, float)}
 
 def fits(value: Any, annotation: Any) -> bool:
     """False where the value is surely wrong. What the annotation leaves open, or a nested `_target_`, fits."""
+    if annotation is Any:  # a class itself, which isinstance refuses
+        return True
     annotation = types.NoneType if annotation is None else annotation
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
