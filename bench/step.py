@@ -31,6 +31,7 @@ from train.data.digits import Digits
 from train.data.loader import Loader, Work
 from train.join import join
 from train.place import Place
+from train.precision import Precision
 from train.target import Targets
 from train.world import World
 
@@ -79,7 +80,7 @@ def bare_loop(config: Config, world: World) -> Iterator[None]:
         for images, labels in loader:
             optimizer.zero_grad()
             loss = F.cross_entropy(parallel(images), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
             yield
@@ -102,12 +103,12 @@ def main() -> None:
         assert composed is not None
         world = join(place, composed.config.world, deterministic=False)
 
-        def build_in_turns(config: Config, builder: Targets, world: World, precision: build.Precision) -> build.Parts:
+        def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> build.Parts:
             parts = build.build(config, builder, world, precision)
             own = {entry.name: getattr(parts.loader, entry.name) for entry in dataclasses.fields(Loader)}
             return dataclasses.replace(parts, loader=InTurns(**own, times=times, bare=bare_loop(config, world)))
 
-        job.build = build_in_turns  # type: ignore[assignment]
+        vars(job)["build"] = build_in_turns
         sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the progress lines are written, not shown
         job.run(composed, world, time.time(), [])
         sys.stdout = console

@@ -16,8 +16,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch._dynamo  # DDP and the optimizers import it at their first use
-import torch.distributed
 
 import train.job
 import train.main

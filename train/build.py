@@ -147,16 +147,14 @@ def _parts(
 
 def _datasets(config: Config, builder: Targets) -> dict[str, Dataset[Any]]:
     nodes = {"train": config.data.train, "eval": config.data.eval}
-    return {
-        name: builder.build(node, f"data.{name}", Dataset)
-        for name, node in nodes.items()
-        if node is not None
-    }
+    return {name: builder.build(node, f"data.{name}", Dataset) for name, node in nodes.items() if node is not None}
 
 
 def _length(dataset: Dataset[Any], where: str) -> int:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise ConfigError(f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order")
+        raise ConfigError(
+            f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
+        )
     length = len(dataset)
     if length < 1:
         raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")

@@ -2,12 +2,18 @@
 
 import random
 import signal
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.ranks import Results, Starter, until
 
 RUN = ("train.steps=40", "checkpoint.every=7", "eval.every=10", "model.dropout=0.2")
+
+
+def has_lines(file: Path, count: int) -> bool:
+    return file.exists() and file.read_text().count("\n") >= count
 
 
 def same(one: Results, other: Results) -> None:
@@ -24,7 +30,7 @@ def test_killed_run_continues_bit_for_bit(starter: Starter, ranks: int) -> None:
         metrics = starter.results("killed").folder / "metrics.jsonl"
         before = metrics.read_text().count("\n") if metrics.exists() else 0
         lines = before + draw.randint(1, 2)
-        until(lambda m=metrics, n=lines: m.exists() and m.read_text().count("\n") >= n)
+        until(partial(has_lines, metrics, lines))
         world.kill(*(() if victim is None else (victim,)))
         ended = world.wait()
         assert -signal.SIGKILL in ended.codes, ended.output

@@ -28,7 +28,9 @@ class ShiftRotate(Augment):
 
     def __post_init__(self) -> None:
         if self.shift < 0 or not 0 <= self.rotate <= 180:
-            raise ValueError(f"shift={self.shift} must not be negative, rotate={self.rotate} lies within 0 and 180 degrees")
+            raise ValueError(
+                f"shift={self.shift} must not be negative, rotate={self.rotate} lies within 0 and 180 degrees"
+            )
 
     def __call__(self, batch: tuple[torch.Tensor, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """Changed images (b, c, h, w) with the labels as they are; outside the image is the value of its first pixel."""

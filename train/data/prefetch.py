@@ -30,7 +30,7 @@ def on_device(works: Iterator[Work], mover: Mover, device: torch.device) -> Iter
         for work in works:
             yield _changed(work, mover)
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     ahead = _copied(works, mover, stream)
     while ahead is not None:
         ready, copied = ahead
@@ -52,7 +52,7 @@ def _copied(works: Iterator[Work], mover: Mover, stream: torch.cuda.Stream) -> t
     pinned = replace(work, pieces=[(position, apply(batch, _pin)) for position, batch in work.pieces])
     with torch.cuda.stream(stream):
         moved = _changed(pinned, mover)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record(stream)
     return moved, copied
 
