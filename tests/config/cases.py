@@ -186,6 +186,24 @@ def truncated_gz(folder: Path) -> None:
     (folder / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx((80, 28, 28)))[:-20])
 
 
+NO_NETWORK = """
+import os
+from pathlib import Path
+
+class MNIST:
+    def __init__(self, root, download):
+        (Path(root) / "MNIST" / "raw").mkdir(parents=True)
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\\nno route to host")
+"""
+
+
+def no_network(folder: Path) -> None:
+    """A torchvision that cannot fetch."""
+    (folder / "torchvision").mkdir()
+    (folder / "torchvision" / "__init__.py").touch()
+    (folder / "torchvision" / "datasets.py").write_text(NO_NETWORK)
+
+
 OWN = """
 import os, pathlib
 import torch
@@ -236,6 +254,12 @@ DATA = [
     case(*MNIST, prepare=mnist(test_labels=idx((10,), 99)), says="data.eval … 99 … Type task.classes=100"),
     case(*MNIST, prepare=mnist(train_images=idx((0, 28, 28)), train_labels=idx((0,))), says="mnist … (0, 28, 28)"),
     case(*MNIST, prepare=truncated_gz, says="train-images-idx3-ubyte.gz cannot be read … Fetch it anew"),
+    case(
+        *(*MNIST, "data.train.download=true"),
+        prepare=no_network,
+        environ={"PYTHONPATH": "."},
+        says="mnist lacks … data.train.root … fetching them did not work here … Error downloading",
+    ),
     case(*MNIST, "data.train.split=dev", prepare=mnist(), says="split 'dev' … split=train"),
     case(*MLP, "data.train.split=dev", says="split 'dev' … split=train"),
     own_case("data.train={_target_:own.Stream}", "~data.train.split", says="data.train … no length"),

@@ -59,9 +59,11 @@ prefetch: 1
 """
 
 
-def run_main(*words: str, cwd: Path, start: tuple[str, ...] = (MAIN,)) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *start, *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+def run_main(
+    *words: str, cwd: Path, start: tuple[str, ...] = (MAIN,), **environ: str
+) -> subprocess.CompletedProcess[str]:
+    command, env = [sys.executable, *start, *words], {**os.environ, **environ}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -182,8 +184,16 @@ def test_a_typo_is_told_without_importing_torch(tmp_path: Path) -> None:
 
 
 def test_a_secret_in_a_message_is_redacted(tmp_path: Path) -> None:
-    environ = {**os.environ, "MY_API_KEY": "correct-horse-battery"}
-    command = [sys.executable, MAIN, "wandb.projct=correct-horse-battery"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environ, timeout=60, check=False)
+    ended = run_main("wandb.tags=correct-horse-battery", cwd=tmp_path, MY_API_KEY="correct-horse-battery")
     assert ended.returncode == 2
-    assert "correct-horse" not in ended.stderr
+    assert "wandb.tags=[redacted] does not fit" in ended.stderr
+
+
+@pytest.mark.parametrize("environ", [{"RANK": "0"}, {"LOCAL_RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "2"}], ids=str)
+def test_half_an_environment_of_torchrun_makes_no_world_of_one(tmp_path: Path, environ: dict[str, str]) -> None:
+    ended = run_main(cwd=tmp_path, **environ)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: The environment names a rank but lacks ")
+    assert "MASTER_ADDR" in ended.stderr
+    assert "torchrun --nproc_per_node=N" in ended.stderr
+    assert ended.stderr.count("\n") == 1

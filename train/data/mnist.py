@@ -1,6 +1,9 @@
 """MNIST (LeCun, Cortes & Burges 1998) from its four IDX files."""
 
 import gzip
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ _NAMES = {
 
 
 class MNIST(Images):
-    """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts the files under it."""
+    """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts files below it."""
 
     def __init__(self, root: str, split: str, download: bool) -> None:
         if split not in _NAMES:
@@ -69,11 +72,22 @@ def _folder(root: Path, download: bool) -> Path:
     message = f"{root} lacks {', '.join(lacking)}. Set data.train.root to a folder with the four IDX files of MNIST"
     if not download:
         raise ConfigError(message)
-    from torchvision.datasets import MNIST as TORCHVISION_MNIST
-
     try:
-        TORCHVISION_MNIST(str(root), download=True)
+        _fetch(fetched)
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{message}; fetching them did not work here ({reason})") from None
     return fetched
+
+
+def _fetch(folder: Path) -> None:
+    """Let torchvision fetch the files, then put each into `folder` by rename: all ranks may do so at once."""
+    from torchvision.datasets import MNIST as TORCHVISION_MNIST
+
+    with tempfile.TemporaryDirectory() as aside:
+        TORCHVISION_MNIST(aside, download=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (Path(aside) / "MNIST" / "raw").iterdir():
+            beside = folder / f".{file.name}.{os.getpid()}"
+            shutil.copyfile(file, beside)
+            beside.replace(folder / file.name)
