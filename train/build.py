@@ -204,7 +204,7 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
         model = synchronised(model)
     model = model.to(world.device, precision.weights)
     if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if config.train.compile:
         model.compile()
     return model
