@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,9 @@ prefetch: 1
 
 
 def run_main(
-    *words: str, cwd: Path, start: tuple[str, ...] = (MAIN,), **environ: str
+    *words: str, cwd: Path, start: tuple[str, ...] = (MAIN,), environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command, env = [sys.executable, *start, *words], {**os.environ, **environ}
+    command, env = [sys.executable, *start, *words], {**os.environ, **(environ or {})}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -184,14 +185,14 @@ def test_a_typo_is_told_without_importing_torch(tmp_path: Path) -> None:
 
 
 def test_a_secret_in_a_message_is_redacted(tmp_path: Path) -> None:
-    ended = run_main("wandb.tags=correct-horse-battery", cwd=tmp_path, MY_API_KEY="correct-horse-battery")
+    ended = run_main("wandb.tags=correct-horse-battery", cwd=tmp_path, environ={"MY_API_KEY": "correct-horse-battery"})
     assert ended.returncode == 2
     assert "wandb.tags=[redacted] does not fit" in ended.stderr
 
 
 @pytest.mark.parametrize("environ", [{"RANK": "0"}, {"LOCAL_RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "2"}], ids=str)
 def test_half_an_environment_of_torchrun_makes_no_world_of_one(tmp_path: Path, environ: dict[str, str]) -> None:
-    ended = run_main(cwd=tmp_path, **environ)
+    ended = run_main(cwd=tmp_path, environ=environ)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: The environment names a rank but lacks ")
     assert "MASTER_ADDR" in ended.stderr
