@@ -118,3 +118,17 @@ class Dying(nn.Module):
         if self._left is None or self._left >= 0:
             logits = logits + self.dead(inputs)
         return logits
+
+
+class Normalised(nn.Module):
+    """BatchNorm between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, CLASSES)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.norm(self.first(inputs)).relu())
+        return logits

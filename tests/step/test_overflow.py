@@ -1,22 +1,20 @@
 """A gradient that overflowed because the loss was scaled up is no sign of trouble while the scale can fall."""
 
-import os
 from collections.abc import Mapping
 
+import pytest
 import torch
 
+from tests.step.built import built, warmed_up
 from tests.step.small import planted
-from train.build import build, targets
-from train.compose import compose
-from train.config import PrecisionName
-from train.join import join
 from train.ledger import Ledger
 from train.outcome import GaveUp
-from train.place import Place
-from train.precision import LossScale, choose
+from train.precision import LossScale
 from train.progress import Progress
 from train.sinks.sink import Sink
 from train.window import Window
+
+pytestmark = pytest.mark.usefixtures("switches")
 
 
 class Heard(Sink):
@@ -37,18 +35,13 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     """Reasons of the skips in a run whose every batch holds `value`, with float16's loss scaling on a CPU."""
     every_batch = range(0, 8 * steps, 8)
     overrides = planted(samples=8 * steps, spoilt=every_batch, value=f"'{value}'")
-    config = compose([*overrides, f"train.steps={steps}", "train.clip_norm=1.0", "optim=sgd"]).config
-    place = Place.from_environment({name: text for name, text in os.environ.items() if "RANK" not in name})
-    world = join(place, config.world, deterministic=False)
-    parts = build(config, targets(config, foreign=False), world, choose(PrecisionName.fp32, None))
+    _, world, parts = built([*overrides, f"train.steps={steps}", "train.clip_norm=1.0", "optim=sgd"])
     scale = parts.step.updater.scale = LossScale(torch.device("cpu"))
-    works = parts.loader.from_step(0)
-    first = next(parts.loader.from_step(0))
-    window = Window(parts.step.warm_up(first, find_unused=False))
+    window = Window(warmed_up(parts))
     heard = Heard()
     ledger = Ledger(Progress(began=0.0), heard, parts.loader.timeline, max_skips)
     try:
-        for work in works:
+        for work in parts.loader.from_step(0):
             window.add(parts.step(work))
             ledger.take(window.drain(world)[0])
     except GaveUp:

@@ -1,7 +1,5 @@
 """Which numbers a run computes in, and what torch is told."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -12,21 +10,6 @@ from train.precision import choose, set_up
 PASCAL, VOLTA, TURING, AMPERE, ADA, HOPPER = (6, 1), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0)
 BLACKWELL = (12, 0)
 CPU = None
-
-
-@pytest.fixture
-def switches() -> Iterator[None]:
-    """Put torch's switches back."""
-    before = (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.cudnn.benchmark,
-        torch.are_deterministic_algorithms_enabled(),
-    )
-    yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:3]
-    torch.use_deterministic_algorithms(before[3])
 
 
 @pytest.mark.parametrize(

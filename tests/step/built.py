@@ -1,0 +1,50 @@
+"""The parts of a run inside the test's own process, as a world of one."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from train.build import Parts, build, set_up_process, targets
+from train.compose import compose
+from train.config import Config
+from train.data.batch import apply
+from train.data.loader import Work
+from train.data.prefetch import Mover
+from train.join import join
+from train.place import Place
+from train.world import World
+
+
+def built(overrides: Sequence[str]) -> tuple[Config, World, Parts]:
+    """The parts that a config asks for, warmed up by nothing yet."""
+    config = compose([*overrides, "train.threads=1", "wandb.mode=disabled"]).config
+    world = join(Place.from_environment({}), config.world, config.train.deterministic)
+    precision = set_up_process(config, world)
+    return config, world, build(config, targets(config, foreign=False), world, precision)
+
+
+def moved(work: Work, mover: Mover) -> Work:
+    return Work(work.step, work.samples, [(position, apply(batch, mover)) for position, batch in work.pieces])
+
+
+def warmed_up(parts: Parts) -> list[str]:
+    """The names of the metrics, after the uncounted backward."""
+    return parts.step.warm_up(moved(next(parts.loader.from_step(0)), parts.mover), find_unused=False)
+
+
+@contextmanager
+def kept_switches() -> Iterator[None]:
+    """Put torch's switches back."""
+    threads = torch.get_num_threads()
+    before = (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(),
+    )
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:3]
+    torch.use_deterministic_algorithms(before[3])
