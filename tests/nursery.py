@@ -70,6 +70,7 @@ def _become(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     os.environ.update(asked["environ"])
     sys.argv = ["train/main.py", *asked["argv"]]
+    sys.modules["__main__"] = train.main  # data workers import what is the main module
     sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 

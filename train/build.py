@@ -25,6 +25,7 @@ from train.outcome import ConfigError
 from train.parallel import Replica, Spread, synchronised
 from train.precision import LossScale, Precision, choose, set_up
 from train.resume import State
+from train.rng import seed_all
 from train.schedule import Schedule
 from train.step import Step
 from train.target import OWN_PACKAGES, Targets
@@ -109,7 +110,7 @@ class _Alone:
 
 
 def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
-    datasets = _datasets(config, builder)
+    datasets = _datasets(config, builder, world)
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     for name, dataset in datasets.items():
         try:
@@ -145,9 +146,14 @@ def _parts(
     )
 
 
-def _datasets(config: Config, builder: Targets) -> dict[str, Dataset[Any]]:
-    nodes = {"train": config.data.train, "eval": config.data.eval}
-    return {name: builder.build(node, f"data.{name}", Dataset) for name, node in nodes.items() if node is not None}
+def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
+    """The data sets. Each begins with the same seed: a split drawn in __init__ is the same on all ranks and in both."""
+    datasets = {}
+    for name, node in (("train", config.data.train), ("eval", config.data.eval)):
+        if node is not None:
+            seed_all(config.seed, world.device)
+            datasets[name] = builder.build(node, f"data.{name}", Dataset)
+    return datasets
 
 
 def _length(dataset: Dataset[Any], where: str) -> int:
@@ -196,7 +202,7 @@ def _fetcher(config: Config, source: Source, world: World) -> Fetcher:
 
 
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
-    torch.manual_seed(config.seed)
+    seed_all(config.seed, world.device)
     model = builder.build(config.model, "model", nn.Module)
     if config.parallel.sync_batchnorm:
         if world.device.type != "cuda":

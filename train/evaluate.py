@@ -1,4 +1,4 @@
-"""Exact metrics over any number of ranks: every sample once, none padded, the same bits however many ranks there are."""
+"""Exact metrics over any number of ranks: every sample once, none padded, the same bits however many there are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from train.data.loader import Fetcher
 from train.data.prefetch import Mover
 from train.data.split import Span
 from train.precision import Precision
+from train.rng import integer, seed_all
 from train.tasks.task import Task
 from train.world import World
+
+_EVALUATE = 5  # tells these seeds from those of other uses
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Evaluation:
         """The metrics `names` of `model`. All ranks call it with equal weights and buffers.
 
         Sums and counts of each batch are kept apart until all ranks' are together and then added in the batches' order.
+        What a model draws in an evaluation is decided by the batch's number.
         """
         batches = ceil(self.samples / self.batch)
         mine = range(world.rank, batches, world.size)
@@ -38,7 +42,10 @@ class Evaluation:
         training = model.training
         model.eval()
         with torch.inference_mode(), self.precision.autocast(world.device):
-            rows = [self._row(model, names, batch) for batch in self.fetcher.batches(spans)]
+            rows = []
+            for number, batch in zip(mine, self.fetcher.batches(spans), strict=True):
+                seed_all(integer(_EVALUATE, number), world.device)
+                rows.append(self._row(model, names, batch))
         model.train(training)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:

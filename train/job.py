@@ -16,6 +16,7 @@ from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
 from train.config import Config
 from train.data.batch import apply
+from train.data.workers import aside
 from train.failure import Afterwards
 from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
@@ -68,11 +69,9 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
 
 
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
-    """The uncounted backward on the first batch, whichever step this start begins with. All ranks call it."""
-    work = next(parts.loader.from_step(parts.loader.timeline.step))
-    moved = [(position, apply(batch, parts.mover)) for position, batch in work.pieces]
-    found = parts.step.warm_up(type(work)(work.step, work.samples, moved), config.parallel.find_unused)
-    names = world.from_leader(found)  # a rank without a sample knows of the loss alone
+    """The uncounted backward, on the same batch whichever step this start begins with. All ranks call it."""
+    position, batch = world.together(parts.loader.rehearsal)
+    names = parts.step.warm_up(position, apply(batch, parts.mover), config.parallel.find_unused)
     best = config.checkpoint.best_metric
     if best is not None and best not in names:
         raise ConfigError(
@@ -92,7 +91,8 @@ def _open(
     def act() -> tuple[Opened | None, AbstractContextManager[object]]:
         if not world.leads:
             return None, nullcontext()
-        data = {f"data.{name}": fingerprint.data(dataset) for name, dataset in parts.datasets.items()}
+        workers = config.data.workers
+        data = {f"data.{name}": aside(fingerprint.data, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
         facts = Facts(

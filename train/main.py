@@ -5,23 +5,28 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run turns it on
-
-from train.compose import Composed, answer, asks, compose
-from train.limits import check
 from train.outcome import ConfigError, ExitCode
 from train.place import Place, speaks
 from train.refusal import refuse
+
+if TYPE_CHECKING:
+    from train.compose import Composed
 
 
 def main() -> None:
     """Train. Ends the process with one of the exit codes in `train.outcome`."""
     started = time.time()
+    gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
+    # Imported here, because data workers import this file, too, and have no use for Hydra.
+    from train.compose import answer, asks, compose
+    from train.limits import check
+
     argv = sys.argv[1:]
     leads = speaks(os.environ)
     try:
@@ -38,7 +43,7 @@ def main() -> None:
         sys.exit(_train(composed, place, started))
 
 
-def _train(composed: Composed, place: Place, started: float) -> ExitCode:
+def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
     from train import job, logs
     from train.build import check_targets, targets

@@ -1,4 +1,4 @@
-"""Randomness by counting: a number is a pure function of a seed and of where it is used, never of what was drawn before.
+"""Randomness by counting: a number is a pure function of a seed and of where it is used, not of what was drawn before.
 
 The mixer is the finalizer of SplitMix64 (Steele, Lea & Flood 2014, with the constants of Stafford's variant 13): a
 bijection of 64 bits in which every input bit reaches every output bit.
@@ -24,8 +24,8 @@ def mix(words: Words) -> Words:
 
 
 def key(seed: int, *places: int | Words) -> Words:
-    """One 64-bit word for `seed` and each combination of `places` (integers or arrays, which broadcast), shape >= (1,)."""
-    words = mix(np.array([seed], np.uint64) + _GOLDEN)
+    """One 64-bit word for `seed` and each combination of `places` (integers or arrays, which broadcast), shape (…,)."""
+    words = np.array([_mix_one(seed + int(_GOLDEN))], np.uint64)
     for place in places:
         words = mix((words ^ np.asarray(place, np.uint64)) + _GOLDEN)
     return words
@@ -53,37 +53,21 @@ class Draws:
         self._words = key(seed, positions.astype(np.uint64))[:, None]
 
     def uniform(self, count: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        """Uniform numbers in [low, high), shape (samples, count), float32. A second call draws on."""
+        """Uniform numbers from `low` up to `high`, shape (samples, count), float32. A second call draws on."""
         words = mix(self._words + np.arange(1, count + 2, dtype=np.uint64) * _GOLDEN)
         self._words = words[:, count:]
-        unit = (words[:, :count] >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return torch.from_numpy((low + (high - low) * unit).astype(np.float32))
+        unit = (words[:, :count] >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        return torch.from_numpy(unit * np.float32(high - low) + np.float32(low))
 
 
-def seed_torch(seed: int, device: torch.device) -> None:
-    """Seed the generators that dropout and the like draw from, on the CPU and on the rank's GPU."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
+def seed_all(seed: int, device: torch.device) -> None:
+    """Seed the global generators that dropout, augmentation and users' code draw from: Python's, NumPy's and torch's.
 
-
-def seed_globals(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch (CPU)."""
+    Done before every use of them, so that no number depends on what was drawn before, on another rank or before a
+    restart. torch's are the CPU's and the rank's own GPU's.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-
-
-GlobalState = tuple[object, object, torch.Tensor]
-
-
-def global_state() -> GlobalState:
-    """The states of the global generators of Python, NumPy and torch (CPU)."""
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def restore_globals(state: GlobalState) -> None:
-    python, numpy, cpu = state
-    random.setstate(python)  # type: ignore[arg-type]
-    np.random.set_state(numpy)  # type: ignore[arg-type]
-    torch.set_rng_state(cpu)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

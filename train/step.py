@@ -13,7 +13,7 @@ from train.optim import Updater
 from train.outcome import ConfigError
 from train.parallel import Spread, unused
 from train.precision import Precision
-from train.rng import integer, seed_torch
+from train.rng import integer, seed_all
 from train.tasks.task import Ratio
 from train.world import World
 
@@ -59,7 +59,7 @@ class Step:
         scale = None if self.updater.scale is None else self.updater.scale.used
         return Taken(work.step, ratios if work.pieces else [], norm, skipped, scale)
 
-    def warm_up(self, work: Work, find_unused: bool) -> list[str]:
+    def warm_up(self, position: int, batch: Batch, find_unused: bool) -> list[str]:
         """A backward that counts for nothing, before a start's first step. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
@@ -69,7 +69,6 @@ class Step:
         """
         model = self.spread.replica.model
         buffers = [buffer.clone() for buffer in model.buffers()]
-        position, batch = (work.pieces or [(0, None)])[-1]
         found = self._forward(position, batch)
         if "loss" not in found:
             raise ConfigError(f"The task's ratios are {', '.join(found)}; one of them must be called loss")
@@ -85,7 +84,7 @@ class Step:
         return list(found)
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
-        seed_torch(integer(self.seed, _DROPOUT, position), self.world.device)
+        seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
         with self.precision.autocast(self.world.device):
             return self.spread(batch)
 

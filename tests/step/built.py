@@ -30,7 +30,8 @@ def moved(work: Work, mover: Mover) -> Work:
 
 def warmed_up(parts: Parts) -> list[str]:
     """The names of the metrics, after the uncounted backward."""
-    return parts.step.warm_up(moved(next(parts.loader.from_step(0)), parts.mover), find_unused=False)
+    position, batch = parts.loader.rehearsal()
+    return parts.step.warm_up(position, apply(batch, parts.mover), find_unused=False)
 
 
 @contextmanager

@@ -43,8 +43,9 @@ class Planted(Dataset[Sample]):
         self.labels = torch.randint(0, CLASSES, (samples,), generator=draw)
         self._inputs = F.one_hot(self.labels, WIDTH) + 0.5 * torch.randn(samples, WIDTH, generator=draw)
         order = Order(samples, seed)
-        self._inputs[order.at(np.array(spoilt or [], np.int64))] = float(value)
-        self._last = None if kill_at is None else int(order.at(np.array([kill_at]))[0])
+        for position in spoilt or []:
+            self._inputs[order.indices(position, position + 1)] = float(value)
+        self._last = None if kill_at is None else int(order.indices(kill_at, kill_at + 1)[0])
         self._marker = Path(marker)
 
     def __len__(self) -> int:

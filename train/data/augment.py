@@ -12,7 +12,7 @@ from train.rng import Draws
 
 
 class Augment(ABC):
-    """A random change of a training batch. All its randomness comes from `draws`, which knows each sample's position."""
+    """A random change of a training batch. All its chance comes from `draws`, which knows each sample's position."""
 
     @abstractmethod
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
@@ -33,7 +33,7 @@ class ShiftRotate(Augment):
             )
 
     def __call__(self, batch: tuple[torch.Tensor, torch.Tensor], draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
-        """Changed images (b, c, h, w) with the labels as they are; outside the image is the value of its first pixel."""
+        """Changed images (b, c, h, w) and the labels as they are; outside an image is the value of its first pixel."""
         images, labels = batch
         height, width = images.shape[-2:]
         angle, right, down = draws.uniform(3, -1, 1).unbind(1)

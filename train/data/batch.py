@@ -1,17 +1,20 @@
-"""What a batch is: a tensor, or tuples, lists and dicts of them, first dimension samples."""
+"""What a batch is: a tensor or NumPy array, or tuples, lists and dicts of them, first dimension samples."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 Batch = Any
 
 
 def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-    """The same structure with every tensor changed."""
+    """The same structure with every tensor changed; arrays become tensors first."""
     if isinstance(batch, torch.Tensor):
         return change(batch)
+    if isinstance(batch, np.ndarray):
+        return change(torch.from_numpy(batch))
     if isinstance(batch, dict):
         return {name: apply(value, change) for name, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

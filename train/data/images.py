@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 
 class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Grey images (n, height, width) of uint8 and labels (n,), given out as (b, 1, height, width) floats and (b,) int64.
+    """Grey images (n, height, width) of uint8 and labels (n,), given out as (b, 1, height, width) floats, (b,) int64.
 
     Pixels are standardised with `mean` and `std`, in units of 0..1.
     """
@@ -31,7 +31,7 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._images[index], self.labels[index]
 
     def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        where = torch.from_numpy(indices)
+        where = torch.as_tensor(indices)
         return self._images.index_select(0, where), self.labels.index_select(0, where)
 
     def fingerprint(self) -> str:

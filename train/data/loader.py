@@ -1,14 +1,12 @@
 """The batches of this rank, from any step on: nothing is read and thrown away."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
-import torch
-from torch.utils.data import DataLoader
+from dataclasses import dataclass, replace
 
 from train.data.batch import Batch
 from train.data.source import Source
 from train.data.split import Span, split
+from train.data.workers import fetched
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Work:
-    """What one rank does in one step: its micro-batches, each with its first position, and the whole batch's samples."""
+    """What one rank does in one step: its micro-batches, each with its first position, of a batch of `samples`."""
 
     step: int
     samples: int
@@ -52,17 +50,7 @@ class Fetcher:
         """One batch a span of positions, in their order."""
         if self.workers == 0:
             return (self.source.__getitems__(span) for span in spans)
-        return iter(
-            DataLoader(
-                self.source,
-                batch_sampler=spans,  # type: ignore[arg-type]  # an iterable of what __getitems__ takes
-                collate_fn=_as_it_is,
-                num_workers=self.workers,
-                prefetch_factor=self.prefetch,
-                pin_memory=self.pin_memory,
-                generator=torch.Generator(),  # the workers' base seed must not draw from the run's own generator
-            )
-        )
+        return fetched(self.source, spans, self.workers, self.prefetch, self.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -82,11 +70,15 @@ class Loader:
             pieces = [(span.start, next(batches)) for span in self._spans(step)]
             yield Work(step, whole.stop - whole.start, pieces)
 
+    def rehearsal(self) -> tuple[int, Batch]:
+        """A micro-batch as large as this rank will work on, and its first position, for work that does not count."""
+        start, samples = self.timeline.position, self.timeline.global_batch
+        first, last = split(samples, self.micro_batch, self.rank, self.size)[-1]
+        span = Span(start + first, start + last)
+        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
+        return span.start, next(one.batches([span]))
+
     def _spans(self, step: int) -> list[Span]:
         whole = self.timeline.span(step)
         spans = split(whole.stop - whole.start, self.micro_batch, self.rank, self.size)
         return [Span(whole.start + span.start, whole.start + span.stop) for span in spans]
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

@@ -25,7 +25,7 @@ class Mover:
 
 
 def on_device(works: Iterator[Work], mover: Mover, device: torch.device) -> Iterator[Work]:
-    """The same work with its batches on `device`. On a GPU one step ahead, copied from pinned memory on a side stream."""
+    """The same work, its batches on `device`. On a GPU one step ahead, copied from pinned memory on a side stream."""
     if device.type != "cuda":
         for work in works:
             yield _changed(work, mover)

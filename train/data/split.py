@@ -15,8 +15,8 @@ def split(samples: int, micro_batch: int | None, rank: int, size: int) -> list[S
     """The micro-batches of one rank, in order, for a batch of `samples` samples.
 
     A fixed micro-batch cuts the batch alike for any number of ranks, and the ranks take runs of whole pieces: 8 pieces
-    on 3 ranks are 3, 3 and 2. Without one each rank takes its share in one piece: 64 on 3 ranks is 22, 21 and 21. A rank
-    for which nothing is left gets an empty list, as can happen in the last, short batch.
+    on 3 ranks are 3, 3 and 2. Without one each rank takes its share in one piece: 64 on 3 ranks is 22, 21 and 21. Where
+    nothing is left for a rank, as can happen in the last, short batch, its list is empty.
     """
     if micro_batch is None:
         span = _share(samples, rank, size)

@@ -31,11 +31,11 @@ class Classification(Task):
         return {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
 
     def _check_shape(self, logits: torch.Tensor, samples: int) -> None:
-        """A label that the logits have no place for would be found by an assertion in a GPU kernel, which names nothing."""
+        """A label without a place in the logits would be found by an assertion in a GPU kernel, which names nothing."""
         if logits.shape != (samples, self._classes):
             raise ConfigError(
-                f"The model answers {samples} samples with {tuple(logits.shape)} numbers, and task.classes={self._classes} "
-                f"wants ({samples}, {self._classes}). Type the same number of classes for model and task"
+                f"The model answers {samples} samples with {tuple(logits.shape)} numbers, and task.classes={self._classes}"
+                f" wants ({samples}, {self._classes}). Type the same number of classes for model and task"
             )
 
     def check(self, dataset: Dataset[Any]) -> None:

@@ -12,7 +12,7 @@ from train.data.batch import Batch
 
 
 class Ratio(NamedTuple):
-    """A sum and what it is to be divided by. Sums and counts are added up over batches and ranks before the division."""
+    """A sum and what it is to be divided by. Sums and counts are added over batches and ranks before the division."""
 
     total: torch.Tensor
     count: torch.Tensor | int  # type: ignore[assignment]  # hides tuple's own count, which nobody needs here
