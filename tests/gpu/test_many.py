@@ -23,14 +23,14 @@ def test_any_number_of_gpus_takes_the_same_steps(gpus: Gpus) -> None:
     """Short last batches included, which leave some GPUs without a sample."""
     run = (*planted(samples=17), *SGD, "train.steps=null", "train.epochs=2", "train.precision=fp64")
     alone = gpus.train(1, *run, name="alone")
-    for knobs in (
-        (),
-        ("parallel.bucket_mb=0.0001",),
-        ("parallel.static_graph=true", "train.micro_batch=1"),
-        ("parallel.find_unused=true",),
-    ):
-        shared = gpus.train(all_gpus(), *run, *knobs, name="-".join(["shared", *knobs]))
-        assert distance(shared, alone) < 1e-12, knobs
+    for name, knobs in {
+        "plain": (),
+        "buckets": ("parallel.bucket_mb=0.0001",),
+        "static": ("parallel.static_graph=true", "train.micro_batch=1"),
+        "unused": ("parallel.find_unused=true",),
+    }.items():
+        shared = gpus.train(all_gpus(), *run, *knobs, name=name)
+        assert distance(shared, alone) < 1e-12, name
 
 
 def test_digits_train_on_all_gpus(gpus: Gpus) -> None:
@@ -43,13 +43,13 @@ def test_compressed_gradients_are_close_to_plain_ones(gpus: Gpus) -> None:
     run = (*planted(), *SGD, "train.precision=fp32")
     plain = gpus.train(all_gpus(), *run, name="plain")
     powersgd = ("parallel.comm_hook=powersgd", "parallel.powersgd_start=2", "parallel.bucket_mb=0.0001")
-    for tolerance, knobs in (
-        (2e-2, ("parallel.comm_hook=bf16",)),
-        (2e-3, ("parallel.comm_hook=fp16",)),
-        (0.6, powersgd),
+    for name, tolerance, knobs in (
+        ("bf16", 2e-2, ("parallel.comm_hook=bf16",)),
+        ("fp16", 2e-3, ("parallel.comm_hook=fp16",)),
+        ("powersgd", 0.6, powersgd),
     ):
-        hooked = gpus.train(all_gpus(), *run, *knobs, name=knobs[0])
-        assert 0 < distance(hooked, plain) < tolerance * moved(plain), knobs
+        hooked = gpus.train(all_gpus(), *run, *knobs, name=name)
+        assert 0 < distance(hooked, plain) < tolerance * moved(plain), name
 
 
 @pytest.mark.parametrize("hook", ["none", "powersgd"])

@@ -57,13 +57,15 @@ def test_a_knob_changes_the_speed_and_not_the_steps(starter: Starter, ranks: int
     assert distance(turned, alone) < 1e-13
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-@pytest.mark.parametrize("task", [(), WEIGHTED], ids=["samples", "weights"])
+@pytest.mark.parametrize(
+    ("ranks", "knobs"),
+    [(2, ""), (3, " ".join(WEIGHTED)), (3, "parallel.static_graph=true"), (2, "parallel.find_unused=true")],
+)
 def test_ranks_without_a_sample_in_the_last_batch_take_part_with_nothing(
-    starter: Starter, ranks: int, task: tuple[str, ...]
+    starter: Starter, ranks: int, knobs: str
 ) -> None:
     """17 samples in batches of 8 leave one for the first rank alone."""
-    run = (*planted(samples=17), *SGD, *task, "train.steps=null", "train.epochs=1")
+    run = (*planted(samples=17), *SGD, "train.steps=null", "train.epochs=1", *knobs.split())
     alone = starter.train(1, *run, name="alone")
     shared = starter.train(ranks, *run, name="shared")
     assert shared.summary["steps"] == 3
