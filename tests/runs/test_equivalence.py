@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.ranks import Results, Starter
+from tests.runs.chance import overrides as chance
 from tests.runs.weighted import weights_of
 from train.data.augment import ShiftRotate
 from train.data.digits import Digits
@@ -82,6 +83,16 @@ def test_loss_is_divided_by_what_was_counted_over_all_ranks(starter: Starter, mi
         found = starter.train(ranks, *run, *task, "optim=sgd", name=f"on{ranks}").weights()
         for name, tensor in model.state_dict().items():
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-13)
+
+
+def test_chance_anywhere_is_the_same_on_any_ranks(starter: Starter) -> None:
+    """A split in the data set's __init__, noise in its samples and in the model, from Python, NumPy and torch alike."""
+    run = (*chance(), "train.micro_batch=2", "train.precision=fp64", "train.steps=20", "eval.every=10", "eval.batch=7")
+    one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 2, 3)]
+    for other in others:
+        assert distance(one, other) < 1e-12
+        for mine, theirs in zip(one.metrics("eval"), other.metrics("eval"), strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-12)
 
 
 def test_one_rank_trains_as_a_loop_written_by_hand_does(starter: Starter) -> None:

@@ -11,9 +11,10 @@ import pickle
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 from train.outcome import ConfigError
 
 Answer = TypeVar("Answer")
+
+_DEATH_S = 0.5  # the longest that word of a worker's end takes to come from the fork server
 
 # Slurm and a terminal signal every process of a job; only the rank decides what that means for its run.
 _FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -57,7 +60,7 @@ def fetched(
             yield next(answers)
         except StopIteration:
             return
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
             _explain(answers._workers, error)
             raise
 
@@ -145,8 +148,9 @@ def _sending() -> Iterator[None]:
         ) from error
 
 
-def _explain(workers: Iterable[BaseProcess], error: RuntimeError) -> None:
+def _explain(workers: Sequence[BaseProcess], error: Exception) -> None:
     """Raise a better error where the reason is that a worker died."""
+    wait([worker.sentinel for worker in workers], _DEATH_S)
     for worker in workers:
         code = worker.exitcode
         if code:
