@@ -68,8 +68,9 @@ class Updater:
         self._exact = any(p.dtype == torch.float64 for group in optimizer.param_groups for p in group["params"])
         # Fused kernels on GPUs read the rate as float32.
         self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
-        self._factors = torch.from_numpy(schedule.factor(np.arange(steps + 1), steps)).to(device, self._rate_dtype)
+        factors = torch.from_numpy(schedule.factor(np.arange(steps + 1), steps))
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
+        self._rates = [(factors * peak).to(device, self._rate_dtype) for peak in self._peaks]
         if self._fused:
             _prime(optimizer)
             for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
@@ -77,7 +78,7 @@ class Updater:
 
     def rate(self, applied: int) -> float:
         """The first group's learning rate for the step that follows `applied` ones."""
-        return self._peaks[0] * float(self._factors[applied])
+        return float(self._rates[0][applied])
 
     def step(self, divisor: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the gradients, which are still to be divided by `divisor` (None for 1), and clear them.
@@ -106,12 +107,11 @@ class Updater:
         return norm, skipped
 
     def _set_rates(self) -> None:
-        factor = self._factors.take(self.applied)
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
             if self._fused:
-                torch.mul(factor, peak, out=group["lr"])
+                torch.take(rates, self.applied, out=group["lr"])
             else:
-                group["lr"] = peak * float(factor)
+                group["lr"] = float(rates.take(self.applied))
 
     def _apply(self, divisor: torch.Tensor | None, skipped: torch.Tensor) -> None:
         if divisor is not None and (self._exact or not self._fused):  # the kernels' own divisor is float32

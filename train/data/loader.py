@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, tee
 
 from train.data.batch import Batch
 from train.data.source import Source
@@ -64,10 +65,11 @@ class Loader:
     def from_step(self, first: int) -> Iterator[Work]:
         """The rank's work of the steps `first`, first+1, … to the end of the timeline."""
         steps = range(first, self.timeline.steps)
-        batches = self.fetcher.batches(span for step in steps for span in self._spans(step))
-        for step in steps:
+        asked, taken = tee(self._spans(step) for step in steps)  # the fetcher may be ahead
+        batches = self.fetcher.batches(chain.from_iterable(asked))
+        for step, spans in zip(steps, taken, strict=True):
             whole = self.timeline.span(step)
-            pieces = [(span.start, next(batches)) for span in self._spans(step)]
+            pieces = [(span.start, next(batches)) for span in spans]
             yield Work(step, whole.stop - whole.start, pieces)
 
     def rehearsal(self) -> tuple[int, Batch]:

@@ -19,9 +19,13 @@ class Mover:
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
-        if self._channels_last and tensor.dim() == 4:
-            return tensor.to(self._device, dtype, non_blocking=True, memory_format=torch.channels_last)
-        return tensor.to(self._device, dtype, non_blocking=True)
+        if not self._channels_last or tensor.dim() != 4:
+            return tensor.to(self._device, dtype, non_blocking=True)
+        if tensor.shape[1] == 1 and tensor.is_contiguous():  # lies in either order already, but for its strides
+            height, width = tensor.shape[2:]
+            strides = (height * width, 1, width, 1)
+            return tensor.to(self._device, dtype, non_blocking=True).as_strided(tensor.shape, strides)
+        return tensor.to(self._device, dtype, non_blocking=True, memory_format=torch.channels_last)
 
 
 def on_device(works: Iterator[Work], mover: Mover, device: torch.device) -> Iterator[Work]:

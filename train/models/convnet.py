@@ -13,7 +13,7 @@ class ConvNet(nn.Module):
         self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
         self.pool = nn.MaxPool2d(2)
         self.fc1 = nn.Linear(800, 500)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc2 = nn.Linear(500, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ class MLP(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width, following in pairwise([inputs, *hidden]):
-            layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout) if dropout else nn.Identity()]
         self.layers = nn.Sequential(*layers, nn.Linear([inputs, *hidden][-1], classes))
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
