@@ -50,10 +50,14 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all(
     assert all(line["loss"] < 10 for line in lines(results).values()), "the means are over the steps that counted"
 
 
-def test_an_infinite_gradient_of_a_finite_loss_is_told_apart(starter: Starter) -> None:
-    run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, "task._target_=tests.step.planted.Steep")
+@pytest.mark.parametrize(("task", "reason"), [("Steep", "gradient"), ("Endless", "loss")])
+def test_either_of_loss_and_gradient_is_enough_and_they_are_told_apart(
+    starter: Starter, task: str, reason: str
+) -> None:
+    """On one rank: the other learns of it in the reduced gradient."""
+    run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, f"task._target_=tests.step.planted.{task}")
     results = starter.train(2, *run, name="run")
-    assert skips(results) == [(3, "gradient", [position(3, 0), position(4, 0)])]
+    assert skips(results) == [(3, reason, [position(3, 0), position(4, 0)])]
     assert hashes(results)[3] == hashes(results)[2]
 
 

@@ -69,13 +69,21 @@ class Steep(Classification):
 
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
         inputs, labels = batch
-        steep = bool((inputs == SIGN).any())
-        inputs = torch.where(inputs == SIGN, 0.0, inputs)
-        found = dict(super().ratios(model, (inputs, labels)))
-        if steep:
-            logits = model(inputs).sum()
-            found["loss"] = Ratio(found["loss"].total + (logits - logits.detach()).sqrt(), len(labels))
+        found = dict(super().ratios(model, (torch.where(inputs == SIGN, 0.0, inputs), labels)))
+        if (inputs == SIGN).any():
+            found["loss"] = self._spoilt(found["loss"])
         return found
+
+    def _spoilt(self, loss: Ratio) -> Ratio:
+        nothing = loss.total - loss.total.detach()
+        return Ratio(loss.total + nothing.sqrt(), loss.count)
+
+
+class Endless(Steep):
+    """Its loss is infinite and its gradient finite there: infinity is added, which has no gradient."""
+
+    def _spoilt(self, loss: Ratio) -> Ratio:
+        return Ratio(loss.total + float("inf"), loss.count)
 
 
 class Weighted(Task):
