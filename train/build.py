@@ -27,7 +27,7 @@ from train.precision import LossScale, Precision, choose, set_up
 from train.resume import State
 from train.rng import seed_all
 from train.schedule import Schedule
-from train.step import Step
+from train.step import Step, statistics
 from train.target import OWN_PACKAGES, Targets
 from train.tasks.task import Task
 from train.world import World
@@ -84,8 +84,9 @@ def set_up_process(config: Config, world: World) -> Precision:
     if isinstance(threads, Auto):
         threads = max(1, len(os.sched_getaffinity(0)) // world.place.local_size)
     torch.set_num_threads(threads)
-    gpu = world.device.type == "cuda"
-    precision = choose(config.train.precision, torch.cuda.get_device_capability(world.device) if gpu else None)
+    capability = torch.cuda.get_device_capability(world.device) if world.device.type == "cuda" else None
+    oldest = min((found for found in world.gather(capability) if found is not None), default=None)
+    precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)
     return precision
 
@@ -134,7 +135,16 @@ def _parts(
     updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
     mover = Mover(world.device, precision.weights, config.train.channels_last)
     return Parts(
-        step=Step(spread, updater, gradients, precision, world, config.seed, task.counts_data),
+        step=Step(
+            spread=spread,
+            updater=updater,
+            gradients=gradients,
+            precision=precision,
+            world=world,
+            seed=config.seed,
+            counts_data=task.counts_data,
+            statistics=statistics(model),
+        ),
         state=State(model, updater, spread, world),
         loader=loader,
         mover=mover,

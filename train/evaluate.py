@@ -56,5 +56,12 @@ class Evaluation:
     def _row(self, model: nn.Module, names: Sequence[str], batch: object) -> torch.Tensor:
         ratios = self.task.ratios(model, apply(batch, self.mover))
         device = ratios["loss"].total.device
-        cells = [torch.as_tensor(cell, device=device).double() for name in names for cell in ratios[name]]
+        cells = [_scalar(cell, device) for name in names for cell in ratios[name]]
         return torch.stack(cells).view(len(names), 2)
+
+
+def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:
+    """In float64 on the device; a number of the host's is filled in there, without a wait."""
+    if isinstance(cell, torch.Tensor):
+        return cell.double()
+    return torch.full((), cell, dtype=torch.float64, device=device)

@@ -17,6 +17,7 @@ from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
 from train.outcome import ConfigError
+from train.redact import REDACTED
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
 
@@ -175,7 +176,8 @@ _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name
 
 
 def _same_config(path: Path, config: Config, summary: Mapping[str, Any] | None) -> None:
-    changed = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
+    found = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
+    changed = [line for line in found if f": {REDACTED} -> " not in line]  # a secret is nobody's identity
     if not changed:
         return
     longer = all(change.startswith(("train.steps:", "train.epochs:")) for change in changed)

@@ -9,8 +9,12 @@ from train.config import Config, as_plain
 from train.redact import redact
 
 # How a run is watched, saved, spread and named does not change what it trains.
-_APART = ("run", "log", "wandb", "tensorboard", "world", "cluster", "checkpoint", "eval", "parallel")
-_APART_KEYS = {"train": ("compile", "channels_last", "deterministic", "threads"), "data": ("workers", "prefetch")}
+_APART = ("run", "log", "wandb", "tensorboard", "world", "cluster", "checkpoint", "eval")
+_APART_KEYS = {
+    "train": ("compile", "channels_last", "deterministic", "threads"),
+    "data": ("workers", "prefetch"),
+    "parallel": ("bucket_mb", "static_graph", "find_unused"),  # its hooks and SyncBatchNorm are other maths
+}
 
 
 def defining(config: Config) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
 
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
     """The uncounted backward, on the same batch whichever step this start begins with. All ranks call it."""
-    position, batch = world.together(parts.loader.rehearsal)
-    names = parts.step.warm_up(position, apply(batch, parts.mover), config.parallel.find_unused)
+    span, batch = world.together(parts.loader.rehearsal)
+    names = parts.step.warm_up(span, apply(batch, parts.mover), config.parallel.find_unused)
     best = config.checkpoint.best_metric
     if best is not None and best not in names:
         raise ConfigError(

@@ -19,6 +19,7 @@ def refuse(error: ConfigError, leads: bool) -> NoReturn:
         say(f"error: {error}")
     else:
         threading.Event().wait(_LAUNCHER_S)
+        say(f"error: {error}")  # nobody has ended this rank meanwhile, so the others did not meet the same trouble
     end(ExitCode.CONFIG)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from train.data.batch import Batch
 from train.data.loader import Work
+from train.data.split import Span
 from train.gradients import Gradients
 from train.optim import Updater
 from train.outcome import ConfigError
@@ -40,9 +41,11 @@ class Step:
     world: World
     seed: int
     counts_data: bool
+    statistics: list[torch.Tensor]  # what a forward changes in the model, such as BatchNorm's running mean
 
     def __call__(self, work: Work) -> Taken:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
+        before = [tensor.clone() for tensor in self.statistics]
         ratios: list[Mapping[str, Ratio]] = []
         pieces = work.pieces or [(0, None)]
         weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
@@ -56,22 +59,26 @@ class Step:
         self.spread.check_reduced()
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
         self.spread.after_step(skipped)
+        for tensor, kept in zip(self.statistics, before, strict=True):
+            tensor.copy_(torch.where(skipped.bool(), kept, tensor))
         scale = None if self.updater.scale is None else self.updater.scale.used
         return Taken(work.step, ratios if work.pieces else [], norm, skipped, scale)
 
-    def warm_up(self, position: int, batch: Batch, find_unused: bool) -> list[str]:
-        """A backward that counts for nothing, before a start's first step. All ranks call it.
+    def warm_up(self, span: Span, batch: Batch, find_unused: bool) -> list[str]:
+        """A backward that counts for nothing, on the samples of `span`, before a start's first step. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
         restarted: it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number
         stands; and it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Returns the
-        metrics' names. Raises ConfigError naming parameters that the loss does not reach.
+        metrics' names. Raises ConfigError naming parameters that the loss does not reach, or a task that divides its
+        loss by something else than it says.
         """
         model = self.spread.replica.model
         buffers = [buffer.clone() for buffer in model.buffers()]
-        found = self._forward(position, batch)
+        found = self._forward(span.start, batch)
         if "loss" not in found:
             raise ConfigError(f"The task's ratios are {', '.join(found)}; one of them must be called loss")
+        self._check_count(found["loss"].count, span.stop - span.start)
         (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if bare and not find_unused:
@@ -82,6 +89,15 @@ class Step:
                 buffer.copy_(before)
         self.gradients.begin(wrapped=self.spread.wrapped)
         return list(found)
+
+    def _check_count(self, count: torch.Tensor | int, samples: int) -> None:
+        """The gradient of a task that does not count data is divided by samples, whatever its ratios say."""
+        if not self.counts_data and (isinstance(count, torch.Tensor) or count != samples):
+            raise ConfigError(
+                f"The task divides its loss by {count if isinstance(count, int) else 'a tensor'}, and a batch has "
+                f"{samples} samples. Where only the data knows the count, such as of tokens, write counts_data = True "
+                "in the task's class"
+            )
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
         seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
@@ -114,5 +130,11 @@ class Step:
         total, pending = counting
         if pending is not None:
             pending.wait()
-        divisor = total / samples
+        divisor = torch.where(total > 0, total, 1.0) / samples  # nothing counted: a zero gradient, no division by zero
         return divisor if self.precision.weights == torch.float64 else divisor.float()
+
+
+def statistics(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The buffers that are part of the model's state: a step that is skipped must not leave its traces there."""
+    state = model.state_dict(keep_vars=True)
+    return [buffer for name, buffer in model.named_buffers() if name in state]

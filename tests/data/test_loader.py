@@ -66,7 +66,7 @@ def test_a_rehearsal_is_a_micro_batch_such_as_will_come(workers: int, tmp_path: 
     short = Timeline(step=0, position=0, steps=1, end=2, global_batch=16)
     for rank, (start, stop) in enumerate([(0, 6), (6, 11), (11, 16)]):
         made = loader(Numbers(50, tmp_path / f"{rank}"), short, rank=rank, size=3, workers=workers).rehearsal()
-        assert made[0] == start
+        assert made[0] == (start, stop)
         assert flat(made[1]) == flat(source(Numbers(50)).__getitems__(Span(start, stop)))
         assert len(lines(tmp_path / f"{rank}")) == stop - start
 

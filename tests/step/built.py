@@ -30,8 +30,8 @@ def moved(work: Work, mover: Mover) -> Work:
 
 def warmed_up(parts: Parts) -> list[str]:
     """The names of the metrics, after the uncounted backward."""
-    position, batch = parts.loader.rehearsal()
-    return parts.step.warm_up(position, apply(batch, parts.mover), find_unused=False)
+    span, batch = parts.loader.rehearsal()
+    return parts.step.warm_up(span, apply(batch, parts.mover), find_unused=False)
 
 
 @contextmanager

@@ -72,13 +72,13 @@ class Loader:
             pieces = [(span.start, next(batches)) for span in spans]
             yield Work(step, whole.stop - whole.start, pieces)
 
-    def rehearsal(self) -> tuple[int, Batch]:
-        """A micro-batch as large as this rank will work on, and its first position, for work that does not count."""
+    def rehearsal(self) -> tuple[Span, Batch]:
+        """A micro-batch as large as this rank will work on, and its positions, for work that does not count."""
         start, samples = self.timeline.position, self.timeline.global_batch
         first, last = split(samples, self.micro_batch, self.rank, self.size)[-1]
         span = Span(start + first, start + last)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
-        return span.start, next(one.batches([span]))
+        return span, next(one.batches([span]))
 
     def _spans(self, step: int) -> list[Span]:
         whole = self.timeline.span(step)
