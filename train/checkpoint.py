@@ -8,7 +8,7 @@ has a manifest under its final name is whole, unless a disk damaged it later, wh
 """
 
 import json
-import logging
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,8 +21,6 @@ from train.outcome import ConfigError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,15 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, ascending."""
-        return sorted(int(path.parent.name[5:]) for path in self.folder.glob(f"step_*[0-9]/{MANIFEST}"))
+        return sorted(int(folder.name[5:]) for folder in self._folders() if (folder / MANIFEST).exists())
 
     def clean(self) -> None:
         """Delete what saves that never came to their end left behind."""
         for path in self.folder.glob(".step_*.staging"):
             shutil.rmtree(path)
-        for path in self.folder.glob("step_*[0-9]"):
-            if not (path / MANIFEST).exists():
-                _remove(path)
+        for folder in self._folders():
+            if not (folder / MANIFEST).exists():
+                _remove(folder)
 
     def retain(self, keep: int, best: int | None) -> None:
         """Delete all but the newest `keep` checkpoints and the one of step `best`."""
@@ -104,24 +102,27 @@ class Checkpoints:
                 folder.rename(_free_name(folder))
         return None, troubles
 
+    def _folders(self) -> list[Path]:
+        return [path for path in self.folder.glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name)]
+
 
 def verified(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, every file held against its size and hash. Raises DamagedError."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        files, step = dict(manifest["files"]), int(manifest["step"])
-        known = manifest["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{MANIFEST} cannot be read: {error}") from None
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
+        step, known = int(manifest["step"]), manifest["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
     if not known:
         raise DamagedError(f"{MANIFEST} is of format {manifest['format']!r}, not {FORMAT}")
     if folder.name.startswith("step_") and folder.name != f"step_{step:08d}":
         raise DamagedError(f"{MANIFEST} speaks of step {step}")
-    for name, expected in files.items():
+    for name, (size, digest) in files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise DamagedError(f"{name} is missing")
-        if path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size or sha256(path) != digest:
             raise DamagedError(f"{name} is not what was written")
     return Checkpoint(folder, manifest)
 
