@@ -58,7 +58,7 @@ class Sabotaged(Classification):
         path = str(arguments[0]) if arguments else ""
         if "/checkpoints/" not in path:
             return
-        if event == "open" and ".staging" in path:
+        if event in ("open", "os.mkdir") and ".staging" in path:
             self._reach("write")
         elif event == "os.rename" and path.endswith(".staging"):
             self._reach("commit")
