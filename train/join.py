@@ -9,21 +9,33 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from train.config import Backend, Device, WorldConfig
-from train.outcome import ConfigError, ExitCode
+from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place
 from train.trouble import Trouble, merged
 from train.world import World
 
 
 def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
-    """Join the ranks. All ranks call it. Raises ConfigError on every rank when a rank lacks its GPU."""
+    """Join the ranks. All ranks call it.
+
+    Raises ConfigError on every rank when a rank lacks its GPU, and JoinFailed when ranks do not come or go again.
+    """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     if not place.launched:
         return World(place, _device(place, config), None, "none", [socket.gethostname()])
-    timeout = timedelta(seconds=config.timeout_s)
     if place.one_machine:
         _keep_to_loopback()
+    try:
+        return _joined(place, config, timedelta(seconds=config.timeout_s))
+    except RuntimeError as error:
+        raise JoinFailed(
+            f"rank {place.rank} of {place.size} did not find the others at {place.address}:{place.port}: "
+            f"{str(error).splitlines()[0]} Waited at most {config.timeout_s:g} s (world.timeout_s)"
+        ) from error
+
+
+def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
     device, hosts = _agree_on_device(store, place, config)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"

@@ -11,9 +11,9 @@ if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from train.outcome import ConfigError, ExitCode
+from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place, speaks
-from train.refusal import refuse
+from train.refusal import end, refuse, say
 
 if TYPE_CHECKING:
     from train.compose import Composed
@@ -56,6 +56,9 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
         refuse(error, place.leads)
+    except JoinFailed as error:
+        say(f"error: {error}")
+        end(ExitCode.BUG)
     with ending(world) as afterwards:
         job.run(composed, world, started, afterwards)
     return ExitCode.FINISHED

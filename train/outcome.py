@@ -45,6 +45,10 @@ class Failure:
         return self.text if self.rank == LAUNCHER else f"rank {self.rank} on {self.host} failed first:\n{self.text}"
 
 
+class JoinFailed(RuntimeError):  # noqa: N818
+    """The ranks did not find each other. No rank can speak for the others then."""
+
+
 class PeerFailed(RuntimeError):  # noqa: N818
     """Another rank failed in what all ranks do together."""
 

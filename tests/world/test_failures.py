@@ -211,3 +211,12 @@ def test_failed_rank_leaves_no_worker_process_behind(starter: Starter) -> None:
     world = starter.start(1, *RUN, "data.workers=2", environ=sabotage.environ())
     assert world.wait().codes == [1]
     until(lambda: not living(world.pids[0]), timeout_s=1.0)
+
+
+def test_rank_that_finds_no_others_says_where_it_looked(starter: Starter) -> None:
+    world = starter.start(2, *RUN, "world.timeout_s=2", environ=Sabotage(0, "build", "raise").environ())
+    world.kill(0)
+    ended = world.wait()
+    assert ended.codes == [-signal.SIGKILL, 1]
+    assert ended.outputs[1].count("error: rank 1 of 2 did not find the others at 127.0.0.1:") == 1
+    assert "Traceback" not in ended.output

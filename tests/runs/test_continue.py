@@ -1,0 +1,230 @@
+"""The same command continues the same run: finished, damaged, begun from other weights, or trained longer."""
+
+import json
+import os
+import pickle
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.ranks import Results, Starter, quoted
+
+RUN = ("model=mlp", "model.hidden=[8]", "train.steps=12", "log.every=5", "checkpoint.every=3", "checkpoint.keep=3")
+SGD = ("optim=sgd", "optim.lr=0.05", "train.ema_decay=0.9", "schedule=constant", "checkpoint.best_metric=null")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything in a run's folder but the lock, which names the last process that looked in."""
+    return {
+        str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"
+    }
+
+
+def error(starter: Starter, *overrides: str, ranks: int = 1) -> str:
+    """The one message of a start that must be refused."""
+    ended = starter.run(ranks, *RUN, *overrides)
+    assert ended.codes == [2] * ranks, ended.output
+    assert "Traceback" not in ended.output
+    assert ended.output.count("error: ") == 1
+    return ended.output
+
+
+def unfinish(results: Results) -> None:
+    """As if the run had been killed between its last checkpoint and its summary."""
+    (results.folder / "summary.json").unlink()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_finished_run_says_so_and_changes_nothing(starter: Starter, ranks: int) -> None:
+    results = starter.train(1, *RUN, name="r")
+    before = contents(results.folder)
+    ended = starter.run(ranks, *RUN, "run.name=r")
+    assert ended.codes == [0] * ranks
+    assert ended.output.count("finished already: 12 steps") == 1
+    assert results.sha256 in ended.output
+    assert contents(results.folder) == before
+
+
+def test_finished_run_with_more_steps_is_told_how_to_go_on(starter: Starter) -> None:
+    results = starter.train(1, *RUN, name="r")
+    before = contents(results.folder)
+    message = error(starter, "run.name=r", "train.steps=24")
+    assert "train.steps: 12 -> 24" in message
+    assert f"train.extend_from={results.folder}" in message
+    assert "extend_from" not in error(starter, "run.name=r", "seed=1")
+    assert contents(results.folder) == before
+
+
+def test_run_without_its_summary_is_finished_from_its_last_checkpoint(starter: Starter) -> None:
+    results = starter.train(2, *RUN, name="r")
+    sha, lines = results.sha256, results.timeless()
+    (results.folder / "summary.json").write_text('{"steps": ')
+    ended = starter.run(2, *RUN, "run.name=r")
+    assert ended.codes == [0, 0]
+    assert "summary.json is damaged" in ended.output
+    assert (results.sha256, results.timeless()) == (sha, lines)
+
+
+def test_damaged_newest_checkpoint_is_told_and_its_steps_are_done_again(starter: Starter) -> None:
+    results = starter.train(2, *RUN, *SGD, name="r")
+    sha, lines = results.sha256, results.timeless()
+    unfinish(results)
+    (results.folder / "checkpoints/step_00000012/state.pt").write_bytes(b"")
+    ended = starter.run(2, *RUN, *SGD, "run.name=r")
+    assert ended.codes == [0, 0], ended.output
+    assert ended.output.count("step_00000012 is damaged (state.pt is not what was written) and set aside") == 1
+    assert "continuing from step_00000009" in ended.output
+    assert [event["step"] for event in results.events("resume")] == [9]
+    assert (results.sha256, results.timeless()) == (sha, lines)
+    assert (results.folder / "checkpoints/step_00000012.damaged").is_dir()
+
+
+def test_run_whose_checkpoints_are_all_damaged_says_so_and_begins_anew(starter: Starter) -> None:
+    results = starter.train(1, *RUN, name="r")
+    sha, lines = results.sha256, results.timeless()
+    unfinish(results)
+    for state in results.folder.glob("checkpoints/step_*/model.safetensors"):
+        state.unlink()
+    ended = starter.run(1, *RUN, "run.name=r")
+    assert ended.codes == [0], ended.output
+    assert ended.output.count("continuing from the start") == 3
+    assert (results.sha256, results.timeless()) == (sha, lines)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str, int]]:
+        return os.mkdir, ("exploded", 0o755)
+
+
+def test_checkpoint_is_never_unpickled(starter: Starter) -> None:
+    results = starter.train(1, *RUN, name="r")
+    unfinish(results)
+    newest = results.folder / "checkpoints/step_00000012"
+    torch.save({"update": Bomb(), "generators": []}, newest / "state.pt")
+    manifest = json.loads((newest / "manifest.json").read_text())
+    content = (newest / "state.pt").read_bytes()
+    manifest["files"]["state.pt"] = {"size": len(content), "sha256": sha256(content).hexdigest()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    assert "something else than tensors and plain values" in error(starter, "run.name=r")
+    (newest / "state.pt").write_bytes(content := pickle.dumps(Bomb()))
+    manifest["files"]["state.pt"] = {"size": len(content), "sha256": sha256(content).hexdigest()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    assert "something else than tensors and plain values" in error(starter, "run.name=r")
+    assert not (starter.folder / "exploded").exists()
+
+
+def test_manifest_says_what_the_contract_says(starter: Starter) -> None:
+    results = starter.train(2, *RUN, name="r")
+    folder = results.folder / "checkpoints/step_00000012"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["format"], manifest["step"], manifest["world_size"]) == (1, 12, 2)
+    assert manifest["weights_sha256"] == results.sha256
+    assert len(manifest["config_digest"]) == 64
+    files = {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert set(manifest["files"]) == files == {"model.safetensors", "state.pt", "progress.json"}
+
+
+def test_best_checkpoint_survives_beside_the_newest(starter: Starter) -> None:
+    """A rate that grows spoils the model, so that an early evaluation stays the best."""
+    spoil = ("optim=sgd", "optim.lr=50", "schedule.warmup_steps=200", "schedule=constant", "train.steps=40")
+    for mode, metric in (("max", "accuracy"), ("min", "loss")):
+        best = (f"checkpoint.best_metric={metric}", f"checkpoint.best_mode={mode}", "eval.every=4", "checkpoint.keep=2")
+        results = starter.train(1, *RUN, *spoil, *best, name=mode)
+        values = {line["step"]: line[metric] for line in results.metrics("eval")}
+        choose = max if mode == "max" else min
+        step = choose(values, key=lambda step: values[step])
+        assert results.summary["best"] == {"step": step, "value": values[step]}
+        assert step < 36
+        kept = sorted(path.name for path in results.folder.glob("checkpoints/step_*"))
+        assert kept == [f"step_{s:08d}" for s in sorted({step, 39, 40})]
+
+
+def test_run_begins_with_the_weights_that_init_from_names(starter: Starter) -> None:
+    given = starter.train(2, *RUN, *SGD, "eval.every=4", "checkpoint.best_metric=accuracy", name="given")
+    newest = given.folder / "checkpoints/step_00000012"
+    best = given.folder / f"checkpoints/step_{given.summary['best']['step']:08d}"
+    shutil.copy(newest / "model.safetensors", starter.folder / "w 1.safetensors")
+    cases = {
+        "run": (given.folder, best / "ema.safetensors"),
+        "checkpoint": (newest, newest / "ema.safetensors"),
+        "file": (starter.folder / "w 1.safetensors", newest / "model.safetensors"),
+    }
+    for name, (named, expected) in cases.items():
+        # With a rate that moves nothing the run ends with what it began with.
+        still = ("optim=sgd", "optim.lr=0", f"train.init_from={quoted(str(named))}")
+        results = starter.train(1, *RUN, *still, name=name)
+        began, ended = load_file(expected), results.weights()
+        assert all(torch.equal(began[key], ended[key]) for key in began), name
+
+
+def test_init_from_is_part_of_what_a_run_is(starter: Starter) -> None:
+    starter.train(1, *RUN, name="given")
+    begins = f"train.init_from={quoted(str(starter.folder / 'runs/given'))}"
+    results = starter.train(1, *RUN, begins, name="r")
+    assert "train.init_from" in error(starter, "run.name=r")
+    unfinish(results)
+    starter.train(1, *RUN, begins, name="r")
+    other = load_file(max(starter.results("given").folder.glob("checkpoints/step_*")) / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in other.items()}, starter.folder / "w.safetensors")
+    file = f"train.init_from={quoted(str(starter.folder / 'w.safetensors'))}"
+    starter.train(1, *RUN, file, name="file")
+    save_file(other, starter.folder / "w.safetensors")
+    assert "what train.init_from holds" in error(starter, file, "run.name=file")
+
+
+def test_every_tensor_that_init_from_lacks_is_named(starter: Starter) -> None:
+    starter.train(1, *RUN, name="given")
+    begins = f"train.init_from={quoted(str(starter.folder / 'runs/given'))}"
+    message = error(starter, begins, "run.name=r", "model.hidden=[9,4]", ranks=2)
+    for part in ("(8, 784) there and (9, 784) in the model", "is missing there"):
+        assert part in message
+    assert not (starter.folder / "runs/r").exists()
+    assert "nowhere is not there" in error(starter, "run.name=r", "train.init_from=nowhere")
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_finished_run_trained_longer_is_as_if_it_had_never_ended(starter: Starter, ranks: int) -> None:
+    run = (*RUN, *SGD, "model.dropout=0.2", "train.micro_batch=16", "log.every=4", "eval.every=6")
+    whole = starter.train(ranks, *run, "train.steps=40", name="whole")
+    first = starter.train(ranks, *run, "train.steps=20", name="first")
+    before = contents(first.folder)
+    extend = f"train.extend_from={quoted(str(first.folder))}"
+    longer = starter.train(ranks, *run, "train.steps=40", extend, name="longer")
+    assert longer.sha256 == whole.sha256
+    assert longer.timeless() == [line for line in whole.timeless() if line["step"] > 20]
+    assert longer.events("start")[0]["step"] == 20
+    averages = [run.folder / "checkpoints/step_00000040/ema.safetensors" for run in (whole, longer)]
+    assert averages[0].read_bytes() == averages[1].read_bytes()
+    assert contents(first.folder) == before
+    unfinish(longer)
+    for step in (33, 36, 39, 40):
+        shutil.rmtree(longer.folder / f"checkpoints/step_{step:08d}", ignore_errors=True)
+    assert starter.train(ranks, *run, "train.steps=40", extend, name="longer").sha256 == whole.sha256
+
+
+def test_only_a_finished_run_of_the_same_config_is_trained_longer(starter: Starter) -> None:
+    results = starter.train(1, *RUN, name="first")
+    extend = (f"train.extend_from={quoted(str(results.folder))}", "run.name=longer", "train.steps=24")
+    message = error(starter, *extend, "optim.lr=0.5", "train.global_batch=32", ranks=2)
+    assert "optim.lr: 0.001 -> 0.5" in message
+    assert "train.global_batch: 64 -> 32" in message
+    assert "12 steps" in error(starter, *extend, "train.steps=12")
+    unfinish(results)
+    assert "has not finished" in error(starter, *extend)
+    checkpoint = quoted(str(results.folder / "checkpoints/step_00000012"))
+    assert "is no run's folder" in error(starter, "run.name=longer", f"train.extend_from={checkpoint}")
+    assert not (starter.folder / "runs/longer").exists()
+
+
+def test_trained_longer_with_another_schedule_and_in_epochs(starter: Starter) -> None:
+    run = ("model=mlp", "model.hidden=[8]")
+    first = starter.train(1, *run, "train.epochs=0.5", "schedule=constant", name="first")
+    extend = f"train.extend_from={quoted(str(first.folder))}"
+    longer = starter.train(2, *run, "train.epochs=1", "schedule=linear", extend, name="longer")
+    assert longer.summary["samples"] == 1438
+    again = starter.train(1, *run, "train.epochs=1.5", extend.replace("first", "longer"), name="again")
+    assert again.summary["samples"] == 2157
