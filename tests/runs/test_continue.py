@@ -2,10 +2,10 @@
 
 import json
 import os
-import pickle
 import shutil
 from hashlib import sha256
 from pathlib import Path
+from pickle import dumps
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def test_checkpoint_is_never_unpickled(starter: Starter) -> None:
     manifest["files"]["state.pt"] = {"size": len(content), "sha256": sha256(content).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
     assert "something else than tensors and plain values" in error(starter, "run.name=r")
-    (newest / "state.pt").write_bytes(content := pickle.dumps(Bomb()))
+    (newest / "state.pt").write_bytes(content := dumps(Bomb()))
     manifest["files"]["state.pt"] = {"size": len(content), "sha256": sha256(content).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
     assert "something else than tensors and plain values" in error(starter, "run.name=r")
