@@ -247,6 +247,7 @@ def _updater(
         scale=LossScale(device) if precision.scaled else None,
         average=None if decay is None else Average(model, decay),
         device=device,
+        on_device=device.type == "cuda",
     )
 
 

@@ -1,5 +1,6 @@
 """Optimizers: parameter groups, learning rate, and a step that a gradient which is not finite never gets through."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,8 +43,8 @@ class Updater:
     """One optimizer step after another.
 
     `applied` counts, on the device, the steps that were not skipped. Learning rate and average follow that count, so no
-    host has to know of a skip. Fused optimizers take the decision on the device; for others the host reads it, which is
-    one wait a step on a GPU.
+    host has to know of a skip: with `on_device` fused optimizers take the decision there. Otherwise the host reads it,
+    which costs nothing on a CPU and one wait a step on a GPU, where optimizers that are not fused need it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Updater:
         scale: LossScale | None,
         average: Average | None,
         device: torch.device,
+        on_device: bool,
     ) -> None:
         self.optimizer = optimizer
         self.scale = scale
@@ -64,17 +66,18 @@ class Updater:
         self.applied = torch.zeros((), dtype=torch.int64, device=device)
         self._gradients = gradients
         self._clip_norm = clip_norm
-        self._fused = _decides_on_device(optimizer)
+        self._fused = _takes_a_skip(optimizer)
+        self._on_device = on_device and self._fused
         self._exact = any(p.dtype == torch.float64 for group in optimizer.param_groups for p in group["params"])
         # Fused kernels on GPUs read the rate as float32.
         self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
-        factors = torch.from_numpy(schedule.factor(np.arange(steps + 1), steps))
+        factors = schedule.factor(np.arange(steps + 1), steps)
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rates = [(factors * peak).to(device, self._rate_dtype) for peak in self._peaks]
-        if self._fused:
+        self._rates = [factors * peak for peak in self._peaks]
+        if self._on_device:
+            self._device_rates = [torch.from_numpy(rates).to(device, self._rate_dtype) for rates in self._rates]
             _prime(optimizer)
-            for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
-                group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=device)
+            self._place_rates()
 
     def rate(self, applied: int) -> float:
         """The first group's learning rate for the step that follows `applied` ones."""
@@ -95,34 +98,45 @@ class Updater:
         if self._clip_norm is not None:
             excess = torch.clamp((norm + _CLIP_EPS) / self._clip_norm, min=1.0)
             divisor = excess if divisor is None else divisor * excess
-        skipped = (norm.detach() * 0.0).nan_to_num(nan=1.0).float()  # infinity times zero is NaN, too
-        self._set_rates()
-        self._apply(divisor, skipped)
+        skipped = self._on_the_device(norm, divisor) if self._on_device else self._on_the_host(norm, divisor)
         self._gradients.zero()
-        self.applied += 1 - skipped.long()
         if self.average is not None:
             self.average.follow(self.applied, skipped)
         if self.scale is not None:
             self.scale.update(skipped)
         return norm, skipped
 
-    def _set_rates(self) -> None:
-        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if self._fused:
-                torch.take(rates, self.applied, out=group["lr"])
-            else:
-                group["lr"] = float(rates.take(self.applied))
+    def _on_the_device(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor:
+        skipped = (norm * 0.0).nan_to_num(nan=1.0).float()  # infinity times zero is NaN, too
+        for group, rates in zip(self.optimizer.param_groups, self._device_rates, strict=True):
+            torch.take(rates, self.applied, out=group["lr"])
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        self._apply(divisor)
+        self.applied += 1 - skipped.long()
+        return skipped
 
-    def _apply(self, divisor: torch.Tensor | None, skipped: torch.Tensor) -> None:
+    def _on_the_host(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor:
+        if not math.isfinite(norm):
+            return torch.ones((), device=norm.device)
+        applied = int(self.applied)
+        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = float(rates[applied])
+        self._apply(divisor)
+        self.applied += 1
+        return torch.zeros((), device=norm.device)
+
+    def _apply(self, divisor: torch.Tensor | None) -> None:
         if divisor is not None and (self._exact or not self._fused):  # the kernels' own divisor is float32
             self._gradients.divide(divisor)
             divisor = None
         if self._fused:
-            self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
             self.optimizer.grad_scale = None if divisor is None else divisor.float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif not skipped.item():
-            self.optimizer.step()
+        self.optimizer.step()
+
+    def _place_rates(self) -> None:
+        """Give every group a rate that lives on the device, for the kernels to read and steps to overwrite."""
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=self.applied.device)
 
     def state(self) -> dict[str, Any]:
         """Everything a restart needs, tensors on the device."""
@@ -137,12 +151,11 @@ class Updater:
         self.applied.copy_(state["applied"])
         if self.scale is not None and state["scale"] is not None:
             self.scale.load(state["scale"])
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-            if self._fused:
-                group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=self.applied.device)
+        if self._on_device:
+            self._place_rates()
 
 
-def _decides_on_device(optimizer: torch.optim.Optimizer) -> bool:
+def _takes_a_skip(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's kernels take a skip. SGD's spare the very first step the dampening, skipped or not."""
     dampened = any(group.get("dampening") for group in optimizer.param_groups)
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and not dampened

@@ -78,11 +78,12 @@ def test_steps_clipping_and_schedule_are_those_of_a_loop_by_hand(name: str, fuse
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("on_device", [True, False])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(("name", "fused"), ALL)
-def test_a_skipped_step_changes_nothing_at_all(name: str, fused: bool, value: float) -> None:
+def test_a_skipped_step_changes_nothing_at_all(name: str, fused: bool, value: float, on_device: bool) -> None:
     model = small_model()
-    made = make(model, optimizer(name, model, fused), schedule=SCHEDULE, clip_norm=2.0, decay=0.9)
+    made = make(model, optimizer(name, model, fused), schedule=SCHEDULE, clip_norm=2.0, decay=0.9, on_device=on_device)
     for step in range(4):
         before, rate = made.everything(), made.updater.rate(int(made.updater.applied))
         _, skipped = made.step(spoiled(drawn(model, 100), value))
@@ -94,11 +95,15 @@ def test_a_skipped_step_changes_nothing_at_all(name: str, fused: bool, value: fl
         made.step(drawn(model, step))
 
 
+@pytest.mark.parametrize("on_device", [True, False])
 @pytest.mark.parametrize(("name", "fused"), ALL)
-def test_a_run_with_skipped_steps_ends_where_one_without_them_ends(name: str, fused: bool) -> None:
-    """Also when the very first steps are skipped: SGD's fused kernel would leave its momentum uninitialised."""
+def test_a_run_with_skipped_steps_ends_where_one_without_them_ends(name: str, fused: bool, on_device: bool) -> None:
+    """Also when the very first steps are skipped: SGD's fused kernel would leave its momentum uninitialised.
+
+    And whoever decides, device or host, the bits are the same.
+    """
     plain, disturbed = small_model(), small_model()
-    one = make(plain, optimizer(name, plain, fused), schedule=SCHEDULE, decay=0.9)
+    one = make(plain, optimizer(name, plain, fused), schedule=SCHEDULE, decay=0.9, on_device=on_device)
     other = make(disturbed, optimizer(name, disturbed, fused), schedule=SCHEDULE, decay=0.9)
     for step in range(6):
         if step in (0, 3):

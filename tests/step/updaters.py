@@ -64,6 +64,7 @@ def make(
     scale: LossScale | None = None,
     decay: float | None = None,
     device: torch.device = CPU,
+    on_device: bool = True,
 ) -> Made:
     gradients = Gradients(trainable(model), come_and_go=False)
     gradients.begin(wrapped=False)
@@ -77,6 +78,7 @@ def make(
         scale=scale,
         average=average,
         device=device,
+        on_device=on_device,
     )
     return Made(model, optimizer, gradients, updater)
 
