@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from train.outcome import ConfigError, Failure, GaveUp
@@ -44,6 +45,7 @@ def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
     limit.daemon = True
     limit.start()
     failure = world.fail(error)
+    failure = replace(failure, text=redact(failure.text, secrets_of(os.environ)))
     if failure.rank == world.rank:
         words = _words(error, failure)
         say(words)
@@ -67,7 +69,7 @@ def _leave_unheard(world: World) -> None:
 
 def _words(error: BaseException, failure: Failure) -> str:
     if isinstance(error, ConfigError | GaveUp):
-        return f"error: {error}"
+        return f"error: {failure.text}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"
     return f"error on rank {failure.rank} on {failure.host}:\n{failure.text}"
@@ -78,7 +80,7 @@ def _tell_launcher(words: str, rank: int) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:
         return
-    line = redact(words, secrets_of(os.environ)).rstrip("\n").splitlines()[-1]
+    line = words.rstrip("\n").splitlines()[-1]
     extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
     with suppress(OSError):
         Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
