@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from train.config import Backend, Config, Device, ParallelConfig, RunConfig, TrainConfig
+from train.config import Backend, Config, Device, ParallelConfig, RunConfig, TrainConfig, WandbMode
 from train.outcome import ConfigError
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
@@ -26,6 +26,12 @@ def check(config: Config, ranks: int) -> None:
         )
     if config.checkpoint.asynchronous:
         raise ConfigError("checkpoint.asynchronous=true is not built yet. Type checkpoint.asynchronous=false")
+    if config.wandb.mode is not WandbMode.disabled and config.world.timeout_s <= config.wandb.finish_timeout_s:
+        raise ConfigError(
+            f"world.timeout_s={config.world.timeout_s:g} is not more than wandb.finish_timeout_s="
+            f"{config.wandb.finish_timeout_s:g}, for which the other ranks wait at the end. "
+            f"Type world.timeout_s={config.wandb.finish_timeout_s + 30:g}"
+        )
     if config.world.device is Device.cpu and config.world.backend is Backend.nccl:
         raise ConfigError("world.backend=nccl needs GPUs, and world.device=cpu is set. Type world.backend=gloo")
 
