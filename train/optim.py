@@ -74,9 +74,10 @@ class Updater:
         factors = schedule.factor(np.arange(steps + 1), steps)
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._rates = [factors * peak for peak in self._peaks]
+        if self._fused:
+            _prime(optimizer)
         if self._on_device:
             self._device_rates = [torch.from_numpy(rates).to(device, self._rate_dtype) for rates in self._rates]
-            _prime(optimizer)
             self._place_rates()
 
     def rate(self, applied: int) -> float:
@@ -162,7 +163,7 @@ def _takes_a_skip(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _prime(optimizer: torch.optim.Optimizer) -> None:
-    """SGD's fused kernel leaves the momentum uninitialised when its very first step is skipped."""
+    """SGD's fused kernel leaves the momentum uninitialised when its very first step is skipped, and takes all or none."""
     if isinstance(optimizer, torch.optim.SGD):
         for group in optimizer.param_groups:
             if group["momentum"] and group["fused"]:
