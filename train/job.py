@@ -50,12 +50,12 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
-    opened, _lock = _open(composed, parts, precision, world)
+    opened, _lock = _open(composed, parts, precision, world)  # held for as long as it is in scope
     if opened.summary is not None:
         return _say_finished(opened.path, opened.summary, world)
     logs.to_file(opened.path / "logs", world.rank, os.environ)
     checkpoints = Checkpoints(opened.path)
-    progress = _continue_or_begin(parts, checkpoints, world, started)
+    progress = _continue_or_begin(parts, checkpoints, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic)
     ledger = Ledger(
@@ -108,11 +108,14 @@ def _open(
     return world.from_leader(opened), lock
 
 
-def _continue_or_begin(parts: Parts, checkpoints: Checkpoints, world: World, started: float) -> Progress:
+def _continue_or_begin(parts: Parts, checkpoints: Checkpoints, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
     newest = world.from_leader(world.together(lambda: _newest(checkpoints) if world.leads else None))
     if newest is not None:
-        return world.together(lambda: resume.restore(parts.state, newest))
+        progress = world.together(lambda: resume.restore(parts.state, newest))
+        if world.leads:
+            checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
+        return progress
     extends = parts.begin.extends
     if extends is not None:
         return world.together(lambda: resume.extend(parts.state, extends, started))

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Train. Ends the process with one of the exit codes in `train.outcome`."""
-    started = time.time()
+    try:
+        sys.exit(_run(time.time()))
+    except KeyboardInterrupt:
+        say("interrupted before the run began")
+        end(ExitCode.BUG)
+
+
+def _run(started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from train.compose import answer, asks, compose
@@ -34,13 +41,12 @@ def main() -> None:
         if asks(argv):
             if leads:
                 answer(argv)
-            sys.exit(ExitCode.FINISHED)
+            return ExitCode.FINISHED
         composed = compose(argv)
         check(composed.config, place.size)
     except ConfigError as error:
         refuse(error, leads)
-    else:
-        sys.exit(_train(composed, place, started))
+    return _train(composed, place, started)
 
 
 def _train(composed: "Composed", place: Place, started: float) -> ExitCode:

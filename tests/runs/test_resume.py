@@ -70,8 +70,24 @@ def test_run_killed_inside_its_saves_continues_bit_for_bit(starter: Starter, ran
         ended = starter.run(ranks, *run, "run.name=killed", environ=sabotage.environ())
         assert ended.codes[0] == -signal.SIGKILL, (moment, ended.output)
     same(undisturbed, starter.train(ranks, *run, name="killed"))
-    left = [path.name for path in (starter.folder / "runs/killed/checkpoints").iterdir()]
-    assert sorted(left) == sorted(p.name for p in (starter.folder / "runs/undisturbed/checkpoints").iterdir())
+    assert killed_and_whole(starter)
+
+
+def killed_and_whole(starter: Starter) -> bool:
+    """Whether both runs keep the same checkpoints and nothing else beside them."""
+    kept = [
+        {path.name for path in starter.folder.glob(f"runs/{run}/checkpoints/*")} for run in ("killed", "undisturbed")
+    ]
+    return kept[0] == kept[1]
+
+
+def test_run_killed_after_its_last_save_tidies_up_when_it_is_finished(starter: Starter) -> None:
+    run = (*RUN, *SMALL, TASK, "checkpoint.keep=1", "checkpoint.best_metric=null", "train.steps=14")
+    undisturbed = starter.train(1, *run, name="undisturbed")
+    ended = starter.run(1, *run, "run.name=killed", environ=Sabotage(0, "delete", "kill", 0).environ())
+    assert ended.codes == [-signal.SIGKILL]
+    same(undisturbed, starter.train(1, *run, name="killed"))
+    assert killed_and_whole(starter)
 
 
 def test_what_each_rank_remembers_of_compression_continues_bit_for_bit(starter: Starter) -> None:

@@ -220,3 +220,10 @@ def test_rank_that_finds_no_others_says_where_it_looked(starter: Starter) -> Non
     assert ended.codes == [-signal.SIGKILL, 1]
     assert ended.outputs[1].count("error: rank 1 of 2 did not find the others at 127.0.0.1:") == 1
     assert "Traceback" not in ended.output
+
+
+def test_interrupt_before_the_run_began_is_one_line(starter: Starter) -> None:
+    (starter.folder / "mine.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = starter.run(2, *RUN, "model._target_=mine.Model", environ={"PYTHONPATH": str(starter.folder)})
+    assert ended.codes == [1, 1]
+    assert ended.outputs == ["interrupted before the run began\n"] * 2
