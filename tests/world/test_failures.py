@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import Ended, Starter, torchrun, until
+from tests.ranks import Ended, Starter, until
+from tests.world.conftest import Launch
 from tests.world.saboteur import TASK, Sabotage
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
@@ -166,9 +167,9 @@ def test_one_message_tells_of_a_config_error_found_on_all_ranks(starter: Starter
     assert time.monotonic() - began < 60
 
 
-def test_torchrun_reports_the_first_failing_rank_once(tmp_path: Path) -> None:
+def test_torchrun_reports_the_first_failing_rank_once(launch: Launch, tmp_path: Path) -> None:
     sabotage = Sabotage(1, "step", "raise", 5, str(tmp_path / "mark"))
-    process = torchrun(2, [f"run.root={tmp_path}", "train.threads=1", *RUN], tmp_path, sabotage.environ())
+    process = launch(2, *RUN, environ=sabotage.environ(), options=())
     output, _ = process.communicate(timeout=120)
     assert time.time() - float((tmp_path / "mark").read_text()) < WITHIN_S + 1.5  # torchrun looks, reports and leaves
     assert process.returncode == 1
@@ -179,22 +180,15 @@ def test_torchrun_reports_the_first_failing_rank_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r/events.jsonl").read_text().splitlines()[-1])["event"] == "error"
 
 
-def test_torchrun_with_one_rank_works(tmp_path: Path) -> None:
-    process = torchrun(1, [f"run.root={tmp_path}", "train.threads=1", *RUN], tmp_path, {})
+def test_torchrun_with_one_rank_works(launch: Launch) -> None:
+    process = launch(1, *RUN, environ={}, options=())
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
 
 
-def test_torchrun_starts_failed_ranks_again_and_the_run_continues(tmp_path: Path) -> None:
-    arguments = [
-        f"run.root={tmp_path}",
-        "train.threads=1",
-        *RUN,
-        "checkpoint.every=50",
-        "eval.every=100",
-        "train.steps=400",
-    ]
-    process = torchrun(2, arguments, tmp_path, {}, "--max-restarts=1")
+def test_torchrun_starts_failed_ranks_again_and_the_run_continues(launch: Launch, tmp_path: Path) -> None:
+    more = ("checkpoint.every=50", "eval.every=100", "train.steps=400")
+    process = launch(2, *RUN, *more, environ={}, options=("--max-restarts=1",))
     events = tmp_path / "r/events.jsonl"
     until(lambda: events.exists() and '"checkpoint"' in events.read_text())
     leader = int((tmp_path / "r/.lock").read_text().split()[0])
