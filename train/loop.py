@@ -76,6 +76,7 @@ class Run:
             average = state.updater.average
             model = state.model if average is None else average.evaluated()
             metrics = evaluation(model, self.window.names, self.world)
+        self.ledger.event("evaluate", metrics=metrics)
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 
     def _save(self) -> None:

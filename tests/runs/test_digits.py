@@ -26,3 +26,5 @@ def test_default_run_under_torchrun_learns_the_digits_and_says_where_it_is(tmp_p
     assert manifest["weights_sha256"] == results.sha256
     assert re.search(r"step \d+/225  loss [0-9.]+  accuracy [0-9.]+ .* samples/s  ETA ", output)
     assert "\x1b" not in output
+    told = {event["event"]: event["step"] for event in results.events()}
+    assert told == {"start": 0, "evaluate": 225, "checkpoint": 225, "finish": 225}

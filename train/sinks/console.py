@@ -48,7 +48,7 @@ class Console(Sink):
             self._live.update(self._live.task_ids[0], completed=_step(line), description=_shown(text), refresh=True)
 
     def event(self, event: Mapping[str, object]) -> None:
-        if event["event"] == "error":  # the rank that failed first speaks for itself
+        if event["event"] in ("error", "evaluate"):  # the rank that failed first and the line speak for themselves
             return
         details = (f"{key} {_brief(value)}" for key, value in event.items() if key not in ("time", "event", "step"))
         self._print(_joined(f"{event['event']} at {self._at(event)}", *details))
