@@ -16,8 +16,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch._dynamo  # DDP and the optimizers import it at their first use
+import torch.distributed  # noqa: F401 - and the next ones: what a rank imports is imported here
 
 import train.job
+import train.join
+import train.limits
 import train.main
 
 

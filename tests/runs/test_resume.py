@@ -136,7 +136,7 @@ def test_run_continues_on_other_numbers_of_ranks_with_the_same_batches(starter: 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_run_killed_at_random_for_minutes_continues_bit_for_bit(starter: Starter, ranks: int) -> None:
     """Any rank or all, at any moment, also while a checkpoint of some MiB is being written."""
-    run = ("train.steps=1500", "log.every=7", "eval.every=50", "checkpoint.every=5", "model=mlp", "model.hidden=[800]")
+    run = ("train.steps=400", "log.every=7", "eval.every=50", "checkpoint.every=5", "model=mlp", "model.hidden=[800]")
     alone = "world.timeout_s=10"  # when rank 0 dies before it opened the store, the others wait for it
     undisturbed = starter.train(ranks, *run, name="undisturbed")
     checkpoints = starter.results("killed").folder / "checkpoints"
