@@ -39,7 +39,8 @@ def ending(world: World) -> Iterator[Afterwards]:
 
 def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
     """The rank that failed first speaks for all and leaves; the others leave when it has spoken."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for heard in (signal.SIGINT, signal.SIGTERM):  # the launcher ends all as soon as the first has left
+        signal.signal(heard, signal.SIG_IGN)
     logger.info("this rank cannot go on", exc_info=error)
     limit = threading.Timer(_LEAVE_S, _leave_unheard, [world])
     limit.daemon = True

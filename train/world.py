@@ -129,6 +129,8 @@ class World:
         else:
             silent = self._alarm.sound(own)
             self._failure = replace(own, text=self._explained(error, silent) or text)
+        if self._alarm is not None:
+            self._alarm.ignore()  # this rank is on its way out, and has its own limit for that
         return self._failure
 
     def release(self) -> None:
