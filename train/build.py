@@ -79,13 +79,22 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
 
 
 def set_up_process(config: Config, world: World) -> Precision:
-    """Threads, precision and determinism of this rank."""
+    """Threads, precision and determinism of this rank; the precision is one that all GPUs have. All ranks call it."""
+    capabilities = world.gather(world.together(lambda: _capability(world.device)))
+    oldest = min((found for found in capabilities if found is not None), default=None)
+    return world.together(lambda: _set_up(config, world, oldest))
+
+
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of a rank's GPU, None for a CPU."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
     threads = config.train.threads
     if isinstance(threads, Auto):
         threads = max(1, len(os.sched_getaffinity(0)) // world.place.local_size)
     torch.set_num_threads(threads)
-    capability = torch.cuda.get_device_capability(world.device) if world.device.type == "cuda" else None
-    oldest = min((found for found in world.gather(capability) if found is not None), default=None)
     precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)
     return precision
