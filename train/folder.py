@@ -17,7 +17,6 @@ from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
 from train.outcome import ConfigError
-from train.redact import REDACTED
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
 
@@ -160,7 +159,7 @@ def _write_json(path: Path, value: Any) -> None:
 def _recorded(path: Path) -> dict[str, Any]:
     """environment.json of an existing run. Raises ConfigError when it is no run's, damaged, or cannot be written to."""
     if not path.is_dir() or not (path / RESOLVED).is_file():
-        raise ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
+        raise _no_run(path)
     if not os.access(path, os.W_OK):
         raise ConfigError(f"The run folder {path} cannot be written to. {_ELSEWHERE}")
     try:
@@ -172,12 +171,15 @@ def _recorded(path: Path) -> dict[str, Any]:
     return found
 
 
+def _no_run(path: Path) -> ConfigError:
+    return ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
+
+
 _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name=… for another one"
 
 
 def _same_config(path: Path, config: Config, summary: Mapping[str, Any] | None) -> None:
-    found = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
-    changed = [line for line in found if f": {REDACTED} -> " not in line]  # a secret is nobody's identity
+    changed = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
     if not changed:
         return
     longer = all(change.startswith(("train.steps:", "train.epochs:")) for change in changed)
@@ -194,7 +196,7 @@ def _changes(before: Mapping[str, Any], facts: Facts) -> list[str]:
 
 def _set_aside(path: Path) -> None:
     if not any((path / name).exists() for name in (RESOLVED, ENVIRONMENT, "checkpoints")):
-        raise ConfigError(f"{path} exists and is no run's folder. Type run.name=… with another name, or move it away")
+        raise _no_run(path)
     names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())
     try:

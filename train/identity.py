@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from train.config import Config, as_plain
-from train.redact import redact
+from train.redact import REDACTED, redact
 
 # How a run is watched, saved, spread and named does not change what it trains.
 _APART = ("run", "log", "wandb", "tensorboard", "world", "cluster", "checkpoint", "eval")
@@ -34,13 +34,14 @@ def digest(config: Config) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines such as "optim.lr: 0.001 -> 0.01" for what two defining parts disagree on."""
+    """Lines such as "optim.lr: 0.001 -> 0.01" for what two defining parts disagree on.
+
+    What was stored redacted agrees with anything: a secret is nobody's identity.
+    """
     old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
-    keys = sorted(old.keys() | new.keys())
     absent = "(absent)"
-    return [
-        f"{k}: {old.get(k, absent)} -> {new.get(k, absent)}" for k in keys if old.get(k, absent) != new.get(k, absent)
-    ]
+    pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in sorted(old.keys() | new.keys())}
+    return [f"{key}: {was} -> {is_now}" for key, (was, is_now) in pairs.items() if was not in (is_now, REDACTED)]
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
