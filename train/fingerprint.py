@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from train.outcome import ConfigError
+from train.rng import seed_all
 
 SAMPLES = 16
 COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
@@ -63,7 +64,7 @@ def data(dataset: Any) -> str:
     _feed(digest, length)
     with _random_states_kept():
         for index in _spread(length):
-            _seed(index)
+            seed_all(index, torch.device("cpu"))
             _feed(digest, dataset[index])
     return digest.hexdigest()
 
@@ -117,12 +118,6 @@ def _random_states_kept() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU, now or at its first use
 
 
 def _feed(digest: Any, value: object) -> None:

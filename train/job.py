@@ -44,7 +44,7 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     `started` is time.time() at the process's entry; `afterwards` takes what is to be done should the run fail.
     """
     config = composed.config
-    precision = world.together(lambda: set_up_process(config, world))
+    precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
     names = _warm_up(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
@@ -101,8 +101,7 @@ def _open(
             data=data,
             auto={"train.precision": precision.name, "world.device": world.device.type},
         )
-        plain = redact(dict(composed.plain), secrets_of(os.environ))
-        return open_run(config, plain, facts, first_attempt=world.place.attempt == 0)
+        return open_run(config, _to_be_told(composed), facts, first_attempt=world.place.attempt == 0)
 
     opened, lock = world.together(act)
     return world.from_leader(opened), lock
@@ -136,10 +135,15 @@ def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, 
     def act() -> Sink:
         if not world.leads:
             return Silent()
-        config = redact(dict(composed.plain), secrets_of(os.environ))
-        return open_sinks(composed.config, config, opened.path, progress.step, parts.loader.timeline.steps)
+        steps = parts.loader.timeline.steps
+        return open_sinks(composed.config, _to_be_told(composed), opened.path, progress.step, steps)
 
     return world.together(act)
+
+
+def _to_be_told(composed: Composed) -> dict[str, Any]:
+    """The config as files and services may have it: without secrets."""
+    return redact(dict(composed.plain), secrets_of(os.environ))
 
 
 def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World) -> None:

@@ -101,7 +101,7 @@ class Ledger:
     def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
         """One line, and whether it is the best so far by the metric that `best` names."""
         progress = self.progress
-        progress.evaluation, progress.evaluated_step = metrics, progress.step
+        progress.evaluation = metrics
         self.sink.write({"step": progress.step, "split": "eval", "time": time.time(), **metrics})
         value = metrics.get(best.best_metric) if best.best_metric is not None else None
         if value is None or not math.isfinite(value):

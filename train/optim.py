@@ -1,7 +1,7 @@
 """Optimizers: parameter groups, learning rate, and a step that a gradient which is not finite never gets through."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -169,7 +169,3 @@ def _prime(optimizer: torch.optim.Optimizer) -> None:
             if group["momentum"] and group["fused"]:
                 for parameter in group["params"]:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def parameters(optimizer: torch.optim.Optimizer) -> Sequence[torch.nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -20,7 +20,6 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the newest
-    evaluated_step: int = 0
     records: list[Record] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
     seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
     world_sizes: list[int] = field(default_factory=list)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.step.built import built, warmed_up
-from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, trainable
+from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 from train.data.prefetch import on_device
 from train.precision import LossScale
 from train.schedule import Cosine
@@ -69,12 +69,7 @@ def test_a_skipped_step_changes_nothing_also_when_it_is_the_first(
     plain, disturbed = small_model().to(device), small_model().to(device)
     one = make(plain, fused(trainable(plain), fused=True, **options), decay=0.9, device=device)
     other = make(disturbed, fused(trainable(disturbed), fused=True, **options), decay=0.9, device=device)
-    for step in range(6):
-        if step in (0, 3):
-            other.step(spoiled(drawn(plain, 100)))
-            other.step(spoiled(drawn(plain, 101), float("inf")))
-        one.step(drawn(plain, step))
-        other.step(drawn(plain, step))
+    take_six_steps(one, disturbed=other)
     assert equal(one.everything(), other.everything())
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.ranks import Results, Starter
 from tests.step.planted import SIGN
-from tests.step.small import BATCH, planted
+from tests.step.small import BATCH, killed_once, planted
 
 RUN = ("train.steps=12", "checkpoint.every=1")
 
@@ -94,11 +94,8 @@ def test_restart_amid_skipped_steps_ends_with_the_same_bits_and_the_same_count(s
     spoilt = [position(5, 1), position(6, 6), position(7, 3)]
     rest = (*RUN, "checkpoint.every=6", "train.max_skips=4")
     undisturbed = starter.train(ranks, *planted(spoilt=spoilt), *rest, name="undisturbed")
-    run = (*planted(spoilt=spoilt, kill_at=position(8, 7)), *rest, "run.name=killed")
-    ended = starter.run(ranks, *run)
-    assert -signal.SIGKILL in ended.codes, ended.output
-    assert starter.run(ranks, *run).codes == [0] * ranks
-    killed = starter.results("killed")
+    run = (*planted(spoilt=spoilt, kill_at=position(8, 7)), *rest)
+    killed = killed_once(starter, ranks, *run)
     assert killed.sha256 == undisturbed.sha256
     assert killed.timeless() == undisturbed.timeless()
     assert killed.summary["skipped"] == undisturbed.summary["skipped"] == 3

@@ -1,5 +1,9 @@
 """Overrides for runs of a fraction of a second a step count of a few, on planted data."""
 
+import signal
+
+from tests.ranks import Results, Starter
+
 SAMPLES = 96
 BATCH = 8
 
@@ -31,3 +35,12 @@ def _written(value: object) -> str:
     if isinstance(value, list | tuple | range):
         return "[" + ",".join(map(str, value)) + "]"
     return str(value)
+
+
+def killed_once(starter: Starter, ranks: int, *run: str) -> Results:
+    """What a run leaves in which one rank kills itself and whose command is typed a second time."""
+    ended = starter.run(ranks, *run, "run.name=killed")
+    assert -signal.SIGKILL in ended.codes, ended.output
+    ended = starter.run(ranks, *run, "run.name=killed")
+    assert ended.codes == [0] * ranks, ended.output
+    return starter.results("killed")

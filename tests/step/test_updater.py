@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, trainable
+from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 from train.optim import groups
 from train.outcome import ConfigError
 from train.precision import LossScale
@@ -105,12 +105,7 @@ def test_a_run_with_skipped_steps_ends_where_one_without_them_ends(name: str, fu
     plain, disturbed = small_model(), small_model()
     one = make(plain, optimizer(name, plain, fused), schedule=SCHEDULE, decay=0.9, on_device=on_device)
     other = make(disturbed, optimizer(name, disturbed, fused), schedule=SCHEDULE, decay=0.9)
-    for step in range(6):
-        if step in (0, 3):
-            other.step(spoiled(drawn(plain, 100)))
-            other.step(spoiled(drawn(plain, 101), float("inf")))
-        one.step(drawn(plain, step))
-        other.step(drawn(plain, step))
+    take_six_steps(one, disturbed=other)
     assert equal(one.everything(), other.everything())
     assert int(other.updater.applied) == 6
 

@@ -105,3 +105,13 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(equal(a, b) for a, b in zip(one, other, strict=True))
     return bool(one == other)
+
+
+def take_six_steps(one: Made, *, disturbed: Made) -> None:
+    """The same six steps of both; `disturbed` has to skip four others, two of them before its very first one."""
+    for step in range(6):
+        if step in (0, 3):
+            disturbed.step(spoiled(drawn(one.model, 100)))
+            disturbed.step(spoiled(drawn(one.model, 101), float("inf")))
+        one.step(drawn(one.model, step))
+        disturbed.step(drawn(one.model, step))

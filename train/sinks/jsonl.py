@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
+from train.files import sync_folder
 from train.sinks.sink import Sink
 
 
@@ -26,7 +27,7 @@ class JsonLines(Sink):
         _keep(metrics, lambda entry: step > 0 and _step(entry) <= step)
         _keep(events, lambda entry: True)
         self._metrics, self._events = _append_to(metrics), _append_to(events)
-        _sync_folder(folder)
+        sync_folder(folder)
 
     def write(self, line: Mapping[str, object]) -> None:
         _append(self._metrics, line)
@@ -78,7 +79,7 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _entry(line: bytes) -> dict[str, object] | None:
@@ -93,11 +94,3 @@ def _entry(line: bytes) -> dict[str, object] | None:
 def _step(entry: Mapping[str, object]) -> float:
     step = entry.get("step")
     return step if isinstance(step, int) else math.inf
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

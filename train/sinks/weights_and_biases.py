@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
+from train.files import write_whole
 from train.sinks import wandb_process
 from train.sinks.scalars import scalars
 from train.sinks.sink import Sink
@@ -136,9 +137,7 @@ def _run_id(path: Path) -> str:
     """The id of the W&B run of this folder, drawn at its first start."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn = path.with_name("run_id.new")
-        drawn.write_text(secrets.token_hex(6))
-        os.replace(drawn, path)
+        write_whole(path, secrets.token_hex(6))
     return path.read_text()
 
 
