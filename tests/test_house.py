@@ -17,7 +17,7 @@ ROOMS = {
     "data": "rng data data.*",
     "models": "models models.*",
     "tasks": "tasks tasks.*",
-    "world": "alarm failure join logs world",
+    "world": "alarm exchange failure join logs world",
     "maths": "ema evaluate gradients optim parallel precision schedule step weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
     "run": "build job loop main",

@@ -44,6 +44,7 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     `started` is time.time() at the process's entry; `afterwards` takes what is to be done should the run fail.
     """
     config = composed.config
+    world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
     names = _warm_up(config, parts, world)

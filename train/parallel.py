@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.config import CommHook, ParallelConfig
 from train.data.batch import Batch
+from train.exchange import Exchange
 from train.outcome import ConfigError
 from train.tasks.task import Ratio, Task
 from train.world import World
@@ -58,7 +59,7 @@ class Spread:
             )
             # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
             self._ddp.broadcast_buffers = False
-            self._feedback = _register(self._ddp, config)
+            self._feedback = _register(self._ddp, world, config)
 
     @property
     def wrapped(self) -> bool:
@@ -137,8 +138,10 @@ def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
     return size / _MIB + 1.0
 
 
-def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSGD | None":
+def _register(ddp: DistributedDataParallel, world: World, config: ParallelConfig) -> "_PowerSGD | None":
     if config.comm_hook is CommHook.none:
+        if world.device.type == "cpu" and world.exchange is not None:
+            ddp.register_comm_hook(world.exchange, _exchanged)
         return None
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
@@ -154,6 +157,19 @@ def _register(ddp: DistributedDataParallel, config: ParallelConfig) -> "_PowerSG
         return _PowerSGD(state)
     ddp.register_comm_hook(None, _bf16 if config.comm_hook is CommHook.bf16 else default_hooks.fp16_compress_hook)
     return None
+
+
+def _exchanged(
+    exchange: Exchange,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """The mean over the ranks of one machine, without gloo."""
+    gradients = bucket.buffer()
+    exchange.add(gradients)
+    gradients /= dist.get_world_size()
+    done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    done.set_result(gradients)
+    return done
 
 
 def _bf16(

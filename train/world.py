@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from train.alarm import Alarm
+from train.exchange import Exchange, connect, listen
 from train.outcome import ConfigError, ExitCode, Failure, GaveUp, PeerFailed
 from train.place import Place
 from train.trouble import Trouble, merged
@@ -37,6 +38,7 @@ class World:
         self.size = place.size
         self.device = device
         self.backend = backend
+        self.exchange: Exchange | None = None
         self._hosts = hosts
         self._failure: Failure | None = None
         self._control = control
@@ -47,6 +49,14 @@ class World:
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    def share_memory(self, timeout_s: float) -> None:
+        """Let the ranks of one machine add up in memory what they have there. All ranks call it."""
+        if self.size == 1 or not self.place.one_machine:
+            return
+        with self.together(lambda: listen(self.size, timeout_s)) as listener:
+            names = self.gather(listener.getsockname())
+            self.exchange = self.together(lambda: connect(self.rank, listener, names, timeout_s))
 
     def gather(self, value: Answer) -> list[Answer]:
         """Every rank's value, in rank order, on every rank. All ranks call it. The values are pickled between ranks."""
@@ -66,9 +76,12 @@ class World:
     def sum(self, table: torch.Tensor) -> torch.Tensor:
         """Elementwise sum of every rank's CPU tensor, added in rank order so that the bits do not depend on its size.
 
-        All ranks call it with tensors of the same shape.
+        All ranks call it with tensors of the same shape, and do not use theirs any more.
         """
         if self.size == 1:
+            return table
+        if self.exchange is not None:
+            self.exchange.add(table.view(-1))
             return table
         tables = [torch.empty_like(table) for _ in range(self.size)]
         dist.all_gather(tables, table.contiguous(), group=self._control)
@@ -163,6 +176,8 @@ class World:
         self._alarm.ignore()
         if self.size > 1:
             dist.barrier(group=self._control)
+        if self.exchange is not None:
+            self.exchange.close()
         self._alarm.close()
         dist.destroy_process_group()
 

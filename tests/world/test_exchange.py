@@ -1,0 +1,111 @@
+"""Ranks of one machine add up in memory that they share, and nobody else takes part."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from tests.ranks import QUIET, ROOT, free_port, place
+from tests.world.adder import digest, drawn
+from train.exchange import Exchange, connect, listen
+
+_LARGE = 2**20 // 4 + 3  # numbers: more than one slot
+CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(ranks: int) -> None:
+    asked = [f"{dtype}:{numbers}" for dtype, numbers in CASES]
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.world.adder", *asked],
+            env={**os.environ, **QUIET, **place(rank, ranks, port)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    answers = [process.communicate(timeout=60)[0].splitlines() for process in started]
+    assert [process.returncode for process in started] == [0] * ranks
+    for case, (dtype, numbers) in enumerate(CASES):
+        total = drawn(0, dtype, numbers)
+        for rank in range(1, ranks):
+            total += drawn(rank, dtype, numbers)
+        assert [answer[case] for answer in answers] == [digest(total)] * ranks, (dtype, numbers)
+
+
+@contextmanager
+def two_ranks(
+    timeout_s: float = 10.0, before: Callable[[bytes], object] = bytes
+) -> Iterator[tuple[Exchange, Exchange]]:
+    """Both ends in this process, the second connected from a thread; `before` gets the first one's name ahead of it."""
+    with listen(2, timeout_s) as one, listen(2, timeout_s) as other:
+        names = [one.getsockname(), other.getsockname()]
+        before(names[0])
+        with ThreadPoolExecutor(1) as thread:
+            connecting = thread.submit(connect, 1, other, names, timeout_s)
+            first = connect(0, one, names, timeout_s)
+            second = connecting.result()
+    try:
+        yield first, second
+    finally:
+        first.close()
+        second.close()
+
+
+def test_a_fast_rank_never_overwrites_what_a_slow_one_still_has_to_read() -> None:
+    """One rank waits for the other once a turn; between two words of it the first one is a turn ahead."""
+
+    def turns(exchange: Exchange, factor: float) -> list[float]:
+        sums = []
+        for turn in range(200):
+            tensor = torch.full((20_000,), factor * turn)
+            exchange.add(tensor)
+            sums.append(float(tensor.sum()))
+        return sums
+
+    with two_ranks() as (first, second), ThreadPoolExecutor(1) as thread:
+        theirs = thread.submit(turns, second, 1.0)
+        assert turns(first, 2.0) == theirs.result() == [3.0 * turn * 20_000 for turn in range(200)]
+
+
+def test_a_rank_that_is_gone_and_one_that_is_late_are_told_apart() -> None:
+    with two_ranks() as (first, second):
+        second.close()
+        with pytest.raises(dist.DistNetworkError, match="Connection closed by peer"):
+            first.add(torch.ones(3))
+    with two_ranks(timeout_s=0.2) as (first, _), pytest.raises(dist.DistNetworkError, match="Timed out"):
+        first.add(torch.ones(3))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_who_calls_is_not_let_in() -> None:
+    """Who calls first, and says that it is rank 1."""
+    code = (
+        "import os, socket, sys; os.setuid(65534); caller = socket.socket(socket.AF_UNIX);"
+        "caller.connect(bytes.fromhex(sys.argv[1])); caller.send(b'\\1\\0\\0\\0'); print(flush=True);"
+        "sys.exit(0 if caller.recv(9) == b'' else 9)"
+    )
+    intruders = []
+
+    def intrude(name: bytes) -> None:
+        intruders.append(subprocess.Popen([sys.executable, "-c", code, name.hex()], stdout=subprocess.PIPE))
+        assert intruders[0].stdout is not None
+        intruders[0].stdout.readline()  # it has called
+
+    with two_ranks(before=intrude) as (first, second), ThreadPoolExecutor(1) as thread:
+        intruders[0].communicate(timeout=10)
+        assert intruders[0].returncode != 9, "it got an answer"
+        ours, theirs = torch.ones(2), torch.ones(2)
+        adding = thread.submit(second.add, theirs)
+        first.add(ours)
+        adding.result()
+        assert ours.tolist() == theirs.tolist() == [2.0, 2.0]
