@@ -177,6 +177,11 @@ def place(rank: int, ranks: int, port: int, attempt: int = 0) -> dict[str, str]:
     }
 
 
+def holder(run: Path) -> int:
+    """The process that holds the run in the folder `run`."""
+    return int(json.loads(max((run / "lease").glob("*.json")).read_text())["pid"])
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

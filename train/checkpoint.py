@@ -10,12 +10,14 @@ has a manifest under its final name is whole, unless a disk damaged it later, wh
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train import lease
 from train.files import sha256, sync_file, sync_folder, write_json
 from train.outcome import ConfigError
 
@@ -48,14 +50,20 @@ class DamagedError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of one run. Rank 0 alone commits, deletes and sets aside."""
+    """The checkpoints of one run. Rank 0 alone commits, deletes and sets aside.
 
-    def __init__(self, run: Path) -> None:
+    Whatever changes them raises ConfigError once another start has taken the run over; see lease.py.
+    """
+
+    def __init__(self, run: Path, incarnation: int = 0) -> None:
+        """`incarnation` is this start's; who only reads has none."""
         self.folder = run / "checkpoints"
+        self._run = run
+        self._incarnation = incarnation
 
     def staging(self, step: int) -> Path:
         """Where the files of the checkpoint at `step` are written before it is committed."""
-        return self.folder / f".step_{step:08d}.staging"
+        return self.folder / f".step_{step:08d}.{self._incarnation}.staging"
 
     def commit(self, step: int, facts: Mapping[str, Any]) -> None:
         """Make what stands in the staging folder the checkpoint of `step`. `facts` go into the manifest."""
@@ -63,26 +71,35 @@ class Checkpoints:
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
         for name in files:
             sync_file(staging / name)
-        write_json(staging / MANIFEST, {"format": FORMAT, "step": step, **facts, "time": time.time(), "files": files})
+        own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
+        write_json(staging / MANIFEST, {**own, **facts, "time": time.time(), "files": files})
+        lease.check(self._run, self._incarnation)
         if final.exists():
-            _remove(final)  # without a manifest, or from before a checkpoint that this start went back to
+            if _incarnation(final) > self._incarnation:
+                raise ConfigError(f"{final} was saved by a newer start, so this process leaves and saves nothing more")
+            final.rename(_free_name(final, "fenced"))
         staging.rename(final)
         sync_folder(self.folder)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, ascending."""
-        return sorted(int(folder.name[5:]) for folder in self._folders() if (folder / MANIFEST).exists())
+        folders = [folder for folder in self._folders() if (folder / MANIFEST).exists() and not self._fenced(folder)]
+        return sorted(_step(folder) for folder in folders)
 
     def clean(self) -> None:
-        """Delete what saves that never came to their end left behind."""
+        """Delete what saves that never came to their end left behind, set aside what was saved by who had been replaced."""
+        lease.check(self._run, self._incarnation)
         for path in self.folder.glob(".step_*.staging"):
             shutil.rmtree(path)
         for folder in self._folders():
             if not (folder / MANIFEST).exists():
                 _remove(folder)
+            elif self._fenced(folder):
+                folder.rename(_free_name(folder, "fenced"))
 
     def retain(self, keep: int, best: int | None) -> None:
         """Delete all but the newest `keep` checkpoints and the one of step `best`."""
+        lease.check(self._run, self._incarnation)
         for step in self.steps()[:-keep]:
             if step != best:
                 _remove(self.folder / f"step_{step:08d}")
@@ -99,8 +116,11 @@ class Checkpoints:
                 return verified(folder), troubles
             except DamagedError as error:
                 troubles.append(f"checkpoint {folder.name} is damaged ({error}) and set aside")
-                folder.rename(_free_name(folder))
+                folder.rename(_free_name(folder, "damaged"))
         return None, troubles
+
+    def _fenced(self, folder: Path) -> bool:
+        return lease.fenced(self._run, _incarnation(folder), _step(folder))
 
     def _folders(self) -> list[Path]:
         return [path for path in self.folder.glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name)]
@@ -156,6 +176,18 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _free_name(folder: Path) -> Path:
-    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}.damaged") for i in range(1_000_000))
+def _step(folder: Path) -> int:
+    return int(folder.name[5:])
+
+
+def _incarnation(folder: Path) -> int:
+    """Of the start that saved it; one beyond all others where the manifest cannot tell, so that nobody discards it."""
+    try:
+        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["incarnation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return sys.maxsize
+
+
+def _free_name(folder: Path, why: str) -> Path:
+    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}.{why}") for i in range(1_000_000))
     return next(name for name in names if not name.exists())

@@ -133,6 +133,11 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopConfig:
+    grace_s: float = _limited(0, above=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     train: Node
     eval: Node | None
@@ -179,6 +184,7 @@ class Config:
     wandb: WandbConfig
     tensorboard: TensorboardConfig
     world: WorldConfig
+    stop: StopConfig
     model: Node
     data: DataConfig
     task: Node

@@ -1,17 +1,15 @@
 """How a rank leaves when something went wrong: who speaks, which exit code, and that nobody is left waiting."""
 
-import json
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
+from train import cause
 from train.outcome import ConfigError, Failure, GaveUp
 from train.redact import redact, secrets_of
 from train.refusal import end, say
@@ -27,7 +25,7 @@ Afterwards = list[Callable[[Failure], None]]
 def ending(world: World) -> Iterator[Afterwards]:
     """Leave the world in good order, or end the process with the code of what went wrong on any rank.
 
-    What is put into the list it gives is called then, once all ranks know, with what failed first.
+    What is put into the list it gives is called then, the last first, once all ranks know, with what failed first.
     """
     afterwards: Afterwards = []
     try:
@@ -39,7 +37,12 @@ def ending(world: World) -> Iterator[Afterwards]:
 
 def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
     """The rank that failed first speaks for all and leaves; the others leave when it has spoken."""
-    for heard in (signal.SIGINT, signal.SIGTERM):  # the launcher ends all as soon as the first has left
+    for heard in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGUSR2,
+    ):  # the launcher ends all as soon as the first has left
         signal.signal(heard, signal.SIG_IGN)
     logger.info("this rank cannot go on", exc_info=error)
     limit = threading.Timer(_LEAVE_S, _leave_unheard, [world])
@@ -51,11 +54,12 @@ def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
         words = _words(error, failure)
         say(words)
         logger.info("said %s", words)
-        _tell_launcher(words, world.rank)
+        cause.leave(failure.code, failure.rank, words)
+        cause.report(words, world.rank)
         world.release()
     else:
         logger.info("leaving because %s", failure)
-    for act in afterwards:
+    for act in reversed(afterwards):
         with suppress(Exception):
             act(failure)
     with suppress(OSError, ValueError):
@@ -74,14 +78,3 @@ def _words(error: BaseException, failure: Failure) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"
     return f"error on rank {failure.rank} on {failure.host}:\n{failure.text}"
-
-
-def _tell_launcher(words: str, rank: int) -> None:
-    """Leave the error's last line where torchrun looks for what to put into its report."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path is None:
-        return
-    line = words.rstrip("\n").splitlines()[-1]
-    extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
-    with suppress(OSError):
-        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")

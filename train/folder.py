@@ -7,15 +7,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import environment, fingerprint, identity, lock, resolved
+from train import environment, fingerprint, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
+from train.lease import Lease, claim
 from train.outcome import ConfigError
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
@@ -42,32 +42,32 @@ class Facts:
 class Opened:
     """A run folder that is this command's. `notes` are what differs without being in the way.
 
-    `summary` is what the run came to, if it has finished.
+    `incarnation` is the number of this start; `summary` is what the run came to, if it has finished.
     """
 
     path: Path
+    incarnation: int
     new: bool
     notes: list[str]
     summary: dict[str, Any] | None
 
 
-def open_run(
-    config: Config, plain: Mapping[str, Any], facts: Facts, *, first_attempt: bool
-) -> tuple[Opened, AbstractContextManager[object]]:
+def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt: int) -> tuple[Opened, Lease]:
     """Make the run folder, or find the one that the same command made before. Rank 0 alone calls it.
 
-    Returns what it found and the lock on the folder. Raises ConfigError when the folder is another run's, when a
-    process trains it right now, or when code or data changed since it began; nothing is changed then.
+    `attempt` counts how often a launcher began this very command again. Returns what it found and the hold on the
+    folder. Raises ConfigError when the folder is another run's, when a process trains it right now, or when code or
+    data changed since it began; nothing is changed then.
     """
     path = _path(config.run)
-    if config.run.fresh and first_attempt and path.exists():
+    if config.run.fresh and attempt == 0 and path.exists():
         _set_aside(path)
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
     before = _recorded(path)
-    held = lock.hold(path)
+    held = claim(path, attempt, os.environ)
     try:
         if new:
-            return Opened(path, True, [], None), held
+            return Opened(path, held.incarnation, True, [], None), held
         summary = _summary(path)
         _same_config(path, config, summary)
         changes = _changes(before, facts)
@@ -82,9 +82,9 @@ def open_run(
         if changes and summary is None:
             _write_json(path / ENVIRONMENT, {**before, "code": facts.code, "data": facts.data})
             notes += [f"accepted: {change}" for change in changes]
-        return Opened(path, False, notes, summary), held
+        return Opened(path, held.incarnation, False, notes, summary), held
     except BaseException:
-        held.close()
+        held.withdraw()
         raise
 
 
@@ -200,7 +200,7 @@ def _set_aside(path: Path) -> None:
     names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())
     try:
-        with lock.hold(path):
+        with claim(path, 0, os.environ):
             path.rename(aside)
     except OSError as error:
         raise ConfigError(f"{path} cannot be set aside: {error.strerror}") from None

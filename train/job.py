@@ -5,12 +5,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train import environment, fingerprint, logs, resume, weights
+from train import environment, fingerprint, lease, logs, resume, weights
 from train.build import Parts, build, packages, set_up_process, targets
 from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
@@ -20,16 +20,18 @@ from train.data.workers import aside
 from train.failure import Afterwards
 from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
+from train.hearing import Signals, StopFile, Wish
 from train.identity import digest
 from train.ledger import Ledger
 from train.loop import Run
 from train.meter import Meter, goodput
-from train.outcome import ConfigError
+from train.outcome import ConfigError, ExitCode
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
 from train.sinks.open import check_sinks, open_sinks
 from train.sinks.sink import Silent, Sink
+from train.stop import Stop
 from train.window import Window
 from train.world import World
 
@@ -38,8 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 logger = logging.getLogger(__name__)
 
 
-def run(composed: Composed, world: World, started: float, afterwards: Afterwards) -> None:
-    """Do the run that `composed` describes, or what is left of it. All ranks call it.
+def run(composed: Composed, world: World, started: float, afterwards: Afterwards) -> ExitCode:
+    """Do the run that `composed` describes, or what is left of it, until its end or a wish to stop. All ranks call it.
 
     `started` is time.time() at the process's entry; `afterwards` takes what is to be done should the run fail.
     """
@@ -51,12 +53,14 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
-    opened, _lock = _open(composed, parts, precision, world)  # held for as long as it is in scope
+    opened, release = _open(composed, parts, precision, world)
+    afterwards.append(lambda _: release())
     if opened.summary is not None:
-        return _say_finished(opened.path, opened.summary, world)
+        _say_finished(opened.path, opened.summary, world)
+        release()
+        return ExitCode.FINISHED
     logs.to_file(opened.path / "logs", world.rank, os.environ)
-    checkpoints = Checkpoints(opened.path)
-    progress = _continue_or_begin(parts, checkpoints, config.checkpoint.keep, world, started)
+    progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic)
     ledger = Ledger(
@@ -65,8 +69,16 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     afterwards.append(ledger.failed)
     meter.add("start", time.time() - started)
     _announce(ledger, opened, parts, world)
-    Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, Window(names)).fit()
-    _finish(opened.path, progress, parts, ledger, world)
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    with _stopping(opened, world) as stop:
+        run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, Window(names), stop)
+        wish = run.fit()
+    if wish is None:
+        _finish(opened, progress, parts, ledger, world)
+    elif world.leads:
+        print(f"stopped after step {progress.step} and saved; the same command continues")
+    release()
+    return ExitCode.FINISHED if wish is None else wish.code
 
 
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
@@ -83,15 +95,16 @@ def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
     return names
 
 
-def _open(
-    composed: Composed, parts: Parts, precision: Precision, world: World
-) -> tuple[Opened, AbstractContextManager[object]]:
-    """Rank 0 opens the run folder and keeps the lock on it, and all learn what it found. All ranks call it."""
+def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[Opened, Callable[[], None]]:
+    """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
+
+    Returns also what gives the folder back.
+    """
     config = composed.config
 
-    def act() -> tuple[Opened | None, AbstractContextManager[object]]:
+    def act() -> tuple[Opened | None, Callable[[], None]]:
         if not world.leads:
-            return None, nullcontext()
+            return None, lambda: None
         workers = config.data.workers
         data = {f"data.{name}": aside(fingerprint.data, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
@@ -102,15 +115,17 @@ def _open(
             data=data,
             auto={"train.precision": precision.name, "world.device": world.device.type},
         )
-        return open_run(config, _to_be_told(composed), facts, first_attempt=world.place.attempt == 0)
+        opened, held = open_run(config, _to_be_told(composed), facts, attempt=world.place.attempt)
+        return opened, held.close if opened.summary is None else held.withdraw
 
-    opened, lock = world.together(act)
-    return world.from_leader(opened), lock
+    opened, release = world.together(act)
+    return world.from_leader(opened), release
 
 
-def _continue_or_begin(parts: Parts, checkpoints: Checkpoints, keep: int, world: World, started: float) -> Progress:
+def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
-    newest = world.from_leader(world.together(lambda: _newest(checkpoints) if world.leads else None))
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    newest = world.from_leader(world.together(lambda: _newest(opened, checkpoints) if world.leads else None))
     if newest is not None:
         progress = world.together(lambda: resume.restore(parts.state, newest))
         if world.leads:
@@ -122,9 +137,10 @@ def _continue_or_begin(parts: Parts, checkpoints: Checkpoints, keep: int, world:
     return Progress(began=started)
 
 
-def _newest(checkpoints: Checkpoints) -> Checkpoint | None:
+def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
     checkpoints.clean()
     found, troubles = checkpoints.newest_good()
+    lease.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
     for trouble in troubles:
         logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
     return found
@@ -167,7 +183,26 @@ def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
         print(f"To train it longer type train.steps=… train.extend_from={path}")
 
 
-def _finish(path: Path, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
+@contextmanager
+def _stopping(opened: Opened, world: World) -> Iterator[Stop]:
+    """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
+    signals = Signals(world.rank)
+    hears: list[Callable[[], Wish | None]] = [signals.heard]
+    if world.leads:
+        hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
+    signals.open()
+    stop = Stop(world.store, world.rank, world.size, hears)
+    yield stop
+    stop.close()
+    signals.close()
+
+
+def _lost(opened: Opened) -> Wish | None:
+    message = lease.taken(opened.path, opened.incarnation)
+    return None if message is None else Wish(ExitCode.CONFIG, message)
+
+
+def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
     """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
     wall_s = time.time() - progress.began
     summary = {
@@ -182,5 +217,10 @@ def _finish(path: Path, progress: Progress, parts: Parts, ledger: Ledger, world:
         "weights_sha256": weights.weights_sha256(parts.state.model.state_dict()),
     }
     ledger.event("finish", weights_sha256=summary["weights_sha256"])
-    world.together(lambda: write_json(path / SUMMARY, summary) if world.leads else None)
-    ledger.close({**summary, "folder": str(path)})
+    world.together(lambda: _sum_up(opened, summary) if world.leads else None)
+    ledger.close({**summary, "folder": str(opened.path)})
+
+
+def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
+    lease.check(opened.path, opened.incarnation)
+    write_json(opened.path / SUMMARY, summary)

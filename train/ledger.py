@@ -45,8 +45,8 @@ class Ledger:
         self.event("error", rank=failure.rank, host=failure.host, code=failure.code, message=message)
         self.sink.close(None)
 
-    def close(self, summary: dict[str, Any]) -> None:
-        """The run ends well."""
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """The run ends well, or without a summary: it stops for now."""
         self.sink.close(summary)
 
     def take(self, records: Sequence[Record]) -> None:

@@ -1,5 +1,6 @@
 """The run on one screen: step after step, and what is due between them."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 
@@ -8,11 +9,18 @@ from train.build import Parts
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.data.prefetch import on_device
+from train.hearing import Wish
 from train.ledger import Ledger
 from train.meter import Meter
+from train.outcome import ConfigError, ExitCode
 from train.progress import Progress
+from train.stop import Stop
 from train.window import Window
 from train.world import World
+
+_LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -28,13 +36,18 @@ class Run:
     ledger: Ledger
     checkpoints: Checkpoints
     window: Window
+    stop: Stop
     saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
+    saved_step: int | None = None
 
-    def fit(self) -> None:
-        """Train from where the run stands to its end. All ranks call it."""
+    def fit(self) -> Wish | None:
+        """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
         loader, progress = self.parts.loader, self.progress
         works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
         while progress.step < loader.timeline.steps:
+            if (wish := self.stop.before(progress.step)) is not None:
+                self._leave(wish)
+                return wish
             with self.meter.part("data"):
                 work = next(works)
             with self.meter.part("step"):
@@ -49,6 +62,7 @@ class Run:
                 save |= self._evaluate()
             if save:
                 self._save()
+        return None
 
     def _due(self, every: int | None) -> bool:
         step = self.progress.step
@@ -79,13 +93,29 @@ class Run:
         self.ledger.event("evaluate", metrics=metrics)
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 
+    def _leave(self, wish: Wish) -> None:
+        """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
+        if wish.code is ExitCode.CONFIG:
+            raise ConfigError(wish.why, agreed=True)
+        if self.saved_step != self.progress.step:
+            self._save()
+        name = "preempt" if wish.code is ExitCode.PREEMPTED else "stop"
+        took_s = time.time() - wish.heard
+        self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.config.stop.grace_s)
+        self.ledger.close(None)
+        if took_s > self.config.stop.grace_s:
+            logger.warning("from the wish to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
+
     def _save(self) -> None:
+        begin = time.monotonic()
         with self.meter.part("checkpoint"):
             records, _ = self.window.drain(self.world)
             self.ledger.take(records)
             self.ledger.sync()
             resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), self.progress.step
+        if (took_s := self.saved - begin) > self.config.stop.grace_s:
+            logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.ledger.event("checkpoint")
         if self.world.leads:
             self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)

@@ -11,6 +11,7 @@ if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from train import cause
 from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place, speaks
 from train.refusal import end, refuse, say
@@ -25,7 +26,7 @@ def main() -> None:
         sys.exit(_run(time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
-        end(ExitCode.BUG)
+        end(ExitCode.STOPPED)
 
 
 def _run(started: float) -> ExitCode:
@@ -64,10 +65,15 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         refuse(error, place.leads)
     except JoinFailed as error:
         say(f"error: {error}")
+        cause.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
     with ending(world) as afterwards:
-        job.run(composed, world, started, afterwards)
-    return ExitCode.FINISHED
+        code = job.run(composed, world, started, afterwards)
+    if place.leads:
+        cause.leave(code, place.rank, code.name.lower())
+    if code is not ExitCode.FINISHED:
+        cause.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
+    return code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from contextlib import suppress
 from multiprocessing import active_children
 from typing import NoReturn
 
+from train import cause
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact, secrets_of
 
@@ -17,6 +18,7 @@ def refuse(error: ConfigError, leads: bool) -> NoReturn:
     """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
     if leads:
         say(f"error: {error}")
+        cause.leave(ExitCode.CONFIG, 0, str(error))
     else:
         threading.Event().wait(_LAUNCHER_S)
         say(f"error: {error}")  # nobody has ended this rank meanwhile, so the others did not meet the same trouble

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from train.alarm import Alarm
 from train.exchange import Exchange, connect, listen
@@ -39,6 +39,7 @@ class World:
         self.device = device
         self.backend = backend
         self.exchange: Exchange | None = None
+        self.store = HashStore() if store is None else store
         self._hosts = hosts
         self._failure: Failure | None = None
         self._control = control
@@ -190,6 +191,8 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.CONFIG
     if isinstance(error, GaveUp):
         return ExitCode.GAVE_UP
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.STOPPED
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return ExitCode.OUT_OF_MEMORY
     return ExitCode.HUNG if _is_collective(error) and _is_timeout(error) else ExitCode.BUG

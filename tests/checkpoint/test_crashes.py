@@ -57,7 +57,7 @@ def test_all_files_are_on_the_disk_before_the_rename_and_the_rename_before_the_e
     monkeypatch.setattr(os, "fsync", recorded)
     monkeypatch.setattr(Path, "rename", recorded_rename)
     crasher.save(tmp_path, 1)
-    staging = "checkpoints/.step_00000001.staging"
+    staging = "checkpoints/.step_00000001.0.staging"
     before, after = done[: done.index(f"renamed {staging}")], done[done.index(f"renamed {staging}") + 1 :]
     assert {f"synced {staging}/{name}" for name in crasher.FILES} < set(before)
     assert any(word.startswith(f"synced {staging}/.manifest.json") for word in before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import Results, Starter, until
+from tests.ranks import Results, Starter, holder, until
 from tests.world.saboteur import TASK, Sabotage
 
 RUN = ("model=mlp", "model.hidden=[8]", "train.steps=12", "log.every=2", "checkpoint.every=3")
@@ -41,7 +41,7 @@ def interrupt(starter: Starter, *overrides: str, environ: dict[str, str], name: 
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    paths = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in paths}
 
 
@@ -87,7 +87,9 @@ def test_fresh_sets_the_folder_aside_but_not_when_the_same_start_is_tried_again(
     until(lambda: aside.exists() and (results.folder / "events.jsonl").exists() and bool(results.events("checkpoint")))
     world.kill()
     world.wait()
-    assert {Path(path).name: content for path, content in contents(aside).items()} == before
+    found = {Path(path).name: content for path, content in contents(aside).items()}
+    assert found.keys() - before.keys() == {"00000002.json"}, "who set it aside"
+    assert all(found[name] == content for name, content in before.items())
     again = starter.start(1, *fresh, environ=own, attempt=1)
     until(lambda: bool(results.events("resume")))
     again.kill()
@@ -123,7 +125,7 @@ def test_two_starts_of_a_new_run_at_once_make_one_run(starter: Starter) -> None:
     environ = Sabotage(0, "step", "stop", 3, str(mark)).environ()
     worlds = [starter.start(1, *RUN, TASK, "run.name=r", environ=environ) for _ in range(3)]
     until(mark.exists)
-    winner = int((starter.folder / "runs/r/.lock").read_text().split()[0])
+    winner = holder(starter.folder / "runs/r")
     for loser in (world for world in worlds if world.pids != [winner]):
         ended = loser.wait()
         assert ended.codes == [2], ended.output

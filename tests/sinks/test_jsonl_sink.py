@@ -80,21 +80,14 @@ def test_a_line_that_was_not_written_to_its_end_is_dropped(tmp_path: Path, torn:
     assert (tmp_path / "events.jsonl").read_bytes().endswith(b"}\n")
 
 
-def test_nothing_is_rewritten_when_nothing_is_cut(tmp_path: Path) -> None:
-    record(tmp_path, range(1, 11))
-    before = [os.stat(tmp_path / name) for name in ("metrics.jsonl", "events.jsonl")]
-    JsonLines(tmp_path, 10).close(None)
-    after = [os.stat(tmp_path / name) for name in ("metrics.jsonl", "events.jsonl")]
-    assert [(file.st_ino, file.st_mtime_ns) for file in after] == [(file.st_ino, file.st_mtime_ns) for file in before]
-
-
-def test_the_cut_is_a_new_file_so_that_an_earlier_writer_reaches_it_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [5, 10])
+def test_each_start_has_new_files_so_that_an_earlier_writer_reaches_them_no_more(tmp_path: Path, step: int) -> None:
     record(tmp_path, range(1, 11))
     (tmp_path / "metrics.jsonl.new").write_text("left by a start that was killed while it cut")
     earlier = JsonLines(tmp_path, 10)
-    later = JsonLines(tmp_path, 5)
+    later = JsonLines(tmp_path, step)
     earlier.write({"step": 11, "split": "train"})
-    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, step + 1))
     assert not (tmp_path / "metrics.jsonl.new").exists()
     earlier.close(None)
     later.close(None)

@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from train.data.batch import Batch
+from train.data.digits import Digits
 from train.tasks.classification import Classification
 from train.tasks.task import Ratio
 
@@ -77,6 +80,29 @@ class Sabotaged(Classification):
             _ACTS[self._plan.act]()
 
 
+class Noting(Digits):
+    """Notes which processes fetch from it."""
+
+    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        (Path(os.environ["PIDS"]) / str(os.getpid())).touch()
+        return super().__getitems__(indices)
+
+
+class Slow(Digits):
+    """Rank 1 takes a second and a half for its 60th batch, whatever signal arrives meanwhile."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self._fetched = 0
+
+    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        self._fetched += 1
+        if self._fetched == 60 and os.environ.get("RANK") == "1":
+            Path(os.environ["SLOW_MARK"]).write_text("")
+            time.sleep(1.5)
+        return super().__getitems__(indices)
+
+
 _NONE = '{"rank": -1, "moment": "", "act": ""}'
 
 
@@ -103,6 +129,7 @@ _ACTS: dict[str, Callable[[], object]] = {
     "gpu_memory": _gpu_memory,
     "fill_disk": _fill_disk,
     "exit": lambda: sys.exit(7),
+    "sleep": lambda: time.sleep(30),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),

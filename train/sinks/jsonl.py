@@ -68,10 +68,13 @@ def _finite(value: object) -> object:
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, object]], bool]) -> None:
-    """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one."""
+    """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one.
+
+    It is replaced also where nothing is left out: a process that was taken for dead goes on writing into the old one.
+    """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
-    if len(kept) == len(lines):
+    if not lines:
         return
     beside = path.with_name(f"{path.name}.new")
     with open(beside, "wb") as file:

@@ -1,0 +1,186 @@
+"""A wish to stop, whoever hears it: all ranks leave after the same step, having saved, and the same command continues."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import Results, Starter, World, until
+from tests.runs.test_resume import same
+from tests.world.conftest import Launch
+from tests.world.saboteur import TASK, Sabotage
+
+# Long enough to be stopped, on the slowest machine; lines, evaluations and checkpoints do not fall together.
+RUN = (
+    *("model=mlp", "model.hidden=[8]", "train.steps=400", "train.ema_decay=0.9"),
+    *("log.every=7", "eval.every=100", "checkpoint.every=25"),
+)
+WITHIN_S = 2.0
+
+
+def until_saved(results: Results, start: int = 1) -> None:
+    """Wait for the first checkpoint of the `start`-th start."""
+
+    def saved() -> bool:
+        names = [event["event"] for event in results.events()] if (results.folder / "events.jsonl").exists() else []
+        begins = [place for place, name in enumerate(names) if name in ("start", "resume")]
+        return len(begins) == start and "checkpoint" in names[begins[-1] :]
+
+    until(saved)
+
+
+def stopped(starter: Starter, world: World, code: int, name: str) -> int:
+    """Hold all ranks to one code and one checkpoint; returns its step."""
+    ended = world.wait()
+    assert ended.codes == [code] * len(world.pids), ended.output
+    assert "Traceback" not in ended.output
+    results = starter.results(name)
+    *_, checkpoint, last = results.events()
+    assert last["event"] == ("preempt" if code == 3 else "stop")
+    assert (checkpoint["event"], checkpoint["step"]) == ("checkpoint", last["step"])
+    assert (results.folder / f"checkpoints/step_{last['step']:08d}/manifest.json").exists()
+    assert f"stopped after step {last['step']} and saved; the same command continues" in ended.output
+    return int(last["step"])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal(starter: Starter, ranks: int) -> None:
+    undisturbed = starter.train(ranks, *RUN, name="undisturbed")
+    results = starter.results("stopped")
+    heard = [(signal.SIGTERM, 3), (signal.SIGUSR2, 3), (signal.SIGHUP, 3), (signal.SIGINT, 7)]
+    last = 0
+    for turn, (number, code) in enumerate(heard):
+        rank = turn % ranks
+        world = starter.start(ranks, *RUN, "run.name=stopped")
+        until_saved(results, start=turn + 1)
+        began = time.monotonic()
+        world.kill(rank, with_signal=number)
+        step = stopped(starter, world, code, "stopped")
+        assert time.monotonic() - began < WITHIN_S
+        assert last < step < 400
+        last = step
+        assert number.name in results.events()[-1]["why"]
+        assert f"rank {rank}" in results.events()[-1]["why"]
+    same(undisturbed, starter.train(ranks, *RUN, name="stopped"))
+
+
+def test_signal_that_all_ranks_hear_twice_at_once_is_one_wish(starter: Starter) -> None:
+    """A terminal tells every process of its group, and a launcher passes on what it heard itself."""
+    world = starter.start(2, *RUN, "run.name=r")
+    until_saved(starter.results("r"))
+    for _ in range(2):
+        world.kill(with_signal=signal.SIGINT)
+    stopped(starter, world, 7, "r")
+
+
+def test_second_interrupt_leaves_at_once_without_saving(starter: Starter) -> None:
+    """Rank 1 never comes to its next step, so there is nothing to agree on."""
+    mark = starter.folder / "mark"
+    sabotage = Sabotage(1, "step", "sleep", 60, str(mark))
+    world = starter.start(2, *RUN, TASK, "run.name=r", environ=sabotage.environ())
+    until(mark.exists)
+    world.kill(0, with_signal=signal.SIGINT)
+    until(lambda: time.time() - mark.stat().st_mtime > 1.5)
+    began = time.monotonic()
+    world.kill(0, with_signal=signal.SIGINT)
+    ended = world.wait()
+    assert time.monotonic() - began < 2 * WITHIN_S
+    assert ended.codes == [7, 7], ended.output
+    assert starter.results("r").events()[-1]["event"] == "error"
+    assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
+
+
+def test_stop_file_stops_the_start_that_it_names_and_no_later_one(starter: Starter) -> None:
+    results = starter.results("r")
+    world = starter.start(2, *RUN, "run.name=r")
+    until_saved(results)
+    (results.folder / "stop.json").write_text(json.dumps({"incarnation": 1}))
+    stopped(starter, world, 7, "r")
+    assert "stop.json" in results.events()[-1]["why"]
+    assert starter.run(2, *RUN, "run.name=r").codes == [0, 0]
+
+
+def test_rank_that_waits_for_its_data_hears(starter: Starter) -> None:
+    """It sleeps within a fetch that the others wait for, and the signal does not cut that short."""
+    mark = starter.folder / "mark"
+    world = starter.start(
+        2, *RUN, "run.name=r", "data.train._target_=tests.world.saboteur.Slow", environ={"SLOW_MARK": str(mark)}
+    )
+    until(mark.exists)
+    world.kill(1, with_signal=signal.SIGTERM)
+    stopped(starter, world, 3, "r")
+    assert starter.results("r").events()[-1]["took_s"] > 0.5
+
+
+def test_dead_rank_stays_the_cause_although_the_launcher_then_tells_the_others_to_stop(starter: Starter) -> None:
+    """A launcher's SIGTERM follows the death of a rank within hundredths of a second."""
+    environ = {"PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
+    for turn in range(3):
+        world = starter.start(3, *RUN, "run.name=r", environ=environ)
+        until_saved(starter.results("r"), start=turn + 1)
+        world.kill(2)
+        world.kill(0, 1, with_signal=signal.SIGTERM)
+        ended = world.wait()
+        assert ended.codes == [1, 1, -signal.SIGKILL], ended.output
+        assert ended.output.count("rank 2 on ") == 1
+        assert "is gone: it was killed" in ended.output
+        cause = json.loads((starter.folder / "cause").read_text())
+        assert cause["code"] == 1
+        assert "rank 2 on " in cause["message"]
+
+
+def test_under_the_real_launcher_the_cause_is_left_beside_its_own_code(launch: Launch, tmp_path: Path) -> None:
+    cause = tmp_path / "cause"
+    process = launch(2, *RUN, "run.name=r", environ={"PHALANX_CAUSE_FILE": str(cause)}, options=())
+    until_saved(Results(tmp_path / "r"))
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert json.loads(cause.read_text())["code"] == 3
+    assert output.count("and saved; the same command continues") == 1, output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [((), 0, "finished"), (("optim.lr=fast",), 2, "optim.lr"), (("run.root=/proc",), 2, "/proc")],
+)
+def test_launcher_learns_how_a_start_ended(starter: Starter, overrides: tuple[str, ...], code: int, words: str) -> None:
+    cause = starter.folder / "cause"
+    short = ("model=mlp", "train.steps=3", "run.name=r")
+    ended = starter.run(2, *short, *overrides, environ={"PHALANX_CAUSE_FILE": str(cause)})
+    assert ended.codes == [code, code]
+    found = json.loads(cause.read_text())
+    assert (found["code"], found["rank"]) == (code, 0)
+    assert words in found["message"]
+
+
+def test_save_that_takes_longer_than_a_stop_may_is_warned_about(starter: Starter) -> None:
+    world = starter.start(2, *RUN, "run.name=r", "stop.grace_s=0.001")
+    until_saved(starter.results("r"))
+    world.kill(0, with_signal=signal.SIGTERM)
+    ended = world.wait()
+    assert ended.codes == [3, 3]
+    assert "WARNING: saving took " in ended.output
+    assert "Grant more and type stop.grace_s=" in ended.output
+
+
+def test_hangup_that_nohup_turned_off_is_no_wish(starter: Starter) -> None:
+    results = starter.results("r")
+    (starter.folder / "mine.py").write_text("import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _CLASS)
+    world = starter.start(
+        1, *RUN, "run.name=r", "task._target_=mine.Quiet", environ={"PYTHONPATH": str(starter.folder)}
+    )
+    until_saved(results)
+    os.kill(world.pids[0], signal.SIGHUP)
+    assert world.wait().codes == [0]
+
+
+_CLASS = """
+from train.tasks.classification import Classification
+
+class Quiet(Classification):
+    pass
+"""

@@ -1,0 +1,46 @@
+"""Why a start ended, left for the launcher: torchrun folds the codes of all ranks into one.
+
+The launcher names a file that does not exist yet in PHALANX_CAUSE_FILE. The rank that decided the end writes it, last.
+"""
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from train.files import write_whole
+from train.redact import redact, secrets_of
+
+VARIABLE = "PHALANX_CAUSE_FILE"
+
+
+def leave(code: int, rank: int, message: str, host: str | None = None) -> None:
+    """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes."""
+    path = os.environ.get(VARIABLE)
+    if path is None:
+        return
+    words = {
+        "code": int(code),
+        "rank": rank,
+        "host": socket.gethostname() if host is None else host,
+        "message": _last_line(message),
+    }
+    with suppress(OSError):
+        write_whole(Path(path), json.dumps(words) + "\n")
+
+
+def report(message: str, rank: int) -> None:
+    """Leave the last line where torchrun looks for what to put into its report on this rank."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    line = _last_line(message)
+    extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
+
+
+def _last_line(message: str) -> str:
+    return redact(message.strip().rpartition("\n")[2], secrets_of(os.environ))

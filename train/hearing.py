@@ -1,0 +1,105 @@
+"""What this rank hears from outside: signals, and a file in the run's folder."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from train.outcome import ExitCode
+from train.refusal import end
+
+STOP = "stop.json"
+_CODES = {
+    signal.SIGTERM: ExitCode.PREEMPTED,
+    signal.SIGUSR2: ExitCode.PREEMPTED,
+    signal.SIGHUP: ExitCode.PREEMPTED,
+    signal.SIGINT: ExitCode.STOPPED,
+}
+_TWICE_S = 1.0  # a terminal and a launcher may both pass on what was typed once
+_LEAVE_S = 2.0  # what the main thread gets to leave by itself once it was told twice
+
+
+@dataclass(frozen=True)
+class Wish:
+    """That the run should end: with which code, and why. `heard` is time.time()."""
+
+    code: ExitCode
+    why: str
+    heard: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class StopFile:
+    """<run folder>/stop.json, {"incarnation": N}: for the N-th start of the run, and for no later one."""
+
+    run: Path
+    incarnation: int
+
+    def heard(self) -> Wish | None:
+        try:
+            wanted = json.loads((self.run / STOP).read_text(encoding="utf-8"))["incarnation"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Wish(ExitCode.STOPPED, f"{self.run / STOP} asked for it") if wanted == self.incarnation else None
+
+
+class Signals:
+    """Hears signals from `open` to `close`; a second SIGINT ends the process at once.
+
+    The interpreter's own handlers wait until the main thread comes back from whatever it does in C, such as a
+    collective. So what arrives is also read from a pipe that the system's handler writes to.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._interrupted: float | None = None
+
+    def open(self) -> None:
+        """The main thread alone may call it."""
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._before = {number: signal.getsignal(number) for number in _CODES}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(number, self._interrupt if number == signal.SIGINT else _only_noted)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """The main thread alone may call it, after whoever asks for what was heard has ended."""
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+    def heard(self) -> Wish | None:
+        """The wish of the first signal since the last call that is one. Any one thread may call it."""
+        try:
+            numbers = [number for number in os.read(self._read, 64) if number in _CODES]
+        except BlockingIOError:
+            return None
+        if signal.SIGINT in numbers and self._is_second():
+            # The main thread raises KeyboardInterrupt, unless it is stuck.
+            late = threading.Timer(_LEAVE_S, end, [ExitCode.STOPPED])
+            late.daemon = True
+            late.start()
+        if not numbers:
+            return None
+        number = signal.Signals(numbers[0])
+        return Wish(_CODES[number], f"{number.name} reached rank {self._rank} on {socket.gethostname()}")
+
+    def _is_second(self) -> bool:
+        return self._interrupted is not None and time.monotonic() - self._interrupted >= _TWICE_S
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._is_second():
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or time.monotonic()
+
+
+def _only_noted(number: int, frame: FrameType | None) -> None:
+    """The byte in the pipe is all."""
