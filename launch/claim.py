@@ -23,12 +23,12 @@ class Claim:
 
 @contextmanager
 def claim(gpus: Sequence[Gpu], ranks: int | None) -> Iterator[Claim]:
-    """Claim a GPU for each of `ranks`, or all that are free where that is None; none on a machine without GPUs.
+    """Claim a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
 
     A process that inherits the descriptors keeps the claim. Raises ConfigError when too few are free, and names the
     processes that hold the others.
     """
-    wanted = len(gpus) if ranks is None else ranks
+    wanted = ranks or (1 if any(gpu.slice for gpu in gpus) else len(gpus))
     if gpus and wanted > len(gpus):
         raise ConfigError(
             f"{wanted} ranks were asked for, one a GPU, and there are {len(gpus)} GPUs to use. "
@@ -39,7 +39,7 @@ def claim(gpus: Sequence[Gpu], ranks: int | None) -> Iterator[Claim]:
     try:
         if gpus:
             _take(gpus, wanted, held, holders)
-        if gpus and len(held) < (1 if ranks is None else ranks):
+        if gpus and len(held) < (ranks or 1):
             _refuse(wanted, held, holders)
         yield Claim(tuple(held), tuple(held.values()))
     finally:

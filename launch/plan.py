@@ -86,13 +86,10 @@ def replaying(source: Path, words: Sequence[str]) -> list[str]:
 
 
 def _no_run(source: Path) -> str:
-    if (source / "resolved.yaml").exists() or not source.exists():
-        what = "does not exist" if not source.exists() else "has a resolved.yaml that is no file"
-    else:
-        what = "is no run folder: it has no resolved.yaml"
-    around = source.parent if source.parent != Path() else Path("runs")
-    there = sorted(str(found.parent) for found in around.glob("*/resolved.yaml"))
-    some = (
-        f"There are {', '.join(there[:5])}{', …' if there[5:] else ''}" if there else "There is none in it or beside it"
-    )
-    return f"--from={source} {what}. {nearest(str(source), there)}{some}"
+    what = "is no run folder: it has no resolved.yaml" if source.exists() else "does not exist"
+    beside = source if source.is_dir() else source.parent
+    there = sorted(str(found.parent) for found in beside.glob("*/resolved.yaml"))
+    if not there:
+        return f"--from={source} {what}. There is none beside it"
+    more = f" and {len(there) - 3} more" if there[3:] else ""
+    return f"--from={source} {what}. {nearest(str(source), there)}There is {', '.join(there[:3])}{more}"

@@ -1,0 +1,42 @@
+"""`phalanx run --max-restarts` starts again what another attempt may get past, and nothing else."""
+
+import pytest
+
+from launch.cause import Cause
+from tests.launch.command import Launcher
+from train.outcome import ExitCode
+
+
+def starts(launcher: Launcher) -> list[str]:
+    return sorted(path.name for path in (launcher.folder / "start-0").glob("restart*"))
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_crashes_and_hangs_are_worth_a_restart(code: ExitCode) -> None:
+    """The others were meant, or would end the same."""
+    assert Cause(code, "", said=True).worth_a_restart == (code in (ExitCode.BUG, ExitCode.HUNG))
+
+
+def test_restarts_are_used_up_each_for_a_cause_of_its_own(launcher: Launcher) -> None:
+    body = "tell(f'restart{restart}')\nif restart == 0: cause(5)\nsys.exit(5 if restart < 2 else 1)"
+    code, output = launcher.run("run", "--max-restarts", "2", body=body)
+    assert code == 1, "that of the last cause"
+    assert starts(launcher) == ["restart0-0", "restart1-0", "restart2-0"]
+    assert output.splitlines() == [
+        "phalanx: starting again (1 of 2), because rank 0 on here: as told",
+        "phalanx: starting again (2 of 2), because rank 0 ended with code 5",
+    ]
+
+
+def test_a_wanted_stop_is_not_started_again(launcher: Launcher) -> None:
+    body = "tell(f'restart{restart}')\nsys.exit(7)"
+    assert launcher.run("run", "--max-restarts", "2", body=body) == (7, "")
+    assert starts(launcher) == ["restart0-0"]
+
+
+def test_what_was_told_to_stop_and_failed_at_that_is_not_started_again(launcher: Launcher) -> None:
+    started = launcher.start("run", "--max-restarts", "2", body="tell(f'restart{restart}')\nhear()\nsys.exit(1)")
+    started.ready(1)
+    started.process.terminate()
+    assert started.wait() == (1, "")
+    assert starts(launcher) == ["restart0-0"]
