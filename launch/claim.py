@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from launch.machine import Gpu
 from train.outcome import ConfigError
+from train.redact import redact_argv
+from train.refusal import say
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ def claim(gpus: Sequence[Gpu], ranks: int | None) -> Iterator[Claim]:
             _take(gpus, wanted, held, holders)
         if gpus and len(held) < (ranks or 1):
             _refuse(wanted, held, holders)
+        if len(held) < wanted and gpus:
+            say(f"phalanx: training on {len(held)} of {wanted} GPUs, for {_named(holders)}")
         yield Claim(tuple(held), tuple(held.values()))
     finally:
         for descriptor in held.values():
@@ -72,18 +77,21 @@ def _take(gpus: Sequence[Gpu], wanted: int, held: dict[Gpu, int], holders: dict[
 
 
 def _refuse(wanted: int, held: dict[Gpu, int], holders: dict[Gpu, str]) -> None:
-    words = [f"process {pid or '?'} holds {gpu.uuid}{_command(pid)}" for gpu, pid in holders.items()]
-    free = f"Type -n {len(held)}, wait for them" if held else "Wait for them"
+    free = f"Type -n {len(held)}, wait for the others" if held else "Wait for one"
     raise ConfigError(
-        f"{wanted} GPUs are needed and {len(held)} free: {'; '.join(words)}. {free}, "
+        f"{wanted} GPUs are needed and {len(held)} free: {_named(holders)}. {free}, "
         "or type world.device=cpu to train on the CPU"
     )
 
 
+def _named(holders: dict[Gpu, str]) -> str:
+    return "; ".join(f"process {pid or '?'} holds {gpu.uuid}{_command(pid)}" for gpu, pid in holders.items())
+
+
 def _command(pid: str) -> str:
     with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        return f" ({' '.join(words[-3:]).strip()})"
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        return f" ({shlex.join(redact_argv(words))[:100]})"
     return ""
 
 

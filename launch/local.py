@@ -1,6 +1,7 @@
 """Run a plan here: start torchrun, pass signals on, start again where that helps, leave nothing running."""
 
 import os
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -8,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch import cause, processes
+from launch import cause, processes, traces
 from launch.ears import Ears
 from launch.plan import Plan
 from train.outcome import ExitCode
@@ -46,6 +47,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, 
             "PET_LOG_DIR": str(
                 folder / "torchrun"
             ),  # where torchrun keeps what ranks tell it; its own is never removed
+            traces.VARIABLE: traces.prefix(folder),
             **os.environ,
             **plan.environ,
             cause.CAUSE_FILE: str(folder / "cause.json"),
@@ -69,6 +71,8 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, 
             killed = _wait(agent, grace_s, ears)
         finally:
             _bury(agent, ears)
+        if kept := traces.keep(folder):
+            say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
         return killed or cause.read(folder / "cause.json", agent.returncode)
 
 

@@ -11,6 +11,7 @@ from launch.claim import claim
 from launch.local import supervise
 from launch.machine import look
 from launch.plan import plan, replaying
+from train.refusal import say
 
 
 @click.command()
@@ -67,5 +68,9 @@ def run(
         if dry_run:
             click.echo(str(planned))
             return
+        if claimed.gpus and len(machine.nodes) > 1 and not machine.numactl:
+            say(
+                f"phalanx: ranks keep to no NUMA node, of which there are {len(machine.nodes)}: numactl is not installed"
+            )
         code = supervise(planned, claimed.descriptors, max_restarts, grace)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_a_killed_rank_is_named_with_its_signal(launcher: Launcher) -> None:
     started.ready(2)
     os.kill(int(started.told("pid", 1)), signal.SIGKILL)
     assert started.wait() == (1, "phalanx: rank 1 was killed by SIGKILL\n")
+
+
+def test_traces_of_collectives_outlive_the_start(launcher: Launcher) -> None:
+    body = "Path(os.environ['TORCH_FR_DUMP_TEMP_FILE'] + str(rank)).write_text('trace')\ncause(5)\nsys.exit(5)"
+    code, output = launcher.run("run", body=body)
+    (kept,) = (launcher.folder / "tmp").glob("phalanx-traces-*")
+    assert (code, output) == (5, f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {kept}\n")
+    assert [trace.name for trace in kept.iterdir()] == ["nccl_trace_rank_0"]
+    shutil.rmtree(kept)
 
 
 def test_a_bad_config_is_one_message_and_exit_code_2(launcher: Launcher) -> None:

@@ -98,9 +98,11 @@ def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, smi: Pat
     assert f"process {second.process.pid} holds GPU-33-a" in output
     assert f"process {first.process.pid} holds GPU-22-a" in output
     assert output.count("\n") == 1
-    for run in (first, second):
+    for run, said in ((first, ""), (second, "phalanx: training on 1 of 4 GPUs, for process ")):
         run.process.terminate()
-        run.wait()
+        code, output = run.wait()
+        assert code == 7
+        assert output.startswith(said)
     code, output = launcher.run("run", "--dry-run", environ=beside(smi))
     assert "CUDA_VISIBLE_DEVICES=GPU-00-a,GPU-11-a,GPU-22-a,GPU-33-a " in output
 

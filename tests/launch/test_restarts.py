@@ -5,6 +5,7 @@ import pytest
 from launch.cause import Cause
 from tests.launch.command import Launcher
 from train.outcome import ExitCode
+from train.place import Place
 
 
 def starts(launcher: Launcher) -> list[str]:
@@ -40,3 +41,8 @@ def test_what_was_told_to_stop_and_failed_at_that_is_not_started_again(launcher:
     started.process.terminate()
     assert started.wait() == (1, "")
     assert starts(launcher) == ["restart0-0"]
+
+
+def test_ranks_know_how_often_they_were_started_again() -> None:
+    """Both counts of restarts make a start one of its own."""
+    assert Place.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3

@@ -11,6 +11,7 @@ HEARS_FOUR = """
 tell("heard0", hear())
 for number in range(1, 4): tell(f"heard{number}", signal.sigwait(signals).name)
 tell("pending", str(signal.sigpending()))
+while not (here / f"pending-{1 - rank}").exists(): threading.Event().wait(0.001)  # torchrun tells the other when one leaves
 sys.exit(7)
 """
 HEARS_TWO = "hear()\ntell('again')\nsignal.sigwait(signals)\ntell('twice')\nwait()"
@@ -23,7 +24,8 @@ def test_every_rank_hears_each_signal_once_and_leaves_by_itself(launcher: Launch
     started.ready(2)
     for number, sent in enumerate((signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)):
         started.process.send_signal(sent)
-        until(lambda number=number: all((started.here / f"heard{number}-{rank}").exists() for rank in range(2)))
+        for rank in range(2):
+            until((started.here / f"heard{number}-{rank}").exists)
     assert started.wait() == (7, "")
     for rank in range(2):
         heard = [started.told(f"heard{number}", rank) for number in range(4)]
