@@ -41,13 +41,13 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
 
 def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, ears: Ears) -> cause.Cause:
     """One start, from its first process to its last."""
-    with tempfile.TemporaryDirectory(prefix="phalanx-") as name:
+    with tempfile.TemporaryDirectory(prefix="phalanx-start-") as name:
         folder = Path(name)
         environ = {
             "PET_LOG_DIR": str(
                 folder / "torchrun"
             ),  # where torchrun keeps what ranks tell it; its own is never removed
-            traces.VARIABLE: traces.prefix(folder),
+            **traces.below(folder, os.environ),
             **os.environ,
             **plan.environ,
             cause.CAUSE_FILE: str(folder / "cause.json"),

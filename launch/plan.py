@@ -46,9 +46,15 @@ def plan(
         )
     added = {
         "OMP_NUM_THREADS": str(max(1, len(machine.cores) // size)),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),  # torchrun's own 30 s are too short for a large save
+        # For when this process is killed: torchrun's own 30 s are too short for a large save. 2.11 has no more, and no
+        # option for it.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),
     }
-    added = {name: value for name, value in (added | (_NCCL if gpus else {})).items() if name not in environ}
+    if gpus:
+        added |= _NCCL
+    added = {
+        name: value for name, value in added.items() if name not in environ and _OLDER.get(name, name) not in environ
+    }
     if gpus:
         added["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
     argv = [
@@ -67,6 +73,10 @@ _NCCL = {
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",  # torch's own default; torchrun's is 1, which aborts before traces are read
     "TORCH_FR_BUFFER_SIZE": "2000",  # collectives that the flight recorder remembers
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+}
+_OLDER = {  # names that torch still reads, after the newer ones
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "NCCL_ASYNC_ERROR_HANDLING",
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
 }
 
 

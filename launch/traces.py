@@ -2,14 +2,18 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-VARIABLE = "TORCH_FR_DUMP_TEMP_FILE"  # a prefix to which a rank adds its number; torch's own is the same for all runs
+_OLDER = "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"  # torch still reads it, after the newer name
 
 
-def prefix(folder: Path) -> str:
-    """What the traces of a start with the temporary folder `folder` begin with."""
-    return str(folder / "nccl_trace_rank_")
+def below(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What has ranks write their traces below `folder`, unless `environ` says where.
+
+    The value is what a path begins with; a rank adds its number. Torch's own is the same for all runs of a machine.
+    """
+    return {} if _OLDER in environ else {"TORCH_FR_DUMP_TEMP_FILE": str(folder / "nccl_trace_rank_")}
 
 
 def keep(folder: Path) -> Path | None:

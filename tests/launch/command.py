@@ -104,6 +104,7 @@ class Launcher:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # as a terminal's foreground job is a group of its own
             preexec_fn=lambda: [signal.signal(deaf, signal.SIG_IGN) for deaf in ignored],
         )
         self.started.append(process)

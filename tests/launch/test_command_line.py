@@ -62,3 +62,11 @@ def test_the_config_of_a_run_is_replayed(launcher: Launcher) -> None:
     run = a_run(launcher.folder / "a run")
     _, output = launcher.run("run", "--dry-run", "--from", str(run), "seed=1")
     assert output.endswith(f"train/main.py '--config-dir={run}' --config-name=resolved seed=1\n")
+
+
+def test_options_of_hydra_that_say_where_configs_are_are_passed_on(launcher: Launcher) -> None:
+    """And every other one after a --."""
+    argv = ("run", "--dry-run", "-cd", "my conf", "seed=1", "-cn=mine", "-n", "2", "--", "--cfg", "job", "-n")
+    _, output = launcher.run(*argv)
+    assert output.endswith("train/main.py '--config-dir=my conf' --config-name=mine seed=1 --cfg job -n\n")
+    assert "--nproc-per-node=2 " in output

@@ -1,6 +1,9 @@
 """GPUs are counted without torch, each belongs to one run at a time, and who holds it is said."""
 
+import fcntl
 import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,26 @@ def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, smi: Pat
         assert output.startswith(said)
     code, output = launcher.run("run", "--dry-run", environ=beside(smi))
     assert "CUDA_VISIBLE_DEVICES=GPU-00-a,GPU-11-a,GPU-22-a,GPU-33-a " in output
+
+
+def test_of_two_runs_that_start_together_one_has_all_it_needs(launcher: Launcher, smi: Path) -> None:
+    """Neither waits for what the other has taken already."""
+    turn = launcher.folder / "tmp" / f"phalanx-{os.geteuid()}" / "turn"
+    turn.parent.mkdir(parents=True, mode=0o700)
+    with turn.open("w") as ours:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        both = [launcher.start("run", "-n", "4", body="sys.exit(7)", environ=beside(smi)) for _ in range(2)]
+        for run in both:
+            until(partial(has_open, run.process.pid, turn))
+    (first, _), (second, output) = sorted((run.wait() for run in both), reverse=True)
+    assert (first, second) == (7, 2)
+    assert "error: 4 GPUs are needed and 0 free" in output
+
+
+def has_open(pid: int, path: Path) -> bool:
+    with suppress(OSError):
+        return str(path) in [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return False
 
 
 def test_a_killed_launcher_holds_its_gpus_until_its_ranks_are_gone(launcher: Launcher, smi: Path) -> None:

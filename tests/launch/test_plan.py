@@ -35,9 +35,13 @@ def test_ranks_share_the_cores(ranks: int, threads: str) -> None:
     assert plan([], ranks, [], MACHINE, {}, 1).environ["OMP_NUM_THREADS"] == threads
 
 
-def test_what_the_user_has_set_is_kept() -> None:
-    environ = {"OMP_NUM_THREADS": "7", "TORCH_FR_BUFFER_SIZE": "9", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
-    assert not plan([], None, GPUS, MACHINE, environ, 1).environ.keys() & environ.keys()
+def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
+    set_already = {"OMP_NUM_THREADS": "7", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
+    assert plan([], None, GPUS, MACHINE, set_already, 5).environ == {
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
+    }
 
 
 def test_without_gpus_nothing_is_said_about_nccl() -> None:
@@ -79,8 +83,11 @@ def test_ranges_are_read_as_the_kernel_writes_them() -> None:
 
 
 def test_words_reach_ranks_as_they_were_typed(launcher: Launcher) -> None:
-    started = launcher.start("run", *ODD, body="tell('argv', json.dumps(sys.argv))")
+    started = launcher.start(
+        "run", *ODD, body="tell('argv', json.dumps(sys.argv))\ntell('host', os.environ['MASTER_ADDR'])"
+    )
     assert started.wait() == (0, "")
+    assert started.told("host", 0) == "127.0.0.1", "ranks of one machine meet on its loopback"
     assert json.loads(started.told("argv", 0))[3:] == ODD
 
 

@@ -1,9 +1,14 @@
 """`phalanx run --max-restarts` starts again what another attempt may get past, and nothing else."""
 
+import os
+import signal
+
 import pytest
 
 from launch.cause import Cause
+from launch.processes import children
 from tests.launch.command import Launcher
+from tests.ranks import SMALL, Results, until
 from train.outcome import ExitCode
 from train.place import Place
 
@@ -41,6 +46,31 @@ def test_what_was_told_to_stop_and_failed_at_that_is_not_started_again(launcher:
     started.process.terminate()
     assert started.wait() == (1, "")
     assert starts(launcher) == ["restart0-0"]
+
+
+def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
+    """The restart continues from the newest checkpoint, to the bits of a run that nobody disturbed."""
+    words = (
+        *SMALL,
+        "-n",
+        "2",
+        "--max-restarts",
+        "1",
+        "model=mlp",
+        "train.steps=200",
+        "checkpoint.every=20",
+        "run.name=r",
+    )
+    assert launcher.run("run", *words)[0] == 0
+    started = launcher.start("run", *words)
+    until((started.here / "runs" / "r" / "checkpoints" / "step_00000020" / "manifest.json").exists)
+    os.kill(children(started.agent)[1], signal.SIGKILL)
+    code, output = started.wait()
+    assert code == 0, output
+    assert "phalanx: starting again (1 of 1), because rank 1 was killed by SIGKILL\n" in output
+    calm, storm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
+    assert calm.sha256 == storm.sha256
+    assert calm.timeless() == storm.timeless()
 
 
 def test_ranks_know_how_often_they_were_started_again() -> None:

@@ -19,11 +19,11 @@ DEAF = "signal.pthread_sigmask(signal.SIG_BLOCK, signals)\nwait()"
 
 
 def test_every_rank_hears_each_signal_once_and_leaves_by_itself(launcher: Launcher) -> None:
-    """Also that the terminal is gone, which ranks have no ear for: they hear SIGTERM."""
+    """Also when a terminal sends it to all that runs in it. One that is gone they hear of as SIGTERM."""
     started = launcher.start("run", "-n", "2", body=HEARS_FOUR)
     started.ready(2)
     for number, sent in enumerate((signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)):
-        started.process.send_signal(sent)
+        os.killpg(started.process.pid, sent)
         for rank in range(2):
             until((started.here / f"heard{number}-{rank}").exists)
     assert started.wait() == (7, "")
