@@ -1,7 +1,6 @@
 """Signals that wait until they are asked for, so that none comes between two lines."""
 
 import signal
-import time
 from types import TracebackType
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -46,5 +45,5 @@ class Ears:
 
     def drain(self) -> None:
         """Take note of what came when no rank was left to be told."""
-        while self.next(0.0) is not None or signal.sigpending() & self._heard:
-            time.sleep(0)
+        while signal.sigpending() & self._heard:
+            self.next(0.0)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from launch import cause, processes, traces
@@ -17,6 +17,7 @@ from train.refusal import say
 
 _AT_ONCE_S = 5.0  # for ranks that were told a second time
 _LINGER_S = 5.0  # for ranks whose torchrun is gone: they notice within two
+_STUCK_S = 30.0  # after which a killed process that is still there will stay
 
 
 def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
@@ -44,15 +45,14 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, 
     with tempfile.TemporaryDirectory(prefix="phalanx-start-") as name:
         folder = Path(name)
         environ = {
-            "PET_LOG_DIR": str(
-                folder / "torchrun"
-            ),  # where torchrun keeps what ranks tell it; its own is never removed
+            "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
             **traces.below(folder, os.environ),
             **os.environ,
             **plan.environ,
             cause.CAUSE_FILE: str(folder / "cause.json"),
             "PHALANX_RESTART_COUNT": str(restarts),
         }
+        bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
         hold = processes.tether(signal.SIGTERM)
 
         def enter() -> None:
@@ -70,7 +70,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, 
         try:
             killed = _wait(agent, grace_s, ears)
         finally:
-            _bury(agent, ears)
+            _bury(agent, bystanders, ears)
         if kept := traces.keep(folder):
             say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
         return killed or cause.read(folder / "cause.json", agent.returncode)
@@ -104,15 +104,20 @@ def tell(agent: int, heard: signal.Signals) -> None:
         processes.send(pid, heard)
 
 
-def _bury(agent: "subprocess.Popen[bytes]", ears: Ears) -> None:
-    """Nothing of a start outlives it."""
-    forced = agent.poll() is None
-    if forced:
+def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], ears: Ears) -> None:
+    """Nothing of a start outlives it; `bystanders` are children that are not of it."""
+    linger_s = _LINGER_S
+    if agent.poll() is None:
         agent.kill()
         agent.wait()
-    end_s = time.monotonic() + (0.0 if forced else _LINGER_S)
-    while left := processes.children(os.getpid()):
-        if time.monotonic() >= end_s:
+        linger_s = 0.0
+    end_s = time.monotonic() + linger_s
+    while left := set(processes.children(os.getpid())).difference(bystanders):
+        late_s = time.monotonic() - end_s
+        if late_s > _STUCK_S:
+            say(f"phalanx: the kernel does not let go of processes {sorted(left)}, as of those in a driver that hangs")
+            return
+        if late_s >= 0:
             for pid in left:
                 processes.send(pid, signal.SIGKILL)
         ears.next_end(0.1)

@@ -1,10 +1,9 @@
 """The command `phalanx` with ranks that stand in for train/main.py: they begin at once and do what a test says."""
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +80,9 @@ class Launcher:
         *argv: str,
         body: str | None = None,
         environ: Mapping[str, str | None] | None = None,
-        ignored: Sequence[signal.Signals] = (),
+        within: str = 'exec "$@"',
     ) -> Started:
-        """Start it on ranks that do `body`, or on train/main.py where that is None, by someone who ignores signals.
+        """Start it on ranks that do `body`, or on train/main.py where that is None, from a shell script.
 
         A variable of `environ` that is None is not set.
         """
@@ -98,14 +97,13 @@ class Launcher:
             rank.chmod(0o700)
             whole["PYTHON_EXEC"] = str(rank)  # what torchrun starts ranks with
         process = subprocess.Popen(
-            [sys.executable, "-m", "launch.cli", *argv],
+            ["sh", "-c", within, "sh", sys.executable, "-m", "launch.cli", *argv],
             cwd=here,
             env={name: value for name, value in whole.items() if value is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # as a terminal's foreground job is a group of its own
-            preexec_fn=lambda: [signal.signal(deaf, signal.SIG_IGN) for deaf in ignored],
         )
         self.started.append(process)
         return Started(process, here)

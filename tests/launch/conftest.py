@@ -17,11 +17,11 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     forgotten = [process for process in made.started if process.poll() is None]
     for process in forgotten:
         process.kill()
-    for process in made.started:
-        process.communicate()
     left = marked(made.mark)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    for process in made.started:
+        process.communicate()  # which returns when nobody can write to it any more
     assert forgotten or not left, "processes were left running"
     if all(process.returncode >= 0 for process in made.started):  # who is killed cannot tidy up
         ours = {path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith(("phalanx", "torchelastic"))}

@@ -63,7 +63,7 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
     )
     assert launcher.run("run", *words)[0] == 0
     started = launcher.start("run", *words)
-    until((started.here / "runs" / "r" / "checkpoints" / "step_00000020" / "manifest.json").exists)
+    until((started.here / "runs" / "r" / "checkpoints" / "step_00000050" / "manifest.json").exists)
     os.kill(children(started.agent)[1], signal.SIGKILL)
     code, output = started.wait()
     assert code == 0, output

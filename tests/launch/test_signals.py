@@ -89,9 +89,20 @@ def test_ranks_of_a_killed_torchrun_are_ended(launcher: Launcher) -> None:
     assert not marked(launcher.mark)
 
 
+def test_processes_of_the_callers_own_are_left_alone(launcher: Launcher) -> None:
+    """As of a container's entry script, which became `phalanx` after it had started something beside it."""
+    started = launcher.start(
+        "run", body="sys.exit(7)", within='sleep 1000 > /dev/null 2>&1 & echo $! > beside; exec "$@"'
+    )
+    assert started.wait() == (7, "")
+    beside = int((started.here / "beside").read_text())
+    assert marked(launcher.mark) == [beside]
+    os.kill(beside, signal.SIGKILL)
+
+
 def test_a_signal_that_is_ignored_stays_ignored(launcher: Launcher) -> None:
     """As under nohup: the terminal may close."""
-    started = launcher.start("run", body="tell('heard', hear())\nsys.exit(3)", ignored=[signal.SIGHUP])
+    started = launcher.start("run", body="tell('heard', hear())\nsys.exit(3)", within='trap "" HUP; exec "$@"')
     started.ready(1)
     started.process.send_signal(signal.SIGHUP)
     started.process.send_signal(signal.SIGUSR2)
