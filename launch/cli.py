@@ -4,13 +4,21 @@ import sys
 
 import click
 
+from launch.logs import logs
 from launch.run import run
+from launch.status import status
+from launch.stop import stop
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run}
-ELSEWHERE = {"launch": "run", "start": "run", "train": "run", "torchrun": "run"}
+VERBS = {"run": run, "status": status, "logs": logs, "stop": stop}
+ELSEWHERE = {
+    **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
+    **dict.fromkeys(("list", "ls", "ps", "queue"), "status"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("down", "kill"), "stop"),
+}
 
 
 class _Verbs(click.Group):

@@ -24,7 +24,9 @@ assert not slow, slow
 
 
 ANSWERS = pytest.mark.parametrize(
-    "argv", [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"]], ids=" ".join
+    "argv",
+    [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"], ["status"], ["stop", "--help"]],
+    ids=" ".join,
 )
 
 
