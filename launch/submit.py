@@ -1,0 +1,170 @@
+"""phalanx submit: the run of a command line as a job of Slurm, from the code as it is now."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch import slurm
+from launch.job import Job, check, elements, plan, ranks_per_node
+from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
+from train.compose import Composed, answer, asks, compose
+from train.config import ClusterConfig
+from train.limits import check as check_limits
+from train.outcome import ConfigError
+from train.refusal import refuse
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was typed: Hydra's words and how to queue the job."""
+
+    words: tuple[str, ...]
+    after: str | None
+    array: str | None
+
+
+def submit(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, as train/main.py takes them.")] = None,
+    after: Annotated[str | None, typer.Option(help="Start once this JOB has finished well.", metavar="JOB")] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            help="One run an index, such as 0-3 or 0-99%10; %a in an override is the index.", metavar="INDICES"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
+    ] = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Ask Slurm when the job would start.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its exit code.")] = False,
+) -> None:
+    """Train on a Slurm cluster: the same overrides, with cluster.* for what the job needs."""
+    order = Order(tuple(overrides or ()), after, array)
+    try:
+        if asks(order.words):
+            answer(order.words)
+            return
+        runs = _runs(order)
+        if dry_run:
+            print(_plan(order, runs, _layout(order, runs)))
+            return
+        slurm.require(os.environ)
+        _check_machines(_first(runs).config.cluster)
+        if after is not None:
+            slurm.check_known(after, os.environ)
+        if test_only:
+            print(_expected_start(order, runs))
+            return
+        job = _submitted(order, runs)
+    except ConfigError as error:
+        refuse(error, leads=True)
+    if wait:
+        raise typer.Exit(slurm.wait(job, os.environ))
+
+
+def _runs(order: Order) -> dict[str, Composed]:
+    """Each element of the array with its run, or "" with the only one. Raises ConfigError."""
+    indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
+    runs = {}
+    for index in indices:
+        runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words)
+        cluster = runs[index].config.cluster
+        check(cluster)
+        check_limits(runs[index].config, cluster.nodes * ranks_per_node(cluster))
+    if len(set(_folders(runs).values())) < len(runs):
+        raise ConfigError(
+            f"--array={order.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
+            "the index: type seed=%a, for example"
+        )
+    return runs
+
+
+def _first(runs: Mapping[str, Composed]) -> Composed:
+    return next(iter(runs.values()))
+
+
+def _folders(runs: Mapping[str, Composed]) -> dict[str, str]:
+    return {index: str(run_root(run.config.run) / str(run.config.run.name)) for index, run in runs.items()}
+
+
+def _layout(order: Order, runs: Mapping[str, Composed]) -> Submission:
+    return lay_out(_first(runs).config.run, order.words, _folders(runs), Path.cwd(), os.environ)
+
+
+def _plan(order: Order, runs: Mapping[str, Composed], submission: Submission) -> Job:
+    config = _first(runs).config
+    name = str(config.run.name)
+    return plan(
+        config.cluster, name, submission, sys.executable, list(os.environ), after=order.after, array=order.array
+    )
+
+
+def _check_machines(cluster: ClusterConfig) -> None:
+    """Refuse what would wait for ever, as not every cluster does so itself."""
+    there = slurm.machines(cluster.partition, os.environ)
+    if there is None:
+        return
+    where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"
+    gpus = there.most_gpus
+    if (cluster.gpus_per_node or 0) > gpus:
+        raise ConfigError(
+            f"cluster.gpus_per_node={cluster.gpus_per_node} is more than any machine of {where} has: {gpus}. "
+            + (
+                f"Type cluster.gpus_per_node={gpus}"
+                if gpus
+                else "Type cluster.gpus_per_node=null cluster.ranks_per_node=4"
+            )
+        )
+    if cluster.nodes > there.count:
+        raise ConfigError(
+            f"cluster.nodes={cluster.nodes} is more than {where} has: {there.count}. Type cluster.nodes={there.count}"
+        )
+
+
+def _expected_start(order: Order, runs: Mapping[str, Composed]) -> str:
+    """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
+    job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
+    return slurm.expected_start(job, os.environ)
+
+
+def _submitted(order: Order, runs: Mapping[str, Composed]) -> str:
+    """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
+    with alone(_first(runs).config.run):
+        _refuse_live(runs)
+        submission = _layout(order, runs)
+        job = _plan(order, runs, submission)
+        try:
+            fill(submission, os.environ)
+            number = slurm.submit(job, os.environ)
+        except BaseException:
+            shutil.rmtree(submission.folder, ignore_errors=True)
+            raise
+        record(submission, number)
+    folders = list(submission.runs.values())
+    print(f"job {number}  {submission.folder}")
+    print(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
+    return number
+
+
+def _refuse_live(runs: Mapping[str, Composed]) -> None:
+    submitted = earlier(_first(runs).config.run)
+    wanted = set(_folders(runs).values())
+    for queued in slurm.queue(os.environ):
+        folder = submitted.get((queued.token, queued.element))
+        if folder in wanted:
+            raise ConfigError(
+                f"{folder} is job {queued.job} already ({queued.state.lower()}), so it is not submitted twice. Wait for "
+                f"it, type scancel {queued.job} to end it, or run.name=… for another run"
+            )
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False)
+    app.command(context_settings={"ignore_unknown_options": True})(submit)
+    app()

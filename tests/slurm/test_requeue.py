@@ -1,0 +1,90 @@
+"""Whatever ends a job before its run has ended, the job comes back and the run ends with the same weights."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.ranks import Nursery, Starter
+from tests.slurm import local
+from tests.slurm.lab import Desk, Submitted
+from tests.slurm.pacer import TASK, Pace
+
+PACED = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "checkpoint.every=4", "log.every=1")
+FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of the weights when nothing happens."""
+    starter = Starter(nursery, tmp_path_factory.mktemp("undisturbed"))
+    return local.train(starter, *PACED, name="calm", environ=Pace(after=20, gate="/nowhere").environ()).sha256
+
+
+@pytest.fixture
+def pace(desk: Desk) -> Pace:
+    return Pace(after=9, gate=str(desk.folder / "gate"))
+
+
+def requeue(job: Submitted) -> None:
+    job.cluster.ask("scontrol", "requeue", job.job)
+
+
+def warn(job: Submitted) -> None:
+    """As Slurm does ahead of the time limit."""
+    job.cluster.ask("scancel", "--signal=USR2", job.job)
+
+
+def preempt(job: Submitted) -> None:
+    job.cluster.ask("sbatch", "--partition=urgent", "--nodes=4", "--gpus-per-node=2", "--wrap=sleep 1")
+
+
+@pytest.mark.parametrize("disturb", [requeue, warn, preempt])
+def test_disturbed_job_comes_back_and_ends_with_the_same_weights(
+    desk: Desk, pace: Pace, undisturbed: str, disturb: Callable[[Submitted], None]
+) -> None:
+    job = desk.submit(*PACED, *FOUR, "cluster.gpus_per_node=2", environ=pace.environ())
+    job.until_step(9)
+    disturb(job)
+    pace.open()
+    assert job.finish().sha256 == undisturbed, job.log
+    assert job.cluster.facts(job.job)["Restarts"] == "1"
+
+
+@pytest.mark.parametrize("lost", ["first", "last"])
+def test_job_that_loses_a_node_goes_on_without_it(desk: Desk, pace: Pace, undisturbed: str, lost: str) -> None:
+    """The first node also runs the batch script."""
+    job = desk.submit(*PACED, *FOUR, environ=pace.environ())
+    job.until_step(9)
+    names = job.cluster.ask("scontrol", "show", "hostnames", job.cluster.facts(job.job)["NodeList"]).split()
+    node = names[0 if lost == "first" else -1]
+    job.cluster.command("kill-node", node.removeprefix("n"))
+    pace.open()
+    assert job.finish().sha256 == undisturbed, job.log
+    assert node not in job.cluster.ask("scontrol", "show", "hostnames", job.cluster.facts(job.job)["NodeList"]).split()
+
+
+def test_job_that_a_person_cancels_stays_away(desk: Desk, pace: Pace) -> None:
+    job = desk.submit(*PACED, *FOUR, environ=pace.environ())
+    job.until_step(9)
+    pace.open()
+    job.cluster.ask("scancel", job.job)
+    job.until_state("CANCELLED")
+    assert job.cluster.facts(job.job)["Restarts"] == "0"
+    assert "cancelled, so it is not requeued" in job.log
+
+
+def test_only_the_preempted_element_of_an_array_comes_back(desk: Desk, pace: Pace) -> None:
+    seed = "seed=%a"
+    words = (*PACED, seed, "cluster.ranks_per_node=1", "cluster.gpus_per_node=2", "--array=0-3")
+    job = desk.submit(*words, environ=pace.environ())
+    for index in range(4):
+        job.until_step(9, job.element(index))
+    node = job.cluster.facts(f"{job.job}_2")["NodeList"]
+    job.cluster.ask("sbatch", "--partition=urgent", f"--nodelist={node}", "--gpus-per-node=2", "--wrap=sleep 1")
+    job.cluster.until(lambda: job.cluster.facts(f"{job.job}_2")["JobState"] != "RUNNING")
+    pace.open()
+    for index in range(4):
+        job.until_state("COMPLETED", f"{job.job}_{index}")
+    restarts = [job.cluster.facts(f"{job.job}_{index}")["Restarts"] for index in range(4)]
+    assert restarts == ["0", "0", "1", "0"]
+    assert len({job.element(index).sha256 for index in range(4)}) == 4
