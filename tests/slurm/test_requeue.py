@@ -10,14 +10,14 @@ from tests.slurm.lab import Desk, Submitted
 from tests.slurm.pacer import TASK, Pace
 
 PACED = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "checkpoint.every=4", "log.every=1")
-FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")
+TWO = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the weights when nothing happens."""
     starter = Starter(nursery, tmp_path_factory.mktemp("undisturbed"))
-    return local.train(starter, *PACED, name="calm", environ=Pace(after=20, gate="/nowhere").environ()).sha256
+    return local.train(starter, 2, *PACED, name="calm", environ=Pace(after=20, gate="/nowhere").environ()).sha256
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def preempt(job: Submitted) -> None:
 def test_disturbed_job_comes_back_and_ends_with_the_same_weights(
     desk: Desk, pace: Pace, undisturbed: str, disturb: Callable[[Submitted], None]
 ) -> None:
-    job = desk.submit(*PACED, *FOUR, "cluster.gpus_per_node=2", environ=pace.environ())
+    job = desk.submit(*PACED, *TWO, "cluster.gpus_per_node=2", environ=pace.environ())
     job.until_step(9)
     disturb(job)
     pace.open()
@@ -53,7 +53,7 @@ def test_disturbed_job_comes_back_and_ends_with_the_same_weights(
 @pytest.mark.parametrize("lost", ["first", "last"])
 def test_job_that_loses_a_node_goes_on_without_it(desk: Desk, pace: Pace, undisturbed: str, lost: str) -> None:
     """The first node also runs the batch script."""
-    job = desk.submit(*PACED, *FOUR, environ=pace.environ())
+    job = desk.submit(*PACED, *TWO, environ=pace.environ())
     job.until_step(9)
     names = job.cluster.ask("scontrol", "show", "hostnames", job.cluster.facts(job.job)["NodeList"]).split()
     node = names[0 if lost == "first" else -1]
@@ -64,7 +64,7 @@ def test_job_that_loses_a_node_goes_on_without_it(desk: Desk, pace: Pace, undist
 
 
 def test_job_that_a_person_cancels_stays_away(desk: Desk, pace: Pace) -> None:
-    job = desk.submit(*PACED, *FOUR, environ=pace.environ())
+    job = desk.submit(*PACED, *TWO, environ=pace.environ())
     job.until_step(9)
     pace.open()
     job.cluster.ask("scancel", job.job)
