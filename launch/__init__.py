@@ -1,1 +1,1 @@
-"""Where, when and how often ranks run. Imports no torch: it answers on a login node in a fraction of a second."""
+"""Where and how often ranks run. Imports no torch: it works on a login node and answers in a fraction of a second."""

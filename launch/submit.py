@@ -3,17 +3,16 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
-from train.compose import Composed, answer, asks, compose
+from train.compose import Composed, compose
 from train.config import ClusterConfig
 from train.limits import check as check_limits
 from train.outcome import ConfigError
@@ -29,43 +28,51 @@ class Order:
     array: str | None
 
 
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
+@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@click.option("--after", metavar="JOB", help="Start once this job has ended well.")
+@click.option(
+    "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
+)
+@click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
+@click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
+@click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
 def submit(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, as train/main.py takes them.")] = None,
-    after: Annotated[str | None, typer.Option(help="Start once this JOB has finished well.", metavar="JOB")] = None,
-    array: Annotated[
-        str | None,
-        typer.Option(
-            help="One run an index, such as 0-3 or 0-99%10; %a in an override is the index.", metavar="INDICES"
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
-    ] = False,
-    test_only: Annotated[bool, typer.Option("--test-only", help="Ask Slurm when the job would start.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended, with its exit code.")] = False,
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str | None,
+    after: str | None,
+    array: str | None,
+    wait: bool,
+    test_only: bool,
+    dry_run: bool,
 ) -> None:
-    """Train on a Slurm cluster: the same overrides, with cluster.* for what the job needs."""
-    order = Order(tuple(overrides or ()), after, array)
-    try:
-        if asks(order.words):
-            answer(order.words)
-            return
-        runs = _runs(order)
-        if dry_run:
-            print(_plan(order, runs, _layout(order, runs)))
-            return
-        slurm.require(os.environ)
-        _check_machines(_first(runs).config.cluster)
-        if after is not None:
-            slurm.check_known(after, os.environ)
-        if test_only:
-            print(_expected_start(order, runs))
-            return
-        job = _submitted(order, runs)
-    except ConfigError as error:
-        refuse(error, leads=True)
+    """Train on a Slurm cluster.
+
+    KEY=VALUE are Hydra overrides for train/main.py; those that begin with cluster. say what the job asks for.
+
+    The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
+    running is not submitted again.
+    """
+    options = {"--config-dir": config_dir, "--config-name": config_name}
+    words = (*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides)
+    order = Order(words, after, array)
+    runs = _runs(order)
+    if dry_run:
+        click.echo(str(_plan(order, runs, _layout(order, runs))))
+        return
+    slurm.require(os.environ)
+    _check_machines(_first(runs).config.cluster)
+    if after is not None:
+        slurm.check_known(after, os.environ)
+    if test_only:
+        click.echo(_expected_start(order, runs))
+        return
+    job = _submitted(order, runs)
     if wait:
-        raise typer.Exit(slurm.wait(job, os.environ))
+        sys.exit(slurm.wait(job, os.environ))
 
 
 def _runs(order: Order) -> dict[str, Composed]:
@@ -147,8 +154,8 @@ def _submitted(order: Order, runs: Mapping[str, Composed]) -> str:
             raise
         record(submission, number)
     folders = list(submission.runs.values())
-    print(f"job {number}  {submission.folder}")
-    print(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
+    click.echo(f"job {number}  {submission.folder}")
+    click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
     return number
 
 
@@ -165,6 +172,7 @@ def _refuse_live(runs: Mapping[str, Composed]) -> None:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False)
-    app.command(context_settings={"ignore_unknown_options": True})(submit)
-    app()
+    try:
+        submit()
+    except ConfigError as error:
+        refuse(error, leads=True)

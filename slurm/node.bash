@@ -19,6 +19,7 @@ set -u
 trap - ERR
 mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
+words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
 
 launcher=("$PHALANX_PYTHON" -m torch.distributed.run)
 world=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$PHALANX_RANKS_PER_NODE")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -27,14 +28,14 @@ class Cluster:
         return subprocess.run([str(CLUSTER), *words], env=environ, capture_output=True, text=True)
 
     def run(
-        self, *words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None
+        self, *words: str, cwd: Path | None = None, environ: Mapping[str, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
         """A command on the login node."""
         given = {**QUIET, **(environ or {})}
         return subprocess.run(
             [str(CLUSTER), "run", "env", *(f"{name}={value}" for name, value in given.items()), *words],
             env={**os.environ, "LAB_DIR": str(self.folder)},
-            cwd=cwd,
+            cwd=cwd or self.folder,
             capture_output=True,
             text=True,
         )
@@ -116,6 +117,10 @@ class Submitted:
     def element(self, index: int) -> Results:
         return Results(Path(json.loads((self.folder / "submission.json").read_text())["runs"][str(index)]))
 
+    def nodes(self) -> list[str]:
+        """Where it runs, or ran last."""
+        return self.cluster.ask("scontrol", "show", "hostnames", self.cluster.facts(self.job)["NodeList"]).split()
+
     def until_state(self, state: str, job: str | None = None, timeout_s: float = 90.0) -> None:
         self.cluster.until(lambda: self.cluster.state(job or self.job) == state, timeout_s)
 
@@ -135,3 +140,15 @@ class Submitted:
         self.cluster.until(lambda: self.cluster.state(self.job) in ended, timeout_s)
         assert self.cluster.state(self.job) == "COMPLETED", self.log
         return self.results
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    """An executable that stands in the way of a real one, for those who have `folder` first on their PATH."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def first_on_path(folder: Path) -> dict[str, str]:
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}

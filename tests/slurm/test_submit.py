@@ -1,32 +1,17 @@
 """What is submitted, what is not, and how often."""
 
-import os
 import shlex
 import shutil
-import stat
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.ranks import ROOT, quoted
-from tests.slurm.lab import Desk
+from tests.slurm.lab import Desk, first_on_path, program
 from tests.slurm.pacer import TASK, Pace
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=5")
 ONE = ("cluster.ranks_per_node=1",)
-
-
-def program(folder: Path, name: str, text: str) -> None:
-    """An executable that stands in the way of a real one, for those who have `folder` first on their PATH."""
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
-def first_on_path(folder: Path) -> dict[str, str]:
-    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def test_dry_run_prints_exactly_what_is_submitted(desk: Desk) -> None:

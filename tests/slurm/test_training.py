@@ -13,3 +13,12 @@ def test_two_nodes_of_two_ranks_train_the_weights_of_four_local_ranks(desk: Desk
     there = desk.submit(*TINY, *FOUR, "run.name=there").finish()
     assert there.summary["world_sizes"] == [4]
     assert there.sha256 == here.sha256
+
+
+def test_two_jobs_share_a_node(desk: Desk) -> None:
+    """Each with a port of its own, and GPUs of its own."""
+    one = (*TINY, "cluster.ranks_per_node=1", "cluster.gpus_per_node=1")
+    jobs = [desk.submit(*one, f"seed={seed}") for seed in (1, 2)]
+    nodes = {job.cluster.facts(job.job)["NodeList"] for job in jobs}
+    assert {job.finish().summary["steps"] for job in jobs} == {20}
+    assert len(nodes) == 1
