@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
-
 from launch import snapshot
 from train.config import RunConfig
 from train.files import write_json
@@ -68,16 +66,23 @@ def lay_out(
     if code == ROOT:  # installed, so there is no checkout
         code = copies.setdefault(ROOT, folder / "code")
     places = [directory / entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    config_dir = get_args_parser().parse_intermixed_args(list(words)).config_dir
+    config_dir = _config_dir(words)
     if config_dir is not None:
         words = [*words, f"--config-dir={copied(directory / config_dir)}"]  # the last one counts
     return Submission(folder, code, copies, directory, root, [str(copied(place)) for place in places], words, runs)
 
 
+def _config_dir(words: Sequence[str]) -> str | None:
+    from hydra._internal.utils import get_args_parser  # here, for it takes longer to import than all the rest
+
+    folder: str | None = get_args_parser().parse_intermixed_args(list(words)).config_dir
+    return folder
+
+
 def fill(submission: Submission, environ: Mapping[str, str]) -> None:
     """Write it all down. Raises ConfigError where that cannot be done."""
     try:
-        submission.folder.mkdir(parents=True)
+        submission.folder.mkdir(mode=0o700, parents=True)  # what was typed may hold a secret
         for top, target in submission.copies.items():
             if snapshot.checkout(top, environ) is None:
                 snapshot.take_installed(top, target)

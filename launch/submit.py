@@ -12,9 +12,7 @@ import click
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
-from train.compose import Composed, compose
-from train.config import ClusterConfig
-from train.limits import check as check_limits
+from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
 from train.refusal import refuse
 
@@ -64,7 +62,7 @@ def submit(
         click.echo(str(_plan(order, runs, _layout(order, runs))))
         return
     slurm.require(os.environ)
-    _check_machines(_first(runs).config.cluster)
+    _check_machines(_first(runs).cluster)
     if after is not None:
         slurm.check_known(after, os.environ)
     if test_only:
@@ -75,15 +73,18 @@ def submit(
         sys.exit(slurm.wait(job, os.environ))
 
 
-def _runs(order: Order) -> dict[str, Composed]:
+def _runs(order: Order) -> dict[str, Config]:
     """Each element of the array with its run, or "" with the only one. Raises ConfigError."""
+    from train.compose import compose  # here, for Hydra takes longer to import than all the rest
+    from train.limits import check as check_limits
+
     indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
     runs = {}
     for index in indices:
-        runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words)
-        cluster = runs[index].config.cluster
+        runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
+        cluster = runs[index].cluster
         check(cluster)
-        check_limits(runs[index].config, cluster.nodes * ranks_per_node(cluster))
+        check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
     if len(set(_folders(runs).values())) < len(runs):
         raise ConfigError(
             f"--array={order.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
@@ -92,20 +93,20 @@ def _runs(order: Order) -> dict[str, Composed]:
     return runs
 
 
-def _first(runs: Mapping[str, Composed]) -> Composed:
+def _first(runs: Mapping[str, Config]) -> Config:
     return next(iter(runs.values()))
 
 
-def _folders(runs: Mapping[str, Composed]) -> dict[str, str]:
-    return {index: str(run_root(run.config.run) / str(run.config.run.name)) for index, run in runs.items()}
+def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
+    return {index: str(run_root(run.run) / str(run.run.name)) for index, run in runs.items()}
 
 
-def _layout(order: Order, runs: Mapping[str, Composed]) -> Submission:
-    return lay_out(_first(runs).config.run, order.words, _folders(runs), Path.cwd(), os.environ)
+def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
+    return lay_out(_first(runs).run, order.words, _folders(runs), Path.cwd(), os.environ)
 
 
-def _plan(order: Order, runs: Mapping[str, Composed], submission: Submission) -> Job:
-    config = _first(runs).config
+def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
+    config = _first(runs)
     name = str(config.run.name)
     return plan(
         config.cluster, name, submission, sys.executable, list(os.environ), after=order.after, array=order.array
@@ -134,15 +135,15 @@ def _check_machines(cluster: ClusterConfig) -> None:
         )
 
 
-def _expected_start(order: Order, runs: Mapping[str, Composed]) -> str:
+def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
     """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
     job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
     return slurm.expected_start(job, os.environ)
 
 
-def _submitted(order: Order, runs: Mapping[str, Composed]) -> str:
+def _submitted(order: Order, runs: Mapping[str, Config]) -> str:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
-    with alone(_first(runs).config.run):
+    with alone(_first(runs).run):
         _refuse_live(runs)
         submission = _layout(order, runs)
         job = _plan(order, runs, submission)
@@ -159,8 +160,8 @@ def _submitted(order: Order, runs: Mapping[str, Composed]) -> str:
     return number
 
 
-def _refuse_live(runs: Mapping[str, Composed]) -> None:
-    submitted = earlier(_first(runs).config.run)
+def _refuse_live(runs: Mapping[str, Config]) -> None:
+    submitted = earlier(_first(runs).run)
     wanted = set(_folders(runs).values())
     for queued in slurm.queue(os.environ):
         folder = submitted.get((queued.token, queued.element))
