@@ -49,6 +49,12 @@ class Cluster:
         """A command on a node, outside any job."""
         return self.command("exec", str(number), *words)
 
+    def start_on(self, number: int, output: Path, *words: str) -> "subprocess.Popen[bytes]":
+        """Start a command on a node, outside any job."""
+        command, environ = [str(CLUSTER), "exec", str(number), *words], {**os.environ, "LAB_DIR": str(self.folder)}
+        with output.open("w") as file:
+            return subprocess.Popen(command, env=environ, stdout=file, stderr=subprocess.STDOUT)
+
     def state(self, job: str) -> str:
         """What `scontrol` calls it, such as RUNNING; it forgets a job ten minutes after its end."""
         return self.facts(job)["JobState"]

@@ -73,9 +73,18 @@ def test_requeues_are_bounded(desk: Desk) -> None:
     assert ended(by_slurm, "FAILED") == ("1", "4:0")
 
 
-@pytest.mark.parametrize(("code", "message"), [(5, "hung"), (1, "CUDA error: uncorrectable ECC error encountered")])
-def test_requeue_keeps_away_from_the_node_that_the_cause_names(desk: Desk, code: int, message: str) -> None:
-    act = f"{AGAIN}[[ $SLURM_NODEID == 1 ]] || exec sleep 60\n{cause(code, message)}"
+SUSPECTS = [
+    (1, 5, "hung"),
+    (1, 1, "CUDA error: uncorrectable ECC error encountered"),
+    (0, 5, "rank 1 on n2 did not take part in time. Its own log may tell more"),
+]
+
+
+@pytest.mark.parametrize(("teller", "code", "message"), SUSPECTS)
+def test_requeue_keeps_away_from_the_node_that_the_cause_names(
+    desk: Desk, teller: int, code: int, message: str
+) -> None:
+    act = f"{AGAIN}[[ $SLURM_NODEID == {teller} ]] || exec sleep 60\n{cause(code, message)}"
     job = submit(desk, "suspect", act, nodes=2)
     job.until_state("RUNNING")
     assert job.nodes() == ["n1", "n2"]
