@@ -102,7 +102,11 @@ def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
 
 
 def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
-    return lay_out(_first(runs).run, order.words, _folders(runs), Path.cwd(), os.environ)
+    config = _first(runs)
+    words = list(order.words)
+    if not any(word.startswith("stop.grace_s=") for word in words):
+        words.append(f"stop.grace_s={config.cluster.notice_s}")
+    return lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
 
 
 def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:

@@ -35,7 +35,13 @@ def warn(job: Submitted) -> None:
 
 
 def preempt(job: Submitted) -> None:
-    job.cluster.ask("sbatch", "--partition=urgent", "--nodes=4", "--gpus-per-node=2", "--wrap=sleep 1")
+    crowd_out(job, job.job, "--nodes=4")
+
+
+def crowd_out(job: Submitted, element: str, where: str) -> None:
+    """A more urgent job takes the GPUs; returns when Slurm has told `element` to go."""
+    job.cluster.ask("sbatch", "--partition=urgent", where, "--gpus-per-node=2", "--wrap=true")
+    job.cluster.until(lambda: job.cluster.facts(element)["PreemptTime"] != "None")
 
 
 @pytest.mark.parametrize("disturb", [requeue, warn, preempt])
@@ -48,6 +54,9 @@ def test_disturbed_job_comes_back_and_ends_with_the_same_weights(
     pace.open()
     assert job.finish().sha256 == undisturbed, job.log
     assert job.cluster.facts(job.job)["Restarts"] == "1"
+    assert [event["step"] for event in job.results.events("preempt")] == [
+        event["step"] for event in job.results.events("resume")
+    ]
 
 
 @pytest.mark.parametrize("lost", ["first", "last"])
@@ -79,11 +88,23 @@ def test_only_the_preempted_element_of_an_array_comes_back(desk: Desk, pace: Pac
     for index in range(4):
         job.until_step(9, job.element(index))
     node = job.cluster.facts(f"{job.job}_2")["NodeList"]
-    job.cluster.ask("sbatch", "--partition=urgent", f"--nodelist={node}", "--gpus-per-node=2", "--wrap=sleep 1")
-    job.cluster.until(lambda: job.cluster.facts(f"{job.job}_2")["JobState"] != "RUNNING")
+    crowd_out(job, f"{job.job}_2", f"--nodelist={node}")
     pace.open()
     for index in range(4):
         job.until_state("COMPLETED", f"{job.job}_{index}")
     restarts = [job.cluster.facts(f"{job.job}_{index}")["Restarts"] for index in range(4)]
     assert restarts == ["0", "0", "1", "0"]
     assert len({job.element(index).sha256 for index in range(4)}) == 4
+
+
+@pytest.mark.slow
+def test_job_that_runs_out_of_time_comes_back(desk: Desk, pace: Pace, starter: Starter) -> None:
+    """A real limit: Slurm looks at its clock twice a minute."""
+    words = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=1500", "log.every=1")
+    here = local.train(starter, 2, *words, name="here", environ=Pace(after=1500, gate="/nowhere").environ())
+    job = desk.submit(*words, *TWO, "cluster.time=0:01:00", "cluster.notice_s=30", environ=pace.environ())
+    job.until_step(9)
+    pace.open()
+    assert job.finish(timeout_s=240).sha256 == here.sha256, job.log
+    assert job.cluster.facts(job.job)["Restarts"] == "1"
+    assert "saved, with steps to go" in job.log

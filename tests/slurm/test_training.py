@@ -22,3 +22,11 @@ def test_two_jobs_share_a_node(desk: Desk) -> None:
     nodes = {job.cluster.facts(job.job)["NodeList"] for job in jobs}
     assert {job.finish().summary["steps"] for job in jobs} == {20}
     assert len(nodes) == 1
+
+
+def test_config_that_only_a_node_can_refuse_ends_the_job_for_good(desk: Desk) -> None:
+    job = desk.submit(*TINY, *FOUR, "world.device=cuda")
+    job.until_state("FAILED")
+    facts = job.cluster.facts(job.job)
+    assert (facts["ExitCode"], facts["Restarts"]) == ("2:0", "0"), job.log
+    assert job.log.count("world.device=cuda needs a GPU") == 1
