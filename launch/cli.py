@@ -8,14 +8,16 @@ from launch.logs import logs
 from launch.run import run
 from launch.status import status
 from launch.stop import stop
+from launch.submit import submit
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run, "status": status, "logs": logs, "stop": stop}
+VERBS = {"run": run, "submit": submit, "status": status, "logs": logs, "stop": stop}
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
-    **dict.fromkeys(("list", "ls", "ps", "queue"), "status"),
+    **dict.fromkeys(("sbatch", "queue"), "submit"),
+    **dict.fromkeys(("list", "ls", "ps", "squeue"), "status"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("down", "kill"), "stop"),
 }
