@@ -200,7 +200,11 @@ def _set_aside(path: Path) -> None:
     names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())
     try:
-        with claim(path, 0, os.environ):
+        held = claim(path, 0, os.environ)
+        try:
             path.rename(aside)
+            held.follow(aside)
+        finally:
+            held.close()
     except OSError as error:
         raise ConfigError(f"{path} cannot be set aside: {error.strerror}") from None

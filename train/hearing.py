@@ -57,22 +57,25 @@ class Signals:
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
-        self._interrupted: float | None = None
+        self._interrupted: float | None = None  # when the main thread was first
+        self._read_of_it: float | None = None  # when the pipe first told
 
     def open(self) -> None:
         """The main thread alone may call it."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._before = {number: signal.getsignal(number) for number in _CODES}
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN:  # as nohup leaves SIGHUP
-                signal.signal(number, self._interrupt if number == signal.SIGINT else _only_noted)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in _CODES:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                signal.signal(number, self._interrupt if number == signal.SIGINT else _only_noted)
 
     def close(self) -> None:
-        """The main thread alone may call it, after whoever asks for what was heard has ended."""
+        """The main thread alone may call it, after whoever asks for what was heard has ended.
+
+        What ends processes stays without effect: all is saved, and what was told to some ranks is soon told to others.
+        """
+        for number in _CODES:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
         os.close(self._read)
         os.close(self._write)
 
@@ -82,23 +85,28 @@ class Signals:
             numbers = [number for number in os.read(self._read, 64) if number in _CODES]
         except BlockingIOError:
             return None
-        if signal.SIGINT in numbers and self._is_second():
+        now = time.monotonic()
+        if signal.SIGINT in numbers and _is_second(self._read_of_it, now):
             # The main thread raises KeyboardInterrupt, unless it is stuck.
             late = threading.Timer(_LEAVE_S, end, [ExitCode.STOPPED])
             late.daemon = True
             late.start()
+        if signal.SIGINT in numbers:
+            self._read_of_it = self._read_of_it or now
         if not numbers:
             return None
         number = signal.Signals(numbers[0])
         return Wish(_CODES[number], f"{number.name} reached rank {self._rank} on {socket.gethostname()}")
 
-    def _is_second(self) -> bool:
-        return self._interrupted is not None and time.monotonic() - self._interrupted >= _TWICE_S
-
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._is_second():
+        now = time.monotonic()
+        if _is_second(self._interrupted, now):
             raise KeyboardInterrupt
-        self._interrupted = self._interrupted or time.monotonic()
+        self._interrupted = self._interrupted or now
+
+
+def _is_second(first: float | None, now: float) -> bool:
+    return first is not None and now - first >= _TWICE_S
 
 
 def _only_noted(number: int, frame: FrameType | None) -> None:

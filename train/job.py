@@ -153,7 +153,8 @@ def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, 
         if not world.leads:
             return Silent()
         steps = parts.loader.timeline.steps
-        return open_sinks(composed.config, _to_be_told(composed), opened.path, progress.step, steps)
+        plain = _to_be_told(composed)
+        return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
 
     return world.together(act)
 
@@ -194,8 +195,8 @@ def _stopping(opened: Opened, world: World) -> Iterator[Stop]:
     signals.open()
     stop = Stop(world.store, world.rank, world.size, hears)
     yield stop
-    stop.close()
-    signals.close()
+    if stop.close():
+        signals.close()
 
 
 def _lost(opened: Opened) -> Wish | None:
@@ -222,6 +223,10 @@ def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, wo
     ledger.close({**summary, "folder": str(opened.path)})
 
 
-def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
+def _check(opened: Opened) -> None:
     lease.check(opened.path, opened.incarnation)
+
+
+def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
+    _check(opened)
     write_json(opened.path / SUMMARY, summary)

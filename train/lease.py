@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from train.files import sync_folder, write_whole
@@ -45,8 +45,8 @@ class Holder:
     machine: str
     pid: int
     began: int
-    job: str | None
-    attempt: int
+    job: str | None = None
+    requeues: int = 0  # of that job
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
 
     def __str__(self) -> str:
@@ -69,18 +69,23 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def follow(self, run: Path) -> None:
+        """The folder goes by another name now."""
+        self._path = _path(run, self.incarnation)
+
     def close(self) -> None:
         """Give the run back. The file stays, for it says from which step on older starts do not count."""
+        if not self._over.is_set():
+            with suppress(OSError):
+                _released(self._path).touch()
         self._over.set()
-        self._thread.join()
-        with suppress(OSError):
-            _released(self._path).touch()
 
     def withdraw(self) -> None:
         """Give the run back as if it had never been held: nothing was written."""
+        if not self._over.is_set():
+            with suppress(OSError):
+                self._path.unlink()
         self._over.set()
-        self._thread.join()
-        self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
@@ -105,11 +110,20 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     Raises ConfigError when a start that lives holds it. The launcher's next attempt waits for the one before, two
     minutes at most; one that Slurm began anew takes the run over at once.
     """
+    try:
+        return _claimed(run, attempt, environ)
+    except OSError as error:
+        raise ConfigError(
+            f"{run} cannot be held: {error.strerror}. Type run.root=… with a folder to write to"
+        ) from None
+
+
+def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     (run / "lease").mkdir(exist_ok=True)
     patience = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S)
     while True:
         newest = _newest(run)
-        own = _self(newest + 1, attempt, environ)
+        own = _self(newest + 1, environ)
         holder = _read(run, newest) if newest else None
         if holder is None or _is_over(run, holder, own):
             if _create(run, own):
@@ -124,15 +138,17 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 def taken(run: Path, incarnation: int) -> str | None:
     """What to say where another start has taken the run over from `incarnation`."""
-    newer = _path(run, incarnation + 1)
-    if not newer.exists():
+    newest = _newest(run)
+    if newest <= incarnation:
         return None
-    holder = _read(run, incarnation + 1) or "another process"
+    holder = _read(run, newest) or "another process"
     return f"{holder} has taken over {run}, so this process leaves and saves nothing more"
 
 
 def check(run: Path, incarnation: int) -> None:
     """Raise ConfigError when another start has taken the run over. Before each change that readers see."""
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / "lease", prefix=".look-"):
+        pass  # NFS shows a folder as it was up to a minute ago, unless this machine has just changed it
     if (message := taken(run, incarnation)) is not None:
         raise ConfigError(message)
 
@@ -154,7 +170,7 @@ def _is_over(run: Path, holder: Holder, own: Holder) -> bool:
     """Whether the run may be taken from `holder`."""
     if _released(_path(run, holder.incarnation)).exists():
         return True
-    if holder.job is not None and holder.job == own.job and holder.attempt < own.attempt:
+    if holder.job is not None and holder.job == own.job and holder.requeues < own.requeues:
         return True
     if holder.machine == own.machine:
         return _began(holder.pid) != holder.began
@@ -176,14 +192,14 @@ def _create(run: Path, holder: Holder) -> bool:
         sync_folder(run / "lease")
         return True
     except FileExistsError:
-        return False
+        return beside.stat().st_nlink == 2  # made, and the file server's answer got lost
     finally:
         beside.unlink()
 
 
-def _self(incarnation: int, attempt: int, environ: Mapping[str, str]) -> Holder:
-    pid, job = os.getpid(), environ.get("SLURM_JOB_ID")
-    return Holder(incarnation, socket.gethostname(), _machine(), pid, _began(pid) or 0, job, attempt)
+def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
+    pid, job, requeues = os.getpid(), environ.get("SLURM_JOB_ID"), environ.get("SLURM_RESTART_COUNT", "0")
+    return Holder(incarnation, socket.gethostname(), _machine(), pid, _began(pid) or 0, job, int(requeues))
 
 
 def _machine() -> str:
@@ -209,10 +225,11 @@ def _newest(run: Path) -> int:
 
 
 def _read(run: Path, incarnation: int) -> Holder | None:
-    """None where the file cannot be read as one of ours, which no living start leaves behind."""
+    """None where the file is not there or none of ours, which no living start leaves behind. Raises other OSErrors."""
     try:
-        return Holder(**json.loads(_path(run, incarnation).read_text()))
-    except (OSError, ValueError, TypeError):
+        found = json.loads(_path(run, incarnation).read_text())
+        return Holder(**{known.name: found[known.name] for known in fields(Holder) if known.name in found})
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

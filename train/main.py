@@ -69,8 +69,8 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         end(ExitCode.BUG)
     with ending(world) as afterwards:
         code = job.run(composed, world, started, afterwards)
-    if place.leads:
-        cause.leave(code, place.rank, code.name.lower())
+        if place.leads:
+            cause.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
         cause.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
     return code

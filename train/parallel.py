@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from train.config import CommHook, ParallelConfig
 from train.data.batch import Batch
-from train.exchange import Exchange
 from train.outcome import ConfigError
 from train.tasks.task import Ratio, Task
 from train.world import World
@@ -140,8 +139,8 @@ def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
 
 def _register(ddp: DistributedDataParallel, world: World, config: ParallelConfig) -> "_PowerSGD | None":
     if config.comm_hook is CommHook.none:
-        if world.device.type == "cpu" and world.exchange is not None:
-            ddp.register_comm_hook(world.exchange, _exchanged)
+        if world.device.type == "cpu":
+            ddp.register_comm_hook(world, _averaged)
         return None
     from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
@@ -159,14 +158,13 @@ def _register(ddp: DistributedDataParallel, world: World, config: ParallelConfig
     return None
 
 
-def _exchanged(
-    exchange: Exchange,
+def _averaged(
+    world: World,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """The mean over the ranks of one machine, without gloo."""
+    """The mean over the ranks, added in their order: the same bits however the ranks are spread over machines."""
     gradients = bucket.buffer()
-    exchange.add(gradients)
-    gradients /= dist.get_world_size()
+    torch.div(world.sum(gradients), world.size, out=gradients)
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(gradients)
     return done

@@ -54,14 +54,15 @@ class Stop:
             return self._wish
         return None
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Whether its thread has ended, and asks nobody any more; one that a file server holds has not."""
         self._over.set()
         self._thread.join(2 * _LOOK_S)
+        return not self._thread.is_alive()
 
     def _agreed(self) -> bool:
         if not self._decided.wait(AGREE_S):
-            _decide(self._store, self._round, _NOTHING)
-            self._decided.wait(AGREE_S)
+            return _decide(self._store, self._round, _NOTHING) != _NOTHING and self._decided.wait(AGREE_S)
         return self._after != _NOTHING
 
     def _watch(self, store: Store) -> None:
@@ -79,7 +80,10 @@ class Stop:
             self._hear()
 
     def _hear(self) -> Wish | None:
-        wishes = [heard() for heard in self._hears]
+        wishes = []
+        for heard in self._hears:
+            with suppress(OSError):  # a file server that has a bad moment
+                wishes.append(heard())
         return next((wish for wish in wishes if wish is not None), None)
 
     def _agree(self, store: Store) -> bool:
@@ -102,6 +106,6 @@ class Stop:
         return self._held
 
 
-def _decide(store: Store, round_: int, after: int) -> None:
-    """Whoever is first decides."""
-    store.compare_set(f"{round_}/after", "", str(after))
+def _decide(store: Store, round_: int, after: int) -> int:
+    """Whoever is first decides; returns what was decided."""
+    return int(store.compare_set(f"{round_}/after", "", str(after)))

@@ -85,7 +85,7 @@ class World:
             self.exchange.add(table.view(-1))
             return table
         tables = [torch.empty_like(table) for _ in range(self.size)]
-        dist.all_gather(tables, table.contiguous(), group=self._control)
+        dist.all_gather(tables, table, group=self._control)
         total = tables[0]
         for table in tables[1:]:
             total += table

@@ -93,7 +93,9 @@ def test_job_that_slurm_starts_again_takes_over_at_once_and_another_job_does_not
     first = claim(tmp_path, 0, {"SLURM_JOB_ID": "5"})
     with pytest.raises(ConfigError, match="in use"):
         claim(tmp_path, 0, {"SLURM_JOB_ID": "6"})
-    second = claim(tmp_path, 1, {"SLURM_JOB_ID": "5"})
+    with pytest.raises(ConfigError, match="in use"):  # within the same allocation
+        claim(tmp_path, 0, {"SLURM_JOB_ID": "5", "PHALANX_RESTART_COUNT": "1"})
+    second = claim(tmp_path, 1, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"})
     assert second.incarnation == 2
     with pytest.raises(ConfigError, match="has taken over"):
         lease.check(tmp_path, first.incarnation)
@@ -159,6 +161,10 @@ def test_checkpoint_that_a_replaced_start_commits_late_counts_for_nobody(tmp_pat
     assert (tmp_path / "checkpoints/step_00000020/state.pt").read_text() == "new"
 
 
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_start_that_sleeps_through_its_replacement_leaves_with_a_word_and_changes_nothing(
     starter: Starter, ranks: int
@@ -182,6 +188,7 @@ def test_start_that_sleeps_through_its_replacement_leaves_with_a_word_and_change
     assert f"process {replacement.pids[0]} on " in ended.output
     assert "Traceback" not in ended.output
     assert holder(results.folder) == replacement.pids[0]
+    until(lambda: sleeps(replacement.pids[0]))
     replacement.kill(with_signal=signal.SIGCONT)
     ended = replacement.wait()
     assert ended.codes == [0] * ranks, ended.output

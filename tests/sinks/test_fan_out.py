@@ -92,7 +92,7 @@ def test_every_sink_is_closed_even_if_the_record_fails_to_close() -> None:
 
 
 def test_the_run_s_own_files_are_the_record(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path, 0)
+    sink = JsonLines(tmp_path, 0, lambda: None)
     sink.close({})
     with pytest.raises(ValueError, match="closed file"):
         FanOut([sink]).write({"step": 1})

@@ -22,9 +22,13 @@ def events(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
+def allowed() -> None:
+    """Nobody else writes."""
+
+
 def record(folder: Path, steps: range, begin: int = 0) -> None:
     """A start that continues from `begin`, logs each of `steps`, evaluates every tenth, and is closed."""
-    sink = JsonLines(folder, begin)
+    sink = JsonLines(folder, begin, allowed)
     sink.event({"time": 1.0, "event": "start", "step": begin})
     for step in steps:
         sink.write({"step": step, "split": "train", "time": 1.0, "loss": 0.5})
@@ -34,7 +38,7 @@ def record(folder: Path, steps: range, begin: int = 0) -> None:
 
 
 def test_a_line_is_one_compact_object_with_its_keys_as_given(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path, 0)
+    sink = JsonLines(tmp_path, 0, allowed)
     sink.write({"step": 1, "split": "train", "time": 2.5, "loss": 0.25, "note": "é\n"})
     sink.event({"time": 2.5, "event": "start", "step": 0, "ranks": [0, 1]})
     line = b'{"step":1,"split":"train","time":2.5,"loss":0.25,"note":"\\u00e9\\n"}\n'
@@ -44,7 +48,7 @@ def test_a_line_is_one_compact_object_with_its_keys_as_given(tmp_path: Path) -> 
 
 
 def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
-    sink = JsonLines(tmp_path, 0)
+    sink = JsonLines(tmp_path, 0, allowed)
     sink.write({"step": 1, "split": "train", "loss": float("nan"), "grad_norm": float("inf"), "lr": 0.1})
     sink.event({"event": "skip", "step": 1, "losses": [1.0, float("-inf")], "by": {"rank": (float("nan"),)}})
     sink.close({})
@@ -74,7 +78,7 @@ def test_a_line_that_was_not_written_to_its_end_is_dropped(tmp_path: Path, torn:
     for name in ("metrics.jsonl", "events.jsonl"):
         with open(tmp_path / name, "a") as file:
             file.write(torn)
-    JsonLines(tmp_path, 5).close(None)
+    JsonLines(tmp_path, 5, allowed).close(None)
     assert metrics(tmp_path) == before
     assert [event["event"] for event in events(tmp_path) if "event" in event] == ["start"]
     assert (tmp_path / "events.jsonl").read_bytes().endswith(b"}\n")
@@ -84,13 +88,35 @@ def test_a_line_that_was_not_written_to_its_end_is_dropped(tmp_path: Path, torn:
 def test_each_start_has_new_files_so_that_an_earlier_writer_reaches_them_no_more(tmp_path: Path, step: int) -> None:
     record(tmp_path, range(1, 11))
     (tmp_path / "metrics.jsonl.new").write_text("left by a start that was killed while it cut")
-    earlier = JsonLines(tmp_path, 10)
-    later = JsonLines(tmp_path, step)
+    earlier = JsonLines(tmp_path, 10, allowed)
+    later = JsonLines(tmp_path, step, allowed)
     earlier.write({"step": 11, "split": "train"})
-    assert [line["step"] for line in metrics(tmp_path)] == list(range(1, step + 1))
+    kept = [line["step"] for line in metrics(tmp_path) if line["split"] == "train"]
+    assert kept == list(range(1, step + 1))
     assert not (tmp_path / "metrics.jsonl.new").exists()
     earlier.close(None)
     later.close(None)
+
+
+def test_empty_file_is_a_new_one_at_the_next_start_too(tmp_path: Path) -> None:
+    earlier, later = JsonLines(tmp_path, 0, allowed), JsonLines(tmp_path, 0, allowed)
+    earlier.write({"step": 1, "split": "train"})
+    assert metrics(tmp_path) == []
+    later.close(None)
+    with pytest.raises(OSError, match="was replaced by another process"):  # it was told that its lines are safe
+        earlier.sync()
+    earlier.close(None)
+
+
+def test_start_that_was_replaced_before_it_opened_changes_nothing(tmp_path: Path) -> None:
+    record(tmp_path, range(1, 11))
+
+    def refuse() -> None:
+        raise RuntimeError("taken over")
+
+    with pytest.raises(RuntimeError, match="taken over"):
+        JsonLines(tmp_path, 5, refuse)
+    assert [line["step"] for line in metrics(tmp_path) if line["split"] == "train"] == list(range(1, 11))
 
 
 def test_a_killed_writer_leaves_a_record_that_the_next_start_continues(tmp_path: Path) -> None:
@@ -98,7 +124,7 @@ def test_a_killed_writer_leaves_a_record_that_the_next_start_continues(tmp_path:
 from itertools import count
 from pathlib import Path
 from train.sinks.jsonl import JsonLines
-sink = JsonLines(Path({str(tmp_path)!r}), 0)
+sink = JsonLines(Path({str(tmp_path)!r}), 0, lambda: None)
 for step in count(1):
     sink.write({{"step": step, "split": "train", "time": 1.0, "loss": 0.5}})
     if step == 500:
@@ -120,7 +146,7 @@ def test_a_file_that_cannot_grow_is_an_error(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 from train.sinks.jsonl import JsonLines
-sink = JsonLines(Path({str(tmp_path)!r}), 0)
+sink = JsonLines(Path({str(tmp_path)!r}), 0, lambda: None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 sink.write({{"step": 1, "text": "x" * 150}})
 """
@@ -130,7 +156,7 @@ sink.write({{"step": 1, "text": "x" * 150}})
 
 
 def test_sync_forces_both_files_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = JsonLines(tmp_path, 0)
+    sink = JsonLines(tmp_path, 0, allowed)
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
     sink.sync()

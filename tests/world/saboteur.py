@@ -1,5 +1,6 @@
 """A task that harms its own rank at a chosen moment, as the environment variable SABOTAGE says."""
 
+import ctypes
 import json
 import os
 import resource
@@ -129,6 +130,7 @@ _ACTS: dict[str, Callable[[], object]] = {
     "gpu_memory": _gpu_memory,
     "fill_disk": _fill_disk,
     "exit": lambda: sys.exit(7),
+    "stuck": lambda: ctypes.CDLL(None).usleep(30_000_000) and ctypes.CDLL(None).pause(),
     "sleep": lambda: time.sleep(30),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,32 @@ def test_second_interrupt_leaves_at_once_without_saving(starter: Starter) -> Non
     assert ended.codes == [7, 7], ended.output
     assert starter.results("r").events()[-1]["event"] == "error"
     assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_signal_that_comes_once_more_after_the_save_changes_nothing(starter: Starter, number: signal.Signals) -> None:
+    """Launchers pass signals on when they please, and end the others as soon as the first has left."""
+    results = starter.results("r")
+    world = starter.start(2, *RUN, "run.name=r")
+    until_saved(results)
+    world.kill(0, with_signal=number)
+    until(lambda: results.events()[-1]["event"] == "preempt")
+    for rank in range(2):
+        with suppress(ProcessLookupError):
+            world.kill(rank, with_signal=number)
+    stopped(starter, world, 3, "r")
+
+
+def test_second_interrupt_ends_a_rank_that_is_stuck_in_a_wait_of_the_systems(starter: Starter) -> None:
+    """Where the interpreter runs no handler: it waits for a lock that another thread holds."""
+    mark = starter.folder / "mark"
+    world = starter.start(1, *RUN, TASK, "run.name=r", environ=Sabotage(0, "step", "stuck", 30, str(mark)).environ())
+    until(mark.exists)
+    world.kill(with_signal=signal.SIGINT)
+    until(lambda: time.time() - mark.stat().st_mtime > 1.5)
+    world.kill(with_signal=signal.SIGINT)
+    assert world.wait().codes == [7]
+    assert time.time() - mark.stat().st_mtime < 10
 
 
 def test_stop_file_stops_the_start_that_it_names_and_no_later_one(starter: Starter) -> None:

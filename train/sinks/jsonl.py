@@ -22,10 +22,12 @@ class JsonLines(Sink):
 
     essential: ClassVar[bool] = True
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, check: Callable[[], None]) -> None:
+        """`check` raises when this process may not write to `folder` any more."""
+        self._check = check
         metrics, events = folder / "metrics.jsonl", folder / "events.jsonl"
-        _keep(metrics, lambda entry: step > 0 and _step(entry) <= step)
-        _keep(events, lambda entry: True)
+        _keep(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
+        _keep(events, lambda entry: True, check)
         self._metrics, self._events = _append_to(metrics), _append_to(events)
         sync_folder(folder)
 
@@ -36,13 +38,20 @@ class JsonLines(Sink):
         _append(self._events, event)
 
     def sync(self) -> None:
-        """Force both files to the disk. To be called before a checkpoint is committed that counts on their lines."""
-        os.fsync(self._metrics.fileno())
-        os.fsync(self._events.fileno())
+        """Force both files to the disk. To be called before a checkpoint is committed that counts on their lines.
+
+        Raises what `check` raises, or OSError when they are not what readers see any more.
+        """
+        self._check()
+        for file in (self._metrics, self._events):
+            os.fsync(file.fileno())
+            if os.fstat(file.fileno()).st_ino != os.stat(file.name).st_ino:
+                raise OSError(f"{file.name!s} was replaced by another process while this one wrote to it")
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         with self._metrics, self._events:
-            self.sync()
+            os.fsync(self._metrics.fileno())
+            os.fsync(self._events.fileno())
 
 
 def _append_to(path: Path) -> FileIO:
@@ -67,20 +76,21 @@ def _finite(value: object) -> object:
     return value
 
 
-def _keep(path: Path, wanted: Callable[[dict[str, object]], bool]) -> None:
+def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callable[[], None]) -> None:
     """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one.
 
     It is replaced also where nothing is left out: a process that was taken for dead goes on writing into the old one.
     """
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
-    if not lines:
+    if not path.exists():
         return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
     beside = path.with_name(f"{path.name}.new")
     with open(beside, "wb") as file:
         file.writelines(kept)
         file.flush()
         os.fsync(file.fileno())
+    check()
     os.replace(beside, path)
     sync_folder(path.parent)
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,19 @@ def check_sinks(config: Config, environ: Mapping[str, str]) -> None:
         summary_writer()
 
 
-def open_sinks(config: Config, plain: Mapping[str, Any], folder: Path, step: int, steps: int) -> Sink:
+def open_sinks(
+    config: Config, plain: Mapping[str, Any], folder: Path, step: int, steps: int, check: Callable[[], None]
+) -> Sink:
     """Where the run in `folder`, which continues after `step` of `steps` steps, is told of. Rank 0 alone calls it.
 
-    `plain` is the config without secrets.
+    `plain` is the config without secrets; `check` raises when this process may not write to `folder` any more.
     """
     from train.sinks.console import Console
     from train.sinks.jsonl import JsonLines
     from train.sinks.wandb_mode import resolve_mode
     from train.sinks.weights_and_biases import WeightsAndBiases
 
-    sinks: list[Sink] = [JsonLines(folder, step), Console(steps, sys.stdout, None, time.monotonic)]
+    sinks: list[Sink] = [JsonLines(folder, step, check), Console(steps, sys.stdout, None, time.monotonic)]
     if config.tensorboard.enabled:
         from train.sinks.tensorboard import TensorBoard
 
