@@ -165,7 +165,7 @@ def test_slices_serve_one_rank(launcher: Launcher, smi: Path) -> None:
     assert "--nproc-per-node=1 " in launcher.run("run", "--dry-run", environ=beside(smi))[1]
 
 
-@pytest.mark.parametrize("wrong", ["link", "open to others"])
+@pytest.mark.parametrize("wrong", ["link", "file", "open to others"])
 def test_a_folder_of_claims_that_others_could_write_to_is_refused(
     tmp_path: Path, smi: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
@@ -173,6 +173,8 @@ def test_a_folder_of_claims_that_others_could_write_to_is_refused(
     folder = tmp_path / f"phalanx-{os.geteuid()}"
     if wrong == "link":
         folder.symlink_to(smi)
+    elif wrong == "file":
+        folder.touch(mode=0o600)
     else:
         folder.mkdir()
         folder.chmod(0o777)

@@ -57,13 +57,13 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
         "--max-restarts",
         "1",
         "model=mlp",
-        "train.steps=200",
-        "checkpoint.every=20",
+        "train.steps=60",
+        "checkpoint.every=10",
         "run.name=r",
     )
     assert launcher.run("run", *words)[0] == 0
     started = launcher.start("run", *words)
-    until((started.here / "runs" / "r" / "checkpoints" / "step_00000050" / "manifest.json").exists)
+    until((started.here / "runs" / "r" / "checkpoints" / "step_00000010" / "manifest.json").exists, 120.0)
     os.kill(children(started.agent)[1], signal.SIGKILL)
     code, output = started.wait()
     assert code == 0, output
