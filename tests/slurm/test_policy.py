@@ -73,6 +73,12 @@ def test_requeues_are_bounded(desk: Desk) -> None:
     assert ended(by_slurm, "FAILED") == ("1", "4:0")
 
 
+@pytest.mark.parametrize("told", ["USR2", "TERM"])
+def test_start_that_is_told_to_leave_before_it_listens_has_not_failed(desk: Desk, told: str) -> None:
+    job = submit(desk, "deaf", f"{AGAIN}kill -{told} $$", "cluster.max_failures=0")
+    assert ended(job, "COMPLETED") == ("1", "0:0")
+
+
 SUSPECTS = [
     (1, 5, "hung"),
     (1, 1, "CUDA error: uncorrectable ECC error encountered"),

@@ -74,7 +74,7 @@ def test_job_runs_the_code_as_it_was_when_it_was_submitted(desk: Desk) -> None:
 def test_any_name_and_folder_is_carried_exactly(desk: Desk) -> None:
     folder = desk.folder / "a b\n'$(touch pwned)' 100%"
     folder.mkdir()
-    name = 'it\'s a "run" = $(touch pwned) %j'
+    name = 'it\'s a "run" = $(touch pwned) $$ $local_rank %j'
     words = ("run.root=../runs", "wandb.mode=disabled", *TINY, *ONE, f"run.name={quoted(name)}")
     job = Desk(desk.cluster, folder).type(*words)
     assert job.returncode == 0, job.stderr
