@@ -31,6 +31,10 @@ MODULES = {
 SOURCES = [path for room in ("train", "launch", "bench", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
 
 
+LAUNCH = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "launch").rglob("*.py"))}
+SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf"}  # to import
+
+
 def room_of(module: str) -> str:
     rooms = [room for room, names in ROOMS.items() if any(fnmatchcase(module, name) for name in names.split())]
     assert len(rooms) == 1, f"train/{module.replace('.', '/')}.py belongs into one room of tests/test_house.py"
@@ -43,10 +47,15 @@ def tree(path: Path) -> ast.Module:
 
 def imports(module: str) -> set[str]:
     """The modules of train/ that `module` imports anywhere in its text."""
+    return imported(MODULES[module])
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of train/ that a file imports anywhere in its text."""
     found = set()
-    for node in ast.walk(tree(MODULES[module])):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively"
+            assert node.level == 0, f"{path} imports relatively"
             names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
         else:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -77,8 +86,25 @@ def test_nothing_before_the_data_imports_torch() -> None:
             assert not names & {"torch", "torchvision", "numpy"}, module
 
 
+@pytest.mark.parametrize("path", LAUNCH.values(), ids=LAUNCH)
+def test_the_launcher_answers_without_torch(path: Path) -> None:
+    """It imports of train/ only what needs none, nothing slow before it is needed, and train/ knows nothing of it."""
+    assert {room_of(module) for module in imported(path)} <= set(WITHOUT_TORCH)
+    assert not {alias.name.partition(".")[0] for node in _tops(path) for alias in _aliases(node)} & SLOW
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_runs_in_a_rank_knows_nothing_of_the_launcher(module: str) -> None:
+    nodes = [node for node in ast.walk(tree(MODULES[module])) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "launch" not in {alias.name.partition(".")[0] for node in nodes for alias in _aliases(node)}
+
+
 def _top_imports(module: str) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in tree(MODULES[module]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return _tops(MODULES[module])
+
+
+def _tops(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def _aliases(node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
@@ -86,8 +112,8 @@ def _aliases(node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
 
 
 def test_no_module_has_the_name_of_one_in_the_standard_library() -> None:
-    """torchrun puts train/ first on the path, where such a module would be taken for the other."""
-    tops = {module.partition(".")[0] for module in MODULES}
+    """A script's own folder comes first on the path, where such a module would be taken for the other."""
+    tops = {module.partition(".")[0] for module in MODULES} | {path.stem for path in LAUNCH.values()}
     assert not tops & sys.stdlib_module_names
     assert not tops & {"hydra", "torch", "torchvision", "numpy", "omegaconf", "rich", "wandb", "safetensors", "yaml"}
 

@@ -68,8 +68,8 @@ def speaks(environ: Mapping[str, str]) -> bool:
 
 
 def _restarts(environ: Mapping[str, str]) -> int:
-    """How often torchrun or Slurm started this very command again."""
-    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    """How often torchrun, Slurm or `phalanx run` started this very command again."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "PHALANX_RESTART_COUNT")
     return sum(_count(environ, name) for name in names if name in environ)
 
 

@@ -1,0 +1,47 @@
+"""The command `phalanx`: knows its verbs, and what people of other launchers type for them."""
+
+import sys
+
+import click
+
+from launch.run import run
+from train.nearest import nearest
+from train.outcome import ConfigError, ExitCode
+from train.refusal import say
+
+VERBS = {"run": run}
+ELSEWHERE = {"launch": "run", "start": "run", "train": "run", "torchrun": "run"}
+
+
+class _Verbs(click.Group):
+    """Names the verb that somebody meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError, which ends with code 2."""
+        word = args[0]
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            meant = ELSEWHERE.get(word)
+            hint = f"Type phalanx {meant}" if meant else f"{nearest(word, [*VERBS])}Type phalanx --help to see all"
+            raise click.UsageError(f"phalanx has no command {word}. {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def main() -> None:
+    """Entry of the console script. Ends the process with one of the exit codes in `train.outcome`."""
+    phalanx = _Verbs(
+        "phalanx",
+        commands=VERBS,
+        help="Train PyTorch models on any number of GPUs, here or on a cluster.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    try:
+        phalanx(prog_name="phalanx")
+    except ConfigError as error:
+        say(f"error: {error}")
+        sys.exit(ExitCode.CONFIG)
+
+
+if __name__ == "__main__":
+    main()

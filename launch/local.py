@@ -1,0 +1,124 @@
+"""Run a plan here: start torchrun, pass signals on, start again where that helps, leave nothing running."""
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from launch import cause, processes, traces
+from launch.ears import Ears
+from launch.plan import Plan
+from train.outcome import ExitCode
+from train.refusal import say
+
+_AT_ONCE_S = 5.0  # for ranks that were told a second time
+_LINGER_S = 5.0  # for ranks whose torchrun is gone: they notice within two
+_STUCK_S = 30.0  # after which a killed process that is still there will stay
+
+
+def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
+    """Run `plan` to its end, starting it again up to `max_restarts` times; returns the exit code of the last cause.
+
+    The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
+    """
+    processes.adopt_orphans()
+    with Ears() as ears:
+        restarts = 0
+        while True:
+            ended = _run(plan, descriptors, restarts, grace_s, ears)
+            ears.drain()
+            if ears.stops or restarts == max_restarts or not ended.worth_a_restart:
+                break
+            restarts += 1
+            say(f"phalanx: starting again ({restarts} of {max_restarts}), because {ended.message}")
+    if not ended.said:
+        say(f"phalanx: {ended.message}")
+    return ended.code
+
+
+def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, ears: Ears) -> cause.Cause:
+    """One start, from its first process to its last."""
+    with tempfile.TemporaryDirectory(prefix="phalanx-start-") as name:
+        folder = Path(name)
+        environ = {
+            "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
+            **traces.below(folder, os.environ),
+            **os.environ,
+            **plan.environ,
+            cause.CAUSE_FILE: str(folder / "cause.json"),
+            "PHALANX_RESTART_COUNT": str(restarts),
+        }
+        bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
+        hold = processes.tether(signal.SIGTERM)
+
+        def enter() -> None:
+            hold()
+            ears.uncover()
+
+        agent = subprocess.Popen(
+            plan.argv,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
+            preexec_fn=enter,
+        )
+        try:
+            killed = _wait(agent, grace_s, ears)
+        finally:
+            _bury(agent, bystanders, ears)
+        if kept := traces.keep(folder):
+            say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
+        return killed or cause.read(folder / "cause.json", agent.returncode)
+
+
+def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause.Cause | None:
+    """Until torchrun has ended. Returns the cause where it had to be ended by force."""
+    end_s, why = float("inf"), ""
+    while agent.poll() is None:
+        heard = ears.next(end_s - time.monotonic())
+        if time.monotonic() >= end_s:
+            return cause.Cause(ExitCode.BUG, why, said=False)
+        if heard is None:
+            continue
+        tell(agent.pid, heard)
+        if ears.interrupts > 1:
+            end_s = min(end_s, time.monotonic() + _AT_ONCE_S)
+            why = "ended at once; the same command continues from the newest checkpoint"
+        elif end_s == float("inf"):
+            end_s = time.monotonic() + grace_s
+            why = f"the ranks had not left {grace_s:g} s after {heard.name} and were killed. --grace gives them longer"
+    return None
+
+
+def tell(agent: int, heard: signal.Signals) -> None:
+    """Pass a signal on to the ranks; to torchrun while it has none.
+
+    Torchrun would pass it on, too, but forgets the ranks' exit codes then.
+    """
+    for pid in processes.children(agent) or [agent]:
+        processes.send(pid, heard)
+
+
+def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], ears: Ears) -> None:
+    """Nothing of a start outlives it; `bystanders` are children that are not of it."""
+    linger_s = _LINGER_S
+    if agent.poll() is None:
+        agent.kill()
+        agent.wait()
+        linger_s = 0.0
+    end_s = time.monotonic() + linger_s
+    while left := set(processes.children(os.getpid())).difference(bystanders):
+        late_s = time.monotonic() - end_s
+        if late_s > _STUCK_S:
+            say(f"phalanx: the kernel does not let go of processes {sorted(left)}, as of those in a driver that hangs")
+            return
+        if late_s >= 0:
+            for pid in left:
+                processes.send(pid, signal.SIGKILL)
+        ears.next_end(0.1)
+        processes.reap()

@@ -1,0 +1,105 @@
+"""What is asked and what the machine has -> what is run, as plain data: a dry run prints exactly what is started."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.machine import Gpu, Machine
+from train.nearest import nearest
+from train.outcome import ConfigError
+
+_ROOT = Path(__file__).resolve().parents[1]
+_HEARD = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # what torchrun passes on rather than dies of, leaving its ranks alone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command, and what its environment has beside the caller's."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """As a shell takes it."""
+        lines = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
+        return " \\\n".join([*lines, shlex.join(self.argv)])
+
+
+def plan(
+    words: Sequence[str],
+    ranks: int | None,
+    gpus: Sequence[Gpu],
+    machine: Machine,
+    environ: Mapping[str, str],
+    grace_s: int,
+) -> Plan:
+    """Start `train/main.py words` on `ranks`, where that is None on one rank a GPU of `gpus` or on one without any.
+
+    What `environ` has already is kept. Raises ConfigError where the GPUs cannot serve as many ranks.
+    """
+    size = ranks or len(gpus) or 1
+    if size > 1 and any(gpu.slice for gpu in gpus):
+        raise ConfigError(
+            f"{size} ranks on slices of a GPU (MIG): CUDA shows a process one slice alone, and NCCL joins none. Type -n 1"
+        )
+    added = {
+        "OMP_NUM_THREADS": str(max(1, len(machine.cores) // size)),
+        # For when this process is killed: torchrun's own 30 s are too short for a large save. 2.11 has no more, and no
+        # option for it.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),
+    }
+    if gpus:
+        added |= _NCCL
+    added = {
+        name: value for name, value in added.items() if name not in environ and _OLDER.get(name, name) not in environ
+    }
+    if gpus:
+        added["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
+    argv = [
+        *(sys.executable, str(_ROOT / "launch" / "agent.py")),
+        *("--standalone", "--local-addr=127.0.0.1"),  # a free port, and ranks that look for it on the loopback
+        *(f"--nproc-per-node={size}", "--max-restarts=0", f"--signals-to-handle={_HEARD}"),
+        *(["--numa-binding=node"] if binds(gpus, machine) else []),
+        # torchrun takes every argument for a template, in which $$ is a $ and ${local_rank} a number.
+        *(word.replace("$", "$$") for word in (str(_ROOT / "train" / "main.py"), *words)),
+    ]
+    return Plan(tuple(argv), added)
+
+
+# Variables that only NCCL's process group reads.
+_NCCL = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",  # torch's own default; torchrun's is 1, which aborts before traces are read
+    "TORCH_FR_BUFFER_SIZE": "2000",  # collectives that the flight recorder remembers
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+}
+_OLDER = {  # names that torch still reads, after the newer ones
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "NCCL_ASYNC_ERROR_HANDLING",
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+}
+
+
+def binds(gpus: Sequence[Gpu], machine: Machine) -> bool:
+    """Whether torchrun can bind each rank to the cores beside its GPU: it needs numactl, and fails where none is left."""
+    beside = [machine.nodes.get(gpu.node, frozenset()) & machine.cores for gpu in gpus]
+    return len(machine.nodes) > 1 and machine.numactl and bool(gpus) and all(beside)
+
+
+def replaying(source: Path, words: Sequence[str]) -> list[str]:
+    """The words that replay the config of the run folder `source`. Raises ConfigError when it is none."""
+    if clash := [word for word in words if word.startswith(("--config-dir", "--config-name"))]:
+        raise ConfigError(f"--from={source} and {clash[0]} both say where the config is. Leave one of them out")
+    if not (source / "resolved.yaml").is_file():
+        raise ConfigError(_no_run(source))
+    return [f"--config-dir={source}", "--config-name=resolved", *words]
+
+
+def _no_run(source: Path) -> str:
+    what = "is no run folder: it has no resolved.yaml" if source.exists() else "does not exist"
+    beside = source if source.is_dir() else source.parent
+    there = sorted(str(found.parent) for found in beside.glob("*/resolved.yaml"))
+    if not there:
+        return f"--from={source} {what}. There is none beside it"
+    more = f" and {len(there) - 3} more" if there[3:] else ""
+    return f"--from={source} {what}. {nearest(str(source), there)}There is {', '.join(there[:3])}{more}"

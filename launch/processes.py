@@ -1,0 +1,57 @@
+"""The processes below one, and what Linux offers so that none is left behind."""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """From now on a process whose parent died, below this one, becomes a child of this one."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def tether(heard: signal.Signals) -> Callable[[], None]:
+    """What a child calls before it becomes another program: it gets `heard` as soon as this process is gone."""
+    parent = os.getpid()
+
+    def hold() -> None:
+        _prctl(_PR_SET_PDEATHSIG, heard)
+        if os.getppid() != parent:  # gone before that took effect
+            os._exit(1)
+
+    return hold
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process that have not ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state not in "ZX":
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def send(pid: int, heard: signal.Signals) -> None:
+    """Send a signal to a process, unless it is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, heard)
+
+
+def reap() -> None:
+    """Forget the children that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")

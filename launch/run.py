@@ -1,0 +1,76 @@
+"""`phalanx run`: train on this machine."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from launch.claim import claim
+from launch.local import supervise
+from launch.machine import look
+from launch.plan import plan, replaying
+from train.refusal import say
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    *("-n", "--ranks"),
+    type=click.IntRange(min=1),
+    help="Number of ranks. Left out: one for each free GPU, or 1 without GPUs.",
+)
+@click.option("--from", "source", type=Path, metavar="RUN", help="Replay the config of this run folder.")
+@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
+@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How often to start again after a crash, a killed rank or a hang.",
+)
+@click.option(
+    "--grace",
+    type=click.IntRange(min=1),
+    default=120,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long ranks that were told to stop may take to save.",
+)
+@click.option(
+    *("--dry-run", "--dryrun"), is_flag=True, help="Print the command and its environment, and start nothing."
+)
+def run(
+    overrides: Sequence[str],
+    ranks: int | None,
+    source: Path | None,
+    config_dir: str | None,
+    config_name: str | None,
+    max_restarts: int,
+    grace: int,
+    dry_run: bool,
+) -> None:
+    """Train on this machine, on all free GPUs or on -n ranks.
+
+    KEY=VALUE are Hydra overrides for train/main.py, passed on as they are; after -- so are Hydra's own options.
+
+    Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
+    bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped.
+    """
+    options = {"--config-dir": config_dir, "--config-name": config_name}
+    words = [*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides]
+    if source is not None:
+        words = replaying(source, words)
+    machine = look(os.environ, wants_gpus="world.device=cpu" not in words)
+    with claim(machine.gpus, ranks) as claimed:
+        planned = plan(words, ranks, claimed.gpus, machine, os.environ, grace)
+        if dry_run:
+            click.echo(str(planned))
+            return
+        if claimed.gpus and len(machine.nodes) > 1 and not machine.numactl:
+            say(
+                f"phalanx: ranks keep to no NUMA node, of which there are {len(machine.nodes)}: numactl is not installed"
+            )
+        code = supervise(planned, claimed.descriptors, max_restarts, grace)
+    sys.exit(code)

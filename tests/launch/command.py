@@ -1,0 +1,124 @@
+"""The command `phalanx` with ranks that stand in for train/main.py: they begin at once and do what a test says."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launch.processes import children
+from tests.ranks import QUIET, ROOT, until
+
+_RANK = """#!{python}
+import json, os, signal, sys, threading
+from pathlib import Path
+
+rank, restart, here = int(os.environ["RANK"]), int(os.environ["PHALANX_RESTART_COUNT"]), Path({here!r})
+signals = {{signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}}
+
+def tell(name, text=""):
+    part = here / f"{{name}}-{{rank}}.part"
+    part.write_text(text)
+    part.rename(here / f"{{name}}-{{rank}}")
+
+def cause(code):
+    file = Path(os.environ["PHALANX_CAUSE_FILE"])
+    words = {{"code": code, "rank": rank, "host": "here", "message": "as told"}}
+    file.with_suffix(".part").write_text(json.dumps(words))
+    file.with_suffix(".part").rename(file)
+
+def hear():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    tell("ready")
+    return signal.sigwait(signals).name
+
+def wait():
+    tell("ready")
+    threading.Event().wait()
+
+{body}
+"""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A running `phalanx`."""
+
+    process: "subprocess.Popen[str]"
+    here: Path
+
+    def ready(self, ranks: int) -> None:
+        """Return when ranks 0 to `ranks` - 1 have said `ready`."""
+        until(lambda: all((self.here / f"ready-{rank}").exists() for rank in range(ranks)))
+
+    def told(self, name: str, rank: int) -> str:
+        return (self.here / f"{name}-{rank}").read_text()
+
+    @property
+    def agent(self) -> int:
+        (found,) = children(self.process.pid)
+        return found
+
+    def wait(self) -> tuple[int, str]:
+        """Exit code, and all that was printed."""
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+
+@dataclass
+class Launcher:
+    """Starts `phalanx` below `folder`; every process that comes of it carries `mark` in its environment."""
+
+    folder: Path
+    mark: str
+    started: list["subprocess.Popen[str]"] = field(default_factory=list)
+
+    def start(
+        self,
+        *argv: str,
+        body: str | None = None,
+        environ: Mapping[str, str | None] | None = None,
+        within: str = 'exec "$@"',
+    ) -> Started:
+        """Start it on ranks that do `body`, or on train/main.py where that is None, from a shell script.
+
+        A variable of `environ` that is None is not set.
+        """
+        here = self.folder / f"start-{len(self.started)}"
+        here.mkdir()
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        here_alone = {"MARK": self.mark, "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
+        whole = {**os.environ, **QUIET, **here_alone, **(environ or {})}
+        if body is not None:
+            rank = here / "rank"
+            rank.write_text(_RANK.format(python=sys.executable, here=str(here), body=body))
+            rank.chmod(0o700)
+            whole["PYTHON_EXEC"] = str(rank)  # what torchrun starts ranks with
+        process = subprocess.Popen(
+            ["sh", "-c", within, "sh", sys.executable, "-m", "launch.cli", *argv],
+            cwd=here,
+            env={name: value for name, value in whole.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # as a terminal's foreground job is a group of its own
+        )
+        self.started.append(process)
+        return Started(process, here)
+
+    def run(
+        self, *argv: str, body: str | None = None, environ: Mapping[str, str | None] | None = None
+    ) -> tuple[int, str]:
+        return self.start(*argv, body=body, environ=environ).wait()
+
+
+def marked(mark: str) -> list[int]:
+    """The processes whose environment has `mark` and that have not ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (entry / "environ").read_bytes() and entry.name != str(os.getpid()):
+                found.append(int(entry.name))
+    return found

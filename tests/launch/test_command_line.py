@@ -1,0 +1,72 @@
+"""The command answers at once, and what is typed wrong is one message with exit code 2 before anything starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.launch.command import Launcher
+from tests.ranks import ROOT
+
+LOADS = """
+import sys
+from launch.cli import main
+sys.argv = ["phalanx", *{argv!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+slow = {{"torch", "hydra", "omegaconf", "numpy", "rich", "pydantic", "wandb"}} & set(sys.modules)
+assert not slow, slow
+"""
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"]])
+def test_answers_import_nothing_that_takes_long(argv: list[str]) -> None:
+    subprocess.run([sys.executable, "-c", LOADS.format(argv=argv)], cwd=ROOT, check=True, capture_output=True)
+
+
+def a_run(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "resolved.yaml").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["launch"], "Error: phalanx has no command launch. Type phalanx run"),
+        (["rum"], "Error: phalanx has no command rum. Did you mean run? Type phalanx --help to see all"),
+        (["run", "--max-restart", "1"], "Error: No such option '--max-restart'. Did you mean '--max-restarts'?"),
+        (["run", "-n", "0"], "Error: Invalid value for '-n' / '--ranks': 0 is not in the range x>=1."),
+        (["run", "--from", "nix"], "error: --from=nix does not exist. There is none beside it"),
+        (["run", "--from", "."], "error: --from=. is no run folder: it has no resolved.yaml."),
+        (
+            ["run", "--from", "../runs/digit"],
+            "error: --from=../runs/digit does not exist. Did you mean ../runs/digits? There is ../runs/digits",
+        ),
+        (["run", "--from", "../runs/digits", "-cn", "x"], "error: --from=../runs/digits and --config-name=x both say"),
+    ],
+)
+def test_bad_input_is_one_message(launcher: Launcher, argv: list[str], says: str) -> None:
+    a_run(launcher.folder / "runs" / "digits")
+    started = launcher.start(*argv, body="tell('started')")
+    code, output = started.wait()
+    assert code == 2
+    assert says in output.splitlines()[-1]
+    assert not (started.here / "started-0").exists()
+
+
+def test_the_config_of_a_run_is_replayed(launcher: Launcher) -> None:
+    run = a_run(launcher.folder / "a run")
+    _, output = launcher.run("run", "--dry-run", "--from", str(run), "seed=1")
+    assert output.endswith(f"train/main.py '--config-dir={run}' --config-name=resolved seed=1\n")
+
+
+def test_options_of_hydra_that_say_where_configs_are_are_passed_on(launcher: Launcher) -> None:
+    """And every other one after a --."""
+    argv = ("run", "--dry-run", "-cd", "my conf", "seed=1", "-cn=mine", "-n", "2", "--", "--cfg", "job", "-n")
+    _, output = launcher.run(*argv)
+    assert output.endswith("train/main.py '--config-dir=my conf' --config-name=mine seed=1 --cfg job -n\n")
+    assert "--nproc-per-node=2 " in output

@@ -1,0 +1,120 @@
+"""What is run follows from what is asked, what the machine has and what the user has set; a dry run prints exactly that."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.machine import Gpu, Machine, numbers
+from launch.plan import plan
+from tests.launch.command import Launcher, marked
+
+SIXTEEN = frozenset(range(16))
+MACHINE = Machine(SIXTEEN, (), {0: frozenset(range(8)), 1: frozenset(range(8, 16))}, numactl=True)
+GPUS = (Gpu("GPU-a", 0, slice=False), Gpu("GPU-b", 1, slice=False))
+ODD = [
+    "a=b c",
+    "a='b'",
+    'a="b"',
+    "a=$(touch x)",
+    "a=b\nc",
+    "a=$$",
+    "a=${local_rank}",
+    "a=$HOME",
+    "~a",
+    "+a.b@c=",
+    "a=é\\",
+]
+
+
+@pytest.mark.parametrize(("ranks", "threads"), [(1, "16"), (3, "5"), (16, "1"), (40, "1")])
+def test_ranks_share_the_cores(ranks: int, threads: str) -> None:
+    assert plan([], ranks, [], MACHINE, {}, 1).environ["OMP_NUM_THREADS"] == threads
+
+
+def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
+    set_already = {"OMP_NUM_THREADS": "7", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
+    assert plan([], None, GPUS, MACHINE, set_already, 5).environ == {
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+        "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
+    }
+
+
+def test_without_gpus_nothing_is_said_about_nccl() -> None:
+    assert plan([], 2, [], MACHINE, {}, 9).environ == {
+        "OMP_NUM_THREADS": "8",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9",
+    }
+
+
+def test_with_gpus_there_is_a_rank_for_each() -> None:
+    planned = plan([], None, GPUS, MACHINE, {"CUDA_VISIBLE_DEVICES": "0,1"}, 9)
+    assert "--nproc-per-node=2" in planned.argv
+    assert planned.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert planned.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+    assert planned.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1"
+    assert planned.environ["TORCH_FR_BUFFER_SIZE"] == "2000"
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "bound"),
+    [
+        (MACHINE, GPUS, True),
+        (MACHINE, (), False),
+        (Machine(SIXTEEN, (), MACHINE.nodes, numactl=False), GPUS, False),
+        (Machine(SIXTEEN, (), {0: SIXTEEN}, numactl=True), GPUS[:1], False),
+        (Machine(frozenset(range(8)), (), MACHINE.nodes, numactl=True), GPUS, False),  # no core beside GPU-b is ours
+        (Machine(frozenset(range(8)), (), MACHINE.nodes, numactl=True), GPUS[:1], True),
+    ],
+)
+def test_ranks_are_bound_to_the_cores_beside_their_gpu_where_that_can_be_done(
+    machine: Machine, gpus: tuple[Gpu, ...], bound: bool
+) -> None:
+    assert ("--numa-binding=node" in plan([], None, gpus, machine, {}, 1).argv) is bound
+
+
+def test_ranges_are_read_as_the_kernel_writes_them() -> None:
+    assert numbers("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9]
+    assert numbers("\n") == []
+
+
+def test_words_reach_ranks_as_they_were_typed(launcher: Launcher) -> None:
+    started = launcher.start(
+        "run", *ODD, body="tell('argv', json.dumps(sys.argv))\ntell('host', os.environ['MASTER_ADDR'])"
+    )
+    assert started.wait() == (0, "")
+    assert started.told("host", 0) == "127.0.0.1", "ranks of one machine meet on its loopback"
+    assert json.loads(started.told("argv", 0))[3:] == ODD
+
+
+def test_a_dry_run_prints_exactly_what_is_run(launcher: Launcher) -> None:
+    code, text = launcher.run("run", "--dry-run", "-n", "2", *ODD, environ={"OMP_NUM_THREADS": None})
+    assert code == 0
+    started = launcher.start("run", "-n", "2", *ODD, body="hear()\nsys.exit(7)", environ={"OMP_NUM_THREADS": None})
+    started.ready(2)
+    process = Path(f"/proc/{started.agent}")
+    argv = (process / "cmdline").read_text().split("\0")[:-1]
+    environ = dict(entry.split("=", 1) for entry in (process / "environ").read_text().split("\0")[:-1])
+    started.process.terminate()
+    started.wait()
+    *assigned, last = text.removesuffix("\n").split(" \\\n")
+    assert shlex.split(last) == argv
+    assert dict(word.split("=", 1) for line in assigned for word in shlex.split(line)).items() <= environ.items()
+    shell = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]
+    pasted = subprocess.run(
+        ["sh", "-c", text.replace(shlex.join(argv[:1]), shlex.join(shell), 1)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(pasted.stdout) == argv[1:]
+
+
+def test_a_dry_run_starts_nothing(launcher: Launcher) -> None:
+    launcher.run("run", "--dry-run", body="tell('started')")
+    assert not marked(launcher.mark)
+    assert sorted(path.name for path in (launcher.folder / "start-0").iterdir()) == ["rank"]

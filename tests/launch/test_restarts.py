@@ -1,0 +1,78 @@
+"""`phalanx run --max-restarts` starts again what another attempt may get past, and nothing else."""
+
+import os
+import signal
+
+import pytest
+
+from launch.cause import Cause
+from launch.processes import children
+from tests.launch.command import Launcher
+from tests.ranks import SMALL, Results, until
+from train.outcome import ExitCode
+from train.place import Place
+
+
+def starts(launcher: Launcher) -> list[str]:
+    return sorted(path.name for path in (launcher.folder / "start-0").glob("restart*"))
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_crashes_and_hangs_are_worth_a_restart(code: ExitCode) -> None:
+    """The others were meant, or would end the same."""
+    assert Cause(code, "", said=True).worth_a_restart == (code in (ExitCode.BUG, ExitCode.HUNG))
+
+
+def test_restarts_are_used_up_each_for_a_cause_of_its_own(launcher: Launcher) -> None:
+    body = "tell(f'restart{restart}')\nif restart == 0: cause(5)\nsys.exit(5 if restart < 2 else 1)"
+    code, output = launcher.run("run", "--max-restarts", "2", body=body)
+    assert code == 1, "that of the last cause"
+    assert starts(launcher) == ["restart0-0", "restart1-0", "restart2-0"]
+    assert output.splitlines() == [
+        "phalanx: starting again (1 of 2), because rank 0 on here: as told",
+        "phalanx: starting again (2 of 2), because rank 0 ended with code 5",
+    ]
+
+
+def test_a_wanted_stop_is_not_started_again(launcher: Launcher) -> None:
+    body = "tell(f'restart{restart}')\nsys.exit(7)"
+    assert launcher.run("run", "--max-restarts", "2", body=body) == (7, "")
+    assert starts(launcher) == ["restart0-0"]
+
+
+def test_what_was_told_to_stop_and_failed_at_that_is_not_started_again(launcher: Launcher) -> None:
+    started = launcher.start("run", "--max-restarts", "2", body="tell(f'restart{restart}')\nhear()\nsys.exit(1)")
+    started.ready(1)
+    started.process.terminate()
+    assert started.wait() == (1, "")
+    assert starts(launcher) == ["restart0-0"]
+
+
+def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
+    """The restart continues from the newest checkpoint, to the bits of a run that nobody disturbed."""
+    words = (
+        *SMALL,
+        "-n",
+        "2",
+        "--max-restarts",
+        "1",
+        "model=mlp",
+        "train.steps=200",
+        "checkpoint.every=20",
+        "run.name=r",
+    )
+    assert launcher.run("run", *words)[0] == 0
+    started = launcher.start("run", *words)
+    until((started.here / "runs" / "r" / "checkpoints" / "step_00000050" / "manifest.json").exists)
+    os.kill(children(started.agent)[1], signal.SIGKILL)
+    code, output = started.wait()
+    assert code == 0, output
+    assert "phalanx: starting again (1 of 1), because rank 1 was killed by SIGKILL\n" in output
+    calm, storm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
+    assert calm.sha256 == storm.sha256
+    assert calm.timeless() == storm.timeless()
+
+
+def test_ranks_know_how_often_they_were_started_again() -> None:
+    """Both counts of restarts make a start one of its own."""
+    assert Place.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3
