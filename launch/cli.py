@@ -4,12 +4,13 @@ import sys
 
 import click
 
+from launch.doctor import doctor
 from launch.run import run
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run}
+VERBS = {"run": run, "doctor": doctor}
 ELSEWHERE = {"launch": "run", "start": "run", "train": "run", "torchrun": "run"}
 
 
