@@ -16,6 +16,7 @@ from launch import cause, processes
 from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
+from launch.reach import why_closed
 from train.outcome import ConfigError, ExitCode
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,8 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
         argv = [*meeting, f"--nproc-per-node={size}"]
         findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
+    if head and [finding.name for finding in findings] == ["ranks"]:
+        findings.append(_head(head))
     click.echo(as_json(findings) if as_data else table(findings))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
@@ -85,11 +88,17 @@ def _meeting(nodes: int, head: str | None, limit_s: float) -> list[str]:
     host, _, port = (head or "").rpartition(":")
     if not host or not port.isdecimal():
         given = f"--head={head} is no HOST:PORT" if head else "--head is missing"
-        raise ConfigError(
-            f"--nodes={nodes} and {given}. Name one of the machines and a free port, as in --head node1:29400"
-        )
+        raise ConfigError(f"--nodes={nodes} and {given}. Name a machine and a free port of it: --head node1:29400")
     times = f"timeout={limit_s:g},join_timeout={limit_s:g},last_call_timeout=1,read_timeout={limit_s:g}"
     return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={head}", f"--rdzv-conf={times}"]
+
+
+def _head(head: str) -> Finding:
+    """Why the machines did not meet."""
+    host, _, port = head.rpartition(":")
+    why = why_closed(host, int(port)) or "it is open now"
+    advice = "type the same command on that machine at the same time; open the port between the machines"
+    return Finding("rendezvous", Verdict.FAIL, f"{head}: {why}", "all machines meet at --head", advice)
 
 
 def _examined(

@@ -8,6 +8,7 @@ import torch
 from launch.examine.cards import own_gpu
 from launch.examine.company import Company
 from launch.examine.nvml import card
+from launch.examine.stopwatch import seconds_each
 from launch.finding import Finding, Verdict, not_checked, passes
 
 _SIZE_BYTES = 256 * 2**20
@@ -48,12 +49,4 @@ class HostToDevice:
 def _gbyte_per_s(where: torch.device) -> float:
     host = torch.empty(_SIZE_BYTES, dtype=torch.uint8, pin_memory=True)
     there = torch.empty_like(host, device=where)
-    there.copy_(host)
-    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    with torch.cuda.device(where):
-        began.record()
-        for _ in range(_REPEATS):
-            there.copy_(host, non_blocking=True)
-        ended.record()
-    torch.cuda.synchronize(where)
-    return _SIZE_BYTES * _REPEATS / (began.elapsed_time(ended) / 1000) / 1e9
+    return _SIZE_BYTES / seconds_each(where, lambda: there.copy_(host, non_blocking=True), _REPEATS) / 1e9

@@ -26,8 +26,8 @@ class Folder:
     name: str = "shared folder"
 
     def measure(self, company: Company) -> dict[str, Any]:
-        nonce = company.gather("folder nonce", uuid.uuid4().hex)[0]
-        made = not self.path.exists()
+        told = company.gather("folder nonce", [uuid.uuid4().hex, self.path.exists()])
+        nonce, made = told[0][0], not all(there for _, there in told)
         ours = self.path.absolute() / f".phalanx-doctor-{nonce}"
         ours.mkdir(parents=True, exist_ok=True)
         try:

@@ -9,6 +9,7 @@ import torch
 from launch.examine.cards import own_gpu
 from launch.examine.company import Company
 from launch.examine.peaks import peak_of
+from launch.examine.stopwatch import seconds_each
 from launch.finding import Finding, Verdict, not_checked, passes
 
 _SIDE = 8192
@@ -61,16 +62,7 @@ def _tflop_per_s(precision: str, where: torch.device) -> float:
     try:
         a = torch.randn(_SIDE, _SIDE, device=where).to(_PRECISIONS[precision])
         b = torch.randn(_SIDE, _SIDE, device=where).to(_PRECISIONS[precision])
-        for _ in range(5):  # cuBLAS chooses a kernel, and clocks rise
-            a @ b
-        began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        with torch.cuda.device(where):
-            began.record()
-            for _ in range(_REPEATS):
-                a @ b
-            ended.record()
-        torch.cuda.synchronize(where)
+        seconds = seconds_each(where, lambda: a @ b, _REPEATS)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    seconds = began.elapsed_time(ended) / 1000 / _REPEATS
     return 2 * _SIDE**3 / seconds / 1e12

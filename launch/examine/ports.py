@@ -7,8 +7,8 @@ from typing import Any
 
 from launch.examine.company import Company
 from launch.finding import Finding, Verdict, passes
+from launch.reach import why_closed
 
-_ANSWER_S = 3.0
 _EXPECTED = "each host reaches the others on a free port"
 
 
@@ -28,7 +28,7 @@ class Ports:
             closed = {
                 str(rank): why
                 for rank, where in enumerate(told)
-                if takes_part and where and rank != place.rank and (why := _why_closed(*where))
+                if takes_part and where and rank != place.rank and (why := why_closed(*where))
             }
             nameless = [host for host in dict.fromkeys(company.hosts) if company.several_hosts and not _resolves(host)]
             company.gather("ports tried", None)  # nobody stops to listen before
@@ -61,17 +61,6 @@ def _own_address(towards: str, port: int) -> str:
     with socket.socket(family, kind) as probe:
         probe.connect(found)
         return str(probe.getsockname()[0])
-
-
-def _why_closed(address: str, port: int) -> str:
-    """Empty where it is open."""
-    try:
-        socket.create_connection((address, port), timeout=_ANSWER_S).close()
-    except TimeoutError:
-        return f"no answer within {_ANSWER_S:g} s, as behind a firewall"
-    except OSError as error:
-        return str(error.strerror or error)
-    return ""
 
 
 def _resolves(host: str) -> bool:

@@ -25,7 +25,8 @@ class Versions:
         gpus = torch.cuda.is_available()
         index = company.place.local_rank % torch.cuda.device_count() if gpus else None
         capability = None if index is None else torch.cuda.get_device_capability(index)
-        nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None
+        library: Any = torch.cuda.nccl  # untyped
+        nccl = ".".join(map(str, library.version())) if torch.distributed.is_nccl_available() else None
         return {
             "Python": platform.python_version(),
             "torch": str(torch.__version__),
