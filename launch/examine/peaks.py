@@ -14,8 +14,8 @@ class Peak:
 
 
 # NVIDIA's data sheets of each card; their figures "with sparsity" are halved. B200: DGX B200's, an eighth. GeForce: the
-# Ada GPU architecture paper, with float32 accumulation, which is what torch asks for. A longer name comes before one
-# that it begins with or contains.
+# Ada GPU architecture paper, with float32 accumulation, which is what torch asks for. A name of more words comes before one
+# of fewer, which it has, too.
 _PEAKS: Mapping[str, Peak] = {
     "B200": Peak(2250, 2250, 1125),
     "H200": Peak(989, 989, 495),
@@ -39,9 +39,9 @@ _PEAKS: Mapping[str, Peak] = {
 def peak_of(name: str) -> Peak | None:
     """By the name that CUDA gives a card, such as NVIDIA H100 80GB HBM3; None for one that is not in the table.
 
-    A part of a card (MIG) has no figure of its own.
+    A part of a card (MIG), one for laptops and one that is part of a larger package have other figures.
     """
     words = name.replace("-", " ").split()
-    if "MIG" in words or "GB200" in words:
+    if {"MIG", "Laptop", "GB200", "GH200"} & {*words}:
         return None
     return next((peak for model, peak in _PEAKS.items() if set(model.split()) <= set(words)), None)

@@ -22,7 +22,9 @@ assert not slow, slow
 """
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"], ["doctor", "--help"]]
+)
 def test_answers_import_nothing_that_takes_long(argv: list[str]) -> None:
     subprocess.run([sys.executable, "-c", LOADS.format(argv=argv)], cwd=ROOT, check=True, capture_output=True)
 
