@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from launch import cause, processes
 from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
-from launch.reach import why_closed
+from launch.reach import is_ours, why_closed
 from train.outcome import ConfigError, ExitCode
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -72,9 +73,10 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
         if machine.gpus or before:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
         argv = [*meeting, f"--nproc-per-node={size}"]
-        findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
-    if head and [finding.name for finding in findings] == ["ranks"]:
-        findings.append(_head(head))
+        if head and (missed := _missed(nodes, head, limit)):
+            findings = [*before, missed]
+        else:
+            findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
     click.echo(as_json(findings) if as_data else table(findings))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
@@ -93,12 +95,20 @@ def _meeting(nodes: int, head: str | None, limit_s: float) -> list[str]:
     return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={head}", f"--rdzv-conf={times}"]
 
 
-def _head(head: str) -> Finding:
-    """Why the machines did not meet."""
+def _missed(nodes: int, head: str, limit_s: float) -> Finding | None:
+    """Why another machine cannot be met at `head`, after waiting for it up to the limit; None where it can."""
     host, _, port = head.rpartition(":")
-    why = why_closed(host, int(port)) or "it is open now"
-    advice = "type the same command on that machine at the same time; open the port between the machines"
-    return Finding("rendezvous", Verdict.FAIL, f"{head}: {why}", "all machines meet at --head", advice)
+    why, end_s = "", time.monotonic() + limit_s
+    try:
+        if is_ours(host):
+            return None
+        while (why := why_closed(host, int(port))) and time.monotonic() < end_s:
+            time.sleep(0.5)
+    except socket.gaierror:
+        why = "no address is known of this name"
+    advice = "type the same command on that machine at the same time, and open the port between the machines"
+    expected = f"{nodes} machines meet there"
+    return Finding("rendezvous", Verdict.FAIL, f"{head}: {why}", expected, advice) if why else None
 
 
 def _examined(

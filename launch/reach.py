@@ -1,4 +1,4 @@
-"""Whether a port of a machine can be reached, and why not."""
+"""Whether a machine is this one, or a port of it can be reached, and why not."""
 
 import socket
 
@@ -16,3 +16,14 @@ def why_closed(address: str, port: int) -> str:
     except OSError as error:
         return str(error.strerror or error)
     return ""
+
+
+def is_ours(host: str) -> bool:
+    """Whether this machine has the address of `host`. Raises socket.gaierror where it has none."""
+    family, kind, _, _, (address, *_) = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

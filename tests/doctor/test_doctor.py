@@ -1,13 +1,17 @@
 """`phalanx doctor` on real ranks: what it says where all is well, and that a rank that dies or hangs is a line."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.launch.command import Launcher
-from tests.ranks import free_port
+from tests.ranks import QUIET, ROOT, free_port
 
 WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links", "matmul", "host to device"}
 # Stands before the real examiner, which takes the place of this program.
@@ -49,18 +53,18 @@ import launch.examine.allreduce
 if rank == 0:
     launch.examine.allreduce._time_s = lambda size_bytes, where: threading.Event().wait()
 """
-BUSY = r"rank 0 on \S+ was still busy with all-reduce after 15 s"
+BUSY = r"rank 0 on \S+ was still busy with all-reduce after 12 s"
 
 
 def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(launcher: Launcher) -> None:
     """Three at once, for most of the time they wait."""
     bodies = (DIES, NEVER_COMES, HANGS_IN_A_COLLECTIVE)
-    started = [launcher.start("doctor", "-n", "2", "--limit", "15", body=body + EXAMINER) for body in bodies]
+    started = [launcher.start("doctor", "-n", "2", "--limit", "12", body=body + EXAMINER) for body in bodies]
     (code, died), (other_code, never_came), (last_code, hung) = [one.wait() for one in started]
     assert (code, other_code, last_code) == (1, 1, 1)
     assert re.search(r"FAIL +ranks +rank 1 was killed by SIGKILL, after host names and ports\n", died), died
     assert re.search(r"pass +versions +Python 3", died)
-    assert re.search(r"FAIL +ranks +rank 1 did not answer within 15 s \(roll call\)", never_came), never_came
+    assert re.search(r"FAIL +ranks +rank 1 did not answer within 12 s \(roll call\)", never_came), never_came
     assert re.search(rf"FAIL +ranks +rank 0 on \S+: {BUSY}", hung), hung
 
 
@@ -71,6 +75,28 @@ def test_two_machines_print_the_same_report(launcher: Launcher) -> None:
     assert (code, other_code) == (0, 0), output + other_output
     assert findings(output) == findings(other_output)
     assert "2 ranks" in findings(output)["process group"]["measured"]
+
+
+def test_a_head_that_cannot_be_reached_is_a_line_and_starts_nothing(launcher: Launcher) -> None:
+    argv = ("doctor", "--nodes", "2", "--head", "nowhere.invalid:29400", "--limit", "1")
+    code, output = launcher.run(*argv, body="tell('started')")
+    assert code == 1
+    assert output.startswith("FAIL         rendezvous  nowhere.invalid:29400: "), output
+    assert output.endswith("\n1 fail\n")
+
+
+def test_without_our_launcher_rank_0_prints_the_findings_and_a_failure_is_code_1(tmp_path: Path) -> None:
+    """As a job on an allocation does, which starts the examiner in the place of train/main.py."""
+    few_files = 'ulimit -n 512; exec "$@"'
+    entry = [sys.executable, str(ROOT / "launch" / "examine" / "main.py"), "--folder", "runs"]
+    environ = {**os.environ, **QUIET}
+    ended = subprocess.run(
+        ["sh", "-c", few_files, "sh", *entry], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert re.search(r"FAIL +open files +512 may be raised to", ended.stdout), ended.stdout
+    assert re.search(r"not checked +all-reduce +one rank", ended.stdout)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

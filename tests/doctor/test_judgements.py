@@ -213,7 +213,13 @@ def test_a_gpu_below_the_others_or_below_its_peak_is_named() -> None:
 
 
 def card(**changed: Any) -> dict[str, Any]:
-    words = {"used_bytes": GIB, "ecc": True, "uncorrected": 0, "remap_failed": False, "remap_pending": False}
+    words: dict[str, Any] = {
+        "used_bytes": GIB,
+        "ecc": True,
+        "uncorrected": 0,
+        "remap_failed": False,
+        "remap_pending": False,
+    }
     words |= {"clock_mhz": 345, "clock_most_mhz": 1980, "celsius": 31, "slowdowns": [], "nvlinks": 18}
     words |= {"nvlinks_there": 18, "pcie_lanes": 16, "pcie_lanes_most": 16} | changed
     return {"model": "NVIDIA H100", "memory_bytes": 80 * GIB, "seen": 2, "unreachable": [], "card": words}
