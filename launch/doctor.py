@@ -161,6 +161,8 @@ def _read(report: Path, cause_file: Path, code: int | None, waited_s: float) -> 
     if any(finding.name == "ranks" for finding in findings):
         return findings
     told = f"not done after {waited_s:g} s" if code is None else cause.read(cause_file, code).message
+    if not findings and not any(cause_file.parent.glob("*.json")):
+        told += " and no rank said anything; with --nodes, as when fewer machines came than that"
     last = f", after {findings[-1].name}" if findings else ", before the first examination"
     advice = "see what that rank last printed above; look at its GPU and its host (dmesg) if it was killed"
     return [*findings, Finding("ranks", Verdict.FAIL, told + last, expected, advice)]
