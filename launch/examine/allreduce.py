@@ -50,7 +50,7 @@ class AllReduce:
         if None in known:
             return [passes(self.name, measured, f"{_EXPECTED}; the network's rate is not known on every host")]
         least = min(known) * _SHARE
-        expected = f"at least {least:.2f} GB/s at the largest size, {_EXPECTED}"
+        expected = f"at least {least:.2f} GB/s at the best size, {_EXPECTED}"
         if max(rates.values()) >= least:
             return [passes(self.name, measured, expected)]
         advice = "set NCCL_DEBUG=INFO and see which interface it takes; see the pairs below for the slow node"

@@ -8,6 +8,7 @@ import torch
 
 from launch.examine.cards import own_gpu
 from launch.examine.company import Company
+from launch.examine.nvml import card
 from launch.examine.peaks import peak_of
 from launch.examine.stopwatch import seconds_each
 from launch.finding import Finding, Verdict, not_checked, passes
@@ -31,7 +32,13 @@ class Matmul:
         has_bf16 = torch.cuda.get_device_capability(index) >= (8, 0)  # and so tf32
         asked = [name for name in _PRECISIONS if has_bf16 or name == "fp16"]
         rates = {name: _tflop_per_s(name, torch.device("cuda", index)) for name in asked}
-        return {"model": model, "rates": rates, "peaks": {name: getattr(peak, name, None) for name in asked}}
+        slowdowns = (card(index) or {}).get("slowdowns", [])  # while it is still hot
+        return {
+            "model": model,
+            "rates": rates,
+            "slowdowns": slowdowns,
+            "peaks": {name: getattr(peak, name, None) for name in asked},
+        }
 
     def judge(self, company: Company, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         have = {rank: fact for rank, fact in enumerate(facts) if fact is not None}
@@ -48,6 +55,8 @@ def _judged(company: Company, have: Mapping[int, Mapping[str, Any]], precision: 
     model, peak, rate = have[slowest]["model"], have[slowest]["peaks"][precision], rates[slowest]
     usual = median(value for rank, value in rates.items() if have[rank]["model"] == model)
     measured = f"{rate:.0f} TFLOP/s on {company.name(slowest)}, the slowest; the median is {usual:.0f}"
+    if slowdowns := have[slowest]["slowdowns"]:
+        measured += f"; slowed by {', '.join(slowdowns)}"
     known = f"{_OF_PEAK:.0%} of {peak:g} TFLOP/s, the peak of {model}" if peak else f"no peak is known of {model}"
     expected = f"{known}, and {_OF_OTHERS:.0%} of the median"
     name, advice = f"matmul {precision}", "run without this GPU; see its clocks, its heat and who else is on it"

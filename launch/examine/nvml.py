@@ -39,7 +39,10 @@ def card(index: int) -> dict[str, Any] | None:
     with _library() as nvml:
         if nvml is None:
             return None
-        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+        except nvml.NVMLError:  # such as for a slice of a GPU
+            return None
 
         def ask(function: str, *arguments: Any) -> Any:
             try:

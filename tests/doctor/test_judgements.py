@@ -202,7 +202,8 @@ def test_no_peak_is_made_up() -> None:
 def test_a_gpu_below_the_others_or_below_its_peak_is_named() -> None:
     def rates(*tflop_per_s: float) -> Finding:
         facts = [
-            {"model": "NVIDIA H100 80GB HBM3", "rates": {"bf16": rate}, "peaks": {"bf16": 989}} for rate in tflop_per_s
+            {"model": "NVIDIA H100 80GB HBM3", "rates": {"bf16": rate}, "peaks": {"bf16": 989}, "slowdowns": ["heat"]}
+            for rate in tflop_per_s
         ]
         return one(Matmul().judge(company(*"a" * len(facts)), facts), "matmul bf16")
 
@@ -210,6 +211,7 @@ def test_a_gpu_below_the_others_or_below_its_peak_is_named() -> None:
     assert rates(700, 500, 710).verdict is Verdict.FAIL
     assert rates(700, 500, 710).measured.startswith("500 TFLOP/s on rank 1 on a")
     assert rates(300, 300).verdict is Verdict.FAIL
+    assert rates(300, 300).measured.endswith("slowed by heat")
 
 
 def card(**changed: Any) -> dict[str, Any]:
