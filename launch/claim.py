@@ -89,10 +89,11 @@ def _named(holders: dict[Gpu, str]) -> str:
 
 
 def _command(pid: str) -> str:
-    with suppress(OSError):
+    try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-        return f" ({shlex.join(redact_argv(words))[:100]})"
-    return ""
+    except OSError:
+        return " (it is gone, its ranks are not yet)"
+    return f" ({shlex.join(redact_argv(words))[:100]})"
 
 
 def _private_folder() -> Path:

@@ -5,13 +5,23 @@ import sys
 import click
 
 from launch.doctor import doctor
+from launch.logs import logs
 from launch.run import run
+from launch.status import status
+from launch.stop import stop
+from launch.submit import submit
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run, "doctor": doctor}
-ELSEWHERE = {"launch": "run", "start": "run", "train": "run", "torchrun": "run"}
+VERBS = {"run": run, "submit": submit, "status": status, "logs": logs, "stop": stop, "doctor": doctor}
+ELSEWHERE = {
+    **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
+    **dict.fromkeys(("sbatch", "queue"), "submit"),
+    **dict.fromkeys(("list", "ls", "ps", "squeue"), "status"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("down", "kill"), "stop"),
+}
 
 
 class _Verbs(click.Group):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch import cause, processes, traces
 from launch.ears import Ears
-from launch.plan import Plan
+from launch.plan import FOLDER, Plan
 from train.outcome import ExitCode
 from train.refusal import say
 
@@ -42,16 +42,9 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
 
 def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, ears: Ears) -> cause.Cause:
     """One start, from its first process to its last."""
-    with tempfile.TemporaryDirectory(prefix="phalanx-start-") as name:
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
         folder = Path(name)
-        environ = {
-            "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
-            **traces.below(folder, os.environ),
-            **os.environ,
-            **plan.environ,
-            cause.CAUSE_FILE: str(folder / "cause.json"),
-            "PHALANX_RESTART_COUNT": str(restarts),
-        }
+        environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, os.environ)}
         bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
         hold = processes.tether(signal.SIGTERM)
 

@@ -2,15 +2,18 @@
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch import cause, traces
 from launch.machine import Gpu, Machine
 from train.nearest import nearest
 from train.outcome import ConfigError
 
 _ROOT = Path(__file__).resolve().parents[1]
+FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
 _HEARD = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # what torchrun passes on rather than dies of, leaving its ranks alone
 
 
@@ -21,10 +24,21 @@ class Plan:
     argv: tuple[str, ...]
     environ: Mapping[str, str]
 
-    def __str__(self) -> str:
-        """As a shell takes it."""
-        lines = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
-        return " \\\n".join([*lines, shlex.join(self.argv)])
+    def of_start(self, folder: Path, restarts: int, environ: Mapping[str, str]) -> dict[str, str]:
+        """What a start's environment has beside that of the plan: `folder` is its own, empty and private."""
+        own = {
+            "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
+            **traces.below(folder, environ),
+        }
+        own = {name: value for name, value in own.items() if name not in environ}
+        return {**own, cause.CAUSE_FILE: str(folder / "cause.json"), "PHALANX_RESTART_COUNT": str(restarts)}
+
+    def text(self, environ: Mapping[str, str]) -> str:
+        """As a shell takes it, with what each start adds as a comment."""
+        added = self.of_start(Path(tempfile.gettempdir()) / f"{FOLDER}XXXXXXXX", 0, environ)
+        comments = [f"# each start: {name}={shlex.quote(value)}\n" for name, value in added.items()]
+        assigned = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
+        return "".join(comments) + " \\\n".join([*assigned, shlex.join(self.argv)])
 
 
 def plan(

@@ -66,7 +66,7 @@ def run(
     with claim(machine.gpus, ranks) as claimed:
         planned = plan(words, ranks, claimed.gpus, machine, os.environ, grace)
         if dry_run:
-            click.echo(str(planned))
+            click.echo(planned.text(os.environ))
             return
         if claimed.gpus and len(machine.nodes) > 1 and not machine.numactl:
             say(

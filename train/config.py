@@ -170,7 +170,12 @@ class ClusterConfig:
     time: str | None
     constraint: str | None
     container: str | None
+    mounts: list[str]
     setup: list[str]
+    mail: str | None
+    notice_s: int = _limited(30, 65535)  # the field that sbatch keeps it in has 16 bits
+    max_requeues: int = _limited(0)
+    max_failures: int = _limited(0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,6 +169,7 @@ def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World) -> Non
     ledger.event(
         "start" if opened.new else "resume",
         folder=str(opened.path),
+        steps=parts.loader.timeline.steps,
         parameters=parts.parameters,
         ranks=world.size,
         device=world.device.type,

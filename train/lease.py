@@ -88,6 +88,17 @@ class Lease:
                 os.utime(self._path)
 
 
+def live(run: Path) -> Holder | None:
+    """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here."""
+    holder = _read(run, _newest(run))
+    if holder is None or _released(_path(run, holder.incarnation)).exists():
+        return None
+    if holder.machine == _machine():
+        return holder if _began(holder.pid) == holder.began else None
+    touched = _path(run, holder.incarnation).stat().st_mtime
+    return holder if time.time() - touched < DEAD_S else None
+
+
 def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     """Hold the run in the folder `run`; `attempt` counts how often a launcher began this very command again.
 
@@ -171,10 +182,13 @@ def _create(run: Path, holder: Holder) -> bool:
 
 
 def _self(incarnation: int, attempt: int, environ: Mapping[str, str]) -> Holder:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     pid, job = os.getpid(), environ.get("SLURM_JOB_ID")
-    return Holder(incarnation, socket.gethostname(), machine, pid, _began(pid) or 0, job, attempt)
+    return Holder(incarnation, socket.gethostname(), _machine(), pid, _began(pid) or 0, job, attempt)
+
+
+def _machine() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _began(pid: int) -> int | None:

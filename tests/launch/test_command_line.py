@@ -1,5 +1,6 @@
 """The command answers at once, and what is typed wrong is one message with exit code 2 before anything starts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.command import Launcher
-from tests.ranks import ROOT
+from tests.ranks import QUIET, ROOT
 
 LOADS = """
 import sys
@@ -22,11 +23,38 @@ assert not slow, slow
 """
 
 
-@pytest.mark.parametrize(
-    "argv", [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"], ["doctor", "--help"]]
+ANSWERS = pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["run", "--dry-run", "-n", "2", "seed=1"],
+        ["status"],
+        ["stop", "--help"],
+        ["doctor", "--help"],
+    ],
+    ids=" ".join,
 )
+
+
+@ANSWERS
 def test_answers_import_nothing_that_takes_long(argv: list[str]) -> None:
     subprocess.run([sys.executable, "-c", LOADS.format(argv=argv)], cwd=ROOT, check=True, capture_output=True)
+
+
+@ANSWERS
+def test_answers_take_less_than_four_tenths_of_a_second(argv: list[str]) -> None:
+    """Of a core's time, the best of three: what else runs on this machine does not count."""
+    assert min(core_s(argv) for _ in range(3)) < 0.4
+
+
+def core_s(argv: list[str]) -> float:
+    environ = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+    silence = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    command = [sys.executable, "-m", "launch.cli", *argv]
+    _, status, used = os.wait4(os.posix_spawn(sys.executable, command, environ, file_actions=silence), 0)
+    assert status == 0
+    return used.ru_utime + used.ru_stime
 
 
 def a_run(folder: Path) -> Path:

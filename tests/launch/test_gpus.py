@@ -138,7 +138,7 @@ def test_a_killed_launcher_holds_its_gpus_until_its_ranks_are_gone(launcher: Lau
     first.process.wait()
     code, output = launcher.run("run", "--dry-run", environ=beside(smi))
     assert code == 2, "ranks that save still use their GPUs"
-    assert "0 free" in output
+    assert f"process {first.process.pid} holds GPU-00-a (it is gone, its ranks are not yet)" in output
     let_go = os.open(first.here / "end", os.O_RDWR)  # whoever waits to read it may go on
     until(lambda: not marked(launcher.mark))
     os.close(let_go)

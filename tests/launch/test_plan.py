@@ -92,26 +92,38 @@ def test_words_reach_ranks_as_they_were_typed(launcher: Launcher) -> None:
 
 
 def test_a_dry_run_prints_exactly_what_is_run(launcher: Launcher) -> None:
-    code, text = launcher.run("run", "--dry-run", "-n", "2", *ODD, environ={"OMP_NUM_THREADS": None})
+    """The command, and all that its environment has beside the caller's."""
+    unset = {"OMP_NUM_THREADS": None}
+    code, text = launcher.run("run", "--dry-run", "-n", "2", *ODD, environ=unset)
     assert code == 0
-    started = launcher.start("run", "-n", "2", *ODD, body="hear()\nsys.exit(7)", environ={"OMP_NUM_THREADS": None})
+    started = launcher.start("run", "-n", "2", *ODD, body="hear()\nsys.exit(7)", environ=unset)
     started.ready(2)
-    process = Path(f"/proc/{started.agent}")
-    argv = (process / "cmdline").read_text().split("\0")[:-1]
-    environ = dict(entry.split("=", 1) for entry in (process / "environ").read_text().split("\0")[:-1])
+    argv, environ = argv_and_environ(started.agent)
+    _, callers = argv_and_environ(started.process.pid)
     started.process.terminate()
     started.wait()
-    *assigned, last = text.removesuffix("\n").split(" \\\n")
-    assert shlex.split(last) == argv
-    assert dict(word.split("=", 1) for line in assigned for word in shlex.split(line)).items() <= environ.items()
-    shell = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]
+    added = {name: value for name, value in environ.items() if callers.get(name) != value}
+    comments, first, rest = text.partition("OMP_NUM_THREADS=")
+    *assigned, command = (first + rest).removesuffix("\n").split(" \\\n")
+    assert shlex.split(command) == argv
+    plain = dict(word.split("=", 1) for line in assigned for word in shlex.split(line))
+    assert plain.items() <= added.items()
+    of_each_start = {line.removeprefix("# each start: ").partition("=")[0] for line in comments.splitlines()}
+    assert of_each_start == added.keys() - plain.keys()
+
+
+def argv_and_environ(pid: int) -> tuple[list[str], dict[str, str]]:
+    argv, environ = (Path(f"/proc/{pid}/{name}").read_text().split("\0")[:-1] for name in ("cmdline", "environ"))
+    return argv, dict(entry.split("=", 1) for entry in environ)
+
+
+def test_a_dry_run_can_be_pasted_into_a_shell(launcher: Launcher) -> None:
+    _, text = launcher.run("run", "--dry-run", *ODD)
+    shell = f"{shlex.quote(sys.executable)} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     pasted = subprocess.run(
-        ["sh", "-c", text.replace(shlex.join(argv[:1]), shlex.join(shell), 1)],
-        capture_output=True,
-        text=True,
-        check=True,
+        ["sh", "-c", text.replace(f"{sys.executable} ", f"{shell} ", 1)], capture_output=True, text=True, check=True
     )
-    assert json.loads(pasted.stdout) == argv[1:]
+    assert json.loads(pasted.stdout)[-len(ODD) :] == [word.replace("$", "$$") for word in ODD]
 
 
 def test_a_dry_run_starts_nothing(launcher: Launcher) -> None:

@@ -1,0 +1,31 @@
+"""Which run folders there are, and which one a word names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.nearest import nearest
+from train.outcome import ConfigError
+
+
+def find(words: Sequence[str], root: Path) -> list[Path]:
+    """The run folders that `words` name; without words all below `root`, those that changed last at the end.
+
+    Raises ConfigError.
+    """
+    if words:
+        return [named(word, root) for word in words]
+    return sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)
+
+
+def named(word: str, root: Path) -> Path:
+    """The run folder that `word` names by its path, or by its name below `root`. Raises ConfigError when there is none."""
+    for folder in (Path(word), root / word):
+        if (folder / "resolved.yaml").is_file():
+            return folder
+    there = sorted(path.parent.name for path in root.glob("*/resolved.yaml"))
+    known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
+    raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")
+
+
+def _changed(run: Path) -> float:
+    return max(path.stat().st_mtime for path in (run / "events.jsonl", run / "resolved.yaml") if path.exists())

@@ -1,0 +1,101 @@
+"""The only file that calls Slurm's programs."""
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from launch.job import Job
+from train.outcome import ConfigError
+
+_LOOK_S = 5.0  # between two questions to a controller that many others ask, too
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job or an element of an array that waits or runs. `token` is the comment that it was submitted with."""
+
+    job: str
+    token: str
+    element: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Machines:
+    """How many there are, and the GPUs of the one that has most."""
+
+    count: int
+    most_gpus: int
+
+
+def require(environ: Mapping[str, str]) -> None:
+    """Raise ConfigError where there is no Slurm to submit to."""
+    if shutil.which("sbatch", path=environ.get("PATH")) is None:
+        raise ConfigError(
+            "There is no sbatch on PATH, so nothing can be submitted from here. Type the command on a login node of the "
+            "cluster, outside of any container, or phalanx run to train on this machine"
+        )
+
+
+def submit(job: Job, environ: Mapping[str, str]) -> str:
+    """Submit, and return the job's id. Raises ConfigError with all that sbatch said when it refuses."""
+    done = _run(job, environ)
+    if done.returncode:
+        raise ConfigError(f"sbatch refused the job:\n{(done.stderr + done.stdout).strip()}")
+    return done.stdout.strip().partition(";")[0]  # the cluster's name follows where there are several
+
+
+def expected_start(job: Job, environ: Mapping[str, str]) -> str:
+    """When and where the job would start, in Slurm's words. Raises ConfigError when sbatch would refuse it."""
+    done = _run(Job((job.command[0], "--test-only", *job.command[1:]), job.without, job.environ), environ)
+    if done.returncode:
+        raise ConfigError(f"sbatch would refuse the job:\n{(done.stderr + done.stdout).strip()}")
+    return (done.stderr + done.stdout).strip()
+
+
+def queue(environ: Mapping[str, str]) -> list[Queued]:
+    """This user's jobs that wait or run, each element of an array by itself. Raises ConfigError when nobody answers."""
+    lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%k").splitlines()
+    found = [line.split("|", 3) for line in lines]
+    return [Queued(job, token, "" if element == "N/A" else element, state) for job, element, state, token in found]
+
+
+def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | None:
+    """The machines of `partition`, None: of all; None where Slurm knows of none, as it will say itself."""
+    where = [] if partition is None else [f"--partition={partition}"]
+    lines = set(_ask(environ, "sinfo", "--noheader", "--Node", "--format=%N %G", *where).splitlines())
+    gpus = [sum(map(int, re.findall(r"\bgpu:(?:[^:,()]+:)?(\d+)", line))) for line in lines]
+    return Machines(len({line.split()[0] for line in lines}), max(gpus)) if lines else None
+
+
+def check_known(job: str, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for a job that Slurm does not know: what comes after it would never start."""
+    if not _ask(environ, "scontrol", "--oneliner", "show", "job", job, missing=""):
+        raise ConfigError(f"--after={job}: Slurm knows no such job, or none any more. `squeue --me` lists yours")
+
+
+def wait(job: str, environ: Mapping[str, str]) -> int:
+    """Wait until the job has ended, requeues and all elements included; returns the highest exit code of them."""
+    while _ask(environ, "squeue", "--me", "--noheader", "--format=%i", f"--jobs={job}", missing="").strip():
+        time.sleep(_LOOK_S)
+    told = _ask(environ, "scontrol", "--oneliner", "show", "job", job)
+    codes = re.findall(r"\bExitCode=(\d+):(\d+)", told)
+    return max(128 + int(signal) if int(signal) else int(code) for code, signal in codes)
+
+
+def _run(job: Job, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    kept = {name: value for name, value in environ.items() if name not in job.without}
+    return subprocess.run(job.command, env={**kept, **job.environ}, capture_output=True, text=True)
+
+
+def _ask(environ: Mapping[str, str], *command: str, missing: str | None = None) -> str:
+    """What a program of Slurm prints. `missing` is the answer where it knows no such job any more."""
+    done = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+    if done.returncode == 0:
+        return done.stdout
+    if missing is not None and "nvalid job id" in done.stderr:
+        return missing
+    raise ConfigError(f"{command[0]} failed, so nothing was submitted:\n{(done.stderr + done.stdout).strip()}")

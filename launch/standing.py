@@ -1,0 +1,121 @@
+"""How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train import lease
+from train.meter import goodput
+
+_TAIL_BYTES = 2**16  # of a file of lines, in which the newest ones are
+_STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
+_STILL_INTERVALS = 10
+_RECENT = 10  # lines that a pace is told by
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new.
+
+    Times are in seconds; `said_s` is how long ago the last line or event was. What is not known is None.
+    """
+
+    run: Path
+    state: str
+    step: int | None
+    steps: int | None
+    loss: float | None
+    samples_per_s: float | None
+    eta_s: float | None
+    goodput: float | None
+    event: str | None
+    said_s: float | None
+    host: str | None
+    pid: int | None
+    job: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {**vars(self), "run": str(self.run)}
+
+
+def standing(run: Path, now: float) -> Standing:
+    """How the run in the folder `run` fares at `now`, seconds since 1970."""
+    lines = [line for line in _newest_lines(run / "metrics.jsonl") if line.get("split") == "train"]
+    events = list(_newest_lines(run / "events.jsonl"))
+    summary = _json(run / "summary.json")
+    holder = None if summary else lease.live(run)
+    newest = [*lines[-1:], *events[-1:]]
+    said_s = now - max(entry["time"] for entry in newest) if newest else None
+    step = max((int(entry["step"]) for entry in newest), default=None)
+    begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
+    steps = summary["steps"] if summary else begin.get("steps")
+    last: Entry = lines[-1] if lines else {"loss": None, "samples_per_s": None}
+    runs = holder is not None and step is not None and steps is not None
+    return Standing(
+        run=run,
+        state=_state(summary is not None, holder is not None, events, lines, said_s),
+        step=step,
+        steps=steps,
+        loss=last["loss"],
+        samples_per_s=last["samples_per_s"],
+        eta_s=_eta_s(lines, steps - step) if runs else None,  # type: ignore[operator]
+        goodput=summary["goodput"] if summary else _goodput(run),
+        event=events[-1]["event"] if events else None,
+        said_s=said_s,
+        host=None if holder is None else holder.host,
+        pid=None if holder is None else holder.pid,
+        job=None if holder is None else holder.job,
+    )
+
+
+def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[Entry], said_s: float | None) -> str:
+    if finished:
+        return "finished"
+    if held:
+        usual_s = lines[-1]["time"] - lines[-2]["time"] if len(lines) > 1 else 0.0
+        return "still" if said_s is not None and said_s > max(_STILL_S, _STILL_INTERVALS * usual_s) else "running"
+    last = events[-1]["event"] if events else "new"
+    return {"preempt": "preempted", "stop": "stopped", "error": "failed", "new": "new"}.get(last, "died")
+
+
+def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
+    """By the pace of the last lines, pauses for evaluations and checkpoints included."""
+    recent = lines[-_RECENT:]
+    if len(recent) < 2:
+        return None
+    pace_s = (recent[-1]["time"] - recent[0]["time"]) / (recent[-1]["step"] - recent[0]["step"])
+    return float(pace_s * steps_left)
+
+
+def _goodput(run: Path) -> float | None:
+    """As of the newest checkpoint, which holds what was spent on what."""
+    newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
+    progress = _json(newest.with_name("progress.json")) if newest is not None else None
+    manifest = _json(newest) if newest is not None else None
+    if progress is None or manifest is None:
+        return None
+    return goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"]
+
+
+def _newest_lines(path: Path) -> Iterator[Entry]:
+    """The last whole lines of a file that are a run's; none where there is no file."""
+    with suppress(OSError), path.open("rb") as file:
+        start = max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES)
+        file.seek(start)
+        for line in file.read().splitlines(keepends=True)[start > 0 :]:
+            with suppress(ValueError):
+                entry = json.loads(line) if line.endswith(b"\n") else None
+                if isinstance(entry, dict) and entry.keys() >= {"time", "step"}:
+                    yield entry
+
+
+def _json(path: Path) -> Mapping[str, Any] | None:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None

@@ -1,0 +1,81 @@
+"""`phalanx status`: what runs there are, and how they fare."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from launch.runs import find
+from launch.standing import Standing, standing
+
+_LOOK_S = 2.0
+_HEAD = ("RUN", "STATE", "STEP", "LOSS", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
+    """Tell how runs fare: all of them, or each RUN, a folder or the name of one.
+
+    running, still (alive, and without a word for long), finished, stopped, preempted, failed, died.
+    """
+    while True:
+        found = [standing(run, time.time()) for run in find(runs, root)]
+        if as_json:
+            text = "\n".join(json.dumps(each.as_json()) for each in found)
+        else:
+            text = table(found) if found else f"{root} holds no runs yet. Type phalanx run to train one"
+        if watch:
+            click.clear()
+        click.echo(text)
+        if not watch:
+            return
+        try:
+            time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            return
+
+
+def table(found: Sequence[Standing]) -> str:
+    """One line a run under a line of heads, in columns."""
+    rows = [_HEAD, *(_row(each) for each in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(each: Standing) -> tuple[str, ...]:
+    where = "" if each.pid is None else f"{each.host} pid {each.pid}" + (f" job {each.job}" if each.job else "")
+    said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"
+    return (
+        each.run.name.translate(_UNPRINTABLE),
+        each.state,
+        f"{_or(each.step, 'd')}/{_or(each.steps, 'd')}",
+        _or(each.loss, ".4g"),
+        _or(each.samples_per_s, ",.0f"),
+        "-" if each.eta_s is None else span(each.eta_s),
+        _or(each.goodput, ".0%"),
+        said,
+        where,
+    )
+
+
+_UNPRINTABLE = {code: "?" for code in [*range(32), 127]}  # a name must not move the cursor
+
+
+def _or(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def span(seconds: float) -> str:
+    """Such as 5 s, 3 min, 2.5 h, 4.0 d."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,134 @@
+"""The folder that a job and its requeues live in: the code as it was, the words that were typed, how each start ended."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch import snapshot
+from train.config import RunConfig
+from train.files import write_json
+from train.outcome import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+_SUBMITTED = ".submitted"  # beside the run folders
+_RECORD = "submission.json"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`code` in `folder` is Phalanx as it was. `copies` are checkouts and where in `folder` they are copied to.
+
+    `directory` is where the command was typed, `root` holds the run folders, `path` the user's own packages. `runs` are
+    the run folders by the index in the array, "" for the only one.
+    """
+
+    folder: Path
+    code: Path
+    copies: Mapping[Path, Path]
+    directory: Path
+    root: Path
+    path: Sequence[str]
+    words: Sequence[str]
+    runs: Mapping[str, str]
+
+    @property
+    def token(self) -> str:
+        return _token(self.folder)
+
+
+def run_root(run: RunConfig) -> Path:
+    return Path(run.root).expanduser().absolute()
+
+
+def lay_out(
+    run: RunConfig, words: Sequence[str], runs: Mapping[str, str], directory: Path, environ: Mapping[str, str]
+) -> Submission:
+    """What the next submission will look like. Nothing is written."""
+    root = run_root(run)
+    folder = _next(root / _SUBMITTED, str(run.name))
+    copies: dict[Path, Path] = {}
+
+    def copied(place: Path) -> Path:
+        """Where the job finds `place`: in a copy if it lies in a checkout, else where it is now."""
+        top = snapshot.checkout(place, environ)
+        if top is None:
+            return place
+        target = copies.setdefault(top, folder / ("code" if not copies else f"code-{len(copies)}"))
+        return target / place.resolve().relative_to(top.resolve())
+
+    code = copied(ROOT)
+    if code == ROOT:  # installed, so there is no checkout
+        code = copies.setdefault(ROOT, folder / "code")
+    places = [directory / entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    config_dir = _config_dir(words)
+    if config_dir is not None:
+        words = [*words, f"--config-dir={copied(directory / config_dir)}"]  # the last one counts
+    return Submission(folder, code, copies, directory, root, [str(copied(place)) for place in places], words, runs)
+
+
+def _config_dir(words: Sequence[str]) -> str | None:
+    from hydra._internal.utils import get_args_parser  # here, for it takes longer to import than all the rest
+
+    folder: str | None = get_args_parser().parse_intermixed_args(list(words)).config_dir
+    return folder
+
+
+def fill(submission: Submission, environ: Mapping[str, str]) -> None:
+    """Write it all down. Raises ConfigError where that cannot be done."""
+    try:
+        submission.folder.mkdir(mode=0o700, parents=True)  # what was typed may hold a secret
+        for top, target in submission.copies.items():
+            if snapshot.checkout(top, environ) is None:
+                snapshot.take_installed(top, target)
+            else:
+                snapshot.take(top, target, environ)
+        words = b"".join(os.fsencode(word) + b"\0" for word in submission.words)
+        (submission.folder / "words").write_bytes(words)
+    except OSError as error:
+        raise ConfigError(f"{submission.folder} cannot be written: {error.strerror}. Type run.root=…") from None
+    record(submission, None)
+
+
+def record(submission: Submission, job: str | None) -> None:
+    """What reads these folders later: the job's id, once there is one, and the run folders."""
+    write_json(submission.folder / _RECORD, {"job": job, "runs": dict(submission.runs)})
+
+
+def earlier(run: RunConfig) -> dict[tuple[str, str], str]:
+    """The run folder of each element of what was submitted from this root before, by the job's token and the index."""
+    found = {}
+    for path in sorted((run_root(run) / _SUBMITTED).glob(f"*/{_RECORD}")):
+        for index, folder in json.loads(path.read_text(encoding="utf-8"))["runs"].items():
+            found[_token(path.parent), index] = folder
+    return found
+
+
+@contextmanager
+def alone(run: RunConfig) -> Iterator[None]:
+    """One command at a time looks whether a run is queued and submits it. Raises ConfigError."""
+    folder = run_root(run) / _SUBMITTED
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}. Type run.root=…") from None
+    with file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _token(folder: Path) -> str:
+    """What Slurm knows a job by, whatever characters the folder's name has."""
+    return f"phalanx:{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+
+
+def _next(submitted: Path, name: str) -> Path:
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    taken = [path.name.removeprefix(f"{stem}-") for path in submitted.glob(f"{stem}-*")]
+    return submitted / f"{stem}-{max((int(number) for number in taken if number.isdecimal()), default=0) + 1}"

@@ -1,0 +1,183 @@
+"""phalanx submit: the run of a command line as a job of Slurm, from the code as it is now."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from launch import slurm
+from launch.job import Job, check, elements, plan, ranks_per_node
+from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
+from train.config import ClusterConfig, Config
+from train.outcome import ConfigError
+from train.refusal import refuse
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was typed: Hydra's words and how to queue the job."""
+
+    words: tuple[str, ...]
+    after: str | None
+    array: str | None
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
+@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@click.option("--after", metavar="JOB", help="Start once this job has ended well.")
+@click.option(
+    "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
+)
+@click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
+@click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
+@click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
+def submit(
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str | None,
+    after: str | None,
+    array: str | None,
+    wait: bool,
+    test_only: bool,
+    dry_run: bool,
+) -> None:
+    """Train on a Slurm cluster.
+
+    KEY=VALUE are Hydra overrides for train/main.py; those that begin with cluster. say what the job asks for.
+
+    The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
+    running is not submitted again.
+    """
+    options = {"--config-dir": config_dir, "--config-name": config_name}
+    words = (*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides)
+    order = Order(words, after, array)
+    runs = _runs(order)
+    if dry_run:
+        click.echo(str(_plan(order, runs, _layout(order, runs))))
+        return
+    slurm.require(os.environ)
+    _check_machines(_first(runs).cluster)
+    if after is not None:
+        slurm.check_known(after, os.environ)
+    if test_only:
+        click.echo(_expected_start(order, runs))
+        return
+    job = _submitted(order, runs)
+    if wait:
+        sys.exit(slurm.wait(job, os.environ))
+
+
+def _runs(order: Order) -> dict[str, Config]:
+    """Each element of the array with its run, or "" with the only one. Raises ConfigError."""
+    from train.compose import compose  # here, for Hydra takes longer to import than all the rest
+    from train.limits import check as check_limits
+
+    indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
+    runs = {}
+    for index in indices:
+        runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
+        cluster = runs[index].cluster
+        check(cluster)
+        check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
+    if len(set(_folders(runs).values())) < len(runs):
+        raise ConfigError(
+            f"--array={order.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
+            "the index: type seed=%a, for example"
+        )
+    return runs
+
+
+def _first(runs: Mapping[str, Config]) -> Config:
+    return next(iter(runs.values()))
+
+
+def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
+    return {index: str(run_root(run.run) / str(run.run.name)) for index, run in runs.items()}
+
+
+def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
+    config = _first(runs)
+    words = list(order.words)
+    if not any(word.startswith("stop.grace_s=") for word in words):
+        words.append(f"stop.grace_s={config.cluster.notice_s}")
+    return lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
+
+
+def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
+    config = _first(runs)
+    name = str(config.run.name)
+    return plan(
+        config.cluster, name, submission, sys.executable, list(os.environ), after=order.after, array=order.array
+    )
+
+
+def _check_machines(cluster: ClusterConfig) -> None:
+    """Refuse what would wait for ever, as not every cluster does so itself."""
+    there = slurm.machines(cluster.partition, os.environ)
+    if there is None:
+        return
+    where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"
+    gpus = there.most_gpus
+    if (cluster.gpus_per_node or 0) > gpus:
+        raise ConfigError(
+            f"cluster.gpus_per_node={cluster.gpus_per_node} is more than any machine of {where} has: {gpus}. "
+            + (
+                f"Type cluster.gpus_per_node={gpus}"
+                if gpus
+                else "Type cluster.gpus_per_node=null cluster.ranks_per_node=4"
+            )
+        )
+    if cluster.nodes > there.count:
+        raise ConfigError(
+            f"cluster.nodes={cluster.nodes} is more than {where} has: {there.count}. Type cluster.nodes={there.count}"
+        )
+
+
+def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
+    """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
+    job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
+    return slurm.expected_start(job, os.environ)
+
+
+def _submitted(order: Order, runs: Mapping[str, Config]) -> str:
+    """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
+    with alone(_first(runs).run):
+        _refuse_live(runs)
+        submission = _layout(order, runs)
+        job = _plan(order, runs, submission)
+        try:
+            fill(submission, os.environ)
+            number = slurm.submit(job, os.environ)
+        except BaseException:
+            shutil.rmtree(submission.folder, ignore_errors=True)
+            raise
+        record(submission, number)
+    folders = list(submission.runs.values())
+    click.echo(f"job {number}  {submission.folder}")
+    click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
+    return number
+
+
+def _refuse_live(runs: Mapping[str, Config]) -> None:
+    submitted = earlier(_first(runs).run)
+    wanted = set(_folders(runs).values())
+    for queued in slurm.queue(os.environ):
+        folder = submitted.get((queued.token, queued.element))
+        if folder in wanted:
+            raise ConfigError(
+                f"{folder} is job {queued.job} already ({queued.state.lower()}), so it is not submitted twice. Wait for "
+                f"it, type scancel {queued.job} to end it, or run.name=… for another run"
+            )
+
+
+if __name__ == "__main__":
+    try:
+        submit()
+    except ConfigError as error:
+        refuse(error, leads=True)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# On every node of a job, in the container where there is one: becomes the launcher of this node's ranks.
+set -uo pipefail
+
+refuse() { # refuse MESSAGE: the user's to mend, so the job is not requeued
+  echo "error: $1" >&2
+  echo '{"code": 2, "rank": -1}' >"$PHALANX_CAUSE_FILE"
+  exit 2
+}
+
+if [[ $SLURM_NODEID == 0 && $SLURMD_NODENAME != "$PHALANX_HEAD" ]]; then
+  refuse "rank 0 would run on $SLURMD_NODENAME and be looked for on $PHALANX_HEAD"
+fi
+cd "$PHALANX_DIRECTORY" || refuse "$SLURMD_NODENAME has no folder $PHALANX_DIRECTORY, where the command was typed"
+trap 'refuse "cluster.setup failed on $SLURMD_NODENAME at: $BASH_COMMAND"' ERR
+set +u # what a module or conda runs may count on unset variables
+eval "$PHALANX_SETUP"
+set -u
+trap - ERR
+mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
+[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
+words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
+
+launcher=("$PHALANX_PYTHON" -m torch.distributed.run)
+world=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$PHALANX_RANKS_PER_NODE")
+meeting=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT" --max-restarts=0)
+# Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
+stopping=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
+exec "${launcher[@]}" "${world[@]}" "${meeting[@]}" "${stopping[@]}" "$PHALANX_CODE/train/main.py" "${words[@]}"

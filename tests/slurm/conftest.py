@@ -1,0 +1,39 @@
+"""The cluster of these tests: started once, ended with everything that runs on it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.lab import Cluster, Desk
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="phalanx-slurm-"))
+    folder.chmod(0o755)  # munged wants a socket that everybody reaches, which a folder of pytest's is not
+    cluster = Cluster(folder / "lab")
+    up = cluster.command("up", "--nodes", "4", "--gpus", "2")
+    if up.returncode:
+        shutil.rmtree(folder)
+        if os.environ.get("PHALANX_NEEDS_SLURM") == "1":
+            pytest.fail(f"PHALANX_NEEDS_SLURM=1 is set, and no Slurm starts here: {up.stderr}")
+        pytest.skip(f"no Slurm here: {up.stderr.strip().splitlines()[-1]}")
+    yield cluster
+    assert cluster.command("down").returncode == 0
+    folder.rmdir()
+
+
+@pytest.fixture
+def cluster(started: Cluster) -> Iterator[Cluster]:
+    """The cluster with all nodes idle, before and after."""
+    yield started
+    started.rest()
+
+
+@pytest.fixture
+def desk(cluster: Cluster, tmp_path: Path) -> Desk:
+    return Desk(cluster, tmp_path)

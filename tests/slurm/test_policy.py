@@ -1,0 +1,131 @@
+"""Which starts are followed by another. The launcher is a stand-in that ends as it is told; all the rest is real."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from tests.ranks import quoted
+from tests.slurm.lab import Desk, Submitted, first_on_path, program
+
+AGAIN = "[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 0\n"  # all is well at the second start
+
+
+def cause(code: int, message: str = "") -> str:
+    """What the ranks leave when they end with `code`, and how torchrun ends then."""
+    told = json.dumps({"code": code, "rank": 0, "host": "HOST", "message": message})
+    return f"""echo '{told}' | sed "s/HOST/$(hostname).cluster.example/" >"$PHALANX_CAUSE_FILE"; exit 1"""
+
+
+PASSING = {
+    "preempted": cause(3),
+    "hung": cause(5),
+    "a bug": cause(1, 'said "code": 7 and died'),
+    "killed": "kill -KILL $$",
+    "no word": "exit 1",
+}
+NEVER = {2: "bad config", 4: "gave up", 6: "out of memory", 7: "stopped by a person"}
+
+
+def submit(
+    desk: Desk, name: str, act: str, *words: str, nodes: int = 1, environ: Mapping[str, str] | None = None
+) -> Submitted:
+    """A job whose launcher does `act`."""
+    program(desk.folder / name, "python", act)
+    line = f'PHALANX_PYTHON="{desk.folder}/{name}/python"'
+    return desk.submit(
+        f"cluster.setup=[{quoted(line)}]",
+        "cluster.ranks_per_node=1",
+        f"cluster.nodes={nodes}",
+        f"run.name={name}",
+        *words,
+        environ=environ,
+    )
+
+
+def ended(job: Submitted, state: str) -> tuple[str, str]:
+    """How often it was requeued, and exit code:signal."""
+    job.until_state(state)
+    facts = job.cluster.facts(job.job)
+    return facts["Restarts"], facts["ExitCode"]
+
+
+def test_start_that_another_may_get_past_is_requeued(desk: Desk) -> None:
+    jobs = {name: submit(desk, name, AGAIN + act) for name, act in PASSING.items()}
+    assert {name: ended(job, "COMPLETED") for name, job in jobs.items()} == dict.fromkeys(PASSING, ("1", "0:0"))
+
+
+def test_start_that_would_end_the_same_is_not_requeued(desk: Desk) -> None:
+    jobs = {code: submit(desk, f"ends-{code}", cause(code)) for code in NEVER}
+    assert {code: ended(job, "FAILED") for code, job in jobs.items()} == {code: ("0", f"{code}:0") for code in NEVER}
+
+
+def test_requeues_are_bounded(desk: Desk) -> None:
+    often = submit(desk, "often", cause(3), "cluster.max_requeues=1")
+    failing = submit(desk, "failing", cause(1), "cluster.max_failures=1")
+    by_slurm = submit(desk, "by-slurm", "sleep 600", "cluster.max_requeues=0")
+    by_slurm.until_state("RUNNING")
+    desk.cluster.ask("scontrol", "requeue", by_slurm.job)
+    assert ended(often, "FAILED") == ("1", "3:0")
+    assert "after 1 requeues (cluster.max_requeues)" in often.log
+    assert ended(failing, "FAILED") == ("1", "1:0")
+    assert "start 2 was failure 2 (cluster.max_failures)" in failing.log
+    assert ended(by_slurm, "FAILED") == ("1", "4:0")
+
+
+SUSPECTS = [
+    (1, 5, "hung"),
+    (1, 1, "CUDA error: uncorrectable ECC error encountered"),
+    (0, 5, "rank 1 on n2 did not take part in time. Its own log may tell more"),
+]
+
+
+@pytest.mark.parametrize(("teller", "code", "message"), SUSPECTS)
+def test_requeue_keeps_away_from_the_node_that_the_cause_names(
+    desk: Desk, teller: int, code: int, message: str
+) -> None:
+    act = f"{AGAIN}[[ $SLURM_NODEID == {teller} ]] || exec sleep 60\n{cause(code, message)}"
+    job = submit(desk, "suspect", act, nodes=2)
+    job.until_state("RUNNING")
+    assert job.nodes() == ["n1", "n2"]
+    assert ended(job, "COMPLETED") == ("1", "0:0")
+    assert desk.cluster.facts(job.job)["ExcNodeList"] == "n2"
+    assert "n2" not in job.nodes()
+
+
+def test_job_whose_folder_a_node_does_not_see_says_so(desk: Desk) -> None:
+    desk.runs.mkdir()
+    assert desk.cluster.node(2, "mount", "-t", "tmpfs", "tmpfs", str(desk.runs)).returncode == 0
+    try:
+        job = submit(desk, "unshared", "exit 0", nodes=2)
+        assert ended(job, "FAILED") == ("0", "2:0")
+    finally:
+        desk.cluster.node(2, "umount", str(desk.runs))
+    assert job.log.count("error: n2 does not see") == 1
+    assert "Type run.root=" in job.log
+
+
+def test_head_node_is_found_without_scontrol(desk: Desk) -> None:
+    """As where a job's script itself runs in a container."""
+    program(desk.folder / "bin", "scontrol", "exit 127")
+    act = 'echo "$@"'
+    job = submit(desk, "alone", act, nodes=2, environ=first_on_path(desk.folder / "bin"))
+    assert ended(job, "COMPLETED") == ("0", "0:0")
+    assert job.log.count(f"--master-addr={job.nodes()[0]} ") == 2
+
+
+def test_container_is_asked_of_srun_for_the_ranks_alone(desk: Desk) -> None:
+    """srun of this cluster has no pyxis, so a stand-in takes the flags away; the batch script stays outside."""
+    record = f"""printf '%s\\n' "$@" >>{desk.folder}/flags; echo end >>{desk.folder}/flags
+for word; do case $word in --container-*) ;; *) words+=("$word") ;; esac; done; exec /usr/bin/srun "${{words[@]}}\""""
+    program(desk.folder / "bin", "srun", record)
+    image = "cluster.container='nvcr.io#nvidia/pytorch:25.10-py3'"
+    words = (image, "cluster.mounts=[/data:/inside]")
+    job = submit(desk, "boxed", "exit 0", *words, environ=first_on_path(desk.folder / "bin"))
+    assert ended(job, "COMPLETED") == ("0", "0:0")
+    muster, ranks = (desk.folder / "flags").read_text().split("end\n")[:-1]
+    assert "--container" not in muster
+    assert "--container-image=nvcr.io#nvidia/pytorch:25.10-py3\n" in ranks
+    (mounts,) = [line for line in ranks.splitlines() if line.startswith("--container-mounts=")]
+    assert mounts.endswith(",/data:/inside")
+    assert f"{desk.runs}:{desk.runs}" in mounts

@@ -1,0 +1,32 @@
+"""A job on several nodes trains as ranks at hand do."""
+
+from tests.ranks import Starter
+from tests.slurm import local
+from tests.slurm.lab import Desk
+
+TINY = ("model=mlp", "model.hidden=[8]", "train.steps=20")
+FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")
+
+
+def test_two_nodes_of_two_ranks_train_the_weights_of_four_local_ranks(desk: Desk, starter: Starter) -> None:
+    here = local.train(starter, 4, *TINY, name="here")
+    there = desk.submit(*TINY, *FOUR, "run.name=there").finish()
+    assert there.summary["world_sizes"] == [4]
+    assert there.sha256 == here.sha256
+
+
+def test_two_jobs_share_a_node(desk: Desk) -> None:
+    """Each with a port of its own, and GPUs of its own."""
+    one = (*TINY, "cluster.ranks_per_node=1", "cluster.gpus_per_node=1")
+    jobs = [desk.submit(*one, f"seed={seed}") for seed in (1, 2)]
+    nodes = {job.cluster.facts(job.job)["NodeList"] for job in jobs}
+    assert {job.finish().summary["steps"] for job in jobs} == {20}
+    assert len(nodes) == 1
+
+
+def test_config_that_only_a_node_can_refuse_ends_the_job_for_good(desk: Desk) -> None:
+    job = desk.submit(*TINY, *FOUR, "world.device=cuda")
+    job.until_state("FAILED")
+    facts = job.cluster.facts(job.job)
+    assert (facts["ExitCode"], facts["Restarts"]) == ("2:0", "0"), job.log
+    assert job.log.count("world.device=cuda needs a GPU") == 1
