@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from launch.doctor import doctor
 from launch.logs import logs
 from launch.run import run
 from launch.status import status
@@ -13,7 +14,7 @@ from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run, "submit": submit, "status": status, "logs": logs, "stop": stop}
+VERBS = {"run": run, "submit": submit, "status": status, "logs": logs, "stop": stop, "doctor": doctor}
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),

@@ -25,7 +25,14 @@ assert not slow, slow
 
 ANSWERS = pytest.mark.parametrize(
     "argv",
-    [["--help"], ["run", "--help"], ["run", "--dry-run", "-n", "2", "seed=1"], ["status"], ["stop", "--help"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["run", "--dry-run", "-n", "2", "seed=1"],
+        ["status"],
+        ["stop", "--help"],
+        ["doctor", "--help"],
+    ],
     ids=" ".join,
 )
 

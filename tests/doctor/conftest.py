@@ -1,0 +1,3 @@
+from tests.launch.conftest import launcher
+
+__all__ = ["launcher"]
