@@ -119,9 +119,9 @@ class Starter:
     def run(self, ranks: int, *overrides: str, environ: Mapping[str, str] | None = None) -> Ended:
         return self.start(ranks, *overrides, environ=environ).wait()
 
-    def train(self, ranks: int, *overrides: str, name: str) -> "Results":
+    def train(self, ranks: int, *overrides: str, name: str, environ: Mapping[str, str] | None = None) -> "Results":
         """A run that must finish; returns what it left in its folder."""
-        ended = self.run(ranks, f"run.name={name}", *overrides)
+        ended = self.run(ranks, f"run.name={name}", *overrides, environ=environ)
         assert ended.codes == [0] * ranks, ended.output
         return self.results(name)
 

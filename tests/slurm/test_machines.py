@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.ranks import QUIET, ROOT, SMALL, Results, Starter, quoted, until
-from tests.slurm import local
 from tests.slurm.lab import Cluster
 from tests.slurm.pacer import TASK, Pace
 
@@ -47,7 +46,7 @@ class Machines:
 
 def test_two_machines_train_the_weights_of_one(cluster: Cluster, starter: Starter, tmp_path: Path) -> None:
     pace = Pace(after=20, gate="/nowhere")
-    here = local.train(starter, 2, *RUN, name="here", environ=pace.environ())
+    here = starter.train(2, *RUN, name="here", environ=pace.environ())
     with closing(Machines(cluster, tmp_path, pace)) as machines:
         ended = machines.wait()
     assert [code for code, _ in ended] == [0, 0], ended

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from tests.ranks import Nursery, Starter
-from tests.slurm import local
 from tests.slurm.lab import Desk, Submitted
 from tests.slurm.pacer import TASK, Pace
 
@@ -17,7 +16,7 @@ TWO = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the weights when nothing happens."""
     starter = Starter(nursery, tmp_path_factory.mktemp("undisturbed"))
-    return local.train(starter, 2, *PACED, name="calm", environ=Pace(after=20, gate="/nowhere").environ()).sha256
+    return starter.train(2, *PACED, name="calm", environ=Pace(after=20, gate="/nowhere").environ()).sha256
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_only_the_preempted_element_of_an_array_comes_back(desk: Desk, pace: Pac
 def test_job_that_runs_out_of_time_comes_back(desk: Desk, pace: Pace, starter: Starter) -> None:
     """A real limit: Slurm looks at its clock twice a minute."""
     words = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=1500", "log.every=1")
-    here = local.train(starter, 2, *words, name="here", environ=Pace(after=1500, gate="/nowhere").environ())
+    here = starter.train(2, *words, name="here", environ=Pace(after=1500, gate="/nowhere").environ())
     job = desk.submit(*words, *TWO, "cluster.time=0:01:00", "cluster.notice_s=30", environ=pace.environ())
     job.until_step(9)
     pace.open()

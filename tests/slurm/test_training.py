@@ -1,7 +1,6 @@
 """A job on several nodes trains as ranks at hand do."""
 
 from tests.ranks import Starter
-from tests.slurm import local
 from tests.slurm.lab import Desk
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=20")
@@ -9,7 +8,7 @@ FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")
 
 
 def test_two_nodes_of_two_ranks_train_the_weights_of_four_local_ranks(desk: Desk, starter: Starter) -> None:
-    here = local.train(starter, 4, *TINY, name="here")
+    here = starter.train(4, *TINY, name="here")
     there = desk.submit(*TINY, *FOUR, "run.name=there").finish()
     assert there.summary["world_sizes"] == [4]
     assert there.sha256 == here.sha256
