@@ -88,7 +88,7 @@ def test_fresh_sets_the_folder_aside_but_not_when_the_same_start_is_tried_again(
     world.kill()
     world.wait()
     found = {Path(path).name: content for path, content in contents(aside).items()}
-    assert found.keys() - before.keys() == {"00000002.json"}, "who set it aside"
+    assert found.keys() - before.keys() == {"00000002.json", "00000002.released"}, "who set it aside"
     assert all(found[name] == content for name, content in before.items())
     again = starter.start(1, *fresh, environ=own, attempt=1)
     until(lambda: bool(results.events("resume")))
