@@ -1,16 +1,15 @@
 """Why a start ended: what the deciding rank left in the cause file, else how the first rank to fail ended."""
 
-import json
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from train.cause import VARIABLE
+from train.files import read_json
 from train.outcome import ExitCode
 
-CAUSE_FILE = "PHALANX_CAUSE_FILE"  # the environment variable that names it
 _AGAIN = (
     ExitCode.BUG,
     ExitCode.HUNG,
@@ -33,20 +32,20 @@ class Cause:
 
 def ranks_file(environ: Mapping[str, str]) -> Path | None:
     """Where the agent leaves its ranks' exit codes; None where no launcher asks for them."""
-    return Path(environ[CAUSE_FILE]).with_name("ranks.json") if CAUSE_FILE in environ else None
+    return Path(environ[VARIABLE]).with_name("ranks.json") if VARIABLE in environ else None
 
 
 def read(cause_file: Path, agent: int) -> Cause:
     """The cause of a start whose agent ended with the code `agent`, negative for a signal. Never raises."""
     if agent == 0:
         return Cause(ExitCode.FINISHED, "finished", said=True)
-    ranks = ranks_file({CAUSE_FILE: str(cause_file)})
+    ranks = ranks_file({VARIABLE: str(cause_file)})
     assert ranks is not None
     return _told(cause_file) or _first_failed(ranks) or Cause(ExitCode.BUG, f"torchrun {_how(agent)}", said=False)
 
 
 def _told(file: Path) -> Cause | None:
-    found = _json(file)
+    found = read_json(file)
     if not isinstance(found, dict):
         return None
     code = found.get("code")
@@ -57,7 +56,7 @@ def _told(file: Path) -> Cause | None:
 
 
 def _first_failed(file: Path) -> Cause | None:
-    found = _json(file)
+    found = read_json(file)
     if not found:
         return None
     first_s = min(time_s for _, _, time_s in found)
@@ -67,12 +66,6 @@ def _first_failed(file: Path) -> Cause | None:
     rank, code = order[0]
     known = code if code > 0 and code in set(ExitCode) else ExitCode.BUG
     return Cause(ExitCode(known), f"rank {rank} {_how(code)}", said=code == known)
-
-
-def _json(file: Path) -> Any:
-    with suppress(OSError, ValueError):
-        return json.loads(file.read_text(encoding="utf-8"))
-    return None
 
 
 def _how(code: int) -> str:

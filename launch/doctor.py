@@ -18,6 +18,7 @@ from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
 from launch.reach import is_ours, why_closed
+from train.cause import VARIABLE
 from train.outcome import ConfigError, ExitCode
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +129,7 @@ def _examined(
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # a rank that hangs has nothing to save
             **os.environ,
             **environ,
-            cause.CAUSE_FILE: str(cause_file),
+            VARIABLE: str(cause_file),
             "PHALANX_RESTART_COUNT": "0",
         }
         bystanders = set(processes.children(os.getpid()))

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import cause, traces
+from launch import traces
 from launch.machine import Gpu, Machine
+from train.cause import VARIABLE
 from train.nearest import nearest
 from train.outcome import ConfigError
 
@@ -31,7 +32,7 @@ class Plan:
             **traces.below(folder, environ),
         }
         own = {name: value for name, value in own.items() if name not in environ}
-        return {**own, cause.CAUSE_FILE: str(folder / "cause.json"), "PHALANX_RESTART_COUNT": str(restarts)}
+        return {**own, VARIABLE: str(folder / "cause.json"), "PHALANX_RESTART_COUNT": str(restarts)}
 
     def text(self, environ: Mapping[str, str]) -> str:
         """As a shell takes it, with what each start adds as a comment."""

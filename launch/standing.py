@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from train import lease
+from train.files import read_json
 from train.meter import goodput
 
 _TAIL_BYTES = 2**16  # of a file of lines, in which the newest ones are
@@ -47,7 +48,7 @@ def standing(run: Path, now: float) -> Standing:
     """How the run in the folder `run` fares at `now`, seconds since 1970."""
     lines = [line for line in _newest_lines(run / "metrics.jsonl") if line.get("split") == "train"]
     events = list(_newest_lines(run / "events.jsonl"))
-    summary = _json(run / "summary.json")
+    summary = _object(run / "summary.json")
     holder = None if summary else lease.live(run)
     newest = [*lines[-1:], *events[-1:]]
     said_s = now - max(entry["time"] for entry in newest) if newest else None
@@ -95,8 +96,8 @@ def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
 def _goodput(run: Path) -> float | None:
     """As of the newest checkpoint, which holds what was spent on what."""
     newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
-    progress = _json(newest.with_name("progress.json")) if newest is not None else None
-    manifest = _json(newest) if newest is not None else None
+    progress = _object(newest.with_name("progress.json")) if newest is not None else None
+    manifest = _object(newest) if newest is not None else None
     if progress is None or manifest is None:
         return None
     return goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"]
@@ -114,8 +115,6 @@ def _newest_lines(path: Path) -> Iterator[Entry]:
                     yield entry
 
 
-def _json(path: Path) -> Mapping[str, Any] | None:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else None
-    return None
+def _object(path: Path) -> Entry | None:
+    found = read_json(path)
+    return found if isinstance(found, dict) else None

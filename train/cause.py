@@ -16,17 +16,12 @@ from train.redact import redact, secrets_of
 VARIABLE = "PHALANX_CAUSE_FILE"
 
 
-def leave(code: int, rank: int, message: str, host: str | None = None) -> None:
+def leave(code: int, rank: int, message: str) -> None:
     """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes."""
     path = os.environ.get(VARIABLE)
     if path is None:
         return
-    words = {
-        "code": int(code),
-        "rank": rank,
-        "host": socket.gethostname() if host is None else host,
-        "message": _last_line(message),
-    }
+    words = {"code": int(code), "rank": rank, "host": socket.gethostname(), "message": _last_line(message)}
     with suppress(OSError):
         write_whole(Path(path), json.dumps(words) + "\n")
 
