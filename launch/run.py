@@ -11,6 +11,7 @@ from launch.claim import claim
 from launch.local import supervise
 from launch.machine import look
 from launch.plan import plan, replaying
+from launch.words import words
 from train.refusal import say
 
 
@@ -58,13 +59,12 @@ def run(
     Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
     bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped.
     """
-    options = {"--config-dir": config_dir, "--config-name": config_name}
-    words = [*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides]
+    typed = words(config_dir, config_name, overrides)
     if source is not None:
-        words = replaying(source, words)
-    machine = look(os.environ, wants_gpus="world.device=cpu" not in words)
+        typed = replaying(source, typed)
+    machine = look(os.environ, wants_gpus="world.device=cpu" not in typed)
     with claim(machine.gpus, ranks) as claimed:
-        planned = plan(words, ranks, claimed.gpus, machine, os.environ, grace)
+        planned = plan(typed, ranks, claimed.gpus, machine, os.environ, grace)
         if dry_run:
             click.echo(planned.text(os.environ))
             return

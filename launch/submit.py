@@ -12,6 +12,7 @@ import click
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
+from launch.words import words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
 from train.refusal import refuse
@@ -54,9 +55,7 @@ def submit(
     The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
     running is not submitted again.
     """
-    options = {"--config-dir": config_dir, "--config-name": config_name}
-    words = (*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides)
-    order = Order(words, after, array)
+    order = Order(tuple(words(config_dir, config_name, overrides)), after, array)
     runs = _runs(order)
     if dry_run:
         click.echo(str(_plan(order, runs, _layout(order, runs))))
