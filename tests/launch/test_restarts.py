@@ -8,6 +8,7 @@ import pytest
 from launch.cause import Cause
 from launch.processes import children
 from tests.launch.command import Launcher
+from tests.pacer import TASK, Pace
 from tests.ranks import SMALL, Results, until
 from train.outcome import ExitCode
 from train.place import Place
@@ -57,18 +58,21 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
         "--max-restarts",
         "1",
         "model=mlp",
+        TASK,
         "train.steps=60",
         "checkpoint.every=10",
         "run.name=r",
     )
-    assert launcher.run("run", *words)[0] == 0
-    started = launcher.start("run", *words)
+    pace = Pace(after=15, gate=str(launcher.folder / "gate"))
+    started = launcher.start("run", *words, environ=pace.environ())
     until((started.here / "runs" / "r" / "checkpoints" / "step_00000010" / "manifest.json").exists, 120.0)
     os.kill(children(started.agent)[1], signal.SIGKILL)
+    pace.open()
     code, output = started.wait()
     assert code == 0, output
     assert "phalanx: starting again (1 of 1), because rank 1 was killed by SIGKILL\n" in output
-    calm, storm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
+    assert launcher.run("run", *words, environ=pace.environ())[0] == 0
+    storm, calm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
     assert calm.sha256 == storm.sha256
     assert calm.timeless() == storm.timeless()
 

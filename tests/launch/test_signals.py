@@ -98,6 +98,7 @@ def test_processes_of_the_callers_own_are_left_alone(launcher: Launcher) -> None
     beside = int((started.here / "beside").read_text())
     assert marked(launcher.mark) == [beside]
     os.kill(beside, signal.SIGKILL)
+    until(lambda: not marked(launcher.mark))  # what is killed has not ended yet
 
 
 def test_a_signal_that_is_ignored_stays_ignored(launcher: Launcher) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.ranks import QUIET, ROOT, SMALL, Results, Starter, quoted, until
 from tests.slurm.lab import Cluster
-from tests.slurm.pacer import TASK, Pace
+from tests.pacer import TASK, Pace
 
 RUN = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=1", "world.timeout_s=10")
 

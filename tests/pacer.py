@@ -15,7 +15,7 @@ from train.tasks.task import Ratio
 
 _STEP_S = 0.1  # long enough for a wish to stop to reach all ranks before the last step
 
-TASK = "task._target_=tests.slurm.pacer.Paced"
+TASK = "task._target_=tests.pacer.Paced"
 
 
 @dataclass(frozen=True)
