@@ -5,9 +5,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from tests.pacer import TASK, Pace
 from tests.ranks import QUIET, ROOT, SMALL, Results, Starter, quoted, until
 from tests.slurm.lab import Cluster
-from tests.pacer import TASK, Pace
 
 RUN = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=1", "world.timeout_s=10")
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.pacer import TASK, Pace
 from tests.ranks import Nursery, Starter
 from tests.slurm.lab import Desk, Submitted
-from tests.pacer import TASK, Pace
 
 PACED = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "checkpoint.every=4", "log.every=1")
 TWO = ("cluster.nodes=2", "cluster.ranks_per_node=1")

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
+from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, quoted
 from tests.slurm.lab import Desk, first_on_path, program
-from tests.pacer import TASK, Pace
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=5")
 ONE = ("cluster.ranks_per_node=1",)
