@@ -1,6 +1,7 @@
 """`phalanx run --max-restarts` starts again what another attempt may get past, and nothing else."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -72,9 +73,7 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
     assert code == 0, output
     (again,) = [line for line in output.splitlines() if line.startswith("phalanx: starting again (1 of 1)")]
     # Who sees it first says so: the launcher, which knows the signal, or rank 0, which knows that its peer is gone.
-    assert (
-        "because rank 1 was killed by SIGKILL" in again or ": rank 1 on " in again and "is gone: it was killed" in again
-    )
+    assert re.search(r"because rank (1 was killed by SIGKILL|0 on .*: rank 1 on .* is gone: it was killed)", again)
     assert launcher.run("run", *words, environ=pace.environ())[0] == 0
     storm, calm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
     assert calm.sha256 == storm.sha256
