@@ -6,6 +6,7 @@ import click
 
 from launch.doctor import doctor
 from launch.logs import logs
+from launch.report import report
 from launch.run import run
 from launch.status import status
 from launch.stop import stop
@@ -14,7 +15,15 @@ from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {"run": run, "submit": submit, "status": status, "logs": logs, "stop": stop, "doctor": doctor}
+VERBS = {
+    "run": run,
+    "submit": submit,
+    "status": status,
+    "logs": logs,
+    "report": report,
+    "stop": stop,
+    "doctor": doctor,
+}
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),

@@ -1,13 +1,11 @@
 """How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
 
-import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launch.lines import Entry, entries
 from train import lease
 from train.files import read_json
 from train.meter import goodput
@@ -16,7 +14,6 @@ _TAIL_BYTES = 2**16  # of a file of lines, in which the newest ones are
 _STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
 _STILL_INTERVALS = 10
 _RECENT = 10  # lines that a pace is told by
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Standing:
 
 def standing(run: Path, now: float) -> Standing:
     """How the run in the folder `run` fares at `now`, seconds since 1970."""
-    lines = [line for line in _newest_lines(run / "metrics.jsonl") if line.get("split") == "train"]
-    events = list(_newest_lines(run / "events.jsonl"))
+    lines = [line for line in entries(run / "metrics.jsonl", _TAIL_BYTES) if line.get("split") == "train"]
+    events = list(entries(run / "events.jsonl", _TAIL_BYTES))
     summary = _object(run / "summary.json")
     holder = None if summary else lease.live(run)
     newest = [*lines[-1:], *events[-1:]]
@@ -101,18 +98,6 @@ def _goodput(run: Path) -> float | None:
     if progress is None or manifest is None:
         return None
     return goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"]
-
-
-def _newest_lines(path: Path) -> Iterator[Entry]:
-    """The last whole lines of a file that are a run's; none where there is no file."""
-    with suppress(OSError), path.open("rb") as file:
-        start = max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES)
-        file.seek(start)
-        for line in file.read().splitlines(keepends=True)[start > 0 :]:
-            with suppress(ValueError):
-                entry = json.loads(line) if line.endswith(b"\n") else None
-                if isinstance(entry, dict) and entry.keys() >= {"time", "step"}:
-                    yield entry
 
 
 def _object(path: Path) -> Entry | None:

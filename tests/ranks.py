@@ -148,6 +148,10 @@ class Results:
         lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
         return [line for line in lines if split in (None, line["split"])]
 
+    def reached(self, step: int) -> bool:
+        """Whether there is a line at `step` or later."""
+        return (self.folder / "metrics.jsonl").exists() and any(line["step"] >= step for line in self.metrics())
+
     def timeless(self) -> list[dict[str, Any]]:
         """The lines of metrics without what a clock decides."""
         clocked = {"time", "samples_per_s", "step_time_s", "data_wait_s"}

@@ -33,7 +33,7 @@ SOURCES = [path for room in ("train", "launch", "bench", "tests") for path in so
 
 
 LAUNCH = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "launch").rglob("*.py"))}
-SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf"}  # to import
+SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2", "plotly"}  # to import
 
 
 def room_of(module: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,9 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
         progress, _sink(composed, opened, parts, progress, world), parts.loader.timeline, config.train.max_skips
     )
     afterwards.append(ledger.failed)
-    meter.add("start", time.time() - started)
-    _announce(ledger, opened, parts, world)
+    start_s = time.time() - started
+    meter.add("start", start_s)
+    _announce(ledger, opened, parts, world, start_s)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     with _stopping(opened, world) as stop:
         run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, Window(names), stop)
@@ -164,7 +166,7 @@ def _to_be_told(composed: Composed) -> dict[str, Any]:
     return redact(dict(composed.plain), secrets_of(os.environ))
 
 
-def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World) -> None:
+def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World, took_s: float) -> None:
     for note in opened.notes:
         logger.warning("since the run began: %s", note)
     ledger.event(
@@ -175,6 +177,9 @@ def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World) -> Non
         ranks=world.size,
         device=world.device.type,
         precision=parts.precision.name,
+        hosts=dict(Counter(world.hosts)),
+        incarnation=opened.incarnation,
+        took_s=round(took_s, 3),
         **({"changed": opened.notes} if opened.notes else {}),
     )
 

@@ -104,6 +104,12 @@ def live(run: Path) -> Holder | None:
     return holder if time.time() - touched < DEAD_S else None
 
 
+def holders(run: Path) -> list[tuple[Holder, float]]:
+    """All starts that held the run, the oldest first, each with when it was last seen to live (seconds since 1970)."""
+    found = ((_read(run, number), _path(run, number)) for number in _incarnations(run))
+    return [(holder, path.stat().st_mtime) for holder, path in found if holder is not None]
+
+
 def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     """Hold the run in the folder `run`; `attempt` counts how often a launcher began this very command again.
 

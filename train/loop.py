@@ -85,12 +85,13 @@ class Run:
         evaluation, state = self.parts.evaluation, self.parts.state
         if evaluation is None:
             return False
+        begin = time.monotonic()
         with self.meter.part("evaluate"):
             self.world.share_from_leader(list(state.model.buffers()))
             average = state.updater.average
             model = state.model if average is None else average.evaluated()
             metrics = evaluation(model, self.window.names, self.world)
-        self.ledger.event("evaluate", metrics=metrics)
+        self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 
     def _leave(self, wish: Wish) -> None:
@@ -116,6 +117,6 @@ class Run:
         self.saved, self.saved_step = time.monotonic(), self.progress.step
         if (took_s := self.saved - begin) > self.config.stop.grace_s:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
-        self.ledger.event("checkpoint")
+        self.ledger.event("checkpoint", took_s=round(took_s, 3))
         if self.world.leads:
             self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)

@@ -40,7 +40,7 @@ class World:
         self.backend = backend
         self.exchange: Exchange | None = None
         self.store = HashStore() if store is None else store
-        self._hosts = hosts
+        self.hosts = hosts  # by rank
         self._failure: Failure | None = None
         self._control = control
         self._alarm = None
@@ -163,7 +163,7 @@ class World:
         """In place of a collective's own words: which ranks did not answer when it broke."""
         if not silent or not _is_collective(error):
             return None
-        who = ", ".join(f"rank {rank} on {self._hosts[rank]}" for rank in silent)
+        who = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
         what = (
             "did not take part in time" if _is_timeout(error) else "is gone: it was killed, or its machine was cut off"
         )

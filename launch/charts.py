@@ -1,0 +1,193 @@
+"""The charts of a report, as pieces of HTML that draw themselves once plotly's script is in the page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from launch.lines import Entry
+from launch.timeline import Cause, Span
+
+# Told apart by people who see few colours: Okabe and Ito, "Color Universal Design" (2008).
+COLOURS = {
+    Cause.STEPS: "#009E73",
+    Cause.DATA: "#F0E442",
+    Cause.EVALUATION: "#56B4E9",
+    Cause.CHECKPOINT: "#0072B2",
+    Cause.START: "#999999",
+    Cause.AGAIN: "#D55E00",
+    Cause.NOTHING: "#E8E8E8",
+}
+RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#444444")
+_MARKED = {"start", "resume", "preempt", "stop", "skip", "rollback", "hang", "error", "finish"}
+_POINTS = 1000  # a curve of more is thinned to the extremes of this many stretches
+_BINS = 600  # of the wall time, in each of which the causes have their shares
+_NOT_CURVES = {"step", "split", "time"}
+_FIRST = ("loss", "accuracy")
+_UNITS = {
+    "lr": "learning rate",
+    "samples_per_s": "samples/s",
+    "tokens_per_s": "tokens/s",
+    "step_time_s": "step time, s",
+    "data_wait_s": "wait for data a step, s",
+    "memory_gib": "GPU memory, GiB",
+}
+_LAYOUT = {
+    "template": None,
+    "margin": {"l": 56, "r": 12, "t": 12, "b": 40},
+    "showlegend": False,
+    "hovermode": "closest",
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#333"},
+}
+_GRID = {"gridcolor": "#eee", "linecolor": "#bbb", "zeroline": False, "showline": True}
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    html: str
+
+
+def curves(lines: Mapping[str, Sequence[Entry]]) -> list[Chart]:
+    """A chart for every number that the runs' lines hold, over steps; `lines` are those of metrics.jsonl by run."""
+    names = {
+        name
+        for entries in lines.values()
+        for entry in entries
+        for name, value in entry.items()
+        if name not in _NOT_CURVES and _is_number(value)
+    }
+    known = [*_FIRST, *sorted(names - {*_FIRST, *_UNITS}), *_UNITS]
+    return [Chart(_UNITS.get(name, name), _curve(name, lines)) for name in known if name in names]
+
+
+def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
+    """The wall time from left to right in the colours of its causes, the run's events above it."""
+    first, last = found[0].begin, found[-1].end
+    size, unit = _unit(last - first)
+    width = (last - first) / _BINS
+    middles = [(place + 0.5) * width / size for place in range(_BINS)]
+    bars = [
+        {
+            "type": "bar",
+            "name": cause.value,
+            "x": middles,
+            "y": shares,
+            "width": width / size,
+            "marker": {"color": COLOURS[cause], "line": {"width": 0}},
+            "hovertemplate": f"{cause.value} %{{y:.0%}}<extra>%{{x:.3g}} {unit}</extra>",
+        }
+        for cause, shares in _shares(found, width).items()
+    ]
+    marked = [event for event in events if event["event"] in _MARKED and first <= event["time"] <= last]
+    marks = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [(event["time"] - first) / size for event in marked],
+        "y": [1.15] * len(marked),
+        "cliponaxis": False,
+        "marker": {"symbol": "triangle-down", "size": 11, "color": "#222"},
+        "text": [f"{escape(str(event['event']))} at step {event['step']}" for event in marked],
+        "hovertemplate": "%{text}<extra>%{x:.3g} " + unit + "</extra>",
+    }
+    return _drawn(
+        [*bars, marks],
+        {
+            "barmode": "stack",
+            "bargap": 0,
+            "margin": {"l": 12, "r": 12, "t": 4, "b": 36},
+            "xaxis": {**_GRID, "title": {"text": unit}, "range": [0, (last - first) / size]},
+            "yaxis": {"visible": False, "range": [0, 1.3], "fixedrange": True},
+        },
+    )
+
+
+def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
+    traces = []
+    for place, (run, entries) in enumerate(lines.items()):
+        colour = RUN_COLOURS[place % len(RUN_COLOURS)]
+        for split in sorted({str(entry.get("split")) for entry in entries}, reverse=True):  # train first
+            points = [
+                (entry["step"], entry[name]) for entry in entries if entry.get("split") == split and name in entry
+            ]
+            if not points:
+                continue
+            shown = _thinned([(x, y if _is_number(y) else None) for x, y in points])
+            trains = split == "train"
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines" if trains and len(shown) > 1 else "lines+markers",
+                    "name": escape(f"{run}, {split}"),
+                    "x": [x for x, _ in shown],
+                    "y": [y for _, y in shown],
+                    "line": {"color": colour, "width": 1.2 if trains else 2, "dash": "solid" if trains else "dot"},
+                    "marker": {"size": 5},
+                    "opacity": 0.7 if trains else 1.0,
+                    "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
+                }
+            )
+    return _drawn(traces, {"xaxis": {**_GRID, "title": {"text": "step"}}, "yaxis": _GRID})
+
+
+def _thinned(points: Sequence[tuple[int, float | None]]) -> list[tuple[int, float | None]]:
+    """At most two points a stretch, its lowest and its highest, so that no spike is lost. Gaps stay gaps."""
+    if len(points) <= 2 * _POINTS:
+        return list(points)
+    size = math.ceil(len(points) / _POINTS)
+    kept: list[tuple[int, float | None]] = []
+    for begin in range(0, len(points), size):
+        stretch = points[begin : begin + size]
+        numbers = [(y, x) for x, y in stretch if y is not None]
+        if not numbers:
+            kept.append(stretch[0])
+            continue
+        ends = {min(numbers), max(numbers)}
+        kept += sorted((x, y) for y, x in ends)
+    return kept
+
+
+def _shares(found: Sequence[Span], width: float) -> dict[Cause, list[float]]:
+    """For each cause its share of every bin of `width` seconds."""
+    first = found[0].begin
+    shares = {cause: [0.0] * _BINS for cause in Cause}
+    for span in found:
+        at, end = (span.begin - first) / width, (span.end - first) / width
+        parts = {cause: part_s / (span.end - span.begin) for cause, part_s in span.parts().items()}
+        for place in range(int(at), min(_BINS, math.ceil(end))):
+            within = min(end, place + 1) - max(at, place)
+            for cause, part in parts.items():
+                shares[cause][place] += part * within
+    return {cause: parts for cause, parts in shares.items() if any(parts)}
+
+
+def _unit(span_s: float) -> tuple[float, str]:
+    for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if span_s >= 3 * size:
+            return size, unit
+    return 1.0, "seconds"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
+    from plotly.graph_objects import Figure  # here, for `phalanx status` has no use for it
+
+    figure = Figure(data=list(traces), layout={**_LAYOUT, **layout})
+    html: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
+    )
+    return html
+
+
+def script() -> str:
+    """plotly's own, 5 MB of it, so that the page needs no network."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text

@@ -1,0 +1,178 @@
+"""A report's page: what runs left behind, arranged for a reader. The page itself is report.html beside this file."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from launch import charts, timeline
+from launch.history import History
+from launch.lines import Entry
+from launch.standing import standing
+from launch.status import span
+
+_TEMPLATE = Path(__file__).with_name("report.html")
+_ROUTINE = {"checkpoint", "evaluate"}  # the strip shows them; the table has them while there are few
+_EVENTS = 200
+_SILENT = {"time", "event", "step", "folder"}  # of an event's facts
+_WHERE = ("host", "platform", "cpu", "cores", "memory_gib", "python", "torch", "cuda", "cudnn", "nccl", "driver")
+
+
+def page(histories: Sequence[History], now: float) -> str:
+    """The whole HTML text. It needs no network, and nothing that a run's files hold becomes markup or script in it."""
+    from jinja2 import Environment, StrictUndefined  # here, for `phalanx status` has no use for it
+
+    names = _names(histories)
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+        _TEMPLATE.read_text(encoding="utf-8")
+    )
+    metrics = _metrics(histories)
+    return template.render(
+        title=names[0] if len(names) == 1 else f"{len(names)} runs",
+        written=_clock(now),
+        script=charts.script(),
+        metrics=metrics,
+        runs=[
+            _run(history, name, charts.RUN_COLOURS[place % len(charts.RUN_COLOURS)], metrics, now)
+            for place, (history, name) in enumerate(zip(histories, names, strict=True))
+        ],
+        curves=charts.curves({name: history.lines for name, history in zip(names, histories, strict=True)}),
+        causes={cause.value: colour for cause, colour in charts.COLOURS.items()},
+        differences=None if len(histories) == 1 else differences([history.config for history in histories]),
+    )
+
+
+def differences(configs: Sequence[str]) -> dict[str, list[str]]:
+    """The keys whose values are not the same in all of the resolved.yaml, each with its value in every one."""
+    flat = [_flat(text) for text in configs]
+    keys = sorted({key for config in flat for key in config})
+    found = {key: [config.get(key, "-") for config in flat] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def _names(histories: Sequence[History]) -> list[str]:
+    """Short where that is enough to tell the runs apart."""
+    short = [history.run.resolve().name for history in histories]
+    return short if len(set(short)) == len(short) else [str(history.run) for history in histories]
+
+
+def _metrics(histories: Sequence[History]) -> list[str]:
+    """The names of what was evaluated, the loss first."""
+    found = {name for history in histories for name in _newest(history)}
+    return sorted(found, key=lambda name: (name != "loss", name))
+
+
+def _newest(history: History) -> Mapping[str, Any]:
+    evaluations = [line for line in history.lines if line.get("split") == "eval"]
+    newest = evaluations[-1] if evaluations else {}
+    return {name: value for name, value in newest.items() if name not in ("step", "split", "time")}
+
+
+def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:
+    fares, newest = standing(history.run, now), _newest(history)
+    begun, spans = timeline.starts(history, now), timeline.spans(history, now)
+    told = _told(history.events)
+    return {
+        "name": name,
+        "colour": colour,
+        "state": fares.state,
+        "steps": f"{_or(fares.step)}/{_or(fares.steps)}",
+        "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
+        "wall": span(spans[-1].end - spans[0].begin) if spans else "-",
+        "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
+        "weights": (history.summary or {}).get("weights_sha256", "-")[:16],
+        "strip": charts.strip(spans, history.events) if spans else None,
+        "seconds": {cause.value: f"{spent:,.1f} s" for cause, spent in timeline.seconds(spans).items()},
+        "events": [_event(event) for event in told],
+        "left_out": len(history.events) - len(told),
+        "config": history.config,
+        "starts": [_start(each, history) for each in begun],
+        "environment": _environment(history.environment),
+    }
+
+
+def _told(events: Sequence[Entry]) -> Sequence[Entry]:
+    """What there is room for: the newest of those that are no routine, where there are many."""
+    if len(events) <= _EVENTS:
+        return events
+    return [event for event in events if event["event"] not in _ROUTINE][-_EVENTS:]
+
+
+def _event(event: Entry) -> dict[str, Any]:
+    facts = (f"{key} {_plain(value)}" for key, value in event.items() if key not in _SILENT)
+    return {
+        "time": _clock(event["time"]),
+        "step": event["step"],
+        "name": event["event"],
+        "facts": ", ".join(facts),
+    }
+
+
+def _start(start: timeline.Start, history: History) -> dict[str, Any]:
+    says = start.says
+    holder = history.holders.get(says.get("incarnation", 0))
+    hosts = says.get("hosts")
+    return {
+        "began": _clock(start.begin),
+        "step": says["step"],
+        "ranks": _or(says.get("ranks")),
+        "hosts": ", ".join(f"{host} ({ranks})" for host, ranks in hosts.items()) if isinstance(hosts, dict) else "-",
+        "device": _or(says.get("device")),
+        "precision": _or(says.get("precision")),
+        "job": _or(holder.job if holder else None),
+        "lasted": span(start.end - start.begin),
+        "outcome": start.outcome,
+    }
+
+
+def _environment(found: Mapping[str, Any]) -> dict[str, str]:
+    shown = {key.replace("_", " "): str(found[key]) for key in _WHERE if found.get(key) is not None}
+    if isinstance(found.get("command"), list):
+        shown["command"] = shlex.join(map(str, found["command"]))
+    if isinstance(found.get("gpus"), list):
+        shown["GPUs"] = ", ".join(str(gpu.get("name")) for gpu in found["gpus"] if isinstance(gpu, dict)) or "none"
+    if isinstance(git := found.get("git"), dict):
+        dirty = git.get("dirty")
+        state = (
+            ", state unknown" if dirty is None else ", with changes (environment.json has the diff)" if dirty else ""
+        )
+        shown["git commit"] = f"{git.get('commit')}{state}"
+    return shown
+
+
+def _flat(text: str) -> dict[str, str]:
+    """Dotted keys and their values of a YAML text; empty where it is none."""
+    import yaml  # here, for `phalanx status` has no use for it
+
+    found: dict[str, str] = {}
+
+    def walk(value: Any, at: tuple[str, ...]) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(inner, (*at, str(key)))
+        elif at:
+            found[".".join(at)] = _plain(value)
+
+    try:
+        walk(yaml.safe_load(text), ())
+    except yaml.YAMLError:
+        return {}
+    return found
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+
+
+def _or(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _clock(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
