@@ -29,6 +29,7 @@ from train.compose import compose
 from train.config import Config
 from train.data.digits import Digits
 from train.data.loader import Loader, Work
+from train.hearing import Signals
 from train.join import join
 from train.place import Place
 from train.precision import Precision
@@ -110,7 +111,9 @@ def main() -> None:
 
         vars(job)["build"] = build_in_turns
         sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the progress lines are written, not shown
-        job.run(composed, world, time.time(), [])
+        signals = Signals(place.rank)
+        signals.open()
+        job.run(composed, world, signals, time.time(), [])
         sys.stdout = console
         if world.leads:
             _report(times, place.size, composed.config)

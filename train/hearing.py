@@ -49,7 +49,10 @@ class StopFile:
 
 
 class Signals:
-    """Hears signals from `open` to `close`; a second SIGINT ends the process at once.
+    """Hears signals from `open` to `close`, and SIGINT from `take_interrupts` on; a second one ends the process at once.
+
+    Before that an interrupt is Python's, as nothing is lost yet. Other signals are kept until somebody asks for them:
+    of these the ranks may have to be told apart from those that follow a peer's death, and that takes an agreement.
 
     The interpreter's own handlers wait until the main thread comes back from whatever it does in C, such as a
     collective. So what arrives is also read from a pipe that the system's handler writes to.
@@ -64,9 +67,14 @@ class Signals:
         """The main thread alone may call it."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in _CODES:
+        for number in _CODES.keys() - {signal.SIGINT}:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
-                signal.signal(number, self._interrupt if number == signal.SIGINT else _only_noted)
+                signal.signal(number, _only_noted)
+
+    def take_interrupts(self) -> None:
+        """The main thread alone may call it."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
 
     def close(self) -> None:
         """The main thread alone may call it, after whoever asks for what was heard has ended.

@@ -41,10 +41,11 @@ ROOT = Path(__file__).resolve().parents[1]
 logger = logging.getLogger(__name__)
 
 
-def run(composed: Composed, world: World, started: float, afterwards: Afterwards) -> ExitCode:
+def run(composed: Composed, world: World, signals: Signals, started: float, afterwards: Afterwards) -> ExitCode:
     """Do the run that `composed` describes, or what is left of it, until its end or a wish to stop. All ranks call it.
 
-    `started` is time.time() at the process's entry; `afterwards` takes what is to be done should the run fail.
+    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
+    should the run fail.
     """
     config = composed.config
     world.share_memory(config.world.timeout_s)
@@ -72,7 +73,7 @@ def run(composed: Composed, world: World, started: float, afterwards: Afterwards
     meter.add("start", start_s)
     _announce(ledger, opened, parts, world, start_s)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
-    with _stopping(opened, world) as stop:
+    with _stopping(signals, opened, world) as stop:
         run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, Window(names), stop)
         wish = run.fit()
     if wish is None:
@@ -191,13 +192,12 @@ def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
 
 
 @contextmanager
-def _stopping(opened: Opened, world: World) -> Iterator[Stop]:
+def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
     """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
-    signals = Signals(world.rank)
     hears: list[Callable[[], Wish | None]] = [signals.heard]
     if world.leads:
         hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
-    signals.open()
+    signals.take_interrupts()
     stop = Stop(world.store, world.rank, world.size, hears)
     yield stop
     if stop.close():

@@ -55,6 +55,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     from train import job, logs
     from train.build import check_targets, targets
     from train.failure import ending
+    from train.hearing import Signals
     from train.join import join
 
     logs.to_console(place.leads, os.environ)
@@ -67,8 +68,10 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         say(f"error: {error}")
         cause.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
+    signals = Signals(place.rank)
     with ending(world) as afterwards:
-        code = job.run(composed, world, started, afterwards)
+        signals.open()
+        code = job.run(composed, world, signals, started, afterwards)
         if place.leads:
             cause.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:

@@ -68,6 +68,19 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
     same(undisturbed, starter.train(ranks, *RUN, name="stopped"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
+def test_signal_that_comes_while_a_rank_is_being_built_is_heard(starter: Starter, number: signal.Signals) -> None:
+    """A model may take minutes to load, and a preemption does not wait for that."""
+    mark = starter.folder / "mark"
+    world = starter.start(2, *RUN, TASK, "run.name=r", environ=Sabotage(1, "build", "stop", 0, str(mark)).environ())
+    until(mark.exists)
+    world.kill(1, with_signal=number)
+    world.kill(1, with_signal=signal.SIGCONT)
+    stopped(starter, world, 3, "r")
+    assert f"{number.name} reached rank 1" in starter.results("r").events()[-1]["why"]
+    assert starter.run(2, *RUN, TASK, "run.name=r").codes == [0, 0]
+
+
 def test_signal_that_all_ranks_hear_twice_at_once_is_one_wish(starter: Starter) -> None:
     """A terminal tells every process of its group, and a launcher passes on what it heard itself."""
     world = starter.start(2, *RUN, "run.name=r")
