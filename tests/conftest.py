@@ -6,6 +6,12 @@ import pytest
 from tests.ranks import Nursery, Starter
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Slurm wait most of their time, so with `-n 2 --dist=loadgroup` they do that beside all the others."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.path.parent.name else "here"))
+
+
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     made = Nursery()
