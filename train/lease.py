@@ -10,6 +10,7 @@ whatever readers see is fenced: lines by replacing their files (an old process w
 by the incarnation in their manifest, and all else by looking for a newer incarnation first.
 """
 
+import errno
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ DEAD_S = 30.0  # age of the last touch from which a holder on another machine co
 _DYING_S = 5.0  # a process that was killed may need that long to be gone
 _REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
 _LOOK_S = 0.05
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # as of FAT, and of some FUSE file systems
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
         own = _self(newest + 1, environ)
         holder = _read(run, newest) if newest else None
         if holder is None or _is_over(run, holder, own):
-            if _create(run, own):
+            if not _is_being_made(run, newest) and _create(run, own):
                 return Lease(run, own.incarnation)
         elif time.monotonic() > patience + (DEAD_S if holder.machine != own.machine else 0.0):
             raise ConfigError(
@@ -191,16 +193,37 @@ def _age(run: Path, incarnation: int) -> float:
 
 def _create(run: Path, holder: Holder) -> bool:
     """Whether this start was the first to take the number. The file is whole from the beginning."""
-    beside = run / "lease" / f".{holder.incarnation}-{holder.host}-{holder.pid}"
+    beside, path = run / "lease" / f".{holder.incarnation}-{holder.host}-{holder.pid}", _path(run, holder.incarnation)
     write_whole(beside, json.dumps(asdict(holder)))
     try:
-        os.link(beside, _path(run, holder.incarnation))
-        sync_folder(run / "lease")
-        return True
+        os.link(beside, path)
     except FileExistsError:
         return beside.stat().st_nlink == 2  # made, and the file server's answer got lost
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not _take(path):
+            return False
+        os.replace(beside, path)
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)
+    sync_folder(run / "lease")
+    return True
+
+
+def _take(path: Path) -> bool:
+    """Whether this start was the first to make the file, where a file system knows no links. It is empty for a moment."""
+    try:
+        path.open("x").close()
+        return True
+    except FileExistsError:
+        return False
+
+
+def _is_being_made(run: Path, incarnation: int) -> bool:
+    with suppress(FileNotFoundError):
+        return _path(run, incarnation).stat().st_size == 0 and _age(run, incarnation) < _DYING_S
+    return False
 
 
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:

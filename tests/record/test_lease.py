@@ -1,5 +1,6 @@
 """Who may write to a run's folder, and that an older start reaches nothing that readers see."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,8 +118,25 @@ def claimed(run: Path, answers: "multiprocessing.Queue[int]", go: "multiprocessi
         time.sleep(0.01)
 
 
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some FUSE file systems, where a file is not there whole at once: here not for a good while."""
+
+    def link(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def replace(source: Path, target: Path, replace: Callable[[Path, Path], None] = os.replace) -> None:
+        time.sleep(0.1)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "replace", replace)
+
+
 @pytest.mark.usefixtures("quick")
-def test_one_of_many_that_come_at_once_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["", "file system without links"])
+def test_one_of_many_that_come_at_once_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        without_links(monkeypatch)
     context = multiprocessing.get_context("fork")
     answers, go = context.Queue(), context.Event()
     processes = [context.Process(target=claimed, args=(tmp_path, answers, go)) for _ in range(4)]
