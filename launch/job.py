@@ -69,6 +69,7 @@ def check(cluster: ClusterConfig) -> None:
 def plan(
     cluster: ClusterConfig,
     name: str,
+    entry: str,
     submission: Submission,
     python: str,
     variables: Collection[str],
@@ -77,6 +78,8 @@ def plan(
     array: str | None,
 ) -> Job:
     """The job `name` that `cluster` asks for, submitted by a shell that has these environment `variables`.
+
+    `entry` is what the ranks run, from the top of the code.
 
     Raises ConfigError for a path that Slurm or pyxis would misread.
     """
@@ -109,6 +112,7 @@ def plan(
     environ = {
         "PHALANX_SUBMISSION": str(submission.folder),
         "PHALANX_CODE": str(submission.code),
+        "PHALANX_ENTRY": entry,
         "PHALANX_DIRECTORY": str(submission.directory),
         "PHALANX_PYTHON": "python3" if cluster.container else python,
         "PHALANX_NODES": str(cluster.nodes),

@@ -1,4 +1,4 @@
-"""phalanx submit: the run of a command line as a job of Slurm, from the code as it is now."""
+"""`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or the doctor as one."""
 
 import os
 import shutil
@@ -15,16 +15,18 @@ from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, r
 from launch.words import words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
-from train.refusal import refuse
+
+_DOCTOR = "doctor"  # the job's name
 
 
 @dataclass(frozen=True)
 class Order:
-    """What was typed: Hydra's words and how to queue the job."""
+    """What was typed: Hydra's words and how to queue the job. `doctor`: examine the machines, and train nothing."""
 
     words: tuple[str, ...]
     after: str | None
     array: str | None
+    doctor: bool
 
 
 @click.command()
@@ -35,6 +37,7 @@ class Order:
 @click.option(
     "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
 )
+@click.option("--doctor", is_flag=True, help="Examine the machines of such a job, and train nothing.")
 @click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
 @click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
 @click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
@@ -44,6 +47,7 @@ def submit(
     config_name: str | None,
     after: str | None,
     array: str | None,
+    doctor: bool,
     wait: bool,
     test_only: bool,
     dry_run: bool,
@@ -55,7 +59,9 @@ def submit(
     The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
     running is not submitted again.
     """
-    order = Order(tuple(words(config_dir, config_name, overrides)), after, array)
+    if doctor and array is not None:
+        raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
+    order = Order(tuple(words(config_dir, config_name, overrides)), after, array, doctor)
     runs = _runs(order)
     if dry_run:
         click.echo(str(_plan(order, runs, _layout(order, runs))))
@@ -67,9 +73,12 @@ def submit(
     if test_only:
         click.echo(_expected_start(order, runs))
         return
-    job = _submitted(order, runs)
+    job, submission = _submitted(order, runs)
     if wait:
-        sys.exit(slurm.wait(job, os.environ))
+        code = slurm.wait(job, os.environ)
+        if doctor:
+            click.echo(_log(submission, job).read_text(encoding="utf-8", errors="replace"), nl=False)
+        sys.exit(code)
 
 
 def _runs(order: Order) -> dict[str, Config]:
@@ -83,6 +92,8 @@ def _runs(order: Order) -> dict[str, Config]:
         runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
         cluster = runs[index].cluster
         check(cluster)
+        if order.doctor:
+            continue
         check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
     if len(set(_folders(runs).values())) < len(runs):
         raise ConfigError(
@@ -102,6 +113,9 @@ def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
 
 def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
     config = _first(runs)
+    if order.doctor:
+        bare = lay_out(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
+        return replace(bare, words=[f"--folder={bare.root}"])
     words = list(order.words)
     if not any(word.startswith("stop.grace_s=") for word in words):
         words.append(f"stop.grace_s={config.cluster.notice_s}")
@@ -110,9 +124,11 @@ def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
 
 def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
     config = _first(runs)
-    name = str(config.run.name)
+    cluster, name, entry = config.cluster, str(config.run.name), "train/main.py"
+    if order.doctor:
+        cluster, name, entry = replace(cluster, max_requeues=0, max_failures=0), _DOCTOR, "launch/examine/main.py"
     return plan(
-        config.cluster, name, submission, sys.executable, list(os.environ), after=order.after, array=order.array
+        cluster, name, entry, submission, sys.executable, list(os.environ), after=order.after, array=order.array
     )
 
 
@@ -144,10 +160,11 @@ def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
     return slurm.expected_start(job, os.environ)
 
 
-def _submitted(order: Order, runs: Mapping[str, Config]) -> str:
+def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submission]:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
     with alone(_first(runs).run):
-        _refuse_live(runs)
+        if not order.doctor:
+            _refuse_live(runs)
         submission = _layout(order, runs)
         job = _plan(order, runs, submission)
         try:
@@ -159,8 +176,15 @@ def _submitted(order: Order, runs: Mapping[str, Config]) -> str:
         record(submission, number)
     folders = list(submission.runs.values())
     click.echo(f"job {number}  {submission.folder}")
-    click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
-    return number
+    if order.doctor:
+        click.echo(f"  report  {_log(submission, number)}")
+    else:
+        click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
+    return number, submission
+
+
+def _log(submission: Submission, job: str) -> Path:
+    return submission.folder / f"slurm-{job}.out"
 
 
 def _refuse_live(runs: Mapping[str, Config]) -> None:
@@ -173,10 +197,3 @@ def _refuse_live(runs: Mapping[str, Config]) -> None:
                 f"{folder} is job {queued.job} already ({queued.state.lower()}), so it is not submitted twice. Wait for "
                 f"it, type scancel {queued.job} to end it, or run.name=… for another run"
             )
-
-
-if __name__ == "__main__":
-    try:
-        submit()
-    except ConfigError as error:
-        refuse(error, leads=True)

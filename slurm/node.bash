@@ -26,4 +26,4 @@ world=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$
 meeting=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT" --max-restarts=0)
 # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
 stopping=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
-exec "${launcher[@]}" "${world[@]}" "${meeting[@]}" "${stopping[@]}" "$PHALANX_CODE/train/main.py" "${words[@]}"
+exec "${launcher[@]}" "${world[@]}" "${meeting[@]}" "${stopping[@]}" "$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}"

@@ -92,8 +92,11 @@ class Desk:
 
     def type(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         """phalanx submit, as `words` say."""
+        return self.phalanx("submit", *words, environ=environ)
+
+    def phalanx(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         path = {"PYTHONPATH": f"{ROOT}"}
-        python = (sys.executable, "-m", "launch.submit")
+        python = (sys.executable, "-m", "launch.cli")
         return self.cluster.run(*python, *words, cwd=self.folder, environ={**path, **self.environ, **(environ or {})})
 
     def submit(self, *words: str, environ: Mapping[str, str] | None = None) -> "Submitted":
