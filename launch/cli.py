@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from launch.cancel import cancel
 from launch.doctor import doctor
 from launch.logs import logs
 from launch.report import report
@@ -22,14 +23,17 @@ VERBS = {
     "logs": logs,
     "report": report,
     "stop": stop,
+    "cancel": cancel,
     "doctor": doctor,
 }
 ELSEWHERE = {
-    **dict.fromkeys(("launch", "start", "train", "torchrun"), "run"),
+    **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),
     **dict.fromkeys(("list", "ls", "ps", "squeue"), "status"),
     **dict.fromkeys(("log", "tail"), "logs"),
-    **dict.fromkeys(("down", "kill"), "stop"),
+    **dict.fromkeys(("down", "pause"), "stop"),
+    **dict.fromkeys(("kill", "scancel", "delete", "rm"), "cancel"),
+    **dict.fromkeys(("env", "test", "check"), "doctor"),
 }
 
 

@@ -48,8 +48,8 @@ _EXAMS = 16  # no more than that, each within its limit
 def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit: float, as_data: bool) -> None:
     """Examine versions, GPUs, network, folder and system limits, before money is spent.
 
-    With --nodes type the same command on each machine; each prints the same report. On an allocation, start
-    launch/examine/main.py in the place of train/main.py.
+    With --nodes type the same command on each machine; each prints the same report. phalanx submit --doctor does it
+    as a job.
 
     The exit code is 1 when a line fails, else 0; 2 for bad input.
     """

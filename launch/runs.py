@@ -1,28 +1,30 @@
 """Which run folders there are, and which one a word names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from train.nearest import nearest
 from train.outcome import ConfigError
 
 
-def find(words: Sequence[str], root: Path) -> list[Path]:
+def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> list[Path]:
     """The run folders that `words` name; without words all below `root`, those that changed last at the end.
 
-    Raises ConfigError.
+    `coming` are folders of runs that need not have begun. Raises ConfigError.
     """
     if words:
-        return [named(word, root) for word in words]
-    return sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)
+        return [named(word, root, coming) for word in words]
+    begun = sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)
+    there = {folder.resolve() for folder in begun}
+    return begun + [folder for folder in coming if folder not in there]
 
 
-def named(word: str, root: Path) -> Path:
+def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     """The run folder that `word` names by its path, or by its name below `root`. Raises ConfigError when there is none."""
     for folder in (Path(word), root / word):
-        if (folder / "resolved.yaml").is_file():
+        if (folder / "resolved.yaml").is_file() or folder.resolve() in coming:
             return folder
-    there = sorted(path.parent.name for path in root.glob("*/resolved.yaml"))
+    there = sorted({path.parent.name for path in root.glob("*/resolved.yaml")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
     raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")
 

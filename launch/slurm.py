@@ -10,17 +10,26 @@ from dataclasses import dataclass
 from launch.job import Job
 from train.outcome import ConfigError
 
+_ANSWER_S = 60.0  # a controller that many others ask may take its time
 _LOOK_S = 5.0  # between two questions to a controller that many others ask, too
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A job or an element of an array that waits or runs. `token` is the comment that it was submitted with."""
+    """A job or an element of an array that waits or runs. `token` is the comment that it was submitted with.
+
+    `reason` is why it waits, or where it runs, in Slurm's words.
+    """
 
     job: str
     token: str
     element: str
     state: str
+    reason: str
+
+    @property
+    def waits(self) -> bool:
+        return self.state not in ("RUNNING", "CONFIGURING", "COMPLETING", "STOPPED", "SUSPENDED")
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,12 @@ def expected_start(job: Job, environ: Mapping[str, str]) -> str:
 
 def queue(environ: Mapping[str, str]) -> list[Queued]:
     """This user's jobs that wait or run, each element of an array by itself. Raises ConfigError when nobody answers."""
-    lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%k").splitlines()
-    found = [line.split("|", 3) for line in lines]
-    return [Queued(job, token, "" if element == "N/A" else element, state) for job, element, state, token in found]
+    lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%R|%k").splitlines()
+    found = [line.split("|", 4) for line in lines]
+    return [
+        Queued(job, token, "" if element == "N/A" else element, state, reason.strip("()"))
+        for job, element, state, reason, token in found
+    ]
 
 
 def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | None:
@@ -86,6 +98,11 @@ def wait(job: str, environ: Mapping[str, str]) -> int:
     return max(128 + int(signal) if int(signal) else int(code) for code, signal in codes)
 
 
+def cancel(job: str, environ: Mapping[str, str]) -> None:
+    """End a job, or one element of an array. Raises ConfigError when Slurm does not."""
+    _ask(environ, "scancel", job)
+
+
 def _run(job: Job, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in environ.items() if name not in job.without}
     return subprocess.run(job.command, env={**kept, **job.environ}, capture_output=True, text=True)
@@ -93,9 +110,12 @@ def _run(job: Job, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[s
 
 def _ask(environ: Mapping[str, str], *command: str, missing: str | None = None) -> str:
     """What a program of Slurm prints. `missing` is the answer where it knows no such job any more."""
-    done = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{command[0]} did not answer within {_ANSWER_S:g} s") from None
     if done.returncode == 0:
         return done.stdout
     if missing is not None and "nvalid job id" in done.stderr:
         return missing
-    raise ConfigError(f"{command[0]} failed, so nothing was submitted:\n{(done.stderr + done.stdout).strip()}")
+    raise ConfigError(f"{command[0]} failed:\n{(done.stderr + done.stdout).strip()}")

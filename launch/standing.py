@@ -1,10 +1,11 @@
 """How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launch.jobs import Given
 from launch.lines import Entry, entries
 from train import lease
 from train.files import read_json
@@ -18,9 +19,11 @@ _RECENT = 10  # lines that a pace is told by
 
 @dataclass(frozen=True)
 class Standing:
-    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new.
+    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what Slurm
+    knows also queued, starting or submitted (nobody can say how far).
 
-    Times are in seconds; `said_s` is how long ago the last line or event was. What is not known is None.
+    Times are in seconds; `said_s` is how long ago the last line or event was. `why` is what Slurm says of a job that
+    waits, or where to read of one that came to nothing. What is not known is None.
     """
 
     run: Path
@@ -36,6 +39,7 @@ class Standing:
     host: str | None
     pid: int | None
     job: str | None
+    why: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "run": str(self.run)}
@@ -69,6 +73,19 @@ def standing(run: Path, now: float) -> Standing:
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
     )
+
+
+def with_job(found: Standing, given: Given | None) -> Standing:
+    """The same run, with what Slurm knows of its job."""
+    if given is None or found.state in ("running", "still", "finished"):
+        return found
+    if (job := given.queued) is not None:
+        return replace(found, state="queued" if job.waits else "starting", job=job.job, why=job.reason)
+    if found.state != "new":
+        return found
+    if not given.known:
+        return replace(found, state="submitted")
+    return replace(found, state="failed", why=f"its job has ended, see {given.log}")
 
 
 def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[Entry], said_s: float | None) -> str:

@@ -1,16 +1,20 @@
 """`phalanx status`: what runs there are, and how they fare."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import click
 
+from launch.jobs import given
 from launch.runs import find
-from launch.standing import Standing, standing
+from launch.standing import Standing, standing, with_job
 
 _LOOK_S = 2.0
+_ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
 _HEAD = ("RUN", "STATE", "STEP", "LOSS", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
 
 
@@ -22,10 +26,12 @@ _HEAD = ("RUN", "STATE", "STEP", "LOSS", "SAMPLES/S", "ETA", "GOODPUT", "LAST", 
 def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
     """Tell how runs fare: all of them, or each RUN, a folder or the name of one.
 
-    running, still (alive, and without a word for long), finished, stopped, preempted, failed, died.
+    running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
-    while True:
-        found = [standing(run, time.time()) for run in find(runs, root)]
+    for turn in count():
+        if turn % _ASK_TURNS == 0:
+            jobs = given(root, os.environ)
+        found = [with_job(standing(run, time.time()), jobs.get(run.resolve())) for run in find(runs, root, jobs)]
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
@@ -51,7 +57,8 @@ def table(found: Sequence[Standing]) -> str:
 
 
 def _row(each: Standing) -> tuple[str, ...]:
-    where = "" if each.pid is None else f"{each.host} pid {each.pid}" + (f" job {each.job}" if each.job else "")
+    process = [f"{each.host} pid {each.pid}"] if each.pid is not None else []
+    where = " ".join([*process, *([f"job {each.job}"] if each.job else [])])
     said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"
     return (
         each.run.name.translate(_UNPRINTABLE),
@@ -61,7 +68,7 @@ def _row(each: Standing) -> tuple[str, ...]:
         _or(each.samples_per_s, ",.0f"),
         "-" if each.eta_s is None else span(each.eta_s),
         _or(each.goodput, ".0%"),
-        said,
+        each.why or said,
         where,
     )
 

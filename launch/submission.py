@@ -100,12 +100,24 @@ def record(submission: Submission, job: str | None) -> None:
     write_json(submission.folder / _RECORD, {"job": job, "runs": dict(submission.runs)})
 
 
-def earlier(run: RunConfig) -> dict[tuple[str, str], str]:
-    """The run folder of each element of what was submitted from this root before, by the job's token and the index."""
-    found = {}
-    for path in sorted((run_root(run) / _SUBMITTED).glob(f"*/{_RECORD}")):
-        for index, folder in json.loads(path.read_text(encoding="utf-8"))["runs"].items():
-            found[_token(path.parent), index] = folder
+@dataclass(frozen=True)
+class Submitted:
+    """A run that a job was submitted for: `element` is its index in the job's array, "" for the only one."""
+
+    run: Path
+    token: str
+    element: str
+    log: Path
+
+
+def submitted(root: Path) -> list[Submitted]:
+    """What was submitted from this root, the oldest first; a run is there once for each submission."""
+    found = []
+    for path in sorted((root.absolute() / _SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        for element, run in told["runs"].items():
+            log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
+            found.append(Submitted(Path(run), _token(path.parent), element, log))
     return found
 
 

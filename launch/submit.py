@@ -1,6 +1,7 @@
 """`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or the doctor as one."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import click
 
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
-from launch.submission import ROOT, Submission, alone, earlier, fill, lay_out, record, run_root
+from launch.submission import ROOT, Submission, alone, fill, lay_out, record, run_root, submitted
 from launch.words import words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
@@ -188,12 +189,12 @@ def _log(submission: Submission, job: str) -> Path:
 
 
 def _refuse_live(runs: Mapping[str, Config]) -> None:
-    submitted = earlier(_first(runs).run)
-    wanted = set(_folders(runs).values())
+    before = {(each.token, each.element): each.run for each in submitted(run_root(_first(runs).run))}
+    wanted = {Path(folder) for folder in _folders(runs).values()}
     for queued in slurm.queue(os.environ):
-        folder = submitted.get((queued.token, queued.element))
+        folder = before.get((queued.token, queued.element))
         if folder in wanted:
             raise ConfigError(
                 f"{folder} is job {queued.job} already ({queued.state.lower()}), so it is not submitted twice. Wait for "
-                f"it, type scancel {queued.job} to end it, or run.name=… for another run"
+                f"it, type phalanx cancel {shlex.quote(str(folder))} to end it, or run.name=… for another run"
             )

@@ -20,7 +20,7 @@ _CODES = {
     signal.SIGHUP: ExitCode.PREEMPTED,
     signal.SIGINT: ExitCode.STOPPED,
 }
-_TWICE_S = 1.0  # a terminal and a launcher may both pass on what was typed once
+TWICE_S = 1.0  # a terminal and a launcher may both pass on what was typed once
 _LEAVE_S = 2.0  # what the main thread gets to leave by itself once it was told twice
 
 
@@ -114,7 +114,7 @@ class Signals:
 
 
 def _is_second(first: float | None, now: float) -> bool:
-    return first is not None and now - first >= _TWICE_S
+    return first is not None and now - first >= TWICE_S
 
 
 def _only_noted(number: int, frame: FrameType | None) -> None:

@@ -106,6 +106,11 @@ def live(run: Path) -> Holder | None:
     return holder if time.time() - touched < DEAD_S else None
 
 
+def is_here(holder: Holder) -> bool:
+    """Whether its process is one of this machine's."""
+    return holder.machine == _machine()
+
+
 def holders(run: Path) -> list[tuple[Holder, float]]:
     """All starts that held the run, the oldest first, each with when it was last seen to live (seconds since 1970)."""
     found = ((_read(run, number), _path(run, number)) for number in _incarnations(run))

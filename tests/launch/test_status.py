@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,32 @@ def test_stop_reaches_a_run_through_its_folder(starter: Starter) -> None:
     assert (code, output.count("error: "), "is not running: it is stopped" in output) == (2, 1, True)
 
 
+def test_cancel_ends_a_run_at_once_and_the_same_command_continues_it(starter: Starter) -> None:
+    """Rank 1 never comes to its next step, so nothing can be saved."""
+    mark = starter.folder / "mark"
+    words = (TASK,)
+    world = under_way(starter, *words, environ=Sabotage(1, "step", "sleep", 60, str(mark)).environ())
+    until(mark.exists)
+    code, output = phalanx(starter, "cancel", "r")
+    assert (code, output) == (0, f"ended process {world.pids[0]} on {socket.gethostname()}\n")
+    assert world.wait().codes == [7, 7]
+    code, output = phalanx(starter, "cancel", "r")
+    assert (code, output.count("error: "), "neither running nor queued" in output) == (2, 1, True)
+    assert starter.run(2, *RUN, *words, "run.name=r").codes == [0, 0]
+    assert starter.results("r").events("resume")
+
+
+def test_run_of_another_machine_is_not_cancelled_from_here(starter: Starter) -> None:
+    world = under_way(starter)
+    (lease,) = (starter.folder / "runs/r/lease").glob("*.json")
+    lease.write_text(json.dumps({**json.loads(lease.read_text()), "machine": "another", "host": "far"}))
+    code, output = phalanx(starter, "cancel", "r")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "cannot be ended from here. Type phalanx stop r, or this command on far" in output
+    world.kill()
+    world.wait()
+
+
 def test_table_and_json_list_what_is_below_a_folder(starter: Starter) -> None:
     assert phalanx(starter, "status") == (
         0,
@@ -125,7 +152,7 @@ def test_damaged_or_foreign_lines_do_not_hide_a_run(tmp_path: Path) -> None:
 
 
 def test_habits_of_other_launchers_are_answered(launcher: Launcher) -> None:
-    for word, verb in (("list", "status"), ("ps", "status"), ("kill", "stop"), ("tail", "logs")):
+    for word, verb in (("list", "status"), ("ps", "status"), ("kill", "cancel"), ("tail", "logs"), ("env", "doctor")):
         code, output = launcher.run(word)
         assert (code, f"Type phalanx {verb}" in output) == (2, True)
 

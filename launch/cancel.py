@@ -1,0 +1,61 @@
+"""`phalanx cancel`: end a run now, or take it out of the queue."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from launch import processes, slurm
+from launch.jobs import given
+from launch.runs import named
+from launch.standing import standing
+from train import lease
+from train.hearing import TWICE_S
+from train.lease import Holder
+from train.outcome import ConfigError
+
+_LOOK_S = 0.05
+_LEAVE_S = 10.0  # for ranks that were told twice: they take two
+
+
+@click.command()
+@click.argument("run")
+@click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
+def cancel(run: str, root: Path) -> None:
+    """End RUN, a folder or the name of one, without waiting for it to save; phalanx stop lets it save.
+
+    A run that Slurm has goes out of its queue, of an array that element alone. The command that began it continues it
+    from its newest checkpoint.
+    """
+    submitted = given(root, os.environ)
+    folder = named(run, root, submitted)
+    job = submitted[folder.resolve()].queued if folder.resolve() in submitted else None
+    holder = lease.live(folder)
+    if job is not None:
+        slurm.cancel(job.job, os.environ)
+        click.echo(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
+    elif holder is None:
+        state = standing(folder, time.time()).state
+        raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
+    elif not lease.is_here(holder):
+        raise ConfigError(
+            f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
+            f"{run}, or this command on {holder.host}"
+        )
+    else:
+        _end(folder, holder)
+        click.echo(f"ended {holder}")
+
+
+def _end(folder: Path, holder: Holder) -> None:
+    """As by Ctrl-C twice. Raises ConfigError when the process does not leave."""
+    for wait_s in (1.1 * TWICE_S, _LEAVE_S):
+        processes.send(holder.pid, signal.SIGINT)
+        end_s = time.monotonic() + wait_s
+        while time.monotonic() < end_s:
+            if lease.live(folder) != holder:
+                return
+            time.sleep(_LOOK_S)
+    raise ConfigError(f"{holder} was told twice and has not left. Type kill -KILL {holder.pid}")
