@@ -1,5 +1,6 @@
 """Whatever ends a job before its run has ended, the job comes back and the run ends with the same weights."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -68,6 +69,26 @@ def test_job_that_loses_a_node_goes_on_without_it(desk: Desk, pace: Pace, undist
     pace.open()
     assert job.finish().sha256 == undisturbed, job.log
     assert node not in job.nodes()
+
+
+def test_job_whose_node_was_cut_off_lives_twice_and_the_run_once(desk: Desk, pace: Pace, undisturbed: str) -> None:
+    """Slurm starts it again elsewhere, while the ranks of the first start go on and see the same folder."""
+    job = desk.submit(*PACED, "cluster.ranks_per_node=2", environ=pace.environ())
+    job.until_step(9)
+    (node,) = job.nodes()
+    job.cluster.command("cut-node", node.removeprefix("n"))
+    starts = job.results.folder / "lease"
+    job.cluster.until((starts / "00000002.json").exists)
+    first = json.loads((starts / "00000001.json").read_text())
+    assert job.cluster.node(int(node.removeprefix("n")), "test", "-d", f"/proc/{first['pid']}").returncode == 0
+    pace.open()
+    results = job.finish()
+    assert results.sha256 == undisturbed, job.log
+    assert [line["step"] for line in results.metrics("train")] == list(range(1, 21))
+    assert "has taken over" in job.log, "the first start says why it leaves"
+    second = json.loads((starts / "00000002.json").read_text())
+    assert (first["host"], second["job"]) == (node, first["job"])
+    assert second["host"] != node
 
 
 def test_job_that_a_person_cancels_stays_away(desk: Desk, pace: Pace) -> None:
