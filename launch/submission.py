@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from train.outcome import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 _SUBMITTED = ".submitted"  # beside the run folders
 _RECORD = "submission.json"
+_KEPT = 5  # folders of submissions that are over
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,22 @@ def submitted(root: Path) -> list[Submitted]:
             log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
             found.append(Submitted(Path(run), _token(path.parent), element, log))
     return found
+
+
+def remove_old(root: Path, live: Collection[str]) -> None:
+    """Remove the folders of submissions that nobody needs any more, but for the newest few, whose logs may be wanted.
+
+    Those are needed whose token is one of `live`, and those that hold a run that has not finished.
+    """
+    records = sorted((root / _SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime)
+    over = [record.parent for record in records if _token(record.parent) not in live and _has_finished(record)]
+    for folder in over[:-_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_finished(record: Path) -> bool:
+    runs = json.loads(record.read_text(encoding="utf-8"))["runs"].values()
+    return all((Path(run) / "summary.json").exists() for run in runs)
 
 
 @contextmanager

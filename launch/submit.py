@@ -12,7 +12,7 @@ import click
 
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
-from launch.submission import ROOT, Submission, alone, fill, lay_out, record, run_root, submitted
+from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
 from launch.words import words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
@@ -164,8 +164,9 @@ def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
 def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submission]:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
     with alone(_first(runs).run):
+        queue = slurm.queue(os.environ)
         if not order.doctor:
-            _refuse_live(runs)
+            _refuse_live(runs, queue)
         submission = _layout(order, runs)
         job = _plan(order, runs, submission)
         try:
@@ -175,6 +176,7 @@ def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submissio
             shutil.rmtree(submission.folder, ignore_errors=True)
             raise
         record(submission, number)
+        remove_old(submission.root, {queued.token for queued in queue})
     folders = list(submission.runs.values())
     click.echo(f"job {number}  {submission.folder}")
     if order.doctor:
@@ -188,10 +190,10 @@ def _log(submission: Submission, job: str) -> Path:
     return submission.folder / f"slurm-{job}.out"
 
 
-def _refuse_live(runs: Mapping[str, Config]) -> None:
+def _refuse_live(runs: Mapping[str, Config], queue: Sequence[slurm.Queued]) -> None:
     before = {(each.token, each.element): each.run for each in submitted(run_root(_first(runs).run))}
     wanted = {Path(folder) for folder in _folders(runs).values()}
-    for queued in slurm.queue(os.environ):
+    for queued in queue:
         folder = before.get((queued.token, queued.element))
         if folder in wanted:
             raise ConfigError(

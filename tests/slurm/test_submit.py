@@ -53,6 +53,25 @@ def test_run_that_is_queued_or_running_is_not_submitted_twice(desk: Desk) -> Non
     assert after.returncode == 0, after.stderr
 
 
+def test_folders_of_submissions_that_are_over_are_removed_but_for_the_newest(desk: Desk) -> None:
+    hold = desk.cluster.ask("sbatch", "--parsable", "--hold", "--wrap=true")
+    desk.submit(*TINY, *ONE, "run.name=waits", f"--after={hold}")
+    program(desk.folder / "bin", "sbatch", "echo 1")
+    nothing = first_on_path(desk.folder / "bin")
+    for number in range(9):
+        name = "unfinished" if number == 1 else f"r{number}"
+        desk.submit(*TINY, *ONE, f"run.name={name}", environ=nothing)
+        if name != "unfinished":
+            (desk.runs / name).mkdir()
+            (desk.runs / name / "summary.json").touch()
+    (desk.runs / "waits").mkdir()
+    (desk.runs / "waits" / "summary.json").touch()
+    desk.submit(*TINY, *ONE, "run.name=last", environ=nothing)
+    left = {path.name for path in (desk.runs / ".submitted").glob("*/")}
+    assert left == {"waits-1", "unfinished-1", "last-1", *(f"r{number}-1" for number in range(4, 9))}
+    desk.cluster.ask("scontrol", "release", hold)
+
+
 def test_job_runs_the_code_as_it_was_when_it_was_submitted(desk: Desk) -> None:
     """The user's own package as well, from a checkout of theirs."""
     own = desk.folder / "own"
