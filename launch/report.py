@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from launch import history
-from launch.page import page
+from launch.reporting import history
+from launch.reporting.page import page
 from launch.runs import find
 from train.files import write_whole
 from train.outcome import ConfigError

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from launch import history, timeline
-from launch.charts import COLOURS, curves
-from launch.page import differences, page
-from launch.timeline import Cause
+from launch.reporting import history, timeline
+from launch.reporting.charts import COLOURS, curves
+from launch.reporting.page import differences, page
+from launch.reporting.timeline import Cause
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Nursery, Results, Starter, until
 

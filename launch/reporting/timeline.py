@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
 
-from launch.history import History
 from launch.lines import Entry
+from launch.reporting.history import History
 
 _BEGINS = ("start", "resume")
 _ENDS = {"finish": "finished", "preempt": "preempted", "stop": "stopped", "error": "failed"}

@@ -1,4 +1,4 @@
-"""A report's page: what runs left behind, arranged for a reader. The page itself is report.html beside this file."""
+"""A report's page: what runs left behind, arranged for a reader. The page itself is page.html beside this file."""
 
 import json
 import shlex
@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from launch import charts, timeline
-from launch.history import History
 from launch.lines import Entry
+from launch.reporting import charts, timeline
+from launch.reporting.history import History
 from launch.standing import standing
 from launch.status import span
 
-_TEMPLATE = Path(__file__).with_name("report.html")
+_TEMPLATE = Path(__file__).with_name("page.html")
 _ROUTINE = {"checkpoint", "evaluate"}  # the strip shows them; the table has them while there are few
 _EVENTS = 200
 _SILENT = {"time", "event", "step", "folder"}  # of an event's facts

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from launch.lines import Entry
-from launch.timeline import Cause, Span
+from launch.reporting.timeline import Cause, Span
 
 # Told apart by people who see few colours: Okabe and Ito, "Color Universal Design" (2008).
 COLOURS = {
