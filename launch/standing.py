@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from launch.jobs import Given
-from launch.lines import Entry, entries
+from launch.lines import Entry, read_events, read_lines
 from train import lease
 from train.files import read_json
 from train.meter import goodput
 
-_TAIL_BYTES = 2**16  # of a file of lines, in which the newest ones are
+_LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
 _STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
 _STILL_INTERVALS = 10
 _RECENT = 10  # lines that a pace is told by
@@ -47,26 +47,26 @@ class Standing:
 
 def standing(run: Path, now: float) -> Standing:
     """How the run in the folder `run` fares at `now`, seconds since 1970."""
-    lines = [line for line in entries(run / "metrics.jsonl", _TAIL_BYTES) if line.get("split") == "train"]
-    events = list(entries(run / "events.jsonl", _TAIL_BYTES))
+    lines = [line for line in read_lines(run, _LINES_BYTES) if line["split"] == "train"]
+    events = list(read_events(run, _EVENTS_BYTES))
     summary = _object(run / "summary.json")
     holder = None if summary else lease.live(run)
     newest = [*lines[-1:], *events[-1:]]
     said_s = now - max(entry["time"] for entry in newest) if newest else None
     step = max((int(entry["step"]) for entry in newest), default=None)
     begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
-    steps = summary["steps"] if summary else begin.get("steps")
-    last: Entry = lines[-1] if lines else {"loss": None, "samples_per_s": None}
+    steps = (summary or begin).get("steps")
+    last: Entry = lines[-1] if lines else {}
     runs = holder is not None and step is not None and steps is not None
     return Standing(
         run=run,
         state=_state(summary is not None, holder is not None, events, lines, said_s),
         step=step,
         steps=steps,
-        loss=last["loss"],
-        samples_per_s=last["samples_per_s"],
+        loss=last.get("loss"),
+        samples_per_s=last.get("samples_per_s"),
         eta_s=_eta_s(lines, steps - step) if runs else None,  # type: ignore[operator]
-        goodput=summary["goodput"] if summary else _goodput(run),
+        goodput=summary.get("goodput") if summary else _goodput(run),
         event=events[-1]["event"] if events else None,
         said_s=said_s,
         host=None if holder is None else holder.host,

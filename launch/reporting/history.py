@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.lines import Entry, entries
+from launch.lines import Entry, read_events, read_lines
 from train import lease
 from train.files import read_json
 from train.lease import Holder
@@ -36,8 +36,8 @@ def read(run: Path) -> History:
     return History(
         run=run,
         config=(run / "resolved.yaml").read_text(encoding="utf-8", errors="replace"),
-        lines=list(entries(run / "metrics.jsonl")),
-        events=sorted(entries(run / "events.jsonl"), key=lambda event: float(event["time"])),
+        lines=list(read_lines(run)),
+        events=sorted(read_events(run), key=lambda event: float(event["time"])),
         environment=environment if isinstance(environment, dict) else {},
         summary=summary if isinstance(summary, dict) else None,
         holders={holder.incarnation: holder for holder, _ in holders},

@@ -157,7 +157,10 @@ def test_damaged_or_empty_folders_still_give_a_page(tmp_path: Path) -> None:
         (tmp_path / run).mkdir()
         (tmp_path / run / "resolved.yaml").write_text("" if run == "empty" else "a: [\0")
     for name in ("metrics.jsonl", "events.jsonl", "summary.json", "environment.json"):
-        (tmp_path / "damaged" / name).write_bytes(b'[]\n{"step"\n\xff\n')
+        foreign = (
+            b'{"time": "now", "step": 1, "event": "start"}\n{"time": 1.0, "step": 1, "event": "resume", "hosts": 3}\n'
+        )
+        (tmp_path / "damaged" / name).write_bytes(b'[]\n{"step"\n\xff\n' + foreign)
     assert report(tmp_path, "empty", "damaged") == (0, f"{tmp_path / 'report.html'}\n")
     assert "There are no lines of metrics yet" in (tmp_path / "report.html").read_text()
 

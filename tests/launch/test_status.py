@@ -146,7 +146,13 @@ def test_log_is_followed_until_the_run_has_ended(starter: Starter) -> None:
 
 
 def test_damaged_or_foreign_lines_do_not_hide_a_run(tmp_path: Path) -> None:
-    for name, text in (("resolved.yaml", ""), ("metrics.jsonl", "{}\n[]\n{'"), ("events.jsonl", "\0\n")):
+    foreign = '{"time": 1.0, "step": 1, "split": "train"}\n{"time": "1", "step": 1, "event": "start"}\n{"time": 1.0}\n'
+    for name, text in (
+        ("resolved.yaml", ""),
+        ("metrics.jsonl", f"{{}}\n[]\n{foreign}{{'"),
+        ("events.jsonl", f"\0\n{foreign}"),
+        ("summary.json", "[]"),
+    ):
         (tmp_path / name).write_text(text)
     assert standing(tmp_path, time.time()).state == "new"
 
