@@ -84,12 +84,21 @@ def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: 
         "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
         "weights": (history.summary or {}).get("weights_sha256", "-")[:16],
         "strip": charts.strip(spans, history.events) if spans else None,
-        "seconds": {cause.value: f"{spent:,.1f} s" for cause, spent in timeline.seconds(spans).items()},
+        "spent": _spent(spans),
         "events": [_event(event) for event in told],
         "left_out": len(history.events) - len(told),
         "config": history.config,
         "starts": [_start(each, history) for each in begun],
         "environment": _environment(history.environment),
+    }
+
+
+def _spent(spans: Sequence[timeline.Span]) -> dict[str, str]:
+    seconds = timeline.seconds(spans)
+    whole_s = sum(seconds.values()) or 1.0
+    return {
+        cause.value: f"{span(spent_s) if spent_s >= 90 else f'{spent_s:.1f} s'} ({spent_s / whole_s:.0%})"
+        for cause, spent_s in seconds.items()
     }
 
 
