@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -26,10 +27,11 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
     The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
     """
     processes.adopt_orphans()
+    launch = uuid.uuid4().hex
     with Ears() as ears:
         restarts = 0
         while True:
-            ended = _run(plan, descriptors, restarts, grace_s, ears)
+            ended = _run(plan, descriptors, restarts, launch, grace_s, ears)
             ears.drain()
             if ears.stops or restarts == max_restarts or not ended.worth_a_restart:
                 break
@@ -40,11 +42,11 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
     return ended.code
 
 
-def _run(plan: Plan, descriptors: Sequence[int], restarts: int, grace_s: float, ears: Ears) -> cause.Cause:
+def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, ears: Ears) -> cause.Cause:
     """One start, from its first process to its last."""
     with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
         folder = Path(name)
-        environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, os.environ)}
+        environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, launch, os.environ)}
         bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
         hold = processes.tether(signal.SIGTERM)
 

@@ -25,18 +25,22 @@ class Plan:
     argv: tuple[str, ...]
     environ: Mapping[str, str]
 
-    def of_start(self, folder: Path, restarts: int, environ: Mapping[str, str]) -> dict[str, str]:
-        """What a start's environment has beside that of the plan: `folder` is its own, empty and private."""
+    def of_start(self, folder: Path, restarts: int, launch: str, environ: Mapping[str, str]) -> dict[str, str]:
+        """What a start's environment has beside that of the plan: `folder` is its own, empty and private.
+
+        `launch` is what it has in common with the starts that it follows.
+        """
         own = {
             "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
             **traces.below(folder, environ),
         }
         own = {name: value for name, value in own.items() if name not in environ}
-        return {**own, VARIABLE: str(folder / "cause.json"), "PHALANX_RESTART_COUNT": str(restarts)}
+        told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
+        return {**own, VARIABLE: str(folder / "cause.json"), **told}
 
     def text(self, environ: Mapping[str, str]) -> str:
         """As a shell takes it, with what each start adds as a comment."""
-        added = self.of_start(Path(tempfile.gettempdir()) / f"{FOLDER}XXXXXXXX", 0, environ)
+        added = self.of_start(Path(tempfile.gettempdir()) / f"{FOLDER}XXXXXXXX", 0, "XXXXXXXX", environ)
         comments = [f"# each start: {name}={shlex.quote(value)}\n" for name, value in added.items()]
         assigned = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
         return "".join(comments) + " \\\n".join([*assigned, shlex.join(self.argv)])

@@ -15,7 +15,7 @@ from train import environment, fingerprint, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
-from train.lease import Lease, claim
+from train.lease import Lease, claim, held_by_this_launch
 from train.outcome import ConfigError
 
 RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
@@ -60,7 +60,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
     data changed since it began; nothing is changed then.
     """
     path = _path(config.run)
-    if config.run.fresh and attempt == 0 and path.exists():
+    if config.run.fresh and path.exists() and not (attempt and held_by_this_launch(path, os.environ)):
         _set_aside(path)
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
     before = _recorded(path)

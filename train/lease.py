@@ -50,6 +50,9 @@ class Holder:
     job: str | None = None
     requeues: int = 0  # of that job
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
+    launch: str | None = (
+        None  # what all attempts of one launch have in common; None where the launcher has no word for it
+    )
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -109,6 +112,12 @@ def live(run: Path) -> Holder | None:
 def is_here(holder: Holder) -> bool:
     """Whether its process is one of this machine's."""
     return holder.machine == _machine()
+
+
+def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
+    """Whether an earlier attempt of this launch held the run; taken for true where attempts cannot be told apart."""
+    launch = _launch(environ)
+    return launch is None or any(holder.launch == launch for holder, _ in holders(run))
 
 
 def holders(run: Path) -> list[tuple[Holder, float]]:
@@ -233,7 +242,13 @@ def _is_being_made(run: Path, incarnation: int) -> bool:
 
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
     pid, job, requeues = os.getpid(), environ.get("SLURM_JOB_ID"), environ.get("SLURM_RESTART_COUNT", "0")
-    return Holder(incarnation, socket.gethostname(), _machine(), pid, _began(pid) or 0, job, int(requeues))
+    host, began = socket.gethostname(), _began(pid) or 0
+    return Holder(incarnation, host, _machine(), pid, began, job, int(requeues), launch=_launch(environ))
+
+
+def _launch(environ: Mapping[str, str]) -> str | None:
+    found = environ.get("PHALANX_LAUNCH", environ.get("TORCHELASTIC_RUN_ID"))
+    return None if found == "none" else found  # as torchrun calls a launch that it was told no word for
 
 
 def _machine() -> str:

@@ -95,6 +95,18 @@ def test_fresh_sets_the_folder_aside_but_not_when_the_same_start_is_tried_again(
     again.kill()
     again.wait()
     assert not results.folder.with_name("r.set-aside-2").exists()
+    # A launch whose first attempt had not come as far as the folder sets it aside at the second, and only then.
+    launched = {**own, "PHALANX_LAUNCH": "one"}
+    late = starter.start(1, *fresh, environ=launched, attempt=1)
+    aside = results.folder.with_name("r.set-aside-2")
+    until(lambda: aside.exists() and (results.folder / "events.jsonl").exists() and bool(results.events("checkpoint")))
+    late.kill()
+    late.wait()
+    later = starter.start(1, *fresh, environ=launched, attempt=2)
+    until(lambda: bool(results.events("resume")))
+    later.kill()
+    later.wait()
+    assert not results.folder.with_name("r.set-aside-3").exists()
     theirs = starter.folder / "runs/theirs"
     theirs.mkdir()
     (theirs / "thesis.txt").write_text("years of work")
