@@ -310,22 +310,26 @@ def test_gpus_and_driver_are_described_where_there_are_any(tmp_path: Path, monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92100)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     found = environment.describe([], ENVIRON, tmp_path)
+    assert found["cudnn"] == 92100
     assert found["gpus"] == [{"name": "NVIDIA X", "memory_gib": 80.0, "capability": "9.0"}] * 2
     assert found["driver"] == "580.1"
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert environment.describe([], ENVIRON, tmp_path)["driver"] is None
 
 
-def test_a_driver_that_does_not_answer_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_or_cudnn_that_does_not_answer_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise OSError("no driver")
+        raise RuntimeError("no answer")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(NVMLError=OSError, nvmlInit=fail))
-    assert environment.describe([], ENVIRON, tmp_path)["driver"] is None
+    monkeypatch.setattr(torch.backends.cudnn, "version", fail)
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(NVMLError=RuntimeError, nvmlInit=fail))
+    found = environment.describe([], ENVIRON, tmp_path)
+    assert (found["driver"], found["cudnn"]) == (None, None)
 
 
 def test_the_module_imports_without_torch() -> None:
