@@ -111,7 +111,7 @@ def main() -> None:
 
         vars(job)["build"] = build_in_turns
         sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the progress lines are written, not shown
-        signals = Signals(place.rank)
+        signals = Signals(place.rank, lambda _: os._exit(1))
         signals.open()
         job.run(composed, world, signals, time.time(), [])
         sys.stdout = console

@@ -1,4 +1,4 @@
-"""torchrun, which leaves how its ranks ended where the launcher looks for it: torchrun itself only ever ends with 1.
+"""torchrun, which itself only ever ends with 1, and says how its ranks ended where a launcher asks for it.
 
 Takes torchrun's options.
 """
@@ -13,27 +13,33 @@ if not __package__:
 import json
 import logging
 
-from launch.cause import ranks_file
+from launch.cause import RANKS
+
+_FAILED = 255  # srun ends with the highest code of all nodes, and a node where a rank failed decides
 
 
 def main() -> None:
-    """Ends with 0, with 1 when a rank failed, and with a traceback when torchrun itself did."""
+    """Ends with 0, with 255 when a rank failed, with 128 and the number of the signal that it was told to leave with,
+    and with a traceback when torchrun itself failed."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    if "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
+    ranks = os.environ.get(RANKS)
+    if ranks and "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
         logging.disable(logging.ERROR)  # that a rank failed is told by the rank and the launcher, once
     try:
         torchrun(sys.argv[1:])
     except ChildFailedError as error:
         # In the order in which torchrun saw them end.
         ended = [[rank, failed.exitcode, failed.timestamp] for rank, failed in error.failures.items()]
-        if file := ranks_file(os.environ):
-            file.write_text(json.dumps(ended))
-        sys.exit(1)
-    except SignalException:
-        sys.exit(1)  # its ranks were told, and have left
+        if ranks:
+            Path(ranks).write_text(json.dumps(ended))
+        else:
+            print(error, file=sys.stderr)
+        sys.exit(_FAILED)
+    except SignalException as told:
+        sys.exit(128 + told.sigval)  # its ranks were told, and have left
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Why a start ended: what the deciding rank left in the cause file, else how the first rank to fail ended."""
 
 import signal
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ from train.cause import VARIABLE
 from train.files import read_json
 from train.outcome import ExitCode
 
+RANKS = "PHALANX_RANKS_FILE"
 _AGAIN = (
     ExitCode.BUG,
     ExitCode.HUNG,
 )  # what another attempt may get past; the others would end the same, or were meant
+_LEFT = (ExitCode.PREEMPTED, -signal.SIGTERM)  # how a rank ends that is told so before it has joined the others
 _TOGETHER_S = 1  # torchrun's times are whole seconds: what is no further apart may have happened together
 
 
@@ -30,18 +31,17 @@ class Cause:
         return self.code in _AGAIN
 
 
-def ranks_file(environ: Mapping[str, str]) -> Path | None:
-    """Where the agent leaves its ranks' exit codes; None where no launcher asks for them."""
-    return Path(environ[VARIABLE]).with_name("ranks.json") if VARIABLE in environ else None
+def files(folder: Path) -> dict[str, str]:
+    """The variables that name the files in which a start's ranks and its agent leave word, in an empty folder."""
+    return {VARIABLE: str(folder / "cause.json"), RANKS: str(folder / "ranks.json")}
 
 
-def read(cause_file: Path, agent: int) -> Cause:
+def read(folder: Path, agent: int) -> Cause:
     """The cause of a start whose agent ended with the code `agent`, negative for a signal. Never raises."""
     if agent == 0:
         return Cause(ExitCode.FINISHED, "finished", said=True)
-    ranks = ranks_file({VARIABLE: str(cause_file)})
-    assert ranks is not None
-    return _told(cause_file) or _first_failed(ranks) or Cause(ExitCode.BUG, f"torchrun {_how(agent)}", said=False)
+    told, ranks = (Path(file) for file in files(folder).values())
+    return _told(told) or _first_failed(ranks) or Cause(ExitCode.BUG, f"torchrun {_how(agent)}", said=False)
 
 
 def _told(file: Path) -> Cause | None:
@@ -62,8 +62,11 @@ def _first_failed(file: Path) -> Cause | None:
     first_s = min(time_s for _, _, time_s in found)
     early = [(rank, code) for rank, code, time_s in found if time_s <= first_s + _TOGETHER_S]
     # The agent ends the others with SIGTERM, and a rank that lost a peer fails of that within milliseconds.
-    order = sorted(early, key=lambda ended: (ended[1] == -signal.SIGTERM, ended[1] > 0))
+    order = sorted(early, key=lambda ended: (ended[1] in _LEFT, ended[1] > 0))
     rank, code = order[0]
+    if code in _LEFT:
+        message = f"rank {rank} was told to leave before training began; the same command begins again"
+        return Cause(ExitCode.PREEMPTED, message, said=False)
     known = code if code > 0 and code in set(ExitCode) else ExitCode.BUG
     return Cause(ExitCode(known), f"rank {rank} {_how(code)}", said=code == known)
 

@@ -68,7 +68,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
             _bury(agent, bystanders, ears)
         if kept := traces.keep(folder):
             say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
-        return killed or cause.read(folder / "cause.json", agent.returncode)
+        return killed or cause.read(folder, agent.returncode)
 
 
 def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause.Cause | None:

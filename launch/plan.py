@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import traces
+from launch import cause, traces
 from launch.machine import Gpu, Machine
-from train.cause import VARIABLE
 from train.nearest import nearest
 from train.outcome import ConfigError
 
@@ -36,7 +35,7 @@ class Plan:
         }
         own = {name: value for name, value in own.items() if name not in environ}
         told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
-        return {**own, VARIABLE: str(folder / "cause.json"), **told}
+        return {**own, **cause.files(folder), **told}
 
     def text(self, environ: Mapping[str, str]) -> str:
         """As a shell takes it, with what each start adds as a comment."""

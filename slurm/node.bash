@@ -21,7 +21,7 @@ mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
 words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
 
-launcher=("$PHALANX_PYTHON" -m torch.distributed.run)
+launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/launch/agent.py")
 world=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$PHALANX_RANKS_PER_NODE")
 meeting=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT" --max-restarts=0)
 # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.

@@ -4,8 +4,8 @@ A rank can be stuck in a collective that will never end, where no exception find
 waits for the word, and that ends the process when its main thread does not leave by itself in time.
 
 The store's keys, in the order in which a failure writes them: `first`, claimed by the rank that failed first;
-`failure`, its word; `heard/N`, each other rank's answer, which the dead do not give; `said`, when the person at the
-console knows and the ranks may go. A run that ends well leaves an empty `failure`.
+`failure`, its word; `heard/N`, each other rank's answer, which the dead do not give; `said`, what it came to with them,
+when the person at the console knows and the ranks may go. A run that ends well leaves an empty `failure`.
 """
 
 import json
@@ -57,10 +57,10 @@ class Alarm:
             self._store.set("failure", json.dumps(asdict(failure)))
         return self._without_answer()
 
-    def release(self) -> None:
-        """After `sound`: all was said, the other ranks may go."""
+    def release(self, failure: Failure) -> None:
+        """After `sound`: all was said, the other ranks may go with this failure."""
         with suppress(RuntimeError):
-            self._store.set("said", "")
+            self._store.set("said", json.dumps(asdict(failure)))
         if self._rank == self._keeper:
             time.sleep(10 * _LOOK_S)  # so that they find it before the store is gone
 
@@ -117,6 +117,8 @@ class Alarm:
             until = time.monotonic() + 2 * ANSWER_S
             while not store.check(["said"]) and time.monotonic() < until:
                 time.sleep(_LOOK_S)
+            if store.check(["said"]):
+                self._failure = Failure(**json.loads(store.get("said")))
         except RuntimeError:
             if self._over.is_set():
                 return

@@ -134,7 +134,7 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StopConfig:
-    grace_s: float = _limited(0, above=True)
+    grace_s: float | None = _limited(0, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)

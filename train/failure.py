@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import NoReturn
 
 from train import cause
-from train.outcome import ConfigError, Failure, GaveUp
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Preempted
 from train.redact import redact, secrets_of
 from train.refusal import end, say
 from train.world import World
@@ -18,32 +19,41 @@ from train.world import World
 _LEAVE_S = 1.7  # the longest way out, whatever a store, a sink or a collective does
 
 logger = logging.getLogger(__name__)
-Afterwards = list[Callable[[Failure], None]]
+
+
+class WayOut:
+    """Out of a run that cannot go on. `afterwards` is called then, the last first, once all ranks know, with what failed
+    first."""
+
+    def __init__(self, world: World) -> None:
+        self.afterwards: list[Callable[[Failure], None]] = []
+        self._world = world
+        self._taken = threading.Lock()
+
+    def take(self, error: BaseException) -> NoReturn:
+        """The rank that failed first speaks for all and leaves; the others leave when it has spoken.
+
+        Any thread may call it. The first does all of it, and another one that comes waits for the end of the process.
+        """
+        self._taken.acquire()
+        _leave(self._world, error, self.afterwards)
 
 
 @contextmanager
-def ending(world: World) -> Iterator[Afterwards]:
-    """Leave the world in good order, or end the process with the code of what went wrong on any rank.
-
-    What is put into the list it gives is called then, the last first, once all ranks know, with what failed first.
-    """
-    afterwards: Afterwards = []
+def ending(world: World) -> Iterator[WayOut]:
+    """Leave the world in good order, or end the process with the code of what went wrong on any rank."""
+    way_out = WayOut(world)
     try:
-        yield afterwards
+        yield way_out
         world.leave()
     except BaseException as error:
-        _leave(world, error, afterwards)
+        # The launcher ends all as soon as the first has left.
+        for heard in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(heard, signal.SIG_IGN)
+        way_out.take(error)
 
 
-def _leave(world: World, error: BaseException, afterwards: Afterwards) -> None:
-    """The rank that failed first speaks for all and leaves; the others leave when it has spoken."""
-    for heard in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGUSR2,
-    ):  # the launcher ends all as soon as the first has left
-        signal.signal(heard, signal.SIG_IGN)
+def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
     logger.info("this rank cannot go on", exc_info=error)
     limit = threading.Timer(_LEAVE_S, _leave_unheard, [world])
     limit.daemon = True
@@ -77,4 +87,6 @@ def _words(error: BaseException, failure: Failure) -> str:
         return f"error: {failure.text}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"
+    if isinstance(error, Preempted) and failure.code == ExitCode.PREEMPTED:
+        return f"{failure.text}; the same command begins again"
     return f"error on rank {failure.rank} on {failure.host}:\n{failure.text}"

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from train.files import sync_folder, write_json, write_whole
 from train.lease import Lease, claim, held_by_this_launch
 from train.outcome import ConfigError
 
-RESOLVED, ENVIRONMENT, SUMMARY = "resolved.yaml", "environment.json", "summary.json"
+RESOLVED, ENVIRONMENT, SUMMARY, EVENTS = "resolved.yaml", "environment.json", "summary.json", "events.jsonl"
 
 _ELSEWHERE = "Type run.root=… with a folder to write to"
 
@@ -42,12 +43,14 @@ class Facts:
 class Opened:
     """A run folder that is this command's. `notes` are what differs without being in the way.
 
-    `incarnation` is the number of this start; `summary` is what the run came to, if it has finished.
+    `incarnation` is the number of this start; `began` is when the first one did, seconds since 1970, where that is known;
+    `summary` is what the run came to, if it has finished.
     """
 
     path: Path
     incarnation: int
     new: bool
+    began: float | None
     notes: list[str]
     summary: dict[str, Any] | None
 
@@ -67,7 +70,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
     held = claim(path, attempt, os.environ)
     try:
         if new:
-            return Opened(path, held.incarnation, True, [], None), held
+            return Opened(path, held.incarnation, True, None, [], None), held
         summary = _summary(path)
         _same_config(path, config, summary)
         changes = _changes(before, facts)
@@ -82,7 +85,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
         if changes and summary is None:
             _write_json(path / ENVIRONMENT, {**before, "code": facts.code, "data": facts.data})
             notes += [f"accepted: {change}" for change in changes]
-        return Opened(path, held.incarnation, False, notes, summary), held
+        return Opened(path, held.incarnation, False, _began(path), notes, summary), held
     except BaseException:
         held.withdraw()
         raise
@@ -106,6 +109,14 @@ def _summary(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s is damaged (%s) and is written anew from the last checkpoint", run / SUMMARY, error)
         return None
+
+
+def _began(run: Path) -> float | None:
+    """When the process of the first start began; None where it died before it said so."""
+    with suppress(OSError, ValueError, KeyError, TypeError), (run / EVENTS).open(encoding="utf-8") as events:
+        first = json.loads(events.readline())
+        return float(first["time"] - first["took_s"])
+    return None
 
 
 def _path(run: RunConfig) -> Path:

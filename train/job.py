@@ -18,15 +18,14 @@ from train.compose import Composed
 from train.config import Config
 from train.data.batch import apply
 from train.data.workers import aside
-from train.failure import Afterwards
 from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
-from train.hearing import Signals, StopFile, Wish
+from train.hearing import Signals, StopFile, Wish, granted_s
 from train.identity import digest
 from train.ledger import Ledger
 from train.loop import Run
 from train.meter import Meter, goodput
-from train.outcome import ConfigError, ExitCode
+from train.outcome import ConfigError, ExitCode, Failure
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
@@ -41,7 +40,9 @@ ROOT = Path(__file__).resolve().parents[1]
 logger = logging.getLogger(__name__)
 
 
-def run(composed: Composed, world: World, signals: Signals, started: float, afterwards: Afterwards) -> ExitCode:
+def run(
+    composed: Composed, world: World, signals: Signals, started: float, afterwards: list[Callable[[Failure], None]]
+) -> ExitCode:
     """Do the run that `composed` describes, or what is left of it, until its end or a wish to stop. All ranks call it.
 
     `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
@@ -59,6 +60,7 @@ def run(composed: Composed, world: World, signals: Signals, started: float, afte
     afterwards.append(lambda _: release())
     if opened.summary is not None:
         _say_finished(opened.path, opened.summary, world)
+        signals.close()
         release()
         return ExitCode.FINISHED
     logs.to_file(opened.path / "logs", world.rank, os.environ)
@@ -73,8 +75,9 @@ def run(composed: Composed, world: World, signals: Signals, started: float, afte
     meter.add("start", start_s)
     _announce(ledger, opened, parts, world, start_s)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
+    window, grace_s = Window(names), config.stop.grace_s or granted_s(os.environ)
     with _stopping(signals, opened, world) as stop:
-        run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, Window(names), stop)
+        run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, window, stop, grace_s)
         wish = run.fit()
     if wish is None:
         _finish(opened, progress, parts, ledger, world)
@@ -134,10 +137,11 @@ def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, st
         if world.leads:
             checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
         return progress
+    began = started if opened.began is None else opened.began
     extends = parts.begin.extends
     if extends is not None:
-        return world.together(lambda: resume.extend(parts.state, extends, started))
-    return Progress(began=started)
+        return world.together(lambda: resume.extend(parts.state, extends, began))
+    return Progress(began=began)
 
 
 def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -197,7 +201,7 @@ def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
     hears: list[Callable[[], Wish | None]] = [signals.heard]
     if world.leads:
         hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
-    signals.take_interrupts()
+    signals.keep()
     stop = Stop(world.store, world.rank, world.size, hears)
     yield stop
     if stop.close():

@@ -50,9 +50,8 @@ class Holder:
     job: str | None = None
     requeues: int = 0  # of that job
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
-    launch: str | None = (
-        None  # what all attempts of one launch have in common; None where the launcher has no word for it
-    )
+    launch: str | None = None  # what all attempts of one launch share; None where the launcher has no word for it
+    since: float | None = None  # when it took the run, seconds since 1970
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -219,6 +218,9 @@ def _create(run: Path, holder: Holder) -> bool:
         if not _take(path):
             return False
         os.replace(beside, path)
+        if _newest(run) != holder.incarnation:  # this start was held up for so long that it counted as dead
+            path.unlink()
+            return False
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(run / "lease")
@@ -243,7 +245,9 @@ def _is_being_made(run: Path, incarnation: int) -> bool:
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
     pid, job, requeues = os.getpid(), environ.get("SLURM_JOB_ID"), environ.get("SLURM_RESTART_COUNT", "0")
     host, began = socket.gethostname(), _began(pid) or 0
-    return Holder(incarnation, host, _machine(), pid, began, job, int(requeues), launch=_launch(environ))
+    return Holder(
+        incarnation, host, _machine(), pid, began, job, int(requeues), launch=_launch(environ), since=time.time()
+    )
 
 
 def _launch(environ: Mapping[str, str]) -> str | None:
@@ -266,7 +270,7 @@ def _began(pid: int) -> int | None:
 
 
 def _incarnations(run: Path) -> list[int]:
-    return sorted(int(path.stem) for path in (run / "lease").glob("[0-9]*.json"))
+    return sorted(int(path.stem) for path in (run / "lease").glob("[0-9]" * 8 + ".json"))
 
 
 def _newest(run: Path) -> int:

@@ -37,6 +37,7 @@ class Run:
     checkpoints: Checkpoints
     window: Window
     stop: Stop
+    grace_s: float  # that the launcher gives a stop
     saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
     saved_step: int | None = None
 
@@ -102,9 +103,9 @@ class Run:
             self._save()
         name = "preempt" if wish.code is ExitCode.PREEMPTED else "stop"
         took_s = time.time() - wish.heard
-        self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.config.stop.grace_s)
+        self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.grace_s)
         self.ledger.close(None)
-        if took_s > self.config.stop.grace_s:
+        if took_s > self.grace_s:
             logger.warning("from the wish to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
 
     def _save(self) -> None:
@@ -115,7 +116,7 @@ class Run:
             self.ledger.sync()
             resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
         self.saved, self.saved_step = time.monotonic(), self.progress.step
-        if (took_s := self.saved - begin) > self.config.stop.grace_s:
+        if (took_s := self.saved - begin) > self.grace_s:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.ledger.event("checkpoint", took_s=round(took_s, 3))
         if self.world.leads:

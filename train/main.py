@@ -12,7 +12,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from train import cause
-from train.outcome import ConfigError, ExitCode, JoinFailed
+from train.hearing import Signals
+from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
 from train.place import Place, speaks
 from train.refusal import end, refuse, say
 
@@ -52,10 +53,11 @@ def _run(started: float) -> ExitCode:
 
 def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
+    signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
+    signals.open()
     from train import job, logs
     from train.build import check_targets, targets
     from train.failure import ending
-    from train.hearing import Signals
     from train.join import join
 
     logs.to_console(place.leads, os.environ)
@@ -68,10 +70,9 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         say(f"error: {error}")
         cause.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
-    signals = Signals(place.rank)
-    with ending(world) as afterwards:
-        signals.open()
-        code = job.run(composed, world, signals, started, afterwards)
+    with ending(world) as way_out:
+        signals.leave = lambda why: way_out.take(Preempted(why))
+        code = job.run(composed, world, signals, started, way_out.afterwards)
         if place.leads:
             cause.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:

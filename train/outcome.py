@@ -32,6 +32,10 @@ class GaveUp(RuntimeError):  # noqa: N818 - an outcome, not an error of the prog
     """Training cannot go on in a way that makes sense, such as a loss that stays non-finite. Ends with code 4."""
 
 
+class Preempted(RuntimeError):  # noqa: N818
+    """Told to leave before training began, so that there is nothing to save. Ends with code 3."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What ended the run: the rank that failed first, the exit code of all ranks, and its traceback or message."""

@@ -12,7 +12,7 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from train.alarm import Alarm
 from train.exchange import Exchange, connect, listen
-from train.outcome import ConfigError, ExitCode, Failure, GaveUp, PeerFailed
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, PeerFailed, Preempted
 from train.place import Place
 from train.trouble import Trouble, merged
 
@@ -133,7 +133,7 @@ class World:
         Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
         for `release`.
         """
-        for_people = isinstance(error, ConfigError | GaveUp)
+        for_people = isinstance(error, ConfigError | GaveUp | Preempted)
         text = str(error) if for_people else "".join(traceback.format_exception(error))
         own = Failure(self.rank, socket.gethostname(), code_of(error), text)
         if self._alarm is None:
@@ -141,8 +141,7 @@ class World:
         elif isinstance(error, PeerFailed) or (_agreed(error) and not self.leads) or not self._alarm.claim():
             self._failure = self._alarm.heard(_WORD_S) or own
         else:
-            silent = self._alarm.sound(own)
-            self._failure = replace(own, text=self._explained(error, silent) or text)
+            self._failure = self._explained(error, own, self._alarm.sound(own))
         if self._alarm is not None:
             self._alarm.ignore()  # this rank is on its way out, and has its own limit for that
         return self._failure
@@ -150,7 +149,8 @@ class World:
     def release(self) -> None:
         """After `fail` on the first rank to fail: it has spoken, and the others may go."""
         if self._alarm is not None:
-            self._alarm.release()
+            assert self._failure is not None
+            self._alarm.release(self._failure)
 
     def give_up_on_others(self) -> Failure:
         """What ended this rank, when `fail` does not come to its end."""
@@ -159,16 +159,18 @@ class World:
             self._failure = self._alarm.lost("does not answer", ExitCode.HUNG)
         return self._failure
 
-    def _explained(self, error: BaseException, silent: Sequence[int]) -> str | None:
-        """In place of a collective's own words: which ranks did not answer when it broke."""
-        if not silent or not _is_collective(error):
-            return None
+    def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:
+        """Why it is another rank's failure: in place of a collective's own words, or of the launcher's wish to stop,
+        which ranks did not answer then."""
+        if not silent or not (_is_collective(error) or isinstance(error, Preempted)):
+            return own
         who = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
         what = (
             "did not take part in time" if _is_timeout(error) else "is gone: it was killed, or its machine was cut off"
         )
         logs = ", ".join(f"logs/rank_{rank}.log" for rank in silent)
-        return f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
+        text = f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
+        return replace(own, text=text, code=ExitCode.BUG if own.code == ExitCode.PREEMPTED else own.code)
 
     def leave(self) -> None:
         """End of a run that went well. All ranks call it."""
@@ -191,6 +193,8 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.CONFIG
     if isinstance(error, GaveUp):
         return ExitCode.GAVE_UP
+    if isinstance(error, Preempted):
+        return ExitCode.PREEMPTED
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.STOPPED
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -13,6 +13,7 @@ from tests.launch.command import Launcher
 from tests.ranks import SMALL
 from train.outcome import ExitCode
 
+_TOLD = "rank 0 was told to leave before training began; the same command begins again"
 TERM, KILL = -signal.SIGTERM, -signal.SIGKILL
 
 
@@ -21,7 +22,7 @@ def told(folder: Path, cause: object = None, ranks: object = None) -> Cause:
     for name, found in (("cause.json", cause), ("ranks.json", ranks)):
         if found is not None:
             (folder / name).write_text(found if isinstance(found, str) else json.dumps(found))
-    return read(folder / "cause.json", 1)
+    return read(folder, 1)
 
 
 @pytest.mark.parametrize("code", set(ExitCode) - {ExitCode.FINISHED})
@@ -44,7 +45,10 @@ def test_what_is_no_cause_leaves_it_to_the_ranks(tmp_path: Path, cause: str) -> 
         ([[0, TERM, 5], [1, 6, 5]], 6, "rank 1 ended with code 6"),
         ([[0, 1, 5], [1, KILL, 5]], 1, "rank 1 was killed by SIGKILL"),  # rank 0 lost its peer
         ([[0, 2, 5], [1, KILL, 35]], 2, "rank 0 ended with code 2"),  # rank 1 did not leave when told
-        ([[0, TERM, 5], [1, TERM, 5]], 1, "rank 0 was killed by SIGTERM"),
+        ([[0, TERM, 5], [1, 3, 5]], 3, _TOLD),
+        ([[1, TERM, 5], [0, 3, 5]], 3, _TOLD.replace("0", "1")),
+        ([[0, 3, 5], [1, KILL, 5]], 1, "rank 1 was killed by SIGKILL"),
+        ([[0, 3, 5], [1, 1, 5]], 1, "rank 1 ended with code 1"),
         ([[0, 70, 5]], 1, "rank 0 ended with code 70"),
         ([[0, -40, 5]], 1, "rank 0 was killed by signal 40"),
         (None, 1, "torchrun ended with code 1"),
@@ -58,7 +62,7 @@ def test_without_a_word_the_cause_is_the_first_rank_to_fail(
 
 
 def test_a_start_that_finished_has_finished(tmp_path: Path) -> None:
-    assert read(tmp_path / "cause.json", 0).code == ExitCode.FINISHED
+    assert read(tmp_path, 0).code == ExitCode.FINISHED
 
 
 def test_exit_code_is_that_of_the_first_rank_to_fail(launcher: Launcher) -> None:

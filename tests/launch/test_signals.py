@@ -103,9 +103,9 @@ def test_processes_of_the_callers_own_are_left_alone(launcher: Launcher) -> None
 
 def test_a_signal_that_is_ignored_stays_ignored(launcher: Launcher) -> None:
     """As under nohup: the terminal may close."""
-    started = launcher.start("run", body="tell('heard', hear())\nsys.exit(3)", within='trap "" HUP; exec "$@"')
+    started = launcher.start("run", body="tell('heard', hear())\nsys.exit(4)", within='trap "" HUP; exec "$@"')
     started.ready(1)
     started.process.send_signal(signal.SIGHUP)
     started.process.send_signal(signal.SIGUSR2)
-    assert started.wait() == (3, "")
+    assert started.wait() == (4, "")
     assert started.told("heard", 0) == "SIGUSR2"

@@ -13,6 +13,7 @@ from tests.ranks import Results, Starter, World, until
 from tests.runs.test_resume import same
 from tests.world.conftest import Launch
 from tests.world.saboteur import TASK, Sabotage
+from train.hearing import granted_s
 
 # Long enough to be stopped, on the slowest machine; lines, evaluations and checkpoints do not fall together.
 RUN = (
@@ -20,6 +21,7 @@ RUN = (
     *("log.every=7", "eval.every=100", "checkpoint.every=25"),
 )
 WITHIN_S = 2.0
+_GRANT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
 def until_saved(results: Results, start: int = 1) -> None:
@@ -69,16 +71,42 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
-def test_signal_that_comes_while_a_rank_is_being_built_is_heard(starter: Starter, number: signal.Signals) -> None:
-    """A model may take minutes to load, and a preemption does not wait for that."""
+def test_signal_that_comes_while_the_ranks_are_being_built_ends_them_at_once(
+    starter: Starter, number: signal.Signals
+) -> None:
+    """A model may take minutes to load, a preemption does not wait for that, and nothing is lost yet."""
     mark = starter.folder / "mark"
-    world = starter.start(2, *RUN, TASK, "run.name=r", environ=Sabotage(1, "build", "stop", 0, str(mark)).environ())
+    sabotage = Sabotage(1, "build", "sleep", 0, str(mark))
+    environ = {**sabotage.environ(), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
+    world = starter.start(2, *RUN, TASK, "run.name=r", environ=environ)
     until(mark.exists)
+    began = time.monotonic()
     world.kill(1, with_signal=number)
-    world.kill(1, with_signal=signal.SIGCONT)
-    stopped(starter, world, 3, "r")
-    assert f"{number.name} reached rank 1" in starter.results("r").events()[-1]["why"]
-    assert starter.run(2, *RUN, TASK, "run.name=r").codes == [0, 0]
+    ended = world.wait()
+    assert time.monotonic() - began < WITHIN_S
+    assert ended.codes == [3, 3], ended.output
+    assert ended.output.count("before training began; the same command begins again") == 1, ended.output
+    cause = json.loads((starter.folder / "cause").read_text())
+    assert (cause["code"], cause["rank"]) == (3, 1)
+    assert f"{number.name} reached rank 1" in cause["message"]
+
+
+def test_rank_that_dies_while_the_others_are_being_built_is_the_cause_and_they_leave(starter: Starter) -> None:
+    """Nothing but the launcher's SIGTERM tells them: they wait for no rank."""
+    mark = starter.folder / "mark"
+    sabotage = Sabotage(1, "build", "sleep", 0, str(mark))
+    environ = {**sabotage.environ(), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
+    world = starter.start(3, *RUN, TASK, "run.name=r", environ=environ)
+    until(mark.exists)
+    began = time.monotonic()
+    world.kill(2)
+    world.kill(1, with_signal=signal.SIGTERM)
+    ended = world.wait()
+    assert time.monotonic() - began < WITHIN_S
+    assert ended.codes == [1, 1, -signal.SIGKILL], ended.output
+    cause = json.loads((starter.folder / "cause").read_text())
+    assert cause["code"] == 1
+    assert "rank 2 on " in cause["message"]
 
 
 def test_signal_that_all_ranks_hear_twice_at_once_is_one_wish(starter: Starter) -> None:
@@ -195,6 +223,13 @@ def test_launcher_learns_how_a_start_ended(starter: Starter, overrides: tuple[st
     found = json.loads(cause.read_text())
     assert (found["code"], found["rank"]) == (code, 0)
     assert words in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("said", "granted"), [({}, 30), ({_GRANT: "120"}, 120), ({_GRANT: ""}, 30), ({_GRANT: "x"}, 30)]
+)
+def test_launcher_says_how_long_it_lets_a_stop_take(said: dict[str, str], granted: float) -> None:
+    assert granted_s(said) == granted
 
 
 def test_save_that_takes_longer_than_a_stop_may_is_warned_about(starter: Starter) -> None:
