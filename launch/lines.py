@@ -1,6 +1,7 @@
 """The files of lines that a run writes, metrics.jsonl and events.jsonl, as they are found: whole, torn or missing."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 Entry = dict[str, Any]
+_LATEST_S, _STEPS = 2.0**33, 2**53  # beyond these a number is no time in seconds since 1970, and no count of steps
 
 
 def read_lines(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
@@ -18,6 +20,20 @@ def read_lines(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
 def read_events(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
     """The same of events.jsonl."""
     return _entries(run / "events.jsonl", "event", newest_bytes)
+
+
+def number(value: object) -> float | None:
+    """What a file holds under a name, where it is a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    with suppress(OverflowError):  # an integer can have any number of digits
+        return float(value) if math.isfinite(value) else None
+    return None
+
+
+def whole(value: object) -> int | None:
+    """The same for a count, such as of steps."""
+    return value if type(value) is int and 0 <= value < _STEPS else None
 
 
 def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]:
@@ -34,4 +50,6 @@ def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]
 
 
 def _is_ours(entry: Entry, kind: str) -> bool:
-    return type(entry.get("time")) is float and type(entry.get("step")) is int and isinstance(entry.get(kind), str)
+    time = entry.get("time")
+    dated = type(time) is float and 0.0 < time < _LATEST_S
+    return dated and whole(entry.get("step")) is not None and isinstance(entry.get(kind), str)

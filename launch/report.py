@@ -16,18 +16,26 @@ from train.outcome import ConfigError
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN...", required=True)
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
-@click.option("-o", "--out", type=Path, help="The file. Left out: report.html in the run's folder, or in that of runs.")
+@click.option("-o", "--out", type=Path, help="The file. Left out: report.html in the run's folder, or beside the runs.")
 def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
     """Write one HTML page about RUN, a folder or the name of one, or one that compares several.
 
     Learning curves, what the wall time went into, what happened, how the configs differ, what ran where. The page is
     whole in itself, and a run may go on meanwhile.
     """
-    folders = list(dict.fromkeys(find(runs, root)))
-    file = out or (folders[0] if len(folders) == 1 else root) / "report.html"
+    folders = list({folder.resolve(): folder for folder in find(runs, root)}.values())
+    file = out or _home(folders) / "report.html"
     text = page([history.read(folder) for folder in folders], time.time())
     try:
         write_whole(file, text)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Type --out with another file") from None
-    click.echo(file)
+    click.echo(click.format_filename(file))
+
+
+def _home(folders: Sequence[Path]) -> Path:
+    """The run's own folder, or the one that holds all the runs, or this one."""
+    if len(folders) == 1:
+        return folders[0]
+    parents = {folder.resolve().parent: folder.parent for folder in folders}
+    return next(iter(parents.values())) if len(parents) == 1 else Path()

@@ -1,12 +1,13 @@
 """How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from launch.jobs import Given
-from launch.lines import Entry, read_events, read_lines
+from launch.lines import Entry, number, read_events, read_lines, whole
 from train import lease
 from train.files import read_json
 from train.meter import goodput
@@ -55,7 +56,7 @@ def standing(run: Path, now: float) -> Standing:
     said_s = now - max(entry["time"] for entry in newest) if newest else None
     step = max((int(entry["step"]) for entry in newest), default=None)
     begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
-    steps = (summary or begin).get("steps")
+    steps = whole((summary or begin).get("steps"))
     last: Entry = lines[-1] if lines else {}
     runs = holder is not None and step is not None and steps is not None
     return Standing(
@@ -63,10 +64,10 @@ def standing(run: Path, now: float) -> Standing:
         state=_state(summary is not None, holder is not None, events, lines, said_s),
         step=step,
         steps=steps,
-        loss=last.get("loss"),
-        samples_per_s=last.get("samples_per_s"),
+        loss=number(last.get("loss")),
+        samples_per_s=number(last.get("samples_per_s")),
         eta_s=_eta_s(lines, steps - step) if runs else None,  # type: ignore[operator]
-        goodput=summary.get("goodput") if summary else _goodput(run),
+        goodput=number(summary.get("goodput")) if summary else _goodput(run),
         event=events[-1]["event"] if events else None,
         said_s=said_s,
         host=None if holder is None else holder.host,
@@ -101,10 +102,8 @@ def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[
 def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
     """By the pace of the last lines, pauses for evaluations and checkpoints included."""
     recent = lines[-_RECENT:]
-    if len(recent) < 2:
-        return None
-    pace_s = (recent[-1]["time"] - recent[0]["time"]) / (recent[-1]["step"] - recent[0]["step"])
-    return float(pace_s * steps_left)
+    steps = recent[-1]["step"] - recent[0]["step"] if recent else 0
+    return float((recent[-1]["time"] - recent[0]["time"]) / steps * steps_left) if steps > 0 else None
 
 
 def _goodput(run: Path) -> float | None:
@@ -114,7 +113,9 @@ def _goodput(run: Path) -> float | None:
     manifest = _object(newest) if newest is not None else None
     if progress is None or manifest is None:
         return None
-    return goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"]
+    with suppress(KeyError, TypeError, AttributeError):  # written by others
+        return number(goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"])
+    return None
 
 
 def _object(path: Path) -> Entry | None:

@@ -61,7 +61,7 @@ def _row(each: Standing) -> tuple[str, ...]:
     where = " ".join([*process, *([f"job {each.job}"] if each.job else [])])
     said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"
     return (
-        each.run.name.translate(_UNPRINTABLE),
+        each.run.name.translate(_UNPRINTABLE).encode("utf-8", "replace").decode(),
         each.state,
         f"{_or(each.step, 'd')}/{_or(each.steps, 'd')}",
         _or(each.loss, ".4g"),

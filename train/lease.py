@@ -281,8 +281,10 @@ def _read(run: Path, incarnation: int) -> Holder | None:
     """None where the file is not there or none of ours, which no living start leaves behind. Raises other OSErrors."""
     try:
         found = json.loads(_path(run, incarnation).read_text())
+        if found["incarnation"] != incarnation:
+            return None
         return Holder(**{known.name: found[known.name] for known in fields(Holder) if known.name in found})
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

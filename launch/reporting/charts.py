@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from typing import Any
 
-from launch.lines import Entry
+from launch.lines import Entry, number
 from launch.reporting.timeline import Cause, Span
 
 # Told apart by people who see few colours: Okabe and Ito, "Color Universal Design" (2008).
@@ -17,11 +18,12 @@ COLOURS = {
     Cause.CHECKPOINT: "#0072B2",
     Cause.START: "#999999",
     Cause.AGAIN: "#D55E00",
+    Cause.SILENCE: "#CC79A7",
     Cause.NOTHING: "#E8E8E8",
 }
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#444444")
 _MARKED = {"start", "resume", "preempt", "stop", "skip", "rollback", "hang", "error", "finish"}
-_POINTS = 1000  # a curve of more is thinned to the extremes of this many stretches
+_POINTS = 1000  # a curve of more is drawn as the mean and the extremes of half as many stretches
 _BINS = 600  # of the wall time, in each of which the causes have their shares
 _NOT_CURVES = {"step", "split", "time"}
 _FIRST = ("loss", "accuracy")
@@ -45,6 +47,9 @@ _LAYOUT = {
 _GRID = {"gridcolor": "#eee", "linecolor": "#bbb", "zeroline": False, "showline": True}
 
 
+_Range = tuple[int, float, float]  # a step, the lowest and the highest number around it
+
+
 @dataclass(frozen=True)
 class Chart:
     title: str
@@ -58,7 +63,7 @@ def curves(lines: Mapping[str, Sequence[Entry]]) -> list[Chart]:
         for entries in lines.values()
         for entry in entries
         for name, value in entry.items()
-        if name not in _NOT_CURVES and _is_number(value)
+        if name not in _NOT_CURVES and number(value) is not None
     }
     known = [*_FIRST, *sorted(names - {*_FIRST, *_UNITS}), *_UNITS]
     return [Chart(_UNITS.get(name, name), _curve(name, lines)) for name in known if name in names]
@@ -106,26 +111,23 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
 
 
 def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
-    traces = []
+    traces: list[dict[str, Any]] = []
     for place, (run, entries) in enumerate(lines.items()):
         colour = RUN_COLOURS[place % len(RUN_COLOURS)]
         for split in sorted({str(entry.get("split")) for entry in entries}, reverse=True):  # train first
-            points = [
-                (entry["step"], entry[name]) for entry in entries if entry.get("split") == split and name in entry
-            ]
-            if not points:
-                continue
-            shown = _thinned([(x, y if _is_number(y) else None) for x, y in points])
+            found = [(e["step"], number(e[name])) for e in entries if e.get("split") == split and name in e]
+            points, ranges = _thinned(found)
+            traces += [_band(ranges, colour)] if ranges else []
             trains = split == "train"
             traces.append(
                 {
                     "type": "scatter",
-                    "mode": "lines" if trains and len(shown) > 1 else "lines+markers",
+                    "mode": "lines+markers",
                     "name": escape(f"{run}, {split}"),
-                    "x": [x for x, _ in shown],
-                    "y": [y for _, y in shown],
+                    "x": [x for x, _ in points],
+                    "y": [y for _, y in points],
                     "line": {"color": colour, "width": 1.2 if trains else 2, "dash": "solid" if trains else "dot"},
-                    "marker": {"size": 5},
+                    "marker": {"color": colour, "size": _sizes([y for _, y in points]) if trains else 5},
                     "opacity": 0.7 if trains else 1.0,
                     "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
                 }
@@ -133,21 +135,58 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
     return _drawn(traces, {"xaxis": {**_GRID, "title": {"text": "step"}}, "yaxis": _GRID})
 
 
-def _thinned(points: Sequence[tuple[int, float | None]]) -> list[tuple[int, float | None]]:
-    """At most two points a stretch, its lowest and its highest, so that no spike is lost. Gaps stay gaps."""
-    if len(points) <= 2 * _POINTS:
-        return list(points)
-    size = math.ceil(len(points) / _POINTS)
-    kept: list[tuple[int, float | None]] = []
+def _band(ranges: Sequence[_Range | None], colour: str) -> dict[str, Any]:
+    """Between the lowest and the highest, pale, around the line of the means; a shape for what lies between two gaps."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for is_gap, within in groupby(ranges, lambda found: found is None):
+        if not is_gap:
+            shape = [found for found in within if found is not None]
+            x += [*(step for step, _, _ in shape), *(step for step, _, _ in reversed(shape)), None]
+            y += [*(low for _, low, _ in shape), *(high for _, _, high in reversed(shape)), None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "fill": "toself",
+        "fillcolor": colour,
+        "line": {"width": 0.5, "color": colour},
+        "opacity": 0.25,
+        "hoverinfo": "skip",
+    }
+
+
+def _sizes(numbers: Sequence[float | None]) -> list[int]:
+    """Of markers: a point without a neighbour on either side would be no line, and not be seen."""
+    padded = [None, *numbers, None]
+    return [5 if before is None and after is None else 0 for before, after in zip(padded, padded[2:], strict=False)]
+
+
+def _thinned(
+    points: Sequence[tuple[int, float | None]],
+) -> tuple[Sequence[tuple[int, float | None]], Sequence[_Range | None]]:
+    """The points, of many the means of stretches; then also the lowest and the highest of each, so that no spike is lost.
+
+    Gaps stay gaps, and the first and the last number stay what they are.
+    """
+    if len(points) <= _POINTS:
+        return points, ()
+    size = math.ceil(2 * len(points) / _POINTS)
+    means: list[tuple[int, float | None]] = []
+    ranges: list[_Range | None] = []
     for begin in range(0, len(points), size):
         stretch = points[begin : begin + size]
-        numbers = [(y, x) for x, y in stretch if y is not None]
-        if not numbers:
-            kept.append(stretch[0])
-            continue
-        ends = {min(numbers), max(numbers)}
-        kept += sorted((x, y) for y, x in ends)
-    return kept
+        numbers = [y for _, y in stretch if y is not None]
+        step = stretch[len(stretch) // 2][0]
+        means.append((step, _rounded(math.fsum(numbers) / len(numbers)) if numbers else None))
+        ranges.append((step, _rounded(min(numbers)), _rounded(max(numbers))) if numbers else None)
+    return [points[0], *means, points[-1]], ranges
+
+
+def _rounded(value: float) -> float:
+    """To more digits than a chart can show."""
+    return float(f"{value:.6g}")
 
 
 def _shares(found: Sequence[Span], width: float) -> dict[Cause, list[float]]:
@@ -169,10 +208,6 @@ def _unit(span_s: float) -> tuple[float, str]:
         if span_s >= 3 * size:
             return size, unit
     return 1.0, "seconds"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:

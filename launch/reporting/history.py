@@ -1,7 +1,9 @@
 """All that a run left in its folder, read whole: what its story is told from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ from train import lease
 from train.files import read_json
 from train.lease import Holder
 
+_COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
+
 
 @dataclass(frozen=True)
 class History:
     """`lines` are those of metrics.jsonl, `config` is the text of resolved.yaml, `holders` the starts by incarnation.
 
-    `touched` says when each start was last seen to live, in seconds since 1970.
+    `seen` says when each start was last seen to live, in seconds since 1970, where the folder still tells; `live` is the
+    one that lives now. Times of lines and events never go back, whatever the clocks of the machines did.
     """
 
     run: Path
@@ -25,22 +30,37 @@ class History:
     environment: Mapping[str, Any]
     summary: Mapping[str, Any] | None
     holders: Mapping[int, Holder]
-    touched: Mapping[int, float]
-    lives: bool
+    seen: Mapping[int, float]
+    live: Holder | None
 
 
 def read(run: Path) -> History:
     """What is in the folder `run`; what is missing or damaged there is empty here."""
     holders = lease.holders(run)
     environment, summary = read_json(run / "environment.json"), read_json(run / "summary.json")
+    events = _forward(read_events(run))
     return History(
         run=run,
         config=(run / "resolved.yaml").read_text(encoding="utf-8", errors="replace"),
-        lines=list(read_lines(run)),
-        events=sorted(read_events(run), key=lambda event: float(event["time"])),
+        lines=_forward(read_lines(run)),
+        events=events,
         environment=environment if isinstance(environment, dict) else {},
         summary=summary if isinstance(summary, dict) else None,
         holders={holder.incarnation: holder for holder, _ in holders},
-        touched={holder.incarnation: touched for holder, touched in holders},
-        lives=lease.live(run) is not None,
+        seen={} if _is_copy(run, events) else {holder.incarnation: seen for holder, seen in holders},
+        live=lease.live(run),
     )
+
+
+def _forward(entries: Iterable[Entry]) -> list[Entry]:
+    def later(before: Entry, entry: Entry) -> Entry:
+        return entry if entry["time"] >= before["time"] else {**entry, "time": before["time"]}
+
+    return list(accumulate(entries, later))
+
+
+def _is_copy(run: Path, events: Sequence[Entry]) -> bool:
+    """Whether the folder was copied, and with it the times of its files were lost."""
+    with suppress(OSError):
+        return bool(events) and (run / "events.jsonl").stat().st_mtime > events[-1]["time"] + _COPIED_S
+    return False

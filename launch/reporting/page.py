@@ -2,20 +2,23 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from launch.lines import Entry
+from launch.lines import Entry, number
 from launch.reporting import charts, timeline
 from launch.reporting.history import History
+from launch.reporting.timeline import Cause
 from launch.standing import standing
 from launch.status import span
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_ROUTINE = {"checkpoint", "evaluate"}  # the strip shows them; the table has them while there are few
-_EVENTS = 200
+_EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
+_TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
+_ROUTINE = {"checkpoint", "evaluate"}
 _SILENT = {"time", "event", "step", "folder"}  # of an event's facts
 _WHERE = ("host", "platform", "cpu", "cores", "memory_gib", "python", "torch", "cuda", "cudnn", "nccl", "driver")
 
@@ -29,7 +32,7 @@ def page(histories: Sequence[History], now: float) -> str:
         _TEMPLATE.read_text(encoding="utf-8")
     )
     metrics = _metrics(histories)
-    return template.render(
+    text = template.render(
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         written=_clock(now),
         script=charts.script(),
@@ -42,6 +45,7 @@ def page(histories: Sequence[History], now: float) -> str:
         causes={cause.value: colour for cause, colour in charts.COLOURS.items()},
         differences=None if len(histories) == 1 else differences([history.config for history in histories]),
     )
+    return text.encode("utf-8", "replace").decode()  # names of files, and what JSON escapes, can hold half a character
 
 
 def differences(configs: Sequence[str]) -> dict[str, list[str]]:
@@ -72,8 +76,9 @@ def _newest(history: History) -> Mapping[str, Any]:
 
 def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:
     fares, newest = standing(history.run, now), _newest(history)
-    begun, spans = timeline.starts(history, now), timeline.spans(history, now)
-    told = _told(history.events)
+    begun = timeline.starts(history, now)
+    spans = timeline.spans(history, begun)
+    told, left_out = _told(history.events)
     return {
         "name": name,
         "colour": colour,
@@ -81,14 +86,14 @@ def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: 
         "steps": f"{_or(fares.step)}/{_or(fares.steps)}",
         "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
         "wall": span(spans[-1].end - spans[0].begin) if spans else "-",
-        "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
-        "weights": (history.summary or {}).get("weights_sha256", "-")[:16],
+        "goodput": _goodput(spans),
+        "weights": str((history.summary or {}).get("weights_sha256") or "-")[:16],
         "strip": charts.strip(spans, history.events) if spans else None,
         "spent": _spent(spans),
         "events": [_event(event) for event in told],
-        "left_out": len(history.events) - len(told),
+        "left_out": ", ".join(f"{count} {name}" for name, count in left_out.most_common()),
         "config": history.config,
-        "starts": [_start(each, history) for each in begun],
+        "starts": [_start(each) for each in begun],
         "environment": _environment(history.environment),
     }
 
@@ -102,11 +107,22 @@ def _spent(spans: Sequence[timeline.Span]) -> dict[str, str]:
     }
 
 
-def _told(events: Sequence[Entry]) -> Sequence[Entry]:
-    """What there is room for: the newest of those that are no routine, where there are many."""
-    if len(events) <= _EVENTS:
-        return events
-    return [event for event in events if event["event"] not in _ROUTINE][-_EVENTS:]
+def _goodput(spans: Sequence[timeline.Span]) -> str:
+    seconds = timeline.seconds(spans)
+    whole_s = sum(seconds.values())
+    return f"{(seconds[Cause.STEPS] + seconds[Cause.DATA]) / whole_s:.0%}" if whole_s else "-"
+
+
+def _told(events: Sequence[Entry]) -> tuple[Sequence[Entry], Counter[str]]:
+    """What there is room for, and how many of each name there are beside it."""
+
+    def weight(place: int) -> tuple[bool, bool, int]:
+        name = events[place]["event"]
+        return name in _TURNS, name not in _ROUTINE, place
+
+    kept = sorted(sorted(range(len(events)), key=weight)[-_EVENTS:])
+    told = [events[place] for place in kept]
+    return told, Counter(event["event"] for event in events) - Counter(event["event"] for event in told)
 
 
 def _event(event: Entry) -> dict[str, Any]:
@@ -119,13 +135,12 @@ def _event(event: Entry) -> dict[str, Any]:
     }
 
 
-def _start(start: timeline.Start, history: History) -> dict[str, Any]:
-    says = start.says
-    holder = history.holders.get(says.get("incarnation", 0))
-    hosts = says.get("hosts")
+def _start(start: timeline.Start) -> dict[str, Any]:
+    says, holder = start.says, start.holder
+    hosts = says.get("hosts", {holder.host: "-"} if holder else None)
     return {
         "began": _clock(start.begin),
-        "step": says["step"],
+        "step": _or(start.step),
         "ranks": _or(says.get("ranks")),
         "hosts": ", ".join(f"{host} ({ranks})" for host, ranks in hosts.items()) if isinstance(hosts, dict) else "-",
         "device": _or(says.get("device")),
@@ -175,8 +190,9 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+def _number(value: object) -> str:
+    found = number(value)
+    return "-" if found is None else f"{found:.4g}"
 
 
 def _or(value: object) -> str:

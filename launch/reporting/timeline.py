@@ -1,16 +1,21 @@
 """What a run's wall time went into, second by second, from its first start to its end or to now."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import zip_longest
+from itertools import pairwise
+from statistics import median
 
-from launch.lines import Entry
+from launch.lines import Entry, number, whole
 from launch.reporting.history import History
+from train.lease import Holder
 
 _BEGINS = ("start", "resume")
 _ENDS = {"finish": "finished", "preempt": "preempted", "stop": "stopped", "error": "failed"}
+_SAVED = ("checkpoint", "preempt", "stop")
+_SILENT_S = 60.0  # no line for longer is no training, unless lines were far apart before
+_SILENT_INTERVALS = 10
 
 
 class Cause(StrEnum):
@@ -22,6 +27,7 @@ class Cause(StrEnum):
     CHECKPOINT = "checkpoints"
     START = "starting"
     AGAIN = "steps done again"
+    SILENCE = "without a word"
     NOTHING = "nothing ran"
 
 
@@ -42,41 +48,59 @@ class Span:
 
 @dataclass(frozen=True)
 class Start:
-    """One start of the run. `begin` is its process's; `says` is the event that it began with."""
+    """One start of the run, from the beginning of its process. The first of `events` tells of itself.
+
+    One that has not come so far, or died before, has no events; `holder` is None where its lease is gone.
+    """
 
     begin: float
     end: float
     outcome: str
-    says: Entry
+    holder: Holder | None
     events: Sequence[Entry]
+
+    @property
+    def says(self) -> Entry:
+        return self.events[0] if self.events else {}
+
+    @property
+    def step(self) -> int | None:
+        """That it went on from."""
+        return whole(self.says.get("step", self.holder and self.holder.from_step))
 
 
 def starts(history: History, now: float) -> list[Start]:
     """All starts of a run, the first one first. Where one died, it ended about when it was last seen to live."""
-    found: list[list[Entry]] = []
-    for event in history.events:
-        if event["event"] in _BEGINS:
-            found.append([])
-        if found:
-            found[-1].append(event)
-    begins = [events[0]["time"] - events[0].get("took_s", 0.0) for events in found]
-    followed = zip_longest(found, begins, begins[1:])
-    return [_start(history, begin, following, events, now) for events, begin, following in followed]
+    passes = _passes(history)
+    begins = [_begin(holder, events) for holder, events in passes]
+    written = [line["time"] for line in history.lines]
+    found: list[Start] = []
+    for place, (holder, events) in enumerate(passes):
+        begin = max(begins[place], found[-1].end) if found else begins[place]
+        following = begins[place + 1] if place + 1 < len(passes) else None
+        lives = history.live is not None and (holder or history.live) == history.live and following is None
+        end, outcome = _end(history, holder, events, written, following)
+        if lives and outcome not in _ENDS.values():
+            end, outcome = now, "running" if events else "starting"
+        found.append(Start(begin, max(begin, end), outcome, holder, events))
+    return found
 
 
-def spans(history: History, now: float) -> list[Span]:
-    """The whole wall time of a run, without gaps, in order.
+def spans(history: History, begun: Sequence[Start]) -> list[Span]:
+    """The whole wall time of the run whose starts are `begun`, without gaps, in order.
 
     Steps that a later start did again were lost from the checkpoint on that it continued from.
     """
-    done: list[Span] = []
-    for start in starts(history, now):
-        if done:
-            kept = _kept_until(done, history.events, start)
-            done = [piece for span in done for piece in _cut(span, kept)]
-            done.append(Span(Cause.NOTHING, done[-1].end, max(done[-1].end, start.begin)))
-        done += _within(start, history.lines)
-    return list(_merged(done))
+    found: list[Span] = []
+    lines, saved = _Lines(history.lines), dict[int, float]()
+    for start in begun:
+        if found:
+            if start.step is not None:
+                _give_up(found, _kept_until(found[0].begin, saved, lines, start.step, start.begin))
+            found.append(Span(Cause.NOTHING, found[-1].end, max(found[-1].end, start.begin)))
+        found += _within(start, lines)
+        saved |= {event["step"]: event["time"] for event in start.events if event["event"] in _SAVED}
+    return list(_merged(found))
 
 
 def seconds(found: Iterable[Span]) -> dict[Cause, float]:
@@ -88,63 +112,142 @@ def seconds(found: Iterable[Span]) -> dict[Cause, float]:
     return total
 
 
-def _start(history: History, begin: float, following: float | None, events: Sequence[Entry], now: float) -> Start:
-    says, last = events[0], events[-1]
-    if last["event"] in _ENDS:
-        return Start(begin, last["time"], _ENDS[last["event"]], says, events)
-    if following is None and history.lives:
-        return Start(begin, max(begin, now), "running", says, events)
-    lines = (line["time"] for line in history.lines if says["time"] <= line["time"] < (following or now))
-    seen = max(last["time"], history.touched.get(says.get("incarnation", 0), 0.0), *lines)
-    return Start(begin, seen if following is None else min(seen, following), "died", says, events)
+class _Lines:
+    """The lines of metrics.jsonl, to be looked up by time and by step."""
+
+    def __init__(self, lines: Sequence[Entry]) -> None:
+        self.times = [line["time"] for line in lines]
+        self.steps = [line["step"] for line in lines]
+        self.waits = [_wait(line) for line in lines]
+        self.usual_s = median([after - before for before, after in pairwise(self.times)] or [0.0])
+
+    def between(self, begin: float, end: float) -> range:
+        """Places of those that were written after `begin`, up to `end`."""
+        return range(bisect_right(self.times, begin), bisect_right(self.times, end))
+
+    def reached(self, step: int) -> float:
+        """When the last line up to `step` was written; 0 where there is none."""
+        place = bisect_right(self.steps, step)
+        return self.times[place - 1] if place else 0.0
 
 
-def _kept_until(done: Sequence[Span], events: Sequence[Entry], start: Start) -> float:
-    """When the checkpoint was complete that `start` continued from; the beginning of the run where there was none."""
-    step = start.says["step"]
-    saved = [e["time"] for e in events if e["event"] == "checkpoint" and e["step"] == step and e["time"] < start.begin]
-    return max(saved) if saved else done[0].begin
+def _passes(history: History) -> list[tuple[Holder | None, list[Entry]]]:
+    """Who each start was, and its events. A start that has not told of itself yet stands where its number does."""
+    told: list[list[Entry]] = []
+    for event in history.events:
+        if event["event"] in _BEGINS:
+            told.append([])
+        if told:
+            told[-1].append(event)
+    known = [history.holders.get(whole(events[0].get("incarnation")) or 0) for events in told]
+    passes: list[tuple[Holder | None, list[Entry]]] = list(zip(known, told, strict=True))
+    for holder in history.holders.values():
+        # One that was given back before it went on from anywhere came to nothing.
+        came = holder == history.live or holder.from_step is not None
+        if came and holder not in known and number(holder.since):
+            later = [
+                place for place, (other, _) in enumerate(passes) if other and other.incarnation > holder.incarnation
+            ]
+            passes.insert(later[0] if later else len(passes), (holder, []))
+    return passes
+
+
+def _begin(holder: Holder | None, events: Sequence[Entry]) -> float:
+    if not events:
+        assert holder is not None
+        return number(holder.since) or 0.0
+    return float(events[0]["time"] - _took_s(events[0]))
+
+
+def _end(
+    history: History,
+    holder: Holder | None,
+    events: Sequence[Entry],
+    written: Sequence[float],
+    following: float | None,
+) -> tuple[float, str]:
+    """When a start that lives no more ended, and how; `following` is when the next one began, as far as it says."""
+    if events and events[-1]["event"] in _ENDS:
+        return events[-1]["time"], _ENDS[events[-1]["event"]]
+    seen = history.seen.get(holder.incarnation, 0.0) if holder else 0.0
+    if events:
+        place = bisect_left(written, float("inf") if following is None else following)
+        seen = max(seen, written[place - 1] if place else 0.0)
+    if following is not None:
+        seen = min(seen, following)
+    return max(seen, events[-1]["time"] if events else 0.0), "died" if events else "never began"
+
+
+def _kept_until(first: float, saved: dict[int, float], lines: _Lines, step: int, begin: float) -> float:
+    """When the state at `step` was safe that a start went on from which began at `begin`."""
+    if step in saved:
+        return saved[step]
+    # Its event is missing, as after a kill between the two: steps up to there were done, at least.
+    older = [time for at, time in saved.items() if at <= step]
+    return max(first, min(lines.reached(step), begin), *older)
+
+
+def _give_up(found: list[Span], kept: float) -> None:
+    """What was done after `kept` was done in vain."""
+    undone: list[Span] = []
+    while found and found[-1].end > kept:
+        undone.append(found.pop())
+    for span in reversed(undone):
+        found += _cut(span, kept)
 
 
 def _cut(span: Span, kept: float) -> Iterator[Span]:
-    """The pieces of a span, of which what comes after `kept` was done in vain."""
-    if span.cause in (Cause.START, Cause.NOTHING) or span.end <= kept:
+    """The pieces of a span that ends after `kept`."""
+    if span.cause in (Cause.START, Cause.SILENCE, Cause.NOTHING):
         yield span
-    else:
-        if span.begin < kept:
-            share = (kept - span.begin) / (span.end - span.begin)
-            yield replace(span, end=kept, waited_s=share * span.waited_s)
-        yield Span(Cause.AGAIN, max(span.begin, kept), span.end)
+        return
+    if span.begin < kept:
+        share = (kept - span.begin) / (span.end - span.begin)
+        yield replace(span, end=kept, waited_s=share * span.waited_s)
+    yield Span(Cause.AGAIN, max(span.begin, kept), span.end)
 
 
-def _within(start: Start, lines: Sequence[Entry]) -> Iterator[Span]:
+def _within(start: Start, lines: _Lines) -> Iterator[Span]:
     """One start from its beginning to its end."""
-    at = min(start.says["time"], start.end)
+    at = min(start.says.get("time", start.end), start.end)
     yield Span(Cause.START, start.begin, at)
     pauses = {"evaluate": Cause.EVALUATION, "checkpoint": Cause.CHECKPOINT}
-    waits = [(until, share) for until, share in _waits(lines) if at < until <= start.end]
     for event in start.events:
         if (cause := pauses.get(event["event"])) is not None:
-            begin = min(max(at, event["time"] - event.get("took_s", 0.0)), event["time"])
-            yield from _stepping(at, begin, waits)
-            yield Span(cause, begin, event["time"])
-            at = event["time"]
-    yield from _stepping(at, start.end, waits)
+            end = min(event["time"], start.end)
+            begin = min(max(at, end - _took_s(event)), end)
+            yield from _stepping(at, begin, lines)
+            yield Span(cause, begin, end)
+            at = end
+    silent = _silent_from(at, start, lines)
+    yield from _stepping(at, silent, lines)
+    yield Span(Cause.SILENCE, silent, start.end)
 
 
-def _waits(lines: Sequence[Entry]) -> Iterator[tuple[float, float]]:
-    """When each line was written, and the share of the time of its steps that was waited for data."""
-    for line in lines:
-        whole, waited = line.get("step_time_s"), line.get("data_wait_s")
-        if isinstance(whole, float) and isinstance(waited, float) and whole > 0:
-            yield line["time"], min(1.0, waited / whole)
+def _silent_from(at: float, start: Start, lines: _Lines) -> float:
+    """From when on nothing was heard of a start any more, long before its end; else its end."""
+    written = lines.between(at, start.end)
+    last = lines.times[written[-1]] if written else at
+    longest_s = max(_SILENT_S, _SILENT_INTERVALS * lines.usual_s)
+    return last if start.end - last > longest_s else start.end
 
 
-def _stepping(begin: float, end: float, waits: Sequence[tuple[float, float]]) -> Iterator[Span]:
+def _took_s(event: Entry) -> float:
+    return max(0.0, number(event.get("took_s")) or 0.0)
+
+
+def _wait(line: Entry) -> float:
+    """The share of the time of a line's steps that was waited for data."""
+    whole_s, waited_s = number(line.get("step_time_s")), number(line.get("data_wait_s"))
+    return min(1.0, max(0.0, waited_s) / whole_s) if whole_s and whole_s > 0 and waited_s else 0.0
+
+
+def _stepping(begin: float, end: float, lines: _Lines) -> Iterator[Span]:
     """Steps, in one span for each line that was written of them."""
     at = begin
-    for until, share in waits[bisect_right(waits, (begin, 1.0)) : bisect_right(waits, (end, 1.0))]:
-        yield Span(Cause.STEPS, at, until, share * (until - at))
+    for place in lines.between(begin, end):
+        until = lines.times[place]
+        yield Span(Cause.STEPS, at, until, lines.waits[place] * (until - at))
         at = until
     yield Span(Cause.STEPS, at, end)
 

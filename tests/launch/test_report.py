@@ -10,14 +10,15 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from launch.reporting import history, timeline
-from launch.reporting.charts import COLOURS, curves
+from launch.reporting.charts import COLOURS, Chart, curves
 from launch.reporting.page import differences, page
-from launch.reporting.timeline import Cause
+from launch.reporting.timeline import Cause, Span, Start
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Nursery, Results, Starter, until
 
@@ -33,7 +34,7 @@ def runs(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = starter.start(2, *SHORT, "run.name=storm", environ=pace.environ())
     until(lambda: storm.reached(15))
     line = storm.metrics()[-1]["time"]
-    until(lambda: history.read(storm.folder).touched[1] > line)  # so that it was seen to live after that
+    until(lambda: history.read(storm.folder).seen[1] > line)  # so that it was seen to live after that
     world.kill()
     world.wait()
     pace.open()
@@ -45,6 +46,12 @@ def runs(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def storm(runs: Path) -> Results:
     return Results(runs / "storm")
+
+
+def told(run: Path, now: float) -> tuple[list[Start], list[Span]]:
+    found = history.read(run)
+    begun = timeline.starts(found, now)
+    return begun, timeline.spans(found, begun)
 
 
 def report(folder: Path, *argv: str) -> tuple[int, str]:
@@ -84,7 +91,7 @@ def rgb(colour: str) -> tuple[int, ...]:
 
 
 def test_wall_time_is_told_apart_by_cause_without_a_gap(storm: Results) -> None:
-    spans = timeline.spans(history.read(storm.folder), time.time())
+    spans = told(storm.folder, time.time())[1]
     assert all(before.end == after.begin for before, after in pairwise(spans))
     spent, summary = timeline.seconds(spans), storm.summary
     assert sum(spent.values()) == pytest.approx(summary["wall_s"], abs=0.5)
@@ -146,7 +153,7 @@ def test_a_run_that_is_under_way_is_told_up_to_now(starter: Starter) -> None:
     now = time.time() + 100
     found = history.read(starter.folder / "runs/r")
     assert [start.outcome for start in timeline.starts(found, now)] == ["running"]
-    assert timeline.spans(found, now)[-1].end == now
+    assert told(starter.folder / "runs/r", now)[1][-1].end == now
     assert "running" in page([found], now)
     pace.open()
     assert world.wait().codes == [0, 0]
@@ -165,6 +172,20 @@ def test_damaged_or_empty_folders_still_give_a_page(tmp_path: Path) -> None:
     assert "There are no lines of metrics yet" in (tmp_path / "report.html").read_text()
 
 
+def test_runs_of_any_folders_are_compared_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page lies beside them, or here where they have no place in common."""
+    for name in ("a/1", "a/2", "b/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "resolved.yaml").touch()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    for words, page in ((("a/1", "a/2", "a/../a/1"), "a/report.html"), (("a/1", "b/1"), "report.html")):
+        command = [sys.executable, "-m", "launch.cli", "report", *words]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{page}\n", "")
+        assert "<h1>2 runs</h1>" in Path(page).read_text()
+
+
 def test_a_page_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "resolved.yaml").touch()
@@ -181,9 +202,27 @@ def test_differences_name_what_the_configs_do_not_share() -> None:
 def test_long_curves_keep_their_spikes_and_their_gaps() -> None:
     lines = [{"step": step, "split": "train", "time": 0.0, "loss": 1.0} for step in range(100_000)]
     lines[77_777]["loss"] = 1234.5
+    lines[-1]["loss"] = 0.125
     for line in lines[5_000:6_000]:
         line["loss"] = None
     (chart,) = curves({"r": lines})
-    assert "1234.5" in chart.html
-    assert "null" in chart.html
+    band, line = traces(chart)
+    assert max(filter(None, band["y"])) == 1234.5
+    assert None in line["y"]
+    assert (line["x"][-1], line["y"][-1]) == (99_999, 0.125)
     assert len(chart.html) < 100_000
+
+
+def test_a_number_between_two_that_are_missing_is_a_dot() -> None:
+    lines = [{"step": step, "split": "train", "time": 1.0, "loss": None if step % 2 else 1.0} for step in range(4)]
+    lines += [{"step": step, "split": "train", "time": 1.0, "loss": 1.0} for step in (4, 5)]
+    (line,) = traces(curves({"r": lines})[0])
+    assert line["marker"]["size"] == [5, 0, 5, 0, 0, 0]
+
+
+def traces(chart: Chart) -> Any:
+    """What a chart's script gives to plotly."""
+    begin = re.search(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*", chart.html)
+    assert begin
+    found = json.JSONDecoder().raw_decode(chart.html, begin.end())[0]
+    return found

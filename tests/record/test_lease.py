@@ -54,6 +54,13 @@ def test_run_that_was_given_back_is_free_at_once(tmp_path: Path) -> None:
             assert held.incarnation == incarnation
 
 
+def test_file_that_belongs_to_another_number_is_nobodys(tmp_path: Path) -> None:
+    with claim(tmp_path, 0, NONE):
+        (tmp_path / "lease/00000001.json").rename(tmp_path / "lease/00000003.json")
+        assert lease.live(tmp_path) is None
+        assert lease.holders(tmp_path) == []
+
+
 def test_start_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     claim(tmp_path, 0, NONE).withdraw()
     assert list((tmp_path / "lease").iterdir()) == []
