@@ -12,6 +12,7 @@ from launch.run import run
 from launch.status import status
 from launch.stop import stop
 from launch.submit import submit
+from launch.sweep import sweep
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
@@ -19,6 +20,7 @@ from train.refusal import say
 VERBS = {
     "run": run,
     "submit": submit,
+    "sweep": sweep,
     "status": status,
     "logs": logs,
     "report": report,

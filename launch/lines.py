@@ -22,6 +22,27 @@ def read_events(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
     return _entries(run / "events.jsonl", "event", newest_bytes)
 
 
+class Evaluations:
+    """The evaluations of a run that goes on, as they come."""
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "metrics.jsonl"
+        self._read = 0
+        self._file: int | None = None
+
+    def new(self) -> list[Entry]:
+        """Those since the last time; all of them where the file was replaced, as at a new start."""
+        with suppress(OSError), self._path.open("rb") as file:
+            if (inode := os.fstat(file.fileno()).st_ino) != self._file:
+                self._file, self._read = inode, 0
+            file.seek(self._read)
+            whole_lines = file.read().rpartition(b"\n")[0]
+            self._read += len(whole_lines) + bool(whole_lines)
+            found = [_entry(line + b"\n", "split") for line in whole_lines.split(b"\n")]
+            return [entry for entry in found if entry is not None and entry["split"] == "eval"]
+        return []
+
+
 def number(value: object) -> float | None:
     """What a file holds under a name, where it is a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -43,10 +64,17 @@ def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]
         if start:
             file.readline()  # the rest of a line that began before
         for line in file:
-            with suppress(ValueError):
-                entry = json.loads(line) if line.endswith(b"\n") else None
-                if isinstance(entry, dict) and _is_ours(entry, kind):
-                    yield entry
+            if (entry := _entry(line, kind)) is not None:
+                yield entry
+
+
+def _entry(line: bytes, kind: str) -> Entry | None:
+    """What a line says, where it is whole and one of ours."""
+    with suppress(ValueError):
+        entry = json.loads(line) if line.endswith(b"\n") else None
+        if isinstance(entry, dict) and _is_ours(entry, kind):
+            return entry
+    return None
 
 
 def _is_ours(entry: Entry, kind: str) -> bool:

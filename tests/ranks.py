@@ -18,11 +18,11 @@ SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
 
 
 class Nursery:
-    """The process that ranks are forked from; see nursery.py."""
+    """The process that ranks are forked from; see launch/sweeping/warm.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "nursery.py")],
+            [sys.executable, str(ROOT / "launch" / "sweeping" / "warm.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """Command line -> Config: Hydra composes, the schema checks, and whatever is wrong becomes one message."""
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -9,11 +10,13 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 
 from train.composer import CONF, NOT_COMPOSED, PRIMARY, Composition, composing
 from train.config import Config, RunConfig, as_plain
-from train.explain import explain
+from train.explain import explain, options
 from train.identity import digest
 from train.outcome import ConfigError
 from train.overrides import key, typed_for, verbatim
 from train.typed import texts, typed
+
+MULTIRUN = ("-m", "--multirun")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ def answer(argv: Sequence[str]) -> None:
         raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
 
 
+def choices(group: str, argv: Sequence[str]) -> list[str]:
+    """What can be chosen of a config group, with Hydra's own options of `argv`. Raises ConfigError."""
+    flags = _flags(argv)
+    with composing(flags.config_dir, flags.config_name) as composer:
+        return options(group, [], composer)
+
+
 def compose(argv: Sequence[str]) -> Composed:
     """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
     flags = _flags(argv)
@@ -73,7 +83,7 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_intermixed_args(list(argv))
     if flags.multirun:
-        _refuse_sweep("-m (multirun)")
+        _refuse_sweep("-m (multirun)", [word for word in argv if word not in MULTIRUN])
     if flags.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun runs whatever a pickle says. Type --config-dir=RUN --config-name=resolved"
@@ -84,15 +94,15 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
             f"Type --config-dir={flags.config_path} to add your folder to it"
         )
     for word in flags.overrides:
-        _refuse_hydra_key(word)
+        _refuse_hydra_key(word, flags.overrides)
     return flags
 
 
-def _refuse_hydra_key(word: str) -> None:
+def _refuse_hydra_key(word: str, words: Sequence[str]) -> None:
     """Hydra only composes here. Of its own settings just the search path has a meaning."""
     name = key(word)
     if name in ("hydra.mode", "hydra/sweeper", "hydra/launcher"):
-        _refuse_sweep(word)
+        _refuse_sweep(word, [other for other in words if other != word])
     if name.startswith(("hydra.", "hydra/")) and name != "hydra.searchpath":
         raise ConfigError(f"{word} would have no effect: Hydra composes the config here and runs nothing. Leave it out")
 
@@ -116,8 +126,8 @@ def _without_orders(run: RunConfig, words: Sequence[str]) -> RunConfig:
     return replace(silent, **{name: getattr(run, name) for name in said})
 
 
-def _refuse_sweep(what: str) -> NoReturn:
+def _refuse_sweep(what: str, words: Sequence[str]) -> NoReturn:
     raise ConfigError(
-        f"{what} would run every point inside this one process, and under torchrun every rank would draw its own. "
-        "Sweeps over real distributed runs do not exist yet. Type one command a point"
+        f"{what} would run every point inside this one process, and under torchrun every rank would draw its own. Type "
+        f"{shlex.join(['phalanx', 'sweep', *words])}, with sweep.ranks=… for more than one rank a point"
     )

@@ -178,6 +178,43 @@ class ClusterConfig:
     max_failures: int = _limited(0)
 
 
+class SamplerName(Enum):
+    tpe = "tpe"
+    random = "random"
+    grid = "grid"
+
+
+class PrunerName(Enum):
+    none = "none"
+    asha = "asha"
+    median = "median"
+    hyperband = "hyperband"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunerConfig:
+    name: PrunerName
+    first_step: int | None = _limited(1)
+    eta: int = _limited(2)
+    after_trials: int = _limited(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    sampler: SamplerName
+    trials: int | None = _limited(1)
+    ranks: int = _limited(1)
+    slots: int | None = _limited(1)
+    per_gpu: int = _limited(1)
+    metric: str | None
+    mode: Mode
+    seed: int = _limited(0, 2**31 - 1)
+    seeds: int = _limited(1)
+    storage: str | None
+    max_failures: int = _limited(0)
+    pruner: PrunerConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     run: RunConfig
@@ -197,6 +234,7 @@ class Config:
     schedule: Node
     parallel: ParallelConfig
     cluster: ClusterConfig
+    sweep: SweepConfig
 
 
 def as_plain(config: Config) -> dict[str, Any]:

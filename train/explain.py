@@ -57,7 +57,7 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     if not name:
         return f"{word!r} has no key before the equals sign. Type a key and a value, such as train.steps=100"
     if name in found.choices:
-        return _no_option(word, name, _options(name, before, composer))
+        return _no_option(word, name, options(name, before, composer))
     if override.is_sweep_override():
         return _several(override)
     if name not in known and name != "hydra.searchpath" and not override.is_add() and not override.is_force_add():
@@ -83,7 +83,7 @@ def _unreadable(word: str, error: Exception) -> str:
     return f"{word} cannot be read: its value needs quotes that reach this program. Type {shlex.quote(example)}"
 
 
-def _options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
+def options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
     """What can be chosen of a group, which Hydra tells when what cannot be is asked for."""
     error = _trouble([*before, f"{group}='?'"], composer)
     return [str(option) for option in getattr(error, "options", None) or []]
@@ -98,8 +98,8 @@ def _several(override: Override) -> str:
     name, text = override.key_or_group, value(str(override.input_line)) or ""
     listed, single = shlex.quote(f"{name}=[{text}]"), shlex.quote(f"{name}={quoted(text)}")
     return (
-        f"{override.input_line} names several values, and sweeps over real distributed runs do not exist yet. "
-        f"Type {listed} for a list, {single} for one text, or one command a value"
+        f"{override.input_line} names several values, and this is one run. Type {listed} for a list, {single} for one "
+        f"text, or phalanx sweep {shlex.quote(str(override.input_line))} to train them all"
     )
 
 

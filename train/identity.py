@@ -9,7 +9,7 @@ from train.config import Config, as_plain
 from train.redact import REDACTED, redact
 
 # How a run is watched, saved, spread and named does not change what it trains.
-_APART = ("run", "log", "wandb", "tensorboard", "world", "stop", "cluster", "checkpoint", "eval")
+_APART = ("run", "log", "wandb", "tensorboard", "world", "stop", "cluster", "checkpoint", "eval", "sweep")
 _APART_KEYS = {
     "train": ("compile", "channels_last", "deterministic", "threads"),
     "data": ("workers", "prefetch"),

@@ -5,11 +5,12 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(ROOT)
 
 from train import cause
 from train.hearing import Signals
@@ -33,13 +34,15 @@ def main() -> None:
 def _run(started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     # Imported here, because data workers import this file, too, and have no use for Hydra.
-    from train.compose import answer, asks, compose
+    from train.compose import MULTIRUN, answer, asks, compose
     from train.limits import check
 
     argv = sys.argv[1:]
     leads = speaks(os.environ)
     try:
         place = Place.from_environment(os.environ)
+        if not place.launched and any(word in MULTIRUN for word in argv):
+            _sweep([word for word in argv if word not in MULTIRUN])
         if asks(argv):
             if leads:
                 answer(argv)
@@ -49,6 +52,13 @@ def _run(started: float) -> ExitCode:
     except ConfigError as error:
         refuse(error, leads)
     return _train(composed, place, started)
+
+
+def _sweep(words: list[str]) -> NoReturn:
+    """Become `phalanx sweep`, which is what Hydra's -m means here."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "launch.cli", "sweep", *words]
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
 
 
 def _train(composed: "Composed", place: Place, started: float) -> ExitCode:

@@ -10,12 +10,12 @@ import yaml
 
 from tests.ranks import ROOT
 from train.compose import compose
-from train.config import Config
+from train.config import Config, PrunerConfig
 from train.limits import check
 
 CONF = ROOT / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
-OPTIONS = [f"{file.parent.name}={file.stem}" for file in FILES if file.parent != CONF]
+OPTIONS = [f"{file.parent.relative_to(CONF)}={file.stem}" for file in FILES if file.parent != CONF]
 
 
 def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
@@ -23,10 +23,11 @@ def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
     groups = {next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)}
     for section in dataclasses.fields(Config):
         name = section.name
-        stored = root[name] if name in root else yaml.safe_load(_some(CONF / name).read_text())
+        stored = root[name] if name in root else _option(CONF / name)
         assert (name in root) != (name in groups)
         if dataclasses.is_dataclass(section.type):
             assert set(stored) == {entry.name for entry in dataclasses.fields(section.type)}, name
+    assert set(_option(CONF / "sweep/pruner")) == {entry.name for entry in dataclasses.fields(PrunerConfig)}
     assert set(root) - {"defaults", "hydra"} | groups - {"experiment"} == {
         *(entry.name for entry in dataclasses.fields(Config)),
         *(group for group in groups if group.startswith("override ")),
@@ -67,5 +68,7 @@ def _fields(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield f"{path}{entry.name}", entry, value
 
 
-def _some(group: Path) -> Path:
-    return sorted(group.glob("*.yaml"))[0]
+def _option(group: Path) -> set[str]:
+    """The keys of one option of a group, those of the groups within it included."""
+    stored = yaml.safe_load(sorted(group.glob("*.yaml"))[0].read_text())
+    return set(stored) - {"defaults"} | {within.name for within in group.iterdir() if within.is_dir()}

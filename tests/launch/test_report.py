@@ -179,11 +179,11 @@ def test_runs_of_any_folders_are_compared_each_once(tmp_path: Path, monkeypatch:
         (tmp_path / name / "resolved.yaml").touch()
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
-    for words, page in ((("a/1", "a/2", "a/../a/1"), "a/report.html"), (("a/1", "b/1"), "report.html")):
+    for words, file in ((("a/1", "a/2", "a/../a/1"), "a/report.html"), (("a/1", "b/1"), "report.html")):
         command = [sys.executable, "-m", "launch.cli", "report", *words]
         done = subprocess.run(command, capture_output=True, text=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{page}\n", "")
-        assert "<h1>2 runs</h1>" in Path(page).read_text()
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}\n", "")
+        assert "<h1>2 runs</h1>" in Path(file).read_text()
 
 
 def test_a_page_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A process that has imported everything and computed nothing, and forks ranks from itself.
 
 Ranks begin in a tenth of a second instead of three. They are real processes with the environment that torchrun gives
-them. Reads one JSON object a line: {"argv", "environ", "cwd", "output"}; answers {"pid"}, and {"pid", "code"} when one
-ended (negative: by that signal).
+them, and are told to save and leave (SIGTERM) when this one is gone. Reads one JSON object a line: {"argv", "environ",
+"cwd", "output"}; answers {"pid"}, and {"pid", "code"} when one ended (negative: by that signal).
 """
 
 import json
@@ -14,19 +14,22 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # a script's own folder would shadow other modules
 
 import torch._dynamo  # DDP and the optimizers import it at their first use
 import torch.distributed  # noqa: F401 - and the next ones: what a rank imports is imported here
 
+import train.compose
 import train.job
 import train.join
 import train.limits
 import train.main
+from launch.processes import tether
 
 
 def serve() -> None:
     """Fork what is asked for and report what ended, until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; who started this one tells the ranks
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -47,11 +50,13 @@ def serve() -> None:
 
 
 def _fork(asked: dict[str, Any]) -> int:
+    hold = tether(signal.SIGTERM)
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
+        hold()
         _become(asked)
         train.main.main()
     except SystemExit as leaving:
@@ -66,6 +71,7 @@ def _fork(asked: dict[str, Any]) -> int:
 def _become(asked: dict[str, Any]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)
     output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -94,4 +100,5 @@ def _say(words: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    train.compose.compose([])  # reads Hydra's plugins and grammars once for all
     serve()

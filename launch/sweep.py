@@ -1,0 +1,182 @@
+"""`phalanx sweep`: a search over whole runs, each in a slot of this machine."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launch.claim import claim
+from launch.ears import Ears
+from launch.machine import look
+from launch.submission import run_root
+from launch.sweeping import results
+from launch.sweeping.board import Board
+from launch.sweeping.conductor import Conductor, Plan
+from launch.sweeping.search import open_search
+from launch.sweeping.slots import slots
+from launch.sweeping.space import Space, read
+from launch.words import words
+from train import lease
+from train.config import Config, Device, PrunerName, SamplerName, SweepConfig
+from train.outcome import ConfigError, ExitCode
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUES]...")
+@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
+@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@click.option("--best", metavar="SWEEP", help="Print the command that trains the best point of this sweep again.")
+@click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
+def sweep(
+    overrides: Sequence[str], config_dir: str | None, config_name: str | None, best: str | None, root: Path
+) -> None:
+    """Search for the best config: every point is a whole run, with its own ranks and its own folder.
+
+    Words that name several values span the space, in Hydra's grammar: optim.lr=1e-3,3e-3, 'model=choice(mlp,convnet)',
+    'seed=range(0,5)', 'optim.lr=tag(log,interval(1e-4,1e-1))'. All points of a grid are trained, or sweep.trials=N that
+    a sampler draws (sweep=tpe, random, grid); sweep/pruner=asha, median or hyperband ends those early that fall behind.
+
+    Ctrl-C saves what is under way, and the same command goes on with it.
+    """
+    if best is not None:
+        click.echo(results.best_of(_sweep_folder(best, root)))
+        return
+    order = _order(words(config_dir, config_name, overrides))
+    order.folder.mkdir(parents=True, exist_ok=True)
+    (order.folder / "output").mkdir(exist_ok=True)
+    with lease.claim(order.folder, 0, os.environ):
+        code = _conducted(order)
+    sys.exit(code)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A checked command line. `config` is that of a point, `sweep` says which metric ranks the trials."""
+
+    folder: Path
+    space: Space
+    config: Config
+    sweep: SweepConfig
+    identity: Mapping[str, Any]
+
+
+def _order(typed: Sequence[str]) -> _Order:
+    """Raises ConfigError for whatever is wrong, before anything is written."""
+    from train.compose import choices, compose  # here, for Hydra takes longer to import than all the rest
+    from train.identity import defining
+    from train.limits import check
+
+    space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
+    corners = [compose(space.words(point)).config for point in space.corners()]
+    for corner in corners:
+        check(corner, corner.sweep.ranks)
+    config = corners[0]
+    sweep = _resolved(config, typed)
+    if sweep.sampler is SamplerName.grid or sweep.trials is None:
+        space.grid()
+    apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
+    settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
+    swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
+    fixed = {key: value for key, value in _leaves(defining(config)) if not any(_under(key, name) for name in swept)}
+    identity = {**settings, "fixed": hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()}
+    space_text = json.dumps([vars(dimension) for dimension in space.dimensions])
+    drawn = hashlib.sha256(json.dumps([identity, space_text]).encode()).hexdigest()[:8]
+    named = [word for word in typed if word.startswith("run.name=")]
+    name = str(config.run.name) if named else f"sweep-{drawn}"
+    return _Order(run_root(config.run) / name, space, config, sweep, identity)
+
+
+def _resolved(config: Config, typed: Sequence[str]) -> SweepConfig:
+    """The sweep's settings with what they leave to others filled in."""
+    sweep = config.sweep
+    if any(word.startswith("run.fresh=") for word in typed):
+        raise ConfigError(
+            "run.fresh would set every trial aside when the sweep goes on. Type run.name=… for a new sweep"
+        )
+    if sweep.metric is None:
+        if config.checkpoint.best_metric is None:
+            raise ConfigError(
+                "Nothing says what makes a trial good. Type sweep.metric=loss, or another one of the task"
+            )
+        sweep = replace(sweep, metric=config.checkpoint.best_metric, mode=config.checkpoint.best_mode)
+    if sweep.pruner.name is PrunerName.none:
+        return sweep
+    if sweep.seeds > 1:
+        raise ConfigError(
+            f"sweep.seeds={sweep.seeds} ranks points by the mean of their runs, and sweep/pruner={sweep.pruner.name.name} "
+            "ends single runs. Type sweep/pruner=none, or sweep.seeds=1"
+        )
+    first = sweep.pruner.first_step or config.eval.every
+    if config.eval.every is None or first is None:
+        raise ConfigError(
+            f"sweep/pruner={sweep.pruner.name.name} compares trials under way, and they are evaluated at their ends only. "
+            "Type eval.every=… with a number of steps"
+        )
+    return replace(sweep, pruner=replace(sweep.pruner, first_step=first))
+
+
+def _conducted(order: _Order) -> ExitCode:
+    from train.compose import compose
+    from train.identity import digest
+
+    sweep, folder = order.sweep, order.folder
+    wants_gpus = order.config.world.device is not Device.cpu
+    machine = look(os.environ, wants_gpus)
+    shared = [f"run.root='{folder}'"]
+    if order.config.wandb.group is None:
+        shared.append(f"wandb.group='{folder.name}'")
+    assert sweep.metric is not None
+    plan = Plan(
+        folder=folder,
+        space=order.space,
+        config=sweep,
+        metric=sweep.metric,
+        seed=order.config.seed,
+        shared=tuple(shared),
+        digest=lambda argv: digest(compose(argv).config),
+    )
+    with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
+        places = slots(sweep, machine, claimed.gpus)
+        search = open_search(folder, order.space, sweep, order.identity)
+        conductor = Conductor(plan, search, places, ears, board.show)
+        click.echo(f"{folder}: {search.size} trials, {len(places)} at once, {sweep.ranks} ranks each")
+        code = ExitCode.BUG
+        try:
+            code = conductor.run()
+        finally:
+            found = results.write(conductor, code.name.lower())
+    _sum_up(order, found, code)
+    return code
+
+
+def _sum_up(order: _Order, found: list[results.Row], code: ExitCode) -> None:
+    first = results.best(found, order.sweep.mode)
+    if code in (ExitCode.STOPPED, ExitCode.PREEMPTED):
+        click.echo("stopped, all saved; the same command continues")
+    elif code is ExitCode.GAVE_UP:
+        click.echo(f"gave up: more than {order.sweep.max_failures} trials failed (sweep.max_failures)")
+    if first is not None:
+        click.echo(f"best: {order.sweep.metric} {first.value:.5g}, trial {first.trial}")
+        click.echo(results.command([*order.space.fixed, *first.words], order.sweep.ranks))
+
+
+def _sweep_folder(word: str, root: Path) -> Path:
+    return Path(word) if (Path(word) / results.SWEEP).exists() else root / word
+
+
+def _under(key: str, name: str) -> bool:
+    """Whether a key of the config is one that `name` sets, a key or a group."""
+    dotted = name.partition("@")[0].replace("/", ".")
+    return key == dotted or key.startswith(f"{dotted}.")
+
+
+def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
+    return [(path, node)]

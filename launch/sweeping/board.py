@@ -1,0 +1,103 @@
+"""What a person sees of a sweep while it goes on: a table that renews itself, or a line for every trial that ends."""
+
+import math
+import time
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from launch.status import span
+from launch.sweeping import results
+from launch.sweeping.results import Row
+from train.config import Mode
+
+if TYPE_CHECKING:
+    from launch.sweeping.conductor import Conductor
+
+_SHOWN_S = 0.5  # between two looks
+_ROWS = 12
+_OPEN = ("running", "queued", "waiting")
+
+
+class Board(AbstractContextManager["Board"]):
+    """Also keeps sweep.json and trials.csv as new as the trials."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self._is_terminal = is_terminal
+        self._stack = ExitStack()
+        self._live: Any = None
+        self._began = self._shown = time.monotonic()
+        self._known: dict[int, str] = {}
+        self._told: set[int] = set()  # trials whose end was told
+
+    def __enter__(self) -> "Board":
+        if self._is_terminal:
+            from rich.live import Live  # here, for other verbs have no use for it
+
+            self._live = self._stack.enter_context(Live(auto_refresh=False, transient=False))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def show(self, conductor: "Conductor") -> None:
+        """Renew what is seen and what is on the disk, where it is time for that or a trial has ended."""
+        states = {trial.number: trial.state.name for trial in conductor.search.trials()}
+        if states == self._known and time.monotonic() < self._shown + _SHOWN_S:
+            return
+        news = states != self._known
+        self._known, self._shown = states, time.monotonic()
+        if not news and not self._is_terminal:
+            return
+        found = results.write(conductor, "running") if news else results.rows(conductor)
+        if self._live is not None:
+            self._live.update(self._table(conductor, found), refresh=True)
+            return
+        ended = [row for row in found if row.state not in _OPEN and row.trial not in self._told]
+        self._told |= {row.trial for row in ended}
+        for row in ended:
+            click.echo(_line(row, conductor.plan.metric))
+
+    def _table(self, conductor: "Conductor", found: list[Row]) -> Any:
+        from rich.table import Table
+
+        plan = conductor.plan
+        counts = Counter(row.state for row in found)
+        table = Table(title=self._title(conductor, found, counts), title_justify="left", box=None, pad_edge=False)
+        for head in ("trial", "state", plan.metric, "step", *(dimension.key for dimension in plan.space.dimensions)):
+            table.add_column(head, no_wrap=True)
+        sign = 1.0 if plan.config.mode is Mode.min else -1.0
+
+        def place(row: Row) -> tuple[bool, float]:
+            """Those under way first, then the best ones."""
+            return row.state not in _OPEN, math.inf if row.value is None else sign * row.value
+
+        order = sorted(found, key=place)
+        for row in order[:_ROWS]:
+            chosen = [word.partition("=")[2] for word in row.words]
+            table.add_row(str(row.trial), row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *chosen)
+        return table
+
+    def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:
+        size = conductor.search.size
+        done = sum(counts[state] for state in ("complete", "pruned", "failed"))
+        taken_s = time.monotonic() - self._began
+        eta = span(taken_s / done * (size - done)) if done else "-"
+        first = results.best(found, conductor.plan.config.mode)
+        best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
+        states = ", ".join(
+            f"{counts[state]} {state}" for state in ("running", "waiting", "complete", "pruned", "failed")
+        )
+        return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}, best {best}, ETA {eta}"
+
+
+def _line(row: Row, metric: str) -> str:
+    value = row.error.splitlines()[0] if row.error else f"{metric} {_number(row.value)}"
+    return f"trial {row.trial}  {row.state}  {value}  {' '.join(row.words)}  step {row.step}/{row.steps or '-'}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

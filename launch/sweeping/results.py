@@ -1,0 +1,117 @@
+"""What a sweep has come to, as data: sweep.json and trials.csv in its folder."""
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.lines import number
+from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS
+from train.config import Mode
+from train.files import read_json, write_json, write_whole
+from train.outcome import ConfigError
+
+if TYPE_CHECKING:
+    from launch.sweeping.conductor import Conductor
+
+_OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
+SWEEP, TRIALS = "sweep.json", "trials.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial: `state` is running, queued, waiting (at a rung), complete, pruned or failed; `step` is of its newest
+    evaluation; `rank_s` are seconds that it ran, times its ranks."""
+
+    trial: int
+    state: str
+    value: float | None
+    by_seed: list[float]
+    step: int
+    steps: int | None
+    rank_s: float
+    words: list[str]
+    run: str
+    error: str | None
+
+
+def rows(conductor: "Conductor") -> list[Row]:
+    """All trials so far, in order."""
+    running = {attempt.trial for attempt in conductor.running.values()}
+    found = []
+    for trial in conductor.search.trials():
+        name = trial.state.name.lower()
+        open_state = (
+            "running" if trial.number in running else "waiting" if trial.number in conductor.waiting else "queued"
+        )
+        values = trial.intermediate_values
+        newest = values[max(values)] if values else None
+        found.append(
+            Row(
+                trial=trial.number,
+                state={"complete": "complete", "pruned": "pruned", "fail": "failed"}.get(name, open_state),
+                value=number(trial.value if name == "complete" else newest),
+                by_seed=trial.user_attrs.get(SEEDS, []),
+                step=max(values, default=0),
+                steps=trial.user_attrs.get(STEPS) or None,
+                rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
+                words=conductor.search.words(trial.number),
+                run=conductor.plan.run(trial.number, 0).name,
+                error=trial.user_attrs.get(ERROR),
+            )
+        )
+    return found
+
+
+def best(found: list[Row], mode: Mode) -> Row | None:
+    """The best of those trained to their end."""
+    sign = 1.0 if mode is Mode.min else -1.0
+    done = [row for row in found if row.state == "complete" and row.value is not None]
+    return min(done, key=lambda row: (sign * (row.value or 0.0), row.trial), default=None)
+
+
+def write(conductor: "Conductor", state: str) -> list[Row]:
+    """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
+    plan, found = conductor.plan, rows(conductor)
+    first = best(found, plan.config.mode)
+    whole = {
+        "state": state,
+        "metric": plan.metric,
+        "mode": plan.config.mode.name,
+        "trials": conductor.search.size,
+        "ranks": plan.config.ranks,
+        "slots": len(conductor.slots),
+        "fixed": list(plan.space.fixed),
+        "best": None if first is None else vars(first),
+        "rows": [vars(row) for row in found],
+    }
+    write_json(plan.folder / SWEEP, whole)
+    text = io.StringIO()
+    keys = [dimension.key for dimension in plan.space.dimensions]
+    table = csv.writer(text)
+    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", *keys, "error"])
+    for row in found:
+        chosen = [word.partition("=")[2] for word in row.words]
+        numbers = [row.value, row.step, row.steps, row.rank_s]
+        table.writerow([row.trial, row.state, *numbers, *chosen, row.error])
+    write_whole(plan.folder / TRIALS, text.getvalue())
+    return found
+
+
+def best_of(sweep: Path) -> str:
+    """The command that trains the best point of a sweep's folder again. Raises ConfigError."""
+    found: Any = read_json(sweep / SWEEP)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{sweep} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
+    if found.get("best") is None:
+        raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
+    return command([*found["fixed"], *found["best"]["words"]], found["ranks"])
+
+
+def command(words: Sequence[str], ranks: int) -> str:
+    """That trains a point by itself, to be pasted into a shell."""
+    own = [word for word in words if not word.startswith(_OF_SWEEP)]
+    return shlex.join(["phalanx", "run", "-n", str(ranks), *own])

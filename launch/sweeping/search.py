@@ -1,0 +1,218 @@
+"""Optuna does the searching: it is asked for points, and told what became of them.
+
+One process asks and tells, the one that holds the sweep's folder. Whatever is decided stands in Optuna's storage before
+anything follows from it, so a sweep that was killed goes on from there.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.sweeping.space import Choice, Interval, Space
+from train.config import Mode, PrunerConfig, PrunerName, SamplerName, SweepConfig
+from train.outcome import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+JOURNAL = "journal.jsonl"
+# Attributes of a trial.
+ERROR, MEMORY = "error", "out_of_memory"
+SEEDS = "by_seed"  # its values, one a seed
+DIGEST, STEPS = "config_digest", "steps"
+RANK_S = "rank_s"  # seconds that it ran, times ranks
+_IDENTITY = "identity"  # attribute of the study
+
+
+class Search:
+    """The trials of one sweep, by their numbers from 0 on."""
+
+    def __init__(self, study: "Study", space: Space, config: SweepConfig) -> None:
+        from optuna.trial import TrialState
+
+        self._study = study
+        self._space = space
+        self._config = config
+        self._states = TrialState
+        self._distributions = {dimension.key: _distribution(dimension) for dimension in space.dimensions}
+        everything = config.trials is None or config.sampler is SamplerName.grid
+        self._grid = list(space.grid()) if everything else None
+
+    @property
+    def size(self) -> int:
+        """How many points there are to try."""
+        if self._grid is None:
+            assert self._config.trials is not None
+            return self._config.trials
+        return min(len(self._grid), self._config.trials or len(self._grid))
+
+    @property
+    def study(self) -> "Study":
+        return self._study
+
+    def trials(self) -> "list[FrozenTrial]":
+        """All that were asked for, in order."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self) -> int | None:
+        """One more point to try, on record from now on; None where there are enough."""
+        trials = self.trials()
+        if len(trials) >= self.size:
+            return None
+        self._study.sampler = self._sampler(len(trials))
+        return self._study.ask(self._distributions).number
+
+    def words(self, number: int) -> list[str]:
+        """What the trial's command line has beside the words that all share."""
+        return self._space.chosen(self.trials()[number].params)
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
+        from optuna.trial import Trial
+
+        trial = Trial(self._study, self.trials()[number]._trial_id)
+        trial.report(value, step)
+        return trial.should_prune()
+
+    def complete(self, number: int, by_seed: Sequence[float]) -> None:
+        """It was trained to its end, once a seed; the mean ranks it."""
+        self.note(number, SEEDS, list(by_seed))
+        self._study.tell(number, sum(by_seed) / len(by_seed))
+
+    def prune(self, number: int) -> None:
+        """It ended early, for good."""
+        self._study.tell(number, state=self._states.PRUNED)
+
+    def fail(self, number: int, error: str, out_of_memory: bool) -> None:
+        """It came to nothing."""
+        self.note(number, ERROR, error)
+        self.note(number, MEMORY, out_of_memory)
+        self._study.tell(number, state=self._states.FAIL)
+
+    def unfinished(self) -> list[int]:
+        return [trial.number for trial in self.trials() if not trial.state.is_finished()]
+
+    def failed(self) -> list[int]:
+        return [trial.number for trial in self.trials() if trial.state is self._states.FAIL]
+
+    def completed(self) -> "list[FrozenTrial]":
+        """Those trained to their end, the best one first."""
+        done = [trial for trial in self.trials() if trial.state is self._states.COMPLETE]
+        sign = 1 if self._config.mode is Mode.min else -1
+        return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    def noted(self, number: int, name: str, without: Any) -> Any:
+        """An attribute of a trial; `without` where it has none."""
+        return self.trials()[number].user_attrs.get(name, without)
+
+    def note(self, number: int, name: str, value: Any) -> None:
+        self._study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
+
+    def _sampler(self, number: int) -> "BaseSampler":
+        """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
+        from optuna.samplers import RandomSampler, TPESampler
+
+        from launch.sweeping.sampling import Careful, Listed
+
+        if self._grid is not None:
+            return Listed(self._grid[number], self._distributions)
+        seed = (self._config.seed * 1_000_003 + number) % 2**32
+        if self._config.sampler is SamplerName.random:
+            return Careful(RandomSampler(seed), self._distributions, MEMORY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that these options may change
+            tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+        return Careful(tpe, self._distributions, MEMORY)
+
+
+def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mapping[str, Any]) -> Search:
+    """The search in the folder `folder`, begun anew or gone on with. The folder's holder alone calls it.
+
+    `identity` is what may not change in between. Raises ConfigError when the storage cannot be used, or holds another
+    search.
+    """
+    import optuna
+    from optuna.exceptions import OptunaError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(
+            storage=_storage(folder, config.storage),
+            study_name=folder.name,
+            direction="minimize" if config.mode is Mode.min else "maximize",
+            pruner=_pruner(config.pruner),
+            sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
+            load_if_exists=True,
+        )
+        before = study.user_attrs.get(_IDENTITY)
+        now = json.loads(json.dumps({"space": [asdict(d) for d in space.dimensions], **identity}))
+        if before is None:
+            study.set_user_attr(_IDENTITY, now)
+    except (OptunaError, OSError, ValueError, KeyError, ImportError) as error:
+        where = config.storage or folder / JOURNAL
+        raise ConfigError(
+            f"The sweep's storage {where} cannot be used: {error}. Type run.name=… for a sweep of its own, or mend it"
+        ) from None
+    if before is not None and before != now:
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        raise ConfigError(
+            f"{folder} holds another search: {', '.join(changed)} differ. Type run.name=… for a sweep of its own"
+        )
+    return Search(study, space, config)
+
+
+def _storage(folder: Path, url: str | None) -> "BaseStorage":
+    from optuna.storages import JournalStorage, get_storage
+    from optuna.storages.journal import JournalFileBackend
+
+    if url is not None:
+        return get_storage(url)
+    journal = folder / JOURNAL
+    _mend(journal)
+    return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def _mend(journal: Path) -> None:
+    """After a kill: what was half written was never decided, and what the dead one locked is free."""
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink()
+    with suppress(FileNotFoundError), journal.open("rb+") as file:
+        written = file.read()
+        whole = written.rfind(b"\n") + 1
+        if whole < len(written):
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _distribution(dimension: Choice | Interval) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.values)
+    low, high = dimension.low, dimension.high
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)
+
+
+def _pruner(config: PrunerConfig) -> "BasePruner":
+    """Of those that end trials for good; what pauses trials is launch/sweeping/rungs.py."""
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    first = config.first_step or 1
+    if config.name is PrunerName.median:
+        return MedianPruner(n_startup_trials=config.after_trials, n_warmup_steps=first)
+    if config.name is PrunerName.hyperband:
+        return HyperbandPruner(min_resource=first, reduction_factor=config.eta)
+    return NopPruner()

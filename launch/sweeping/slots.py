@@ -1,0 +1,164 @@
+"""Where trials run: slots of this machine, and the warm process that their ranks are forked from."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch import processes
+from launch.ears import Ears
+from launch.machine import Gpu, Machine
+from train.cause import VARIABLE
+from train.config import SweepConfig
+from train.outcome import ConfigError
+
+_WARM = Path(__file__).with_name("warm.py")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for the ranks of one trial: GPUs, one a rank, or none; `threads` of the CPU for each rank."""
+
+    number: int
+    gpus: tuple[str, ...]
+    threads: int
+
+
+def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu]) -> list[Slot]:
+    """The slots of this machine; `gpus` are those to use. Raises ConfigError where not one trial fits."""
+    have = len(gpus) if gpus else len(machine.cores)
+    if config.ranks > have:
+        what = "free GPUs" if gpus else "CPU cores"
+        raise ConfigError(
+            f"sweep.ranks={config.ranks} is more than this machine has {what} for: {have}. Type sweep.ranks={have}"
+        )
+    if config.ranks > 1 and any(gpu.slice for gpu in gpus):
+        raise ConfigError("Ranks on slices of a GPU (MIG) do not find each other. Type sweep.ranks=1")
+    places = have // config.ranks * (config.per_gpu if gpus else 1)
+    count = min(places, config.slots or places) if gpus else config.slots or places
+    threads = max(1, len(machine.cores) // (count * config.ranks))
+    return [Slot(number, _share(number, config, gpus), threads) for number in range(count)]
+
+
+def _share(number: int, config: SweepConfig, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    first = number // config.per_gpu * config.ranks
+    return tuple(gpu.uuid for gpu in gpus[first : first + config.ranks])
+
+
+@dataclass
+class World:
+    """The ranks of one start. `codes` fills up as they end, with exit codes or negative numbers of signals."""
+
+    pids: tuple[int, ...]
+    port: socket.socket
+    codes: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return len(self.codes) == len(self.pids)
+
+    def send(self, heard: signal.Signals) -> None:
+        for pid in self.pids:
+            if pid not in self.codes:
+                processes.send(pid, heard)
+
+
+class Gone(RuntimeError):  # noqa: N818
+    """The warm process has died, and told its ranks to save and leave."""
+
+
+class Warm:
+    """The warm process. It ends, and with it all ranks, when this process does."""
+
+    def __init__(self, ears: Ears) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_WARM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
+            preexec_fn=ears.uncover,
+        )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._said = b""
+        self._new: list[int] = []
+        self._ended: dict[int, int] = {}
+
+    def start(self, slot: Slot, ranks: int, argv: Sequence[str], output: Path, cause: Path) -> World:
+        """Start `train/main.py argv` in a slot; the ranks' output is added to the file `output`. Raises Gone."""
+        port = _reserved()
+        shared = {
+            "WORLD_SIZE": str(ranks),
+            "LOCAL_WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port.getsockname()[1]),
+            "OMP_NUM_THREADS": str(slot.threads),
+            VARIABLE: str(cause),
+            **({"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}),
+        }
+        pids = []
+        for rank in range(ranks):
+            environ = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._ask({"argv": list(argv), "environ": environ, "cwd": os.getcwd(), "output": str(output)})
+            pids.append(self._started())
+        return World(tuple(pids), port)
+
+    def take_ended(self, world: World) -> None:
+        """Note which ranks of a world have ended by now. Raises Gone."""
+        self._listen()
+        world.codes |= {pid: self._ended.pop(pid) for pid in world.pids if pid in self._ended}
+        if world.ended:
+            world.port.close()
+
+    def close(self) -> None:
+        """No rank is left, or none is to stay."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _ask(self, words: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(words).encode() + b"\n")
+        except BrokenPipeError:
+            raise Gone from None
+
+    def _started(self) -> int:
+        """The next rank's process number."""
+        assert self._process.stdout is not None
+        while not self._new:
+            select.select([self._process.stdout], [], [])
+            self._listen()
+        return self._new.pop()
+
+    def _listen(self) -> None:
+        """Take in what was said since the last time."""
+        assert self._process.stdout is not None
+        while (found := self._process.stdout.read(65536)) is not None:
+            if not found:
+                raise Gone
+            *lines, self._said = (self._said + found).split(b"\n")
+            for line in lines:
+                words = json.loads(line)
+                if "code" in words:
+                    self._ended[words["pid"]] = words["code"]
+                else:
+                    self._new.append(words["pid"])
+
+
+def _reserved() -> socket.socket:
+    """A port that the system gives nobody else, and that a rank can listen on all the same: this one never listens."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held

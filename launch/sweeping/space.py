@@ -1,0 +1,134 @@
+"""The search space that a command line spells in Hydra's own grammar, and the words of a point in it."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from train.outcome import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override, Sweep
+
+_KEPT = ("sweep", "run", "cluster", "hydra")  # sections that are not the trials' to differ in
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `values`, as Hydra reads them."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number from `low` to `high`, both included; whole where both are."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+
+
+@dataclass(frozen=True)
+class Space:
+    """`fixed` are the words that all points share, options of Hydra's among them."""
+
+    fixed: tuple[str, ...]
+    dimensions: tuple[Choice | Interval, ...]
+
+    def words(self, point: Mapping[str, Any]) -> list[str]:
+        """The command line of a point, which has a value for the key of every dimension."""
+        return [*self.fixed, *self.chosen(point)]
+
+    def chosen(self, point: Mapping[str, Any]) -> list[str]:
+        """What of it is the point's own."""
+        return [f"{dimension.key}={point[dimension.key]}" for dimension in self.dimensions]
+
+    def grid(self) -> Iterator[dict[str, str]]:
+        """All points, the last dimension varying fastest. Raises ConfigError where there are infinitely many."""
+        axes = []
+        for dimension in self.dimensions:
+            if isinstance(dimension, Interval):
+                raise ConfigError(
+                    f"{dimension.key} may be any number from {dimension.low:g} to {dimension.high:g}, and no grid holds "
+                    "all of them. Type sweep.trials=… with the number of points to draw"
+                )
+            axes.append([(dimension.key, value) for value in dimension.values])
+        return (dict(point) for point in itertools.product(*axes))
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Points that have, together, each choice and both ends of each interval once at least."""
+        axes = [_ends(dimension) for dimension in self.dimensions]
+        for place in range(max(map(len, axes))):
+            yield {d.key: axis[place % len(axis)] for d, axis in zip(self.dimensions, axes, strict=True)}
+
+
+def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> Space:
+    """The space that `words` spell; `options` are those of a config group. Raises ConfigError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    fixed: list[str] = []
+    found: dict[str, Choice | Interval] = {}
+    for word in words:
+        try:
+            override = None if word.startswith("-") else parser.parse_override(word)
+        except HydraException:
+            override = None  # composing the points says what is wrong with it
+        if override is None or not override.is_sweep_override():
+            fixed.append(word)
+            continue
+        name = override.get_key_element()
+        if override.key_or_group.replace("/", ".").partition(".")[0] in _KEPT:
+            raise ConfigError(f"{word} would let trials differ in what is the sweep's own. Type one value")
+        if name in found:
+            raise ConfigError(f"{name} is swept twice. Type it once, with all its values")
+        found[name] = _dimension(name, override, options)
+    if not found:
+        raise ConfigError(
+            "Nothing is swept: no word names several values. Type one that does, such as optim.lr=1e-3,3e-3 or "
+            "'optim.lr=tag(log,interval(1e-4,1e-1))'"
+        )
+    return Space(tuple(fixed), tuple(found.values()))
+
+
+def _dimension(name: str, override: "Override", options: Callable[[str], Sequence[str]]) -> Choice | Interval:
+    from hydra.core.override_parser.types import Glob, IntervalSweep
+
+    sweep: Any = override.value()
+    if isinstance(sweep, IntervalSweep):
+        return _interval(name, override, sweep)
+    if isinstance(sweep, Glob):
+        values = list(sweep.filter(list(options(override.key_or_group))))
+    else:
+        _check_range(override, sweep)
+        sweep.shuffle = False  # a sampler draws, and a grid has the same order whenever it is gone on with
+        values = list(override.sweep_string_iterator())
+    unique = tuple(dict.fromkeys(values))
+    if not unique:
+        raise ConfigError(f"{override.input_line} names no value at all. Type one that does, such as {name}=1,2")
+    return Choice(name, unique)
+
+
+def _check_range(override: "Override", sweep: "Sweep") -> None:
+    from hydra.core.override_parser.types import RangeSweep
+
+    if isinstance(sweep, RangeSweep) and not sweep.step:
+        raise ConfigError(f"{override.input_line} goes on for ever, with steps of 0. Type another step")
+
+
+def _interval(name: str, override: "Override", sweep: Any) -> Interval:
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"{override.input_line} holds no number: it must go from a lower to a higher one")
+    if log and low <= 0:
+        raise ConfigError(f"{override.input_line} has no logarithm at {low:g}. Type a lower end above 0")
+    return Interval(name, low, high, log)
+
+
+def _ends(dimension: Choice | Interval) -> Sequence[Any]:
+    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
