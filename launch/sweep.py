@@ -18,12 +18,13 @@ from launch.submission import run_root
 from launch.sweeping import results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor, Plan
+from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import open_search
-from launch.sweeping.slots import slots
+from launch.sweeping.slots import Warm, slots
 from launch.sweeping.space import Space, read
 from launch.words import words
 from train import lease
-from train.config import Config, Device, PrunerName, SamplerName, SweepConfig
+from train.config import Config, Device, Mode, PrunerName, SamplerName, SweepConfig
 from train.outcome import ConfigError, ExitCode
 
 
@@ -125,6 +126,9 @@ def _conducted(order: _Order) -> ExitCode:
     from train.compose import compose
     from train.identity import digest
 
+    def describe(config: Config) -> tuple[str, int]:
+        return digest(config), config.train.global_batch
+
     sweep, folder = order.sweep, order.folder
     wants_gpus = order.config.world.device is not Device.cpu
     machine = look(os.environ, wants_gpus)
@@ -139,12 +143,13 @@ def _conducted(order: _Order) -> ExitCode:
         metric=sweep.metric,
         seed=order.config.seed,
         shared=tuple(shared),
-        digest=lambda argv: digest(compose(argv).config),
+        describe=lambda argv: describe(compose(argv).config),
+        ladder=_ladder(order),
     )
     with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
         places = slots(sweep, machine, claimed.gpus)
         search = open_search(folder, order.space, sweep, order.identity)
-        conductor = Conductor(plan, search, places, ears, board.show)
+        conductor = Conductor(plan, search, places, Warm(ears), ears, board.show)
         click.echo(f"{folder}: {search.size} trials, {len(places)} at once, {sweep.ranks} ranks each")
         code = ExitCode.BUG
         try:
@@ -153,6 +158,16 @@ def _conducted(order: _Order) -> ExitCode:
             found = results.write(conductor, code.name.lower())
     _sum_up(order, found, code)
     return code
+
+
+def _ladder(order: _Order) -> Ladder | None:
+    pruner, config = order.sweep.pruner, order.config
+    if pruner.name is not PrunerName.asha:
+        return None
+    assert pruner.first_step is not None
+    assert config.eval.every is not None
+    smaller = order.sweep.mode is Mode.min
+    return Ladder(pruner.first_step, pruner.eta, config.train.global_batch, config.eval.every, smaller)
 
 
 def _sum_up(order: _Order, found: list[results.Row], code: ExitCode) -> None:

@@ -16,6 +16,7 @@ from train.outcome import ExitCode
 from train.refusal import end
 
 STOP = "stop.json"
+UNTIL = "PHALANX_UNTIL_STEP"
 _CODES: Mapping[int, ExitCode] = {
     signal.SIGTERM: ExitCode.PREEMPTED,
     signal.SIGUSR2: ExitCode.PREEMPTED,
@@ -33,6 +34,12 @@ def granted_s(environ: Mapping[str, str]) -> float:
         return float(environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
     except (KeyError, ValueError):
         return 30.0
+
+
+def until_step(environ: Mapping[str, str]) -> int | None:
+    """The number of steps after which the launcher wants the run saved and left, None where it says nothing."""
+    found = environ.get(UNTIL, "")
+    return int(found) if found.isdecimal() else None
 
 
 @dataclass(frozen=True)

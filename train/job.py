@@ -20,7 +20,7 @@ from train.data.batch import apply
 from train.data.workers import aside
 from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
-from train.hearing import Signals, StopFile, Wish, granted_s
+from train.hearing import Signals, StopFile, Wish, granted_s, until_step
 from train.identity import digest
 from train.ledger import Ledger
 from train.loop import Run
@@ -202,7 +202,7 @@ def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
     if world.leads:
         hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
     signals.keep()
-    stop = Stop(world.store, world.rank, world.size, hears)
+    stop = Stop(world.store, world.rank, world.size, hears, until_step(os.environ))
     yield stop
     if stop.close():
         signals.close()

@@ -30,12 +30,18 @@ _NOTHING = -1
 class Stop:
     """Of one rank, for one run. All ranks make one."""
 
-    def __init__(self, store: Store, rank: int, size: int, hears: Sequence[Callable[[], Wish | None]]) -> None:
-        """`hears` are asked in turn for what this rank has heard since it was last asked."""
+    def __init__(
+        self, store: Store, rank: int, size: int, hears: Sequence[Callable[[], Wish | None]], until: int | None = None
+    ) -> None:
+        """`hears` are asked in turn for what this rank has heard since it was last asked.
+
+        After `until` steps all ranks stop in any case, which takes no agreement: they were all told the same.
+        """
         self._store = PrefixStore("stop", store.clone())  # a client of the store serves one thread at a time
         self._rank = rank
         self._size = size
         self._hears = hears
+        self._until = until
         self._step = 0
         self._round = 0
         self._held = False
@@ -49,6 +55,8 @@ class Stop:
 
     def before(self, step: int) -> Wish | None:
         """Why all ranks stop now, after `step` steps, or None. Every main thread calls it before every step."""
+        if self._until is not None and step >= self._until:
+            return Wish(ExitCode.STOPPED, f"it was to go to step {self._until}")
         self._step = step  # before it looks: a thread that holds it later tells this step
         if self._held and self._agreed() and step >= self._after:
             return self._wish

@@ -7,21 +7,20 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from pathlib import Path
 
 from launch import cause
 from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
 from launch.sweeping.rungs import Climber, Ladder
-from launch.sweeping.search import DIGEST, RANK_S, SEEDS, STEPS, Search
+from launch.sweeping.search import BATCH, DIGEST, RANK_S, SEEDS, STEPS, Search
 from launch.sweeping.slots import Gone, Slot, Warm, World
 from launch.sweeping.space import Space
 from train import lease
 from train.cause import VARIABLE
-from train.config import Mode, PrunerName, SweepConfig
+from train.config import Mode, SweepConfig
 from train.files import read_json, write_json
-from train.hearing import STOP
+from train.hearing import STOP, UNTIL
 from train.outcome import ConfigError, ExitCode
 
 _LOOK_S = 0.02
@@ -32,7 +31,8 @@ _TRIES = 3  # of a trial whose ranks are killed
 class Plan:
     """What a sweep is: `shared` are the words that it adds to those of every point, `seed` is the first that trains.
 
-    `digest` tells which training run a command line describes. `config` names the metric that ranks the trials.
+    `config` names the metric that ranks the trials. `describe` tells of a command line which training run it is, by its
+    digest, and its batch. `ladder` is for trials that are halved.
     """
 
     folder: Path
@@ -41,7 +41,8 @@ class Plan:
     metric: str
     seed: int
     shared: tuple[str, ...]
-    digest: Callable[[Sequence[str]], str]
+    describe: Callable[[Sequence[str]], tuple[str, int]]
+    ladder: Ladder | None
 
     def run(self, trial: int, place: int) -> Path:
         """The folder of the run of a trial with the seed in this place."""
@@ -52,13 +53,6 @@ class Plan:
         """The command line of that run."""
         name = self.run(trial, place).name
         return [*self.space.fixed, *chosen, *self.shared, f"seed={self.seed + place}", f"run.name='{name}'"]
-
-
-class _Told(Enum):
-    """Why a trial was asked to save and leave."""
-
-    PRUNE = auto()
-    PAUSE = auto()
 
 
 @dataclass
@@ -73,7 +67,7 @@ class _Attempt:
     evaluations: Evaluations
     causes: Path
     began: float = field(default_factory=time.monotonic)
-    told: _Told | None = None
+    pruned: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -85,14 +79,21 @@ class Conductor:
     """Of one sweep, in one process, which holds the sweep's folder."""
 
     def __init__(
-        self, plan: Plan, search: Search, slots: Sequence[Slot], ears: Ears, changed: Callable[["Conductor"], None]
+        self,
+        plan: Plan,
+        search: Search,
+        slots: Sequence[Slot],
+        warm: Warm,
+        ears: Ears,
+        changed: Callable[["Conductor"], None],
     ) -> None:
-        """`changed` is called when there is news, and every now and then."""
+        """`warm` is closed when the sweep ends; `changed` is called all the time, and is to act on what is new."""
         self.plan = plan
         self.search = search
         self.running: dict[Slot, _Attempt] = {}
         self.waiting: set[int] = set()  # at a rung
         self.slots = slots
+        self._warm = warm
         self._ears = ears
         self._changed = changed
         self._again: deque[tuple[int, int]] = deque()  # begun before; a trial, and the place of its seed
@@ -102,15 +103,13 @@ class Conductor:
         self._tries: Counter[tuple[int, int]] = Counter()
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._why_leaving: ExitCode | None = None
-        self._ladder: Ladder | None = None
 
     def run(self) -> ExitCode:
         """Until every trial has its end, or the sweep is told to leave. Raises ConfigError when it cannot go on."""
-        self._take_up()
         with tempfile.TemporaryDirectory(prefix="phalanx-sweep-") as scratch:
             self._scratch = Path(scratch)
-            self._warm = Warm(self._ears)
             try:
+                self._take_up()
                 while self._goes_on():
                     try:
                         self._turn()
@@ -133,10 +132,7 @@ class Conductor:
         """Go on with what an earlier process left: what is undecided in the storage."""
         first_with: dict[str, int] = {}
         for trial in self.search.trials():
-            digest = trial.user_attrs.get(DIGEST)
-            if digest is None:
-                digest = self._note_digest(trial.number)
-            first = first_with.setdefault(digest, trial.number)
+            first = first_with.setdefault(self._digest(trial.number), trial.number)
             if trial.state.is_finished():
                 continue
             if first != trial.number and not self.search.trials()[first].state.is_finished():
@@ -200,7 +196,7 @@ class Conductor:
     def _prepare(self) -> None:
         """Have a new trial at hand before a slot is free for it."""
         while not self._new and (trial := self.search.ask()) is not None:
-            first = self._first_with.setdefault(self._note_digest(trial), trial)
+            first = self._first_with.setdefault(self._digest(trial), trial)
             if first == trial:
                 self._new += [(trial, place) for place in range(self.plan.config.seeds)]
             elif self.search.trials()[first].state.is_finished():
@@ -208,8 +204,12 @@ class Conductor:
             else:
                 self._same[first].append(trial)
 
-    def _note_digest(self, trial: int) -> str:
-        digest = self.plan.digest(self.plan.words(trial, 0, self.search.words(trial)))
+    def _digest(self, trial: int) -> str:
+        known: str | None = self.search.noted(trial, DIGEST, None)
+        if known is not None:
+            return known
+        digest, batch = self.plan.describe(self.plan.words(trial, 0, self.search.words(trial)))
+        self.search.note(trial, BATCH, batch)
         self.search.note(trial, DIGEST, digest)
         return digest
 
@@ -220,9 +220,11 @@ class Conductor:
         words = self.plan.words(trial, place, self.search.words(trial))
         if not any(word.startswith("train.threads=") for word in words):
             words.append(f"train.threads={slot.threads}")
-        told = cause.files(causes)[VARIABLE]
+        environ = {VARIABLE: cause.files(causes)[VARIABLE]}
+        if self.plan.ladder is not None:
+            environ[UNTIL] = str(self.plan.ladder.next_step(self._climber(trial)))
         output = self.plan.folder / "output" / f"{run.name}.txt"
-        world = self._warm.start(slot, self.plan.config.ranks, words, output, Path(told))
+        world = self._warm.start(slot, self.plan.config.ranks, words, output, environ)
         return _Attempt(trial, place, run, slot, world, Evaluations(run), causes)
 
     # What is heard meanwhile
@@ -265,27 +267,25 @@ class Conductor:
             if self.plan.config.seeds > 1 or entry["step"] <= max(self._values(trial), default=0):
                 continue
             ends = self.search.report(trial, entry["step"], self._number(entry[self.plan.metric]))
-            if entry["step"] < self._steps(trial, attempt):
-                attempt.told = attempt.told or (_Told.PRUNE if ends else self._told_to_rest(trial))
-        if attempt.told is not None:
+            attempt.pruned |= ends and entry["step"] < self._steps(trial, attempt)
+        if attempt.pruned:
             _ask_to_leave(attempt.run)
-
-    def _told_to_rest(self, trial: int) -> _Told | None:
-        return _Told.PAUSE if self._rests(trial) else None
 
     # How trials end
 
     def _settle(self, attempt: _Attempt) -> None:
         trial, place, codes = attempt.trial, attempt.place, attempt.world.codes
+        if self.search.trials()[trial].state.is_finished():
+            return  # it failed with another seed
         spent_s = (time.monotonic() - attempt.began) * self.plan.config.ranks
         self.search.note(trial, RANK_S, self.search.noted(trial, RANK_S, 0.0) + spent_s)
         ended = _cause(attempt)
         if ended.code is ExitCode.FINISHED:
             self._score(trial, place)
-        elif ended.code is ExitCode.STOPPED and attempt.told is _Told.PRUNE:
+        elif ended.code is ExitCode.STOPPED and attempt.pruned:
             self._prune(trial)
-        elif ended.code is ExitCode.STOPPED and attempt.told is _Told.PAUSE:
-            self.waiting.add(trial)
+        elif ended.code is ExitCode.STOPPED and self.plan.ladder is not None:
+            self.waiting.add(trial)  # it came to its rung
         elif self._why_leaving is not None:
             pass  # it stays undecided, and the same command goes on with it
         elif ended.code is ExitCode.PREEMPTED or (
@@ -317,6 +317,9 @@ class Conductor:
     def _fail(self, trial: int, message: str, out_of_memory: bool) -> None:
         for same in (trial, *self._same.pop(trial, [])):
             self.search.fail(same, message, out_of_memory)
+        for attempt in self.running.values():
+            if attempt.trial == trial:
+                attempt.world.send(signal.SIGTERM)
         self._new = deque(job for job in self._new if job[0] != trial)
         self._again = deque(job for job in self._again if job[0] != trial)
         if len(self.search.failed()) > self.plan.config.max_failures:
@@ -336,31 +339,19 @@ class Conductor:
 
     def _rests(self, trial: int) -> bool:
         """Whether a trial has come to a rung that it is not good enough for, so far."""
-        ladder = self._ladder_of_all()
+        ladder = self.plan.ladder
         return ladder is not None and not ladder.goes_on(self._climber(trial), self._climbers())
 
     def _promoted(self) -> int | None:
-        ladder = self._ladder_of_all() if self.waiting else None
-        if ladder is None:
+        if self.plan.ladder is None or not self.waiting:
             return None
-        return ladder.next_of({trial: self._climber(trial) for trial in self.waiting}, self._climbers())
-
-    def _ladder_of_all(self) -> Ladder | None:
-        """None where trials are not halved, or none has said yet how many steps it has."""
-        config = self.plan.config
-        if config.pruner.name is not PrunerName.asha:
-            return None
-        known = next(iter(self._climbers()), None)
-        if self._ladder is None and known is not None and config.pruner.first_step is not None:
-            smaller = config.mode is Mode.min
-            self._ladder = Ladder.beginning_at(config.pruner.first_step, known.steps, config.pruner.eta, smaller)
-        return self._ladder
+        return self.plan.ladder.next_of({trial: self._climber(trial) for trial in self.waiting}, self._climbers())
 
     def _climbers(self) -> list[Climber]:
-        return [self._climber(trial.number) for trial in self.search.trials() if STEPS in trial.user_attrs]
+        return [self._climber(trial.number) for trial in self.search.trials() if BATCH in trial.user_attrs]
 
     def _climber(self, trial: int) -> Climber:
-        return Climber(self.search.noted(trial, STEPS, 1), self._values(trial))
+        return Climber(self.search.noted(trial, BATCH, 1), self._values(trial))
 
     def _values(self, trial: int) -> dict[int, float]:
         found: dict[int, float] = self.search.trials()[trial].intermediate_values

@@ -1,8 +1,7 @@
 """Asynchronous successive halving: who goes on at a rung, who waits there, and who of those goes on after all.
 
 After Li et al., "A System for Massively Parallel Hyperparameter Tuning" (2020), algorithm 2. A trial that waits has left
-its slot and keeps its checkpoint; promoted, it goes on from there. Rungs are shares of a whole run, as trials with other
-batches have other numbers of steps.
+its slot and keeps its checkpoint; promoted, it goes on from there.
 """
 
 import math
@@ -12,32 +11,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Climber:
-    """A trial of `steps` steps in all, and its evaluations so far: step -> value."""
+    """A trial whose steps take `batch` samples each, and its evaluations so far: step -> value."""
 
-    steps: int
+    batch: int
     values: Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """`count` rungs, each `eta` times as far as the one before and the end as far beyond the last one.
+    """Rungs at `first`, `first` * `eta`, … steps of `batch` samples; a trial with other batches has other steps there.
 
-    Less is better where `smaller`.
+    A trial is evaluated every `every` steps, and comes to a rung at the first of them that is not before it. Less is
+    better where `smaller`.
     """
 
-    count: int
+    first: int
     eta: int
+    batch: int
+    every: int
     smaller: bool
-
-    @classmethod
-    def beginning_at(cls, first: int, steps: int, eta: int, smaller: bool) -> "Ladder":
-        """As many rungs as fit between the step `first` and the end of a run of `steps`."""
-        return cls(int(math.log(max(1.0, steps / first), eta) + 1e-9), eta, smaller)
 
     def reached(self, trial: Climber) -> int:
         """How many rungs a trial has come to."""
-        furthest = max(trial.values, default=0)
-        return sum(self._step(rung, trial) <= furthest for rung in range(self.count))
+        furthest, rung = max(trial.values, default=0), 0
+        while self._step(rung, trial) <= furthest:
+            rung += 1
+        return rung
+
+    def next_step(self, trial: Climber) -> int:
+        """The step of the next rung that a trial comes to."""
+        return self._step(self.reached(trial), trial)
 
     def goes_on(self, trial: Climber, everyone: Iterable[Climber]) -> bool:
         """Whether a trial is good enough for the rung it came to last; `everyone` includes it."""
@@ -54,10 +57,11 @@ class Ladder:
         return max(fit, key=lambda number: (self.reached(waiting[number]), -number), default=None)
 
     def _step(self, rung: int, trial: Climber) -> int:
-        return math.ceil(trial.steps * float(self.eta) ** (rung - self.count))
+        steps = self.first * float(self.eta) ** rung * self.batch / trial.batch
+        return max(1, math.ceil(steps / self.every)) * self.every
 
     def _at(self, rung: int, trial: Climber) -> float:
-        """The value that counts at a rung: that of the first evaluation there or beyond. Less is better."""
+        """The value that counts at a rung. Less is better."""
         at = self._step(rung, trial)
         value = trial.values[min(step for step in trial.values if step >= at)]
         return value if self.smaller else -value

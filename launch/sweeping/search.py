@@ -29,7 +29,7 @@ JOURNAL = "journal.jsonl"
 # Attributes of a trial.
 ERROR, MEMORY = "error", "out_of_memory"
 SEEDS = "by_seed"  # its values, one a seed
-DIGEST, STEPS = "config_digest", "steps"
+DIGEST, BATCH, STEPS = "config_digest", "batch", "steps"
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 _IDENTITY = "identity"  # attribute of the study
 
@@ -143,27 +143,31 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
     """
     import optuna
     from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    now = json.loads(json.dumps({"space": [asdict(dimension) for dimension in space.dimensions], **identity}))
     try:
-        study = optuna.create_study(
-            storage=_storage(folder, config.storage),
-            study_name=folder.name,
-            direction="minimize" if config.mode is Mode.min else "maximize",
-            pruner=_pruner(config.pruner),
-            sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
-            load_if_exists=True,
-        )
-        before = study.user_attrs.get(_IDENTITY)
-        now = json.loads(json.dumps({"space": [asdict(d) for d in space.dimensions], **identity}))
-        if before is None:
+        storage = _storage(folder, config.storage)
+        known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+        study = optuna.load_study(study_name=folder.name, storage=storage) if folder.name in known else None
+        before = study.user_attrs.get(_IDENTITY, now) if study is not None else now
+        if before == now:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=folder.name,
+                direction="minimize" if config.mode is Mode.min else "maximize",
+                pruner=_pruner(config.pruner),
+                sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
+                load_if_exists=True,
+            )
             study.set_user_attr(_IDENTITY, now)
-    except (OptunaError, OSError, ValueError, KeyError, ImportError) as error:
+    except (OptunaError, SQLAlchemyError, OSError, ValueError, KeyError, ImportError) as error:
         where = config.storage or folder / JOURNAL
         raise ConfigError(
             f"The sweep's storage {where} cannot be used: {error}. Type run.name=… for a sweep of its own, or mend it"
         ) from None
-    if before is not None and before != now:
+    if before != now or study is None:
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         raise ConfigError(
             f"{folder} holds another search: {', '.join(changed)} differ. Type run.name=… for a sweep of its own"

@@ -15,7 +15,6 @@ from typing import Any
 from launch import processes
 from launch.ears import Ears
 from launch.machine import Gpu, Machine
-from train.cause import VARIABLE
 from train.config import SweepConfig
 from train.outcome import ConfigError
 
@@ -92,8 +91,11 @@ class Warm:
         self._new: list[int] = []
         self._ended: dict[int, int] = {}
 
-    def start(self, slot: Slot, ranks: int, argv: Sequence[str], output: Path, cause: Path) -> World:
-        """Start `train/main.py argv` in a slot; the ranks' output is added to the file `output`. Raises Gone."""
+    def start(self, slot: Slot, ranks: int, argv: Sequence[str], output: Path, environ: Mapping[str, str]) -> World:
+        """Start `train/main.py argv` in a slot, with `environ` added to this process's environment.
+
+        The ranks' output is added to the file `output`. Raises Gone.
+        """
         port = _reserved()
         shared = {
             "WORLD_SIZE": str(ranks),
@@ -101,13 +103,13 @@ class Warm:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port.getsockname()[1]),
             "OMP_NUM_THREADS": str(slot.threads),
-            VARIABLE: str(cause),
+            **environ,
             **({"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}),
         }
         pids = []
         for rank in range(ranks):
-            environ = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._ask({"argv": list(argv), "environ": environ, "cwd": os.getcwd(), "output": str(output)})
+            own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._ask({"argv": list(argv), "environ": own, "cwd": os.getcwd(), "output": str(output)})
             pids.append(self._started())
         return World(tuple(pids), port)
 
@@ -119,11 +121,12 @@ class Warm:
             world.port.close()
 
     def close(self) -> None:
-        """No rank is left, or none is to stay."""
+        """What is left of its ranks saves and leaves."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        self._process.terminate()  # it may be importing still
         self._process.wait()
+        self._process.stdin.close()
         self._process.stdout.close()
 
     def _ask(self, words: Mapping[str, Any]) -> None:

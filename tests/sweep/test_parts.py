@@ -1,0 +1,161 @@
+"""What a sweep decides by itself: its space, its slots, who goes on at a rung, and where no point is drawn again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.machine import Gpu, Machine
+from launch.sweeping.rungs import Climber, Ladder
+from launch.sweeping.search import JOURNAL, MEMORY, Search, open_search
+from launch.sweeping.slots import Slot, slots
+from launch.sweeping.space import Choice, Interval, Space, read
+from train.compose import compose
+from train.config import SweepConfig
+from train.outcome import ConfigError
+
+MODELS = ["convnet", "mlp", "resnet18"]
+
+
+def space(*words: str) -> Space:
+    return read(words, lambda group: MODELS)
+
+
+def test_hydras_grammar_spells_the_space() -> None:
+    found = space(
+        "experiment=digits",
+        "--config-dir=conf",
+        "optim.lr=tag(log,interval(1e-4,1e-1))",
+        "train.micro_batch=int(interval(1,8))",
+        "train.global_batch=choice(32,64)",
+        "model=glob(*,exclude=res*)",
+        "seed=range(1,7,2)",
+        "model.hidden=[8],[16,8]",
+        "+task.note='a b','c,d'",
+    )
+    assert found.fixed == ("experiment=digits", "--config-dir=conf")
+    assert found.dimensions == (
+        Interval("optim.lr", 1e-4, 1e-1, log=True),
+        Interval("train.micro_batch", 1, 8, log=False),
+        Choice("train.global_batch", ("32", "64")),
+        Choice("model", ("convnet", "mlp")),
+        Choice("seed", ("1", "3", "5")),
+        Choice("model.hidden", ("[8]", "[16,8]")),
+        Choice("+task.note", ("'a b'", "'c,d'")),
+    )
+
+
+def test_corners_have_every_choice_and_both_ends_of_every_interval() -> None:
+    found = list(space("a=1,2,3", "b=interval(0.5,1.5)").corners())
+    assert [point["a"] for point in found] == ["1", "2", "3"]
+    assert {point["b"] for point in found} == {0.5, 1.5}
+
+
+def machine(cores: int = 8, gpus: int = 0, nodes: int = 1) -> Machine:
+    found = tuple(Gpu(f"GPU-{number}", 0, slice=False) for number in range(gpus))
+    return Machine(frozenset(range(cores)), found, {}, numactl=False)
+
+
+def config(**changes: Any) -> SweepConfig:
+    return compose([f"sweep.{name}={value}" for name, value in changes.items()]).config.sweep
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "gpus", "expected"),
+    [
+        ({"ranks": 2}, 8, 0, [Slot(n, (), 1) for n in range(4)]),
+        ({"ranks": 2, "slots": 2}, 8, 0, [Slot(n, (), 2) for n in range(2)]),
+        ({"ranks": 2}, 16, 5, [Slot(0, ("GPU-0", "GPU-1"), 4), Slot(1, ("GPU-2", "GPU-3"), 4)]),
+        ({"ranks": 1, "per_gpu": 2}, 8, 2, [Slot(n, (f"GPU-{n // 2}",), 2) for n in range(4)]),
+        ({"ranks": 1, "slots": 9}, 8, 2, [Slot(n, (f"GPU-{n}",), 4) for n in range(2)]),
+    ],
+)
+def test_a_machine_is_divided_into_slots_that_share_nothing_unasked(
+    settings: dict[str, int], cores: int, gpus: int, expected: list[Slot]
+) -> None:
+    found = machine(cores, gpus)
+    assert slots(config(**settings), found, found.gpus) == expected
+
+
+def test_more_ranks_than_there_is_room_for_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sweep.ranks=3 is more .* free GPUs for: 2. Type sweep.ranks=2"):
+        slots(config(ranks=3), machine(gpus=2), machine(gpus=2).gpus)
+
+
+LADDER = Ladder(first=10, eta=3, batch=64, every=10, smaller=True)
+
+
+def climbers(*values: float, step: int = 10) -> list[Climber]:
+    return [Climber(64, {step: value}) for value in values]
+
+
+def test_rungs_are_where_as_many_samples_were_seen_and_an_evaluation_is() -> None:
+    assert [LADDER.next_step(Climber(64, dict.fromkeys(range(10, at, 10), 1.0))) for at in (10, 20, 40)] == [10, 30, 90]
+    assert LADDER.next_step(Climber(128, {})) == 10, "the first evaluation after 5 steps"
+    assert LADDER.next_step(Climber(32, {10: 1.0})) == 20
+
+
+def test_one_of_three_goes_on_at_each_rung() -> None:
+    everyone = climbers(3.0, 1.0, 2.0)
+    assert [LADDER.goes_on(trial, everyone) for trial in everyone] == [False, True, False]
+    assert not LADDER.goes_on(everyone[1], everyone[:2]), "of two none, so far"
+    assert [Ladder(10, 3, 64, 10, smaller=False).goes_on(trial, everyone) for trial in everyone] == [True, False, False]
+
+
+def test_who_waits_is_promoted_from_the_highest_rung_where_one_is_good_enough() -> None:
+    low, high = climbers(0.1, 0.2, 0.3, 5.0, 5.0, 5.0), [Climber(64, {10: 1.0, 30: value}) for value in (0.4, 0.5, 0.6)]
+    everyone = [*low, *high]
+    assert LADDER.next_of({0: low[0], 6: high[0]}, everyone) == 6
+    assert LADDER.next_of({0: low[0], 7: high[1]}, everyone) == 0
+    assert LADDER.next_of({3: low[3]}, everyone) is None
+
+
+def search(folder: Path, sampler: str, *words: str, **changes: Any) -> Search:
+    folder.mkdir(exist_ok=True)
+    return open_search(folder, space(*words), config(trials=40, **changes), {"sampler": sampler})
+
+
+def test_points_depend_on_the_seed_and_on_what_is_known_and_on_nothing_else(tmp_path: Path) -> None:
+    words = ("optim.lr=tag(log,interval(1e-4,1e-1))", "b=x,y")
+    drawn = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(15):
+            # Each time as after a restart.
+            found = search(tmp_path / name / "s", "tpe", *words)
+            assert found.ask() == number
+            found.complete(number, [number % 5])
+        drawn.append([found.words(number) for number in range(15)])
+    assert drawn[0] == drawn[1]
+    assert len({tuple(words) for words in drawn[0]}) == 15
+
+
+def test_no_point_is_drawn_close_to_one_that_ran_out_of_memory(tmp_path: Path) -> None:
+    found = search(tmp_path / "s", "random", "train.micro_batch=int(interval(0,100))", seed=3)
+    first = found.ask()
+    assert first is not None
+    found.fail(first, "CUDA out of memory", out_of_memory=True)
+    assert found.noted(first, MEMORY, False) is True
+    bad = int(found.words(first)[0].partition("=")[2])
+    for _ in range(30):
+        number = found.ask()
+        assert number is not None
+        assert abs(int(found.words(number)[0].partition("=")[2]) - bad) > 10
+
+
+def test_a_decision_on_record_is_never_revised(tmp_path: Path) -> None:
+    found = search(tmp_path / "s", "random", "a=interval(0.0,1.0)")
+    for number in range(3):
+        assert found.ask() == number
+    found.complete(0, [1.0, 3.0])
+    found.prune(1)
+    again = search(tmp_path / "s", "random", "a=interval(0.0,1.0)")
+    assert again.unfinished() == [2]
+    assert [trial.number for trial in again.completed()] == [0]
+    assert again.completed()[0].value == 2.0
+    for number in (0, 1):
+        with pytest.raises(RuntimeError, match="already finished"):
+            again.complete(number, [9.0])
+    lines = (tmp_path / "s" / JOURNAL).read_text().splitlines()
+    assert all(json.loads(line) for line in lines)

@@ -1,0 +1,227 @@
+"""A sweep trains every point once as a whole run of its own, whatever happens meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.processes import children
+from tests.pacer import TASK, Pace
+from tests.ranks import QUIET, ROOT, Starter, until
+from tests.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
+from tests.world.saboteur import TASK as SABOTAGED
+from tests.world.saboteur import Sabotage
+
+GRID = (*SHORT, "optim.lr=1e-3,1e-2", "model.hidden=[8],[16]", "sweep.ranks=2")
+
+
+def test_every_point_of_a_grid_is_a_run_with_the_weights_of_one_that_was_started_alone(
+    sweeper: Sweeper, starter: Starter
+) -> None:
+    found = sweeper.finish(*GRID)
+    assert [row["words"] for row in found["rows"]] == [
+        ["optim.lr=0.001", "model.hidden=[8]"],
+        ["optim.lr=0.001", "model.hidden=[16]"],
+        ["optim.lr=0.01", "model.hidden=[8]"],
+        ["optim.lr=0.01", "model.hidden=[16]"],
+    ]
+    assert sweeper.states() == ["complete"] * 4
+    assert all(sweeper.results(trial).summary["world_sizes"] == [2] for trial in range(4))
+    alone = starter.train(2, *SHORT, "optim.lr=0.01", "model.hidden=[8]", name="alone")
+    assert sweeper.results(2).sha256 == alone.sha256
+    best = max(found["rows"], key=lambda row: float(row["value"]))
+    assert found["best"] == best
+    assert best["value"] == sweeper.results(best["trial"]).summary["eval"]["accuracy"]
+
+
+def test_the_same_command_again_trains_nothing_twice_and_names_the_best(sweeper: Sweeper) -> None:
+    words = (*SHORT, "optim.lr=1e-3,1e-2")
+    sweeper.finish(*words)
+    before = sweeper.starts()
+    code, output, _ = sweeper.run(*words)
+    assert (code, sweeper.starts()) == (0, before)
+    command = output.splitlines()[-1]
+    assert command.startswith("phalanx run -n 1 ")
+    assert "optim.lr=0.01" in command
+    asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep)]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout == command + "\n"
+
+
+def test_hydras_own_option_leads_to_the_very_same_sweep(tmp_path: Path) -> None:
+    words = (*SHORT, "train.steps=2", "train.threads=1", "wandb.mode=disabled", "optim.lr=1e-3,1e-2", "run.root=runs")
+    phalanx = [sys.executable, "-m", "launch.cli", "sweep"]
+    environ = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+    for command in ([sys.executable, str(ROOT / "train/main.py"), "-m"], phalanx):
+        subprocess.run([*command, *words], cwd=tmp_path, env=environ, check=True, capture_output=True)
+    (sweep,) = (tmp_path / "runs").iterdir()
+    assert len(list(sweep.glob("*/summary.json"))) == 2
+
+
+PACED = (*GRID, "train.steps=30", TASK)
+
+
+def test_killed_sweep_leaves_no_rank_behind_and_goes_on_where_it_was(sweeper: Sweeper) -> None:
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    process = sweeper.start(*PACED, environ=pace.environ())
+    until(lambda: sweeper.results(0).reached(4), 100.0)
+    ranks = children(warm_of(process))
+    assert len(ranks) == 2
+    process.kill()
+    process.communicate()
+    pace.open()
+    until(lambda: not any(Path(f"/proc/{rank}/cmdline").exists() for rank in ranks))
+    found = sweeper.finish(*PACED, environ=pace.environ())
+    assert [row["state"] for row in found["rows"]] == ["complete"] * 4
+    assert sweeper.starts() == {"0000": ["start", "resume"], **{name: ["start"] for name in ("0001", "0002", "0003")}}
+
+
+@pytest.mark.parametrize("victim", ["rank", "warm process"])
+def test_killed_processes_of_a_sweep_cost_nothing_but_time(sweeper: Sweeper, victim: str) -> None:
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    words = (*SHORT, "train.steps=30", "optim.lr=1e-3,1e-2", "sweep.ranks=2", TASK)
+    process = sweeper.start(*words, environ=pace.environ())
+    until(lambda: sweeper.results(0).reached(4), 100.0)
+    warm = warm_of(process)
+    os.kill(warm if victim == "warm process" else children(warm)[1], signal.SIGKILL)
+    pace.open()
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, output + errors
+    assert sweeper.states() == ["complete"] * 2
+    assert sweeper.starts() == {"0000": ["start", "resume"], "0001": ["start"]}
+
+
+def test_interrupted_sweep_saves_what_is_under_way_and_the_same_command_goes_on(sweeper: Sweeper) -> None:
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    process = sweeper.start(*PACED, environ=pace.environ())
+    until(lambda: sweeper.results(0).reached(4), 100.0)
+    interrupt(process)
+    pace.open()
+    output, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors) == (7, "")
+    assert "stopped, all saved; the same command continues" in output
+    assert sweeper.results(0).events()[-1]["event"] == "preempt"
+    assert sweeper.found["state"] == "stopped"
+    sweeper.finish(*PACED, environ=pace.environ())
+    assert sweeper.states() == ["complete"] * 4
+
+
+def test_a_point_that_is_the_same_run_as_another_is_trained_once(sweeper: Sweeper) -> None:
+    """What a run is called, or how many threads it has, does not change what it trains."""
+    found = sweeper.finish(*SHORT, "data.workers=0,1", "optim.lr=1e-3,1e-2")
+    assert sweeper.states() == ["complete"] * 4
+    assert list(sweeper.starts()) == ["0000", "0001"]
+    values = [row["value"] for row in found["rows"]]
+    assert values[:2] == values[2:]
+
+
+def test_a_trial_that_fails_is_on_record_and_the_others_go_on(sweeper: Sweeper) -> None:
+    words = (*SHORT, "train.max_skips=2", "optim=sgd", "optim.lr=1e-2,1e30,1e-3")
+    found = sweeper.finish(*words)
+    assert sweeper.states() == ["complete", "failed", "complete"]
+    assert "in a row" in found["rows"][1]["error"]
+    assert found["best"]["trial"] in (0, 2)
+
+
+def test_too_many_failures_end_the_sweep(sweeper: Sweeper) -> None:
+    environ = Sabotage(0, "step", "memory", 2).environ()
+    code, output, _ = sweeper.run(*SHORT, SABOTAGED, "optim.lr=1,2,3,4", "sweep.max_failures=1", environ=environ)
+    assert code == 4
+    assert "gave up: more than 1 trials failed (sweep.max_failures)" in output
+    assert sweeper.states().count("failed") >= 2
+    assert not list(sweeper.sweep.glob("*/summary.json"))
+
+
+def test_seeds_repeat_each_point_and_their_mean_ranks_it(sweeper: Sweeper) -> None:
+    found = sweeper.finish(*SHORT, "optim.lr=1e-3,1e-2", "sweep.seeds=2", "seed=5")
+    runs = sorted(path.parent.name for path in sweeper.sweep.glob("*/summary.json"))
+    assert runs == ["0000-seed5", "0000-seed6", "0001-seed5", "0001-seed6"]
+    for row in found["rows"]:
+        values = [
+            json.loads((sweeper.sweep / f"{row['trial']:04d}-seed{seed}/summary.json").read_text())["eval"]["accuracy"]
+            for seed in (5, 6)
+        ]
+        assert row["by_seed"] == values
+        assert row["value"] == pytest.approx(sum(values) / 2)
+
+
+def test_halving_pauses_trials_at_a_rung_and_promotes_the_best_from_their_checkpoints(
+    sweeper: Sweeper, starter: Starter
+) -> None:
+    words = ("model=mlp", "model.hidden=[16]", "train.steps=90", "eval.every=10", "log.every=10", "data.augment=null")
+    space = ("optim.lr=choice(1e-5,1e-4,3e-3,1e-6,2e-5,1e-2,2e-6,1e-7,5e-5)", "sweep/pruner=asha")
+    found = sweeper.finish(*words, *space)
+    states = sweeper.states()
+    assert len(states) == 9
+    assert set(states) == {"complete", "pruned"}
+    assert states[2] == "complete" or states[5] == "complete"
+    steps = [max(line["step"] for line in sweeper.results(trial).metrics()) for trial in range(9)]
+    assert sorted(steps) == [10, 10, 10, 10, 10, 10, 30, 30, 90]
+    (done, *_) = [trial for trial in range(9) if states[trial] == "complete"]
+    assert "resume" in [e for events in sweeper.starts().values() for e in events], "somebody was promoted"
+    lr = found["rows"][done]["words"][0]
+    assert sweeper.results(done).sha256 == starter.train(1, *words, lr, name="alone").sha256
+
+
+def test_median_pruner_ends_trials_that_fall_behind(sweeper: Sweeper) -> None:
+    words = ("model=mlp", "model.hidden=[8]", "train.steps=400", "eval.every=10", "log.every=10", "data.augment=null")
+    sweeper.finish(
+        *words, "optim.lr=1e-2,1e-3,1e-7", "sweep/pruner=median", "sweep.pruner.after_trials=2", "sweep.slots=1"
+    )
+    assert sweeper.states() == ["complete", "complete", "pruned"]
+    assert sweeper.results(2).events()[-1]["event"] == "stop"
+    assert list(sweeper.results(2).folder.glob("checkpoints/step_*[0-9]/manifest.json"))
+
+
+BAD = {
+    "nothing is swept": (("optim.lr=0.1",), "Nothing is swept"),
+    "an interval from high to low": (
+        ("optim.lr=interval(1,0.1)", "sweep.trials=2"),
+        "must go from a lower to a higher",
+    ),
+    "a logarithm of nothing": (("optim.lr=tag(log,interval(0,1))", "sweep.trials=2"), "has no logarithm at 0"),
+    "an interval without trials": (("optim.lr=interval(0.1,1)",), "Type sweep.trials="),
+    "a range without values": (("train.steps=range(5,1)",), "names no value at all"),
+    "mixed types": (("train.steps=3,many",), "train.steps is a whole number"),
+    "an unknown key": (("optim.rate=1,2",), "optim.rate is not a key"),
+    "an unknown option": (("model=mlp,nmlp",), "there is no such model"),
+    "what is the sweep's own": (("sweep.ranks=1,2",), "the sweep's own"),
+    "a key twice": (("optim.lr=1,2", "optim.lr=3,4"), "optim.lr is swept twice"),
+    "too many ranks": (
+        ("optim.lr=1,2", "sweep.ranks=999", "train.global_batch=1000"),
+        "sweep.ranks=999 is more than this machine has",
+    ),
+    "a pruner without evaluations": (
+        ("optim.lr=1,2", "eval.every=null", "sweep/pruner=asha"),
+        "Type eval.every=",
+    ),
+    "seeds and a pruner": (("optim.lr=1,2", "sweep.seeds=2", "sweep/pruner=asha"), "Type sweep/pruner=none"),
+    "a storage that is none": (("optim.lr=1,2", "sweep.storage=nonsense://x"), "cannot be used"),
+    "a metric that never appears": (("optim.lr=1,2", "sweep.metric=f1"), "sweep.metric=f1 is no metric of the task"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_and_nothing_is_trained(sweeper: Sweeper, case: str) -> None:
+    words, says = BAD[case]
+    code, _, errors = sweeper.run(*SHORT, *words)
+    assert (code, errors.count("\n"), errors.startswith("error: ")) == (2, 1, True), errors
+    assert says in errors
+    assert not list(sweeper.folder.glob("runs/s/*/summary.json"))
+
+
+def test_storage_of_another_search_is_left_alone_and_a_torn_journal_is_mended(sweeper: Sweeper) -> None:
+    words = (*SHORT, "optim.lr=1e-3,1e-2")
+    sweeper.finish(*words)
+    journal = sweeper.sweep / "journal.jsonl"
+    before = journal.read_bytes()
+    code, _, errors = sweeper.run(*SHORT, "optim.lr=1e-3,1e-1")
+    assert (code, journal.read_bytes()) == (2, before)
+    assert "holds another search: space differ. Type run.name=" in errors
+    journal.write_bytes(before + b'{"op_code": 4, "work')
+    assert sweeper.run(*words)[0] == 0
+    assert journal.read_bytes().startswith(before)
+    assert b"work\n" not in journal.read_bytes()
