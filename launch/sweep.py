@@ -15,7 +15,7 @@ from launch.claim import claim
 from launch.ears import Ears
 from launch.machine import look
 from launch.submission import run_root
-from launch.sweeping import results
+from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor, Plan
 from launch.sweeping.rungs import Ladder
@@ -156,6 +156,7 @@ def _conducted(order: _Order) -> ExitCode:
             code = conductor.run()
         finally:
             found = results.write(conductor, code.name.lower())
+        page.write(conductor, found, code.name.lower())
     _sum_up(order, found, code)
     return code
 
@@ -178,6 +179,7 @@ def _sum_up(order: _Order, found: list[results.Row], code: ExitCode) -> None:
         click.echo(f"gave up: more than {order.sweep.max_failures} trials failed (sweep.max_failures)")
     if first is not None:
         click.echo(f"best: {order.sweep.metric} {first.value:.5g}, trial {first.trial}")
+        click.echo(f"page: {order.folder / page.PAGE}")
         click.echo(results.command([*order.space.fixed, *first.words], order.sweep.ranks))
 
 

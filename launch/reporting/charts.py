@@ -98,7 +98,7 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
         "text": [f"{escape(str(event['event']))} at step {event['step']}" for event in marked],
         "hovertemplate": "%{text}<extra>%{x:.3g} " + unit + "</extra>",
     }
-    return _drawn(
+    return drawn(
         [*bars, marks],
         {
             "barmode": "stack",
@@ -132,7 +132,7 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
                     "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
                 }
             )
-    return _drawn(traces, {"xaxis": {**_GRID, "title": {"text": "step"}}, "yaxis": _GRID})
+    return drawn(traces, {"xaxis": {**_GRID, "title": {"text": "step"}}, "yaxis": _GRID})
 
 
 def _band(ranges: Sequence[_Range | None], colour: str) -> dict[str, Any]:
@@ -210,7 +210,8 @@ def _unit(span_s: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def _drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
+def drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
+    """The HTML of one chart, of plotly's traces."""
     from plotly.graph_objects import Figure  # here, for `phalanx status` has no use for it
 
     figure = Figure(data=list(traces), layout={**_LAYOUT, **layout})

@@ -267,7 +267,8 @@ class Conductor:
             if self.plan.config.seeds > 1 or entry["step"] <= max(self._values(trial), default=0):
                 continue
             ends = self.search.report(trial, entry["step"], self._number(entry[self.plan.metric]))
-            attempt.pruned |= ends and entry["step"] < self._steps(trial, attempt)
+            steps = self._steps(trial, attempt)
+            attempt.pruned |= ends and entry["step"] < steps
         if attempt.pruned:
             _ask_to_leave(attempt.run)
 
