@@ -3,15 +3,16 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
 import click
 
-from launch.jobs import given
+from launch.jobs import Given, given
 from launch.runs import find
 from launch.standing import Standing, standing, with_job
+from launch.sweeping.standing import standing_of_sweep, sweeps
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
@@ -24,14 +25,14 @@ _HEAD = ("RUN", "STATE", "STEP", "LOSS", "SAMPLES/S", "ETA", "GOODPUT", "LAST", 
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
 def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
-    """Tell how runs fare: all of them, or each RUN, a folder or the name of one.
+    """Tell how runs and sweeps fare: all of them, or each RUN, a folder or the name of one.
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
     for turn in count():
         if turn % _ASK_TURNS == 0:
             jobs = given(root, os.environ)
-        found = [with_job(standing(run, time.time()), jobs.get(run.resolve())) for run in find(runs, root, jobs)]
+        found = _standings(runs, root, jobs)
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
@@ -45,6 +46,22 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             time.sleep(_LOOK_S)
         except KeyboardInterrupt:
             return
+
+
+def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> list[Standing]:
+    now = time.time()
+    there = {folder.resolve(): folder for folder in sweeps(root)}
+
+    def look(run: Path) -> Standing:
+        return with_job(standing(run, now), jobs.get(run.resolve()))
+
+    if not words:
+        return [*map(look, find((), root, jobs)), *(standing_of_sweep(folder, now) for folder in there.values())]
+    found: list[Standing] = []
+    for word in words:
+        sweep = there.get(Path(word).resolve()) or there.get((root / word).resolve())
+        found += [standing_of_sweep(sweep, now)] if sweep else map(look, find([word], root, jobs))
+    return found
 
 
 def table(found: Sequence[Standing]) -> str:

@@ -20,11 +20,11 @@ from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor, Plan
 from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import open_search
-from launch.sweeping.slots import Warm, slots
+from launch.sweeping.slots import Composed, Warm, slots
 from launch.sweeping.space import Space, read
 from launch.words import words
 from train import lease
-from train.config import Config, Device, Mode, PrunerName, SamplerName, SweepConfig
+from train.config import Auto, Config, Device, Mode, PrunerName, SamplerName, SweepConfig
 from train.outcome import ConfigError, ExitCode
 
 
@@ -123,34 +123,12 @@ def _resolved(config: Config, typed: Sequence[str]) -> SweepConfig:
 
 
 def _conducted(order: _Order) -> ExitCode:
-    from train.compose import compose
-    from train.identity import digest
-
-    def describe(config: Config) -> tuple[str, int]:
-        return digest(config), config.train.global_batch
-
-    sweep, folder = order.sweep, order.folder
-    wants_gpus = order.config.world.device is not Device.cpu
-    machine = look(os.environ, wants_gpus)
-    shared = [f"run.root='{folder}'"]
-    if order.config.wandb.group is None:
-        shared.append(f"wandb.group='{folder.name}'")
-    assert sweep.metric is not None
-    plan = Plan(
-        folder=folder,
-        space=order.space,
-        config=sweep,
-        metric=sweep.metric,
-        seed=order.config.seed,
-        shared=tuple(shared),
-        describe=lambda argv: describe(compose(argv).config),
-        ladder=_ladder(order),
-    )
+    machine = look(os.environ, wants_gpus=order.config.world.device is not Device.cpu)
     with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
-        places = slots(sweep, machine, claimed.gpus)
-        search = open_search(folder, order.space, sweep, order.identity)
-        conductor = Conductor(plan, search, places, Warm(ears), ears, board.show)
-        click.echo(f"{folder}: {search.size} trials, {len(places)} at once, {sweep.ranks} ranks each")
+        places = slots(order.sweep, machine, claimed.gpus)
+        search = open_search(order.folder, order.space, order.sweep, order.identity)
+        conductor = Conductor(_plan(order, places[0].threads), search, places, Warm(ears), ears, board.show)
+        click.echo(f"{order.folder}: {search.size} trials, {len(places)} at once, {order.sweep.ranks} ranks each")
         code = ExitCode.BUG
         try:
             code = conductor.run()
@@ -159,6 +137,34 @@ def _conducted(order: _Order) -> ExitCode:
         page.write(conductor, found, code.name.lower())
     _sum_up(order, found, code)
     return code
+
+
+def _plan(order: _Order, threads: int) -> Plan:
+    from train.compose import compose
+    from train.identity import digest
+    from train.overrides import quoted
+
+    def composed(argv: list[str]) -> Composed:
+        found = compose(argv)
+        return Composed(argv, found.plain, found.foreign, digest(found.config), found.config.train.global_batch)
+
+    config, sweep = order.config, order.sweep
+    shared = [f"run.root={quoted(str(order.folder))}"]
+    if config.wandb.group is None:
+        shared.append(f"wandb.group={quoted(order.folder.name)}")
+    if isinstance(config.train.threads, Auto):
+        shared.append(f"train.threads={threads}")
+    assert sweep.metric is not None
+    return Plan(
+        folder=order.folder,
+        space=order.space,
+        config=sweep,
+        metric=sweep.metric,
+        seed=config.seed,
+        shared=tuple(shared),
+        compose=composed,
+        ladder=_ladder(order),
+    )
 
 
 def _ladder(order: _Order) -> Ladder | None:

@@ -32,6 +32,11 @@ class Composed:
     foreign: bool
 
 
+def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
+    """What `compose` gave once, from its plain data."""
+    return Composed(typed(plain), plain, foreign)
+
+
 def asks(argv: Sequence[str]) -> bool:
     """Whether `argv` asks Hydra to show something, as --help, --cfg and tab completion do. Raises ConfigError."""
     flags = _flags(argv)

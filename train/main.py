@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from train.compose import Composed
 
 
-def main() -> None:
-    """Train. Ends the process with one of the exit codes in `train.outcome`."""
+def main(composed: "Composed | None" = None) -> None:
+    """Train. Ends the process with one of the exit codes in `train.outcome`.
+
+    `composed` is what the command line composes to, where somebody has found out already.
+    """
     try:
-        sys.exit(_run(time.time()))
+        sys.exit(_run(composed, time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
 
 
-def _run(started: float) -> ExitCode:
+def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from train.compose import MULTIRUN, answer, asks, compose
@@ -47,7 +50,7 @@ def _run(started: float) -> ExitCode:
             if leads:
                 answer(argv)
             return ExitCode.FINISHED
-        composed = compose(argv)
+        composed = composed or compose(argv)
         check(composed.config, place.size)
     except ConfigError as error:
         refuse(error, leads)

@@ -14,7 +14,7 @@ from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
 from launch.sweeping.rungs import Climber, Ladder
 from launch.sweeping.search import BATCH, DIGEST, RANK_S, SEEDS, STEPS, Search
-from launch.sweeping.slots import Gone, Slot, Warm, World
+from launch.sweeping.slots import Composed, Gone, Slot, Warm, World
 from launch.sweeping.space import Space
 from train import lease
 from train.cause import VARIABLE
@@ -31,8 +31,8 @@ _TRIES = 3  # of a trial whose ranks are killed
 class Plan:
     """What a sweep is: `shared` are the words that it adds to those of every point, `seed` is the first that trains.
 
-    `config` names the metric that ranks the trials. `describe` tells of a command line which training run it is, by its
-    digest, and its batch. `ladder` is for trials that are halved.
+    `config` names the metric that ranks the trials. `compose` composes a command line; `ladder` is for trials that are
+    halved.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Plan:
     metric: str
     seed: int
     shared: tuple[str, ...]
-    describe: Callable[[Sequence[str]], tuple[str, int]]
+    compose: Callable[[list[str]], Composed]
     ladder: Ladder | None
 
     def run(self, trial: int, place: int) -> Path:
@@ -66,6 +66,7 @@ class _Attempt:
     world: World
     evaluations: Evaluations
     causes: Path
+    goes_on: bool  # with what an earlier start left
     began: float = field(default_factory=time.monotonic)
     pruned: bool = False
 
@@ -100,6 +101,7 @@ class Conductor:
         self._new: deque[tuple[int, int]] = deque()
         self._scores: dict[int, dict[int, float]] = defaultdict(dict)  # by trial and place
         self._same: dict[int, list[int]] = defaultdict(list)  # trials that are the same run as an earlier one
+        self._made: dict[tuple[int, int], Composed] = {}
         self._tries: Counter[tuple[int, int]] = Counter()
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._why_leaving: ExitCode | None = None
@@ -187,10 +189,10 @@ class Conductor:
     def _next(self) -> tuple[int, int] | None:
         if self._again:
             return self._again.popleft()
+        self._prepare()
         if (trial := self._promoted()) is not None:
             self.waiting.discard(trial)
             return trial, 0
-        self._prepare()
         return self._new.popleft() if self._new else None
 
     def _prepare(self) -> None:
@@ -199,6 +201,8 @@ class Conductor:
             first = self._first_with.setdefault(self._digest(trial), trial)
             if first == trial:
                 self._new += [(trial, place) for place in range(self.plan.config.seeds)]
+                for job in self._new:
+                    self._composed(*job)
             elif self.search.trials()[first].state.is_finished():
                 self._share(first, trial)
             else:
@@ -208,24 +212,26 @@ class Conductor:
         known: str | None = self.search.noted(trial, DIGEST, None)
         if known is not None:
             return known
-        digest, batch = self.plan.describe(self.plan.words(trial, 0, self.search.words(trial)))
-        self.search.note(trial, BATCH, batch)
-        self.search.note(trial, DIGEST, digest)
-        return digest
+        found = self._composed(trial, 0)
+        self.search.note(trial, BATCH, found.batch)
+        self.search.note(trial, DIGEST, found.digest)
+        return found.digest
+
+    def _composed(self, trial: int, place: int) -> Composed:
+        if (trial, place) not in self._made:
+            self._made[trial, place] = self.plan.compose(self.plan.words(trial, place, self.search.words(trial)))
+        return self._made[trial, place]
 
     def _start(self, slot: Slot, trial: int, place: int) -> _Attempt:
         self._tries[trial, place] += 1
         run = self.plan.run(trial, place)
-        causes = Path(tempfile.mkdtemp(dir=self._scratch))
-        words = self.plan.words(trial, place, self.search.words(trial))
-        if not any(word.startswith("train.threads=") for word in words):
-            words.append(f"train.threads={slot.threads}")
+        causes, goes_on = Path(tempfile.mkdtemp(dir=self._scratch)), run.exists()
         environ = {VARIABLE: cause.files(causes)[VARIABLE]}
         if self.plan.ladder is not None:
             environ[UNTIL] = str(self.plan.ladder.next_step(self._climber(trial)))
         output = self.plan.folder / "output" / f"{run.name}.txt"
-        world = self._warm.start(slot, self.plan.config.ranks, words, output, environ)
-        return _Attempt(trial, place, run, slot, world, Evaluations(run), causes)
+        world = self._warm.start(slot, self.plan.config.ranks, self._composed(trial, place), output, environ)
+        return _Attempt(trial, place, run, slot, world, Evaluations(run), causes, goes_on)
 
     # What is heard meanwhile
 
@@ -287,6 +293,8 @@ class Conductor:
             self._prune(trial)
         elif ended.code is ExitCode.STOPPED and self.plan.ladder is not None:
             self.waiting.add(trial)  # it came to its rung
+        elif ended.code is ExitCode.CONFIG and attempt.goes_on:
+            raise ConfigError(f"trial {trial}: {ended.message}")  # what it began with is no longer what is here
         elif self._why_leaving is not None:
             pass  # it stays undecided, and the same command goes on with it
         elif ended.code is ExitCode.PREEMPTED or (
@@ -344,9 +352,14 @@ class Conductor:
         return ladder is not None and not ladder.goes_on(self._climber(trial), self._climbers())
 
     def _promoted(self) -> int | None:
-        if self.plan.ladder is None or not self.waiting:
+        ladder = self.plan.ladder
+        if ladder is None or not self.waiting:
             return None
-        return self.plan.ladder.next_of({trial: self._climber(trial) for trial in self.waiting}, self._climbers())
+        waiting = {trial: self._climber(trial) for trial in self.waiting}
+        promoted = ladder.next_of(waiting, self._climbers())
+        if promoted is None and not (self.running or self._again or self._new or self.search.completed()):
+            return ladder.leader(waiting)  # few trials: the best one is trained to its end in any case
+        return promoted
 
     def _climbers(self) -> list[Climber]:
         return [self._climber(trial.number) for trial in self.search.trials() if BATCH in trial.user_attrs]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
 _ROWS = 200
+_FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
 def write(conductor: "Conductor", found: Sequence[Row], state: str) -> None:
@@ -71,10 +72,12 @@ def _noise(found: list[Row], first: Row | None, mode: Mode) -> str:
 
 def _importances(search: "Search") -> Mapping[str, str]:
     """How much of the score's variance each dimension explains (fANOVA, Hutter et al., 2014)."""
-    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    with suppress(ValueError, RuntimeError, ImportError):  # too few trials, or all alike
-        shares = optuna.importance.get_param_importances(search.study)
+    if len(search.completed()) < _FEW:
+        return {}
+    with suppress(ValueError, RuntimeError):  # as where all scores are alike
+        shares = get_param_importances(search.study, evaluator=FanovaImportanceEvaluator(seed=0))
         return {name: f"{share:.0%}" for name, share in shares.items()}
     return {}
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.lines import number
-from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS
+from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS, hidden
 from train.config import Mode
 from train.files import read_json, write_json, write_whole
 from train.outcome import ConfigError
+from train.redact import redact_argv
 
 if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
@@ -84,7 +85,7 @@ def write(conductor: "Conductor", state: str) -> list[Row]:
         "trials": conductor.search.size,
         "ranks": plan.config.ranks,
         "slots": len(conductor.slots),
-        "fixed": list(plan.space.fixed),
+        "fixed": [hidden(word) for word in redact_argv(plan.space.fixed)],
         "best": None if first is None else vars(first),
         "rows": [vars(row) for row in found],
     }

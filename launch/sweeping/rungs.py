@@ -56,6 +56,15 @@ class Ladder:
         fit = [number for number, trial in waiting.items() if self.goes_on(trial, all_of_them)]
         return max(fit, key=lambda number: (self.reached(waiting[number]), -number), default=None)
 
+    def leader(self, waiting: Mapping[int, Climber]) -> int:
+        """The best of those that came furthest, by number."""
+
+        def place(number: int) -> tuple[int, float, int]:
+            reached = self.reached(waiting[number])
+            return -reached, self._at(reached - 1, waiting[number]) if reached else 0.0, number
+
+        return min(waiting, key=place)
+
     def _step(self, rung: int, trial: Climber) -> int:
         steps = self.first * float(self.eta) ** rung * self.batch / trial.batch
         return max(1, math.ceil(steps / self.every)) * self.every

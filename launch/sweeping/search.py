@@ -6,6 +6,7 @@ anything follows from it, so a sweep that was killed goes on from there.
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -163,9 +164,10 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
             )
             study.set_user_attr(_IDENTITY, now)
     except (OptunaError, SQLAlchemyError, OSError, ValueError, KeyError, ImportError) as error:
-        where = config.storage or folder / JOURNAL
+        where = f"sweep.storage={hidden(config.storage)}" if config.storage else folder / JOURNAL
+        reason = hidden(" ".join(str(error).split()))
         raise ConfigError(
-            f"The sweep's storage {where} cannot be used: {error}. Type run.name=… for a sweep of its own, or mend it"
+            f"{where} cannot be used: {reason}. Type run.name=… for a sweep of its own, or mend it"
         ) from None
     if before != now or study is None:
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
@@ -173,6 +175,11 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
             f"{folder} holds another search: {', '.join(changed)} differ. Type run.name=… for a sweep of its own"
         )
     return Search(study, space, config)
+
+
+def hidden(text: str) -> str:
+    """Without the password of a URL."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:…@", text)
 
 
 def _storage(folder: Path, url: str | None) -> "BaseStorage":

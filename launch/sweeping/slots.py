@@ -51,6 +51,18 @@ def _share(number: int, config: SweepConfig, gpus: Sequence[Gpu]) -> tuple[str, 
     return tuple(gpu.uuid for gpu in gpus[first : first + config.ranks])
 
 
+@dataclass(frozen=True)
+class Composed:
+    """A command line and what it composes to, as in train.compose; `digest` tells which training run that is, `batch` is
+    its number of samples a step."""
+
+    argv: list[str]
+    plain: Mapping[str, Any]
+    foreign: bool
+    digest: str
+    batch: int
+
+
 @dataclass
 class World:
     """The ranks of one start. `codes` fills up as they end, with exit codes or negative numbers of signals."""
@@ -91,8 +103,8 @@ class Warm:
         self._new: list[int] = []
         self._ended: dict[int, int] = {}
 
-    def start(self, slot: Slot, ranks: int, argv: Sequence[str], output: Path, environ: Mapping[str, str]) -> World:
-        """Start `train/main.py argv` in a slot, with `environ` added to this process's environment.
+    def start(self, slot: Slot, ranks: int, what: Composed, output: Path, environ: Mapping[str, str]) -> World:
+        """Train it in a slot, with `environ` added to this process's environment.
 
         The ranks' output is added to the file `output`. Raises Gone.
         """
@@ -109,7 +121,8 @@ class Warm:
         pids = []
         for rank in range(ranks):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._ask({"argv": list(argv), "environ": own, "cwd": os.getcwd(), "output": str(output)})
+            told = {"argv": what.argv, "plain": what.plain, "foreign": what.foreign}
+            self._ask({**told, "environ": own, "cwd": os.getcwd(), "output": str(output)})
             pids.append(self._started())
         return World(tuple(pids), port)
 

@@ -2,11 +2,14 @@
 
 Ranks begin in a tenth of a second instead of three. They are real processes with the environment that torchrun gives
 them, and are told to save and leave (SIGTERM) when this one is gone. Reads one JSON object a line: {"argv", "environ",
-"cwd", "output"}; answers {"pid"}, and {"pid", "code"} when one ended (negative: by that signal).
+"cwd", "output"}, and what argv composes to where that is known: "plain" and "foreign", as in train.compose. Answers
+{"pid"}, and {"pid", "code"} when one ended (negative: by that signal).
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -16,15 +19,11 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # a script's own folder would shadow other modules
 
-import torch._dynamo  # DDP and the optimizers import it at their first use
-import torch.distributed  # noqa: F401 - and the next ones: what a rank imports is imported here
+import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
 
-import train.compose
-import train.job
-import train.join
-import train.limits
 import train.main
 from launch.processes import tether
+from train.compose import compose, composed_of
 
 
 def serve() -> None:
@@ -58,7 +57,8 @@ def _fork(asked: dict[str, Any]) -> int:
     try:
         hold()
         _become(asked)
-        train.main.main()
+        known = "plain" in asked
+        train.main.main(composed_of(asked["plain"], asked["foreign"]) if known else None)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 70
     except BaseException:
@@ -100,5 +100,7 @@ def _say(words: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    train.compose.compose([])  # reads Hydra's plugins and grammars once for all
+    for found in pkgutil.walk_packages(train.__path__, "train."):
+        importlib.import_module(found.name)
+    compose([])  # reads Hydra's plugins and grammars once for all
     serve()

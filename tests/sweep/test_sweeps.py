@@ -1,15 +1,20 @@
 """A sweep trains every point once as a whole run of its own, whatever happens meanwhile."""
 
+import html
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from launch.processes import children
+from tests.launch.test_report import document
 from tests.pacer import TASK, Pace
 from tests.ranks import QUIET, ROOT, Starter, until
 from tests.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
@@ -49,6 +54,23 @@ def test_the_same_command_again_trains_nothing_twice_and_names_the_best(sweeper:
     assert "optim.lr=0.01" in command
     asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep)]
     assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout == command + "\n"
+
+
+def test_page_and_status_tell_what_is_best(sweeper: Sweeper) -> None:
+    """In a real browser."""
+    words = (*SHORT, "optim.lr=1e-3,3e-3,1e-2", "model.hidden=[8],[16]")
+    found = sweeper.finish(*words)
+    text = document(sweeper.sweep / "report.html", sweeper.folder)
+    assert html.escape(found["best"]["words"][1]) in text
+    assert text.count('class="main-svg"') >= 3, "slices, parallel coordinates, learning curves"
+    assert re.search(r"<td><code>optim.lr</code></td><td[^>]*>\d+%", text)
+    assert "sweep.seeds=3 would" in text
+    for folder, expected in (
+        (sweeper.folder / "runs", rf"s +finished +6/6 .*best accuracy .*, trial {found['best']['trial']}"),
+        (sweeper.sweep, "0005 +finished +8/8"),
+    ):
+        asked = [sys.executable, "-m", "launch.cli", "status", "--root", str(folder)]
+        assert re.search(expected, subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout)
 
 
 def test_hydras_own_option_leads_to_the_very_same_sweep(tmp_path: Path) -> None:
@@ -225,3 +247,55 @@ def test_storage_of_another_search_is_left_alone_and_a_torn_journal_is_mended(sw
     assert sweeper.run(*words)[0] == 0
     assert journal.read_bytes().startswith(before)
     assert b"work\n" not in journal.read_bytes()
+
+
+def test_code_that_changed_meanwhile_ends_no_trial(sweeper: Sweeper) -> None:
+    """What the run itself says about it is what the sweep says, and accepting it goes on."""
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    (sweeper.folder / "mine.py").write_text("from tests.pacer import Paced\n\nclass Mine(Paced):\n    pass\n")
+    words = (*SHORT, "train.steps=30", "optim.lr=1e-3,1e-2", "task._target_=mine.Mine", "sweep.slots=1")
+    environ = {**pace.environ(), "PYTHONPATH": f"{sweeper.folder}:{ROOT}"}
+    process = sweeper.start(*words, environ=environ)
+    until(lambda: sweeper.results(0).reached(4), 100.0)
+    interrupt(process)
+    pace.open()
+    process.communicate(timeout=100)
+    with (sweeper.folder / "mine.py").open("a") as file:
+        file.write("\nADDED = 1\n")
+    code, _, errors = sweeper.run(*words, environ=environ)
+    assert (code, errors.count("\n")) == (2, 1), errors
+    assert "its code or data changed" in errors
+    sweeper.finish(*words, "run.accept=changed", environ=environ)
+    assert sweeper.states() == ["complete"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights(
+    sweeper: Sweeper, starter: Starter
+) -> None:
+    chance = random.Random(7)
+    words = ("model=mlp", "data.augment=null", "train.steps=300", "checkpoint.every=50", "sweep.ranks=2")
+    space = ("optim.lr=1e-3,3e-3,1e-2", "model.hidden=[8],[16]")
+    decided: dict[int, float] = {}
+    for _ in range(12):
+        process = sweeper.start(*words, *space)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(4.0, 9.0))
+        warm = children(process.pid)
+        victims = [process.pid, *warm, *(rank for each in warm for rank in children(each))]
+        with suppress(ProcessLookupError):
+            os.kill(chance.choice(victims), signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(3.0)
+        process.kill()
+        process.communicate()
+        for row in sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else ():
+            if row["state"] == "complete":
+                assert decided.setdefault(row["trial"], row["value"]) == row["value"]
+    found = sweeper.finish(*words, *space)
+    assert sweeper.states() == ["complete"] * 6
+    for row in found["rows"]:
+        assert decided.get(row["trial"], row["value"]) == row["value"]
+        alone = starter.train(2, *words, *row["words"], name=f"alone-{row['trial']}")
+        assert sweeper.results(row["trial"]).sha256 == alone.sha256
