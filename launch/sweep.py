@@ -85,7 +85,7 @@ def _order(typed: Sequence[str]) -> _Order:
     settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
     swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
     fixed = {key: value for key, value in _leaves(defining(config)) if not any(_under(key, name) for name in swept)}
-    identity = {**settings, "fixed": hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()}
+    identity = {**settings, "shared config": hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()}
     space_text = json.dumps([vars(dimension) for dimension in space.dimensions])
     drawn = hashlib.sha256(json.dumps([identity, space_text]).encode()).hexdigest()[:8]
     named = [word for word in typed if word.startswith("run.name=")]

@@ -7,9 +7,9 @@ from tests.ranks import Nursery, Starter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on Slurm wait most of their time, so with `-n 2 --dist=loadgroup` they do that beside all the others."""
+    """With `-n 2 --dist=loadgroup` tests that wait much of their time do that beside all the others."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.path.parent.name else "here"))
+        item.add_marker(pytest.mark.xdist_group("waits" if item.path.parent.name in ("slurm", "sweep") else "works"))
 
 
 @pytest.fixture(scope="session")

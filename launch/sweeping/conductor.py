@@ -105,6 +105,7 @@ class Conductor:
         self._tries: Counter[tuple[int, int]] = Counter()
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._why_leaving: ExitCode | None = None
+        self._trouble: ConfigError | None = None
 
     def run(self) -> ExitCode:
         """Until every trial has its end, or the sweep is told to leave. Raises ConfigError when it cannot go on."""
@@ -117,11 +118,16 @@ class Conductor:
                         self._turn()
                     except Gone:
                         self._replace_warm()
+                    except ConfigError as error:
+                        self._trouble = self._trouble or error
+                        self._leave(ExitCode.CONFIG)
             except BaseException:
                 self._end_all()
                 raise
             finally:
                 self._warm.close()
+        if self._trouble is not None:
+            raise self._trouble
         if self._why_leaving is not None:
             return self._why_leaving
         for trial in sorted(self.waiting):
@@ -250,13 +256,19 @@ class Conductor:
             attempt.world.send(signal.SIGTERM)
 
     def _end_all(self) -> None:
-        for attempt in self.running.values():
-            attempt.world.send(signal.SIGKILL)
+        for world in self._worlds():
+            world.send(signal.SIGKILL)
+
+    def _worlds(self) -> list[World]:
+        return [*(attempt.world for attempt in self.running.values()), *self._lingering]
 
     def _replace_warm(self) -> None:
         """Its ranks were told to save and leave when it died, and nobody hears how they end."""
         self._again.extendleft((attempt.trial, attempt.place) for attempt in self.running.values())
+        for world in self._worlds():
+            world.port.close()
         self.running.clear()
+        self._lingering.clear()
         self._warm.close()
         if self._why_leaving is None:
             self._warm = Warm(self._ears)
@@ -336,9 +348,8 @@ class Conductor:
 
     def _share(self, first: int, same: int) -> None:
         """What became of the first is what becomes of one that is the same run."""
-        found = self.search.trials()[first]
-        if found.value is not None and first not in self.search.failed():
-            self.search.complete(same, self.search.noted(first, SEEDS, [found.value]))
+        if first in [trial.number for trial in self.search.completed()]:
+            self.search.complete(same, self.search.noted(first, SEEDS, []))
         elif first in self.search.failed():
             self.search.fail(same, f"it is the same run as trial {first}", out_of_memory=False)
         else:

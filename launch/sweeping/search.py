@@ -172,7 +172,8 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
     if before != now or study is None:
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         raise ConfigError(
-            f"{folder} holds another search: {', '.join(changed)} differ. Type run.name=… for a sweep of its own"
+            f"{folder} holds another search, with another {' and another '.join(changed)}. Type run.name=… for a sweep of "
+            "its own"
         )
     return Search(study, space, config)
 

@@ -198,6 +198,7 @@ def test_median_pruner_ends_trials_that_fall_behind(sweeper: Sweeper) -> None:
     assert list(sweeper.results(2).folder.glob("checkpoints/step_*[0-9]/manifest.json"))
 
 
+LATE = ("a metric that never appears",)  # which the first evaluation tells
 BAD = {
     "nothing is swept": (("optim.lr=0.1",), "Nothing is swept"),
     "an interval from high to low": (
@@ -227,12 +228,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_message_and_nothing_is_trained(sweeper: Sweeper, case: str) -> None:
+def test_bad_input_is_one_message_before_anything_is_trained(sweeper: Sweeper, case: str) -> None:
     words, says = BAD[case]
     code, _, errors = sweeper.run(*SHORT, *words)
     assert (code, errors.count("\n"), errors.startswith("error: ")) == (2, 1, True), errors
     assert says in errors
-    assert not list(sweeper.folder.glob("runs/s/*/summary.json"))
+    assert not sweeper.sweep.exists() or case in LATE or list(sweeper.sweep.glob("0*")) == []
 
 
 def test_storage_of_another_search_is_left_alone_and_a_torn_journal_is_mended(sweeper: Sweeper) -> None:
@@ -242,7 +243,7 @@ def test_storage_of_another_search_is_left_alone_and_a_torn_journal_is_mended(sw
     before = journal.read_bytes()
     code, _, errors = sweeper.run(*SHORT, "optim.lr=1e-3,1e-1")
     assert (code, journal.read_bytes()) == (2, before)
-    assert "holds another search: space differ. Type run.name=" in errors
+    assert "holds another search, with another space. Type run.name=" in errors
     journal.write_bytes(before + b'{"op_code": 4, "work')
     assert sweeper.run(*words)[0] == 0
     assert journal.read_bytes().startswith(before)
