@@ -17,7 +17,6 @@ from train.config import Mode
 if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
 
-_SHOWN_S = 0.5  # between two looks
 _ROWS = 12
 _OPEN = ("running", "queued", "waiting")
 
@@ -29,7 +28,7 @@ class Board(AbstractContextManager["Board"]):
         self._is_terminal = is_terminal
         self._stack = ExitStack()
         self._live: Any = None
-        self._began = self._shown = time.monotonic()
+        self._began = time.monotonic()
         self._known: dict[int, str] = {}
         self._told: set[int] = set()  # trials whose end was told
 
@@ -44,12 +43,10 @@ class Board(AbstractContextManager["Board"]):
         self._stack.close()
 
     def show(self, conductor: "Conductor") -> None:
-        """Renew what is seen and what is on the disk, where it is time for that or a trial has ended."""
+        """Renew what is seen, and where a trial has ended what is on the disk."""
         states = {trial.number: trial.state.name for trial in conductor.search.trials()}
-        if states == self._known and time.monotonic() < self._shown + _SHOWN_S:
-            return
         news = states != self._known
-        self._known, self._shown = states, time.monotonic()
+        self._known = states
         if not news and not self._is_terminal:
             return
         found = results.write(conductor, "running") if news else results.rows(conductor)

@@ -24,6 +24,7 @@ from train.hearing import STOP, UNTIL
 from train.outcome import ConfigError, ExitCode
 
 _LOOK_S = 0.02
+_SHOWN_S = 0.5
 _TRIES = 3  # of a trial whose ranks are killed
 
 
@@ -88,7 +89,7 @@ class Conductor:
         ears: Ears,
         changed: Callable[["Conductor"], None],
     ) -> None:
-        """`warm` is closed when the sweep ends; `changed` is called all the time, and is to act on what is new."""
+        """`warm` is closed when the sweep ends; `changed` is called when a trial ends, and now and then."""
         self.plan = plan
         self.search = search
         self.running: dict[Slot, _Attempt] = {}
@@ -106,6 +107,7 @@ class Conductor:
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._why_leaving: ExitCode | None = None
         self._trouble: ConfigError | None = None
+        self._shown = time.monotonic()
 
     def run(self) -> ExitCode:
         """Until every trial has its end, or the sweep is told to leave. Raises ConfigError when it cannot go on."""
@@ -164,17 +166,21 @@ class Conductor:
         if self._why_leaving is None:
             self._fill()
         self._hear()
+        settled = False
         for attempt in list(self.running.values()):
             self._warm.take_ended(attempt.world)
             self._follow(attempt)
             if attempt.world.ended or attempt.is_over:
                 del self.running[attempt.slot]
                 self._settle(attempt)
+                settled = True
                 self._lingering += [] if attempt.world.ended else [attempt.world]
         for world in self._lingering:
             self._warm.take_ended(world)
         self._lingering = [world for world in self._lingering if not world.ended]
-        self._changed(self)
+        if settled or time.monotonic() > self._shown + _SHOWN_S:
+            self._shown = time.monotonic()
+            self._changed(self)
 
     # What a free slot gets
 
