@@ -24,7 +24,8 @@ def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     for folder in (Path(word), root / word):
         if (folder / "resolved.yaml").is_file() or folder.resolve() in coming:
             return folder
-    if (sweep := next((at for at in (Path(word), root / word) if (at / "sweep.json").is_file()), None)) is not None:
+    sweep = next((folder for folder in (Path(word), root / word) if (folder / "sweep.json").is_file()), None)
+    if sweep is not None:
         raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}. Its page is report.html")
     there = sorted({path.parent.name for path in root.glob("*/resolved.yaml")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"

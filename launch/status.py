@@ -12,7 +12,7 @@ import click
 from launch.jobs import Given, given
 from launch.runs import find
 from launch.standing import Standing, standing, with_job
-from launch.sweeping.standing import standing_of_sweep, sweeps
+from launch.sweeping.standing import standing_of_sweep, sweep_named, sweeps
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
@@ -50,16 +50,15 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
 def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> list[Standing]:
     now = time.time()
-    there = {folder.resolve(): folder for folder in sweeps(root)}
 
     def look(run: Path) -> Standing:
         return with_job(standing(run, now), jobs.get(run.resolve()))
 
     if not words:
-        return [*map(look, find((), root, jobs)), *(standing_of_sweep(folder, now) for folder in there.values())]
+        return [*map(look, find((), root, jobs)), *(standing_of_sweep(folder, now) for folder in sweeps(root))]
     found: list[Standing] = []
     for word in words:
-        sweep = there.get(Path(word).resolve()) or there.get((root / word).resolve())
+        sweep = sweep_named(word, root)
         found += [standing_of_sweep(sweep, now)] if sweep else map(look, find([word], root, jobs))
     return found
 

@@ -18,13 +18,17 @@ from launch.submission import run_root
 from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor, Plan
+from launch.sweeping.experiment import experiment
 from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import open_search
 from launch.sweeping.slots import Composed, Warm, slots
 from launch.sweeping.space import Space, read
+from launch.sweeping.standing import sweep_named
 from launch.words import words
 from train import lease
 from train.config import Auto, Config, Device, Mode, PrunerName, SamplerName, SweepConfig
+from train.files import write_whole
+from train.hearing import StopFile
 from train.outcome import ConfigError, ExitCode
 
 
@@ -33,9 +37,17 @@ from train.outcome import ConfigError, ExitCode
 @click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
 @click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
 @click.option("--best", metavar="SWEEP", help="Print the command that trains the best point of this sweep again.")
+@click.option(
+    "--save", type=Path, metavar="FILE", help="With --best: write it as an experiment, conf/experiment/mine.yaml."
+)
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
 def sweep(
-    overrides: Sequence[str], config_dir: str | None, config_name: str | None, best: str | None, root: Path
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str | None,
+    best: str | None,
+    save: Path | None,
+    root: Path,
 ) -> None:
     """Search for the best config: every point is a whole run, with its own ranks and its own folder.
 
@@ -46,14 +58,24 @@ def sweep(
     Ctrl-C saves what is under way, and the same command goes on with it.
     """
     if best is not None:
-        click.echo(results.best_of(_sweep_folder(best, root)))
+        _tell(results.best_of(sweep_named(best, root) or root / best), save)
         return
     order = _order(words(config_dir, config_name, overrides))
     order.folder.mkdir(parents=True, exist_ok=True)
     (order.folder / "output").mkdir(exist_ok=True)
-    with lease.claim(order.folder, 0, os.environ):
-        code = _conducted(order)
+    with lease.claim(order.folder, 0, os.environ) as held:
+        code = _conducted(order, StopFile(order.folder, held.incarnation))
     sys.exit(code)
+
+
+def _tell(best: results.Best, save: Path | None) -> None:
+    if save is not None:
+        text = experiment(best.words, best.title)
+        try:
+            write_whole(save, text)
+        except OSError as error:
+            raise ConfigError(f"{save} cannot be written: {error.strerror}. Type --save with another file") from None
+    click.echo(results.command(best.words, best.ranks))
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,7 @@ def _order(typed: Sequence[str]) -> _Order:
     for corner in corners:
         check(corner, corner.sweep.ranks)
     config = corners[0]
-    sweep = _resolved(config, typed)
+    sweep = _resolved(config, typed, space)
     if sweep.sampler is SamplerName.grid or sweep.trials is None:
         space.grid()
     apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
@@ -93,7 +115,7 @@ def _order(typed: Sequence[str]) -> _Order:
     return _Order(run_root(config.run) / name, space, config, sweep, identity)
 
 
-def _resolved(config: Config, typed: Sequence[str]) -> SweepConfig:
+def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig:
     """The sweep's settings with what they leave to others filled in."""
     sweep = config.sweep
     if any(word.startswith("run.fresh=") for word in typed):
@@ -106,6 +128,8 @@ def _resolved(config: Config, typed: Sequence[str]) -> SweepConfig:
                 "Nothing says what makes a trial good. Type sweep.metric=loss, or another one of the task"
             )
         sweep = replace(sweep, metric=config.checkpoint.best_metric, mode=config.checkpoint.best_mode)
+    if sweep.seeds > 1 and any(dimension.key == "seed" for dimension in space.dimensions):
+        raise ConfigError(f"sweep.seeds={sweep.seeds} sets the seeds, and seed is swept, too. Leave one of them out")
     if sweep.pruner.name is PrunerName.none:
         return sweep
     if sweep.seeds > 1:
@@ -122,14 +146,15 @@ def _resolved(config: Config, typed: Sequence[str]) -> SweepConfig:
     return replace(sweep, pruner=replace(sweep.pruner, first_step=first))
 
 
-def _conducted(order: _Order) -> ExitCode:
+def _conducted(order: _Order, stop: StopFile) -> ExitCode:
     machine = look(os.environ, wants_gpus=order.config.world.device is not Device.cpu)
     with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
         places = slots(order.sweep, machine, claimed.gpus)
         search = open_search(order.folder, order.space, order.sweep, order.identity)
-        conductor = Conductor(_plan(order, places[0].threads), search, places, Warm(ears), ears, board.show)
+        conductor = Conductor(_plan(order, places[0].threads), search, places, Warm(ears), ears, stop, board.show)
         click.echo(f"{order.folder}: {search.size} trials, {len(places)} at once, {order.sweep.ranks} ranks each")
         code = ExitCode.BUG
+        results.write(conductor, "running")
         try:
             code = conductor.run()
         finally:
@@ -187,10 +212,6 @@ def _sum_up(order: _Order, found: list[results.Row], code: ExitCode) -> None:
         click.echo(f"best: {order.sweep.metric} {first.value:.5g}, trial {first.trial}")
         click.echo(f"page: {order.folder / page.PAGE}")
         click.echo(results.command([*order.space.fixed, *first.words], order.sweep.ranks))
-
-
-def _sweep_folder(word: str, root: Path) -> Path:
-    return Path(word) if (Path(word) / results.SWEEP).exists() else root / word
 
 
 def _under(key: str, name: str) -> bool:

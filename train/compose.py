@@ -65,6 +65,12 @@ def choices(group: str, argv: Sequence[str]) -> list[str]:
         return options(group, [], composer)
 
 
+def chosen(group: str, argv: Sequence[str]) -> str | None:
+    """Which option of a config group the command line `argv` comes to. Raises ConfigError."""
+    flags = _flags(argv)
+    return _composed(flags, flags.overrides).choices.get(group)
+
+
 def compose(argv: Sequence[str]) -> Composed:
     """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
     flags = _flags(argv)

@@ -20,7 +20,7 @@ from train import lease
 from train.cause import VARIABLE
 from train.config import Mode, SweepConfig
 from train.files import read_json, write_json
-from train.hearing import STOP, UNTIL
+from train.hearing import STOP, UNTIL, StopFile
 from train.outcome import ConfigError, ExitCode
 
 _LOOK_S = 0.02
@@ -52,8 +52,8 @@ class Plan:
 
     def words(self, trial: int, place: int, chosen: Sequence[str]) -> list[str]:
         """The command line of that run."""
-        name = self.run(trial, place).name
-        return [*self.space.fixed, *chosen, *self.shared, f"seed={self.seed + place}", f"run.name='{name}'"]
+        seed = [f"seed={self.seed + place}"] if self.config.seeds > 1 else []
+        return [*self.space.fixed, *chosen, *self.shared, *seed, f"run.name='{self.run(trial, place).name}'"]
 
 
 @dataclass
@@ -87,9 +87,13 @@ class Conductor:
         slots: Sequence[Slot],
         warm: Warm,
         ears: Ears,
+        stop: StopFile,
         changed: Callable[["Conductor"], None],
     ) -> None:
-        """`warm` is closed when the sweep ends; `changed` is called when a trial ends, and now and then."""
+        """`warm` is closed when the sweep ends; `stop` tells that the sweep is to leave, as `ears` do.
+
+        `changed` is called when a trial ends, and now and then.
+        """
         self.plan = plan
         self.search = search
         self.running: dict[Slot, _Attempt] = {}
@@ -97,6 +101,7 @@ class Conductor:
         self.slots = slots
         self._warm = warm
         self._ears = ears
+        self._stop = stop
         self._changed = changed
         self._again: deque[tuple[int, int]] = deque()  # begun before; a trial, and the place of its seed
         self._new: deque[tuple[int, int]] = deque()
@@ -181,6 +186,8 @@ class Conductor:
         if settled or time.monotonic() > self._shown + _SHOWN_S:
             self._shown = time.monotonic()
             self._changed(self)
+            if self._stop.heard() is not None and self._why_leaving is None:
+                self._leave(ExitCode.STOPPED)
 
     # What a free slot gets
 

@@ -102,14 +102,25 @@ def write(conductor: "Conductor", state: str) -> list[Row]:
     return found
 
 
-def best_of(sweep: Path) -> str:
-    """The command that trains the best point of a sweep's folder again. Raises ConfigError."""
+@dataclass(frozen=True)
+class Best:
+    """The best point of a sweep, as words of a command line."""
+
+    words: list[str]
+    ranks: int
+    title: str
+
+
+def best_of(sweep: Path) -> Best:
+    """Raises ConfigError where a folder has none."""
     found: Any = read_json(sweep / SWEEP)
     if not isinstance(found, dict):
         raise ConfigError(f"{sweep} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
     if found.get("best") is None:
         raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
-    return command([*found["fixed"], *found["best"]["words"]], found["ranks"])
+    best = found["best"]
+    title = f"The best of {found['trials']} trials of {sweep.resolve().name}: {found['metric']} {best['value']:.5g}."
+    return Best([*found["fixed"], *best["words"]], found["ranks"], title)
 
 
 def command(words: Sequence[str], ranks: int) -> str:

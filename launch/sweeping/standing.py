@@ -16,6 +16,11 @@ def sweeps(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{SWEEP}"))
 
 
+def sweep_named(word: str, root: Path) -> Path | None:
+    """The folder of the sweep that `word` names by its path, or by its name below `root`."""
+    return next((folder for folder in (Path(word), root / word) if (folder / SWEEP).is_file()), None)
+
+
 def standing_of_sweep(folder: Path, now: float) -> Standing:
     """How the sweep in `folder` fares at `now`, seconds since 1970."""
     found = read_json(folder / SWEEP)

@@ -20,6 +20,8 @@ from tests.ranks import QUIET, ROOT, Starter, until
 from tests.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
 from tests.world.saboteur import TASK as SABOTAGED
 from tests.world.saboteur import Sabotage
+from train.compose import compose
+from train.identity import digest
 
 GRID = (*SHORT, "optim.lr=1e-3,1e-2", "model.hidden=[8],[16]", "sweep.ranks=2")
 
@@ -54,6 +56,20 @@ def test_the_same_command_again_trains_nothing_twice_and_names_the_best(sweeper:
     assert "optim.lr=0.01" in command
     asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep)]
     assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout == command + "\n"
+
+
+def test_best_point_can_be_written_out_as_an_experiment(sweeper: Sweeper) -> None:
+    words = (*SHORT, "optim.lr=1e-3,1e-2", "model.hidden=[8],[16]", "optim=adamw")
+    found = sweeper.finish(*words)
+    file = sweeper.folder / "conf/experiment/mine.yaml"
+    file.parent.mkdir(parents=True)
+    asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep), "--save", str(file)]
+    subprocess.run(asked, cwd=ROOT, check=True, capture_output=True)
+    again = compose([f"--config-dir={file.parents[1]}", "experiment=mine"]).config
+    was = compose([*SHORT, "optim=adamw", *found["best"]["words"]]).config
+    assert digest(again) == digest(was)
+    assert again.eval == was.eval
+    assert f"accuracy {found['best']['value']:.5g}" in file.read_text()
 
 
 def test_page_and_status_tell_what_is_best(sweeper: Sweeper) -> None:
@@ -116,11 +132,16 @@ def test_killed_processes_of_a_sweep_cost_nothing_but_time(sweeper: Sweeper, vic
     assert sweeper.starts() == {"0000": ["start", "resume"], "0001": ["start"]}
 
 
-def test_interrupted_sweep_saves_what_is_under_way_and_the_same_command_goes_on(sweeper: Sweeper) -> None:
+@pytest.mark.parametrize("by", ["Ctrl-C", "phalanx stop"])
+def test_stopped_sweep_saves_what_is_under_way_and_the_same_command_goes_on(sweeper: Sweeper, by: str) -> None:
     pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
     process = sweeper.start(*PACED, environ=pace.environ())
-    until(lambda: sweeper.results(0).reached(4), 100.0)
-    interrupt(process)
+    until(lambda: sweeper.results(0).reached(4) and (sweeper.sweep / "sweep.json").exists(), 100.0)
+    if by == "Ctrl-C":
+        interrupt(process)
+    else:
+        stop = [sys.executable, "-m", "launch.cli", "stop", str(sweeper.sweep), "--no-wait"]
+        subprocess.run(stop, cwd=ROOT, check=True, capture_output=True)
     pace.open()
     output, errors = process.communicate(timeout=100)
     assert (process.returncode, errors) == (7, "")
@@ -168,6 +189,11 @@ def test_seeds_repeat_each_point_and_their_mean_ranks_it(sweeper: Sweeper) -> No
         ]
         assert row["by_seed"] == values
         assert row["value"] == pytest.approx(sum(values) / 2)
+
+
+def test_seeds_may_be_what_is_swept(sweeper: Sweeper) -> None:
+    sweeper.finish(*SHORT, "seed=range(0,3)")
+    assert len({sweeper.results(trial).sha256 for trial in range(3)}) == 3
 
 
 def test_halving_pauses_trials_at_a_rung_and_promotes_the_best_from_their_checkpoints(
@@ -221,6 +247,7 @@ BAD = {
         ("optim.lr=1,2", "eval.every=null", "sweep/pruner=asha"),
         "Type eval.every=",
     ),
+    "seeds twice": (("seed=1,2", "sweep.seeds=2"), "seed is swept, too"),
     "seeds and a pruner": (("optim.lr=1,2", "sweep.seeds=2", "sweep/pruner=asha"), "Type sweep/pruner=none"),
     "a storage that is none": (("optim.lr=1,2", "sweep.storage=nonsense://x"), "cannot be used"),
     "a metric that never appears": (("optim.lr=1,2", "sweep.metric=f1"), "sweep.metric=f1 is no metric of the task"),
