@@ -18,7 +18,6 @@ from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
 from launch.reach import is_ours, why_closed
-from train.cause import VARIABLE
 from train.outcome import ConfigError, ExitCode
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -118,7 +117,7 @@ def _examined(
     """Start the ranks and wait for their report. Nothing of them outlives this."""
     processes.adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="phalanx-doctor-") as name:
-        report, cause_file = Path(name) / "report.json", Path(name) / "cause.json"
+        report = Path(name) / "report.json"
         entry = [str(_ROOT / "launch" / "examine" / "main.py"), f"--folder={folder}", f"--limit={limit_s:g}"]
         command = [
             *(sys.executable, str(_ROOT / "launch" / "agent.py"), *argv, "--max-restarts=0"),
@@ -129,7 +128,7 @@ def _examined(
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # a rank that hangs has nothing to save
             **os.environ,
             **environ,
-            VARIABLE: str(cause_file),
+            **cause.files(Path(name)),
             "PHALANX_RESTART_COUNT": "0",
         }
         bystanders = set(processes.children(os.getpid()))
@@ -148,10 +147,10 @@ def _examined(
             code = None
         finally:
             _bury(agent, bystanders)
-        return _read(report, cause_file, code, _EXAMS * limit_s)
+        return _read(report, code, _EXAMS * limit_s)
 
 
-def _read(report: Path, cause_file: Path, code: int | None, waited_s: float) -> list[Finding]:
+def _read(report: Path, code: int | None, waited_s: float) -> list[Finding]:
     """What the ranks found, and how they ended where that was before all was examined. `code` is None for never."""
     findings: list[Finding] = []
     with suppress(OSError, ValueError, KeyError):
@@ -161,8 +160,8 @@ def _read(report: Path, cause_file: Path, code: int | None, waited_s: float) -> 
         return [*findings, passes("ranks", "all were examined to the end", expected)]
     if any(finding.name == "ranks" for finding in findings):
         return findings
-    told = f"not done after {waited_s:g} s" if code is None else cause.read(cause_file, code).message
-    if not findings and not any(cause_file.parent.glob("*.json")):
+    told = f"not done after {waited_s:g} s" if code is None else cause.read(report.parent, code).message
+    if not findings and not any(report.parent.glob("*.json")):
         told += " and no rank said anything; with --nodes, as when fewer machines came than that"
     last = f", after {findings[-1].name}" if findings else ", before the first examination"
     advice = "see what that rank last printed above; look at its GPU and its host (dmesg) if it was killed"

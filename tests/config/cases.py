@@ -342,7 +342,7 @@ SYNTAX = [
     case("wandb.tags=[a", says="wandb.tags=[a cannot be read … wandb.tags=[a,b]"),
     case("run.name=${nothing}", says="run.name=${nothing} cannot be used … 'nothing' not found"),
     case("train.steps=1,2", says="train.steps=1,2 names several values … 'train.steps=[1,2]' … phalanx sweep train"),
-    case("-m", "train.steps=1,2", says="-m (multirun) … Type phalanx sweep 'train.steps=1,2', with sweep.ranks"),
+    case("-m", "train.steps=1,2", says="-m (multirun) … Type phalanx sweep … train.steps=1,2, with sweep.ranks"),
     case("--multirun", says="-m (multirun) … Type phalanx sweep"),
     case("hydra.mode=MULTIRUN", says="hydra.mode=MULTIRUN … Type phalanx sweep"),
     case("-m", says="-m (multirun) … Type phalanx sweep", ranks=2),
