@@ -1,32 +1,24 @@
 """The command `phalanx`: knows its verbs, and what people of other launchers type for them."""
 
 import sys
+from importlib import import_module
 
 import click
 
-from launch.cancel import cancel
-from launch.doctor import doctor
-from launch.logs import logs
-from launch.report import report
-from launch.run import run
-from launch.status import status
-from launch.stop import stop
-from launch.submit import submit
-from launch.sweep import sweep
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
-VERBS = {
-    "run": run,
-    "submit": submit,
-    "sweep": sweep,
-    "status": status,
-    "logs": logs,
-    "report": report,
-    "stop": stop,
-    "cancel": cancel,
-    "doctor": doctor,
+VERBS = {  # each the module of its name; --help imports none of them
+    "cancel": "End a run now, or take it out of Slurm's queue.",
+    "doctor": "Examine what ranks will need, before they start.",
+    "logs": "Print the log of a rank of a run.",
+    "report": "Write an HTML page about a run, or one that compares several.",
+    "run": "Train on this machine, on all free GPUs or on -n ranks.",
+    "status": "Tell how runs and sweeps fare.",
+    "stop": "Ask a run or a sweep to save and leave.",
+    "submit": "Train on a Slurm cluster.",
+    "sweep": "Search for the best config over whole runs.",
 }
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
@@ -40,7 +32,20 @@ ELSEWHERE = {
 
 
 class _Verbs(click.Group):
-    """Names the verb that somebody meant."""
+    """Imports the verb that was typed and no other, and names the one that somebody meant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*VERBS]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*VERBS.items()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        found: click.Command = getattr(import_module(f"launch.{cmd_name}"), cmd_name)
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -58,7 +63,6 @@ def main() -> None:
     """Entry of the console script. Ends the process with one of the exit codes in `train.outcome`."""
     phalanx = _Verbs(
         "phalanx",
-        commands=VERBS,
         help="Train PyTorch models on any number of GPUs, here or on a cluster.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
