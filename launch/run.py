@@ -11,7 +11,7 @@ from launch.claim import claim
 from launch.local import supervise
 from launch.machine import look
 from launch.plan import plan, replaying
-from launch.words import words
+from launch.words import config_options, words
 from train.refusal import say
 
 
@@ -23,8 +23,7 @@ from train.refusal import say
     help="Number of ranks. Left out: one for each free GPU, or 1 without GPUs.",
 )
 @click.option("--from", "source", type=Path, metavar="RUN", help="Replay the config of this run folder.")
-@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
-@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@config_options
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=0),

@@ -1,10 +1,12 @@
-"""Which run folders there are, and which one a word names."""
+"""Which folders of runs and of sweeps there are, and which one a word names."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from train.nearest import nearest
 from train.outcome import ConfigError
+
+SWEEP = "sweep.json"  # in the folder of a sweep
 
 
 def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> list[Path]:
@@ -24,12 +26,21 @@ def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     for folder in (Path(word), root / word):
         if (folder / "resolved.yaml").is_file() or folder.resolve() in coming:
             return folder
-    sweep = next((folder for folder in (Path(word), root / word) if (folder / "sweep.json").is_file()), None)
-    if sweep is not None:
+    if (sweep := sweep_named(word, root)) is not None:
         raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}. Its page is report.html")
     there = sorted({path.parent.name for path in root.glob("*/resolved.yaml")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
     raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")
+
+
+def sweeps(root: Path) -> list[Path]:
+    """The folders of the sweeps below `root`."""
+    return sorted(path.parent for path in root.glob(f"*/{SWEEP}"))
+
+
+def sweep_named(word: str, root: Path) -> Path | None:
+    """The folder of the sweep that `word` names by its path, or by its name below `root`."""
+    return next((folder for folder in (Path(word), root / word) if (folder / SWEEP).is_file()), None)
 
 
 def _changed(run: Path) -> float:

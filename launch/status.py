@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from launch.jobs import Given, given
-from launch.runs import find
+from launch.runs import find, sweep_named, sweeps
 from launch.standing import Standing, standing, with_job
-from launch.sweeping.standing import standing_of_sweep, sweep_named, sweeps
+from launch.sweeping.standing import standing_of_sweep
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too

@@ -1,17 +1,15 @@
 """`phalanx stop`: ask a run or a sweep that runs anywhere to save and leave."""
 
-import json
 import time
 from pathlib import Path
 
 import click
 
-from launch.runs import named
+from launch.runs import named, sweep_named
 from launch.standing import standing
-from launch.sweeping.standing import standing_of_sweep, sweep_named
+from launch.sweeping.standing import standing_of_sweep
 from train import lease
-from train.files import write_whole
-from train.hearing import STOP
+from train.hearing import StopFile
 from train.outcome import ConfigError
 
 _LOOK_S = 0.1
@@ -32,7 +30,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
     holder = lease.live(folder)
     if holder is None:
         raise ConfigError(f"{folder} is not running: it is {tell(folder, time.time()).state}. There is nothing to stop")
-    write_whole(folder / STOP, json.dumps({"incarnation": holder.incarnation}))
+    StopFile(folder, holder.incarnation).ask()
     click.echo(f"asked {holder} to save and leave")
     while wait and (left := lease.live(folder)) is not None and left.incarnation == holder.incarnation:
         time.sleep(_LOOK_S)

@@ -13,7 +13,7 @@ import click
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
-from launch.words import words
+from launch.words import config_options, words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
 
@@ -32,8 +32,7 @@ class Order:
 
 @click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
-@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@config_options
 @click.option("--after", metavar="JOB", help="Start once this job has ended well.")
 @click.option(
     "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."

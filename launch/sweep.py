@@ -14,19 +14,19 @@ import click
 from launch.claim import claim
 from launch.ears import Ears
 from launch.machine import look
+from launch.runs import sweep_named
 from launch.submission import run_root
 from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor, Plan
 from launch.sweeping.experiment import experiment
 from launch.sweeping.rungs import Ladder
-from launch.sweeping.search import open_search
-from launch.sweeping.slots import Composed, Warm, slots
+from launch.sweeping.search import open_search, tries_all
+from launch.sweeping.slots import Warm, slots
 from launch.sweeping.space import Space, read
-from launch.sweeping.standing import sweep_named
-from launch.words import words
+from launch.words import config_options, words
 from train import lease
-from train.config import Auto, Config, Device, Mode, PrunerName, SamplerName, SweepConfig
+from train.config import Auto, Config, Device, Mode, PrunerName, SweepConfig
 from train.files import write_whole
 from train.hearing import StopFile
 from train.outcome import ConfigError, ExitCode
@@ -34,8 +34,7 @@ from train.outcome import ConfigError, ExitCode
 
 @click.command()
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUES]...")
-@click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
-@click.option("-cn", "--config-name", metavar="NAME", help="The primary config, in place of conf/config.yaml.")
+@config_options
 @click.option("--best", metavar="SWEEP", help="Print the command that trains the best point of this sweep again.")
 @click.option(
     "--save", type=Path, metavar="FILE", help="With --best: write it as an experiment, conf/experiment/mine.yaml."
@@ -92,7 +91,7 @@ class _Order:
 def _order(typed: Sequence[str]) -> _Order:
     """Raises ConfigError for whatever is wrong, before anything is written."""
     from train.compose import choices, compose  # here, for Hydra takes longer to import than all the rest
-    from train.identity import defining
+    from train.identity import defining, leaves
     from train.limits import check
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
@@ -101,17 +100,16 @@ def _order(typed: Sequence[str]) -> _Order:
         check(corner, corner.sweep.ranks)
     config = corners[0]
     sweep = _resolved(config, typed, space)
-    if sweep.sampler is SamplerName.grid or sweep.trials is None:
+    if tries_all(sweep):
         space.grid()
     apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
     settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
     swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
-    fixed = {key: value for key, value in _leaves(defining(config)) if not any(_under(key, name) for name in swept)}
-    identity = {**settings, "shared config": hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()}
-    space_text = json.dumps([vars(dimension) for dimension in space.dimensions])
-    drawn = hashlib.sha256(json.dumps([identity, space_text]).encode()).hexdigest()[:8]
+    fixed = {key: value for key, value in leaves(defining(config)) if not any(_under(key, name) for name in swept)}
+    dimensions = [vars(dimension) for dimension in space.dimensions]
+    identity = {"space": dimensions, **settings, "shared config": _sha256(fixed)}
     named = [word for word in typed if word.startswith("run.name=")]
-    name = str(config.run.name) if named else f"sweep-{drawn}"
+    name = str(config.run.name) if named else f"sweep-{_sha256(identity)[:8]}"
     return _Order(run_root(config.run) / name, space, config, sweep, identity)
 
 
@@ -166,12 +164,7 @@ def _conducted(order: _Order, stop: StopFile) -> ExitCode:
 
 def _plan(order: _Order, threads: int) -> Plan:
     from train.compose import compose
-    from train.identity import digest
     from train.overrides import quoted
-
-    def composed(argv: list[str]) -> Composed:
-        found = compose(argv)
-        return Composed(argv, found.plain, found.foreign, digest(found.config), found.config.train.global_batch)
 
     config, sweep = order.config, order.sweep
     shared = [f"run.root={quoted(str(order.folder))}"]
@@ -187,7 +180,7 @@ def _plan(order: _Order, threads: int) -> Plan:
         metric=sweep.metric,
         seed=config.seed,
         shared=tuple(shared),
-        compose=composed,
+        compose=compose,
         ladder=_ladder(order),
     )
 
@@ -214,13 +207,11 @@ def _sum_up(order: _Order, found: list[results.Row], code: ExitCode) -> None:
         click.echo(results.command([*order.space.fixed, *first.words], order.sweep.ranks))
 
 
+def _sha256(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def _under(key: str, name: str) -> bool:
     """Whether a key of the config is one that `name` sets, a key or a group."""
     dotted = name.partition("@")[0].replace("/", ".")
     return key == dotted or key.startswith(f"{dotted}.")
-
-
-def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        return [leaf for key, value in node.items() for leaf in _leaves(value, f"{path}.{key}" if path else str(key))]
-    return [(path, node)]

@@ -16,8 +16,6 @@ from train.outcome import ConfigError
 from train.overrides import key, typed_for, verbatim
 from train.typed import texts, typed
 
-MULTIRUN = ("-m", "--multirun")
-
 
 @dataclass(frozen=True)
 class Composed:
@@ -35,6 +33,12 @@ class Composed:
 def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
     """What `compose` gave once, from its plain data."""
     return Composed(typed(plain), plain, foreign)
+
+
+def multirun(argv: Sequence[str]) -> list[str] | None:
+    """The other words of a command line that has Hydra's -m, which asks for a sweep; None where it has not."""
+    words = [word for word in argv if word not in ("-m", "--multirun")]
+    return words if len(words) < len(argv) else None
 
 
 def asks(argv: Sequence[str]) -> bool:
@@ -94,7 +98,7 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.error = refuse  # type: ignore[method-assign]
     flags = parser.parse_intermixed_args(list(argv))
     if flags.multirun:
-        _refuse_sweep("-m (multirun)", [word for word in argv if word not in MULTIRUN])
+        _refuse_sweep("-m (multirun)", multirun(argv) or [])
     if flags.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun runs whatever a pickle says. Type --config-dir=RUN --config-name=resolved"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from train.files import write_whole
 from train.outcome import ExitCode
 from train.refusal import end
 
@@ -57,6 +58,10 @@ class StopFile:
 
     run: Path
     incarnation: int
+
+    def ask(self) -> None:
+        """Ask that start to save and leave."""
+        write_whole(self.run / STOP, json.dumps({"incarnation": self.incarnation}))
 
     def heard(self) -> Wish | None:
         try:

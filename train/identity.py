@@ -38,15 +38,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     What was stored redacted agrees with anything: a secret is nobody's identity.
     """
-    old, new = dict(_leaves(before, "")), dict(_leaves(now, ""))
+    old, new = dict(leaves(before)), dict(leaves(now))
     absent = "(absent)"
     pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in sorted(old.keys() | new.keys())}
     return [f"{key}: {was} -> {is_now}" for key, (was, is_now) in pairs.items() if was not in (is_now, REDACTED)]
 
 
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted key and the value of all that is no mapping in nested mappings."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node

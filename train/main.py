@@ -37,15 +37,15 @@ def main(composed: "Composed | None" = None) -> None:
 def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     # Imported here, because data workers import this file, too, and have no use for Hydra.
-    from train.compose import MULTIRUN, answer, asks, compose
+    from train.compose import answer, asks, compose, multirun
     from train.limits import check
 
     argv = sys.argv[1:]
     leads = speaks(os.environ)
     try:
         place = Place.from_environment(os.environ)
-        if not place.launched and any(word in MULTIRUN for word in argv):
-            _sweep([word for word in argv if word not in MULTIRUN])
+        if not place.launched and (words := multirun(argv)) is not None:
+            _sweep(words)
         if asks(argv):
             if leads:
                 answer(argv)

@@ -214,7 +214,11 @@ def drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str
     """The HTML of one chart, of plotly's traces."""
     from plotly.graph_objects import Figure  # here, for `phalanx status` has no use for it
 
-    figure = Figure(data=list(traces), layout={**_LAYOUT, **layout})
+    return html_of(Figure(data=list(traces), layout={**_LAYOUT, **layout}))
+
+
+def html_of(figure: Any) -> str:
+    """The same of a figure of plotly's."""
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
     )

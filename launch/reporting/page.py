@@ -5,17 +5,16 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from launch.lines import Entry, number
 from launch.reporting import charts, timeline
 from launch.reporting.history import History
+from launch.reporting.render import rendered
 from launch.reporting.timeline import Cause
 from launch.standing import standing
 from launch.status import span
 
-_TEMPLATE = Path(__file__).with_name("page.html")
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
 _TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
 _ROUTINE = {"checkpoint", "evaluate"}
@@ -24,18 +23,12 @@ _WHERE = ("host", "platform", "cpu", "cores", "memory_gib", "python", "torch", "
 
 
 def page(histories: Sequence[History], now: float) -> str:
-    """The whole HTML text. It needs no network, and nothing that a run's files hold becomes markup or script in it."""
-    from jinja2 import Environment, StrictUndefined  # here, for `phalanx status` has no use for it
-
-    names = _names(histories)
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
-    metrics = _metrics(histories)
-    text = template.render(
+    """The whole HTML text."""
+    names, metrics = _names(histories), _metrics(histories)
+    return rendered(
+        "reporting/page.html",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         written=_clock(now),
-        script=charts.script(),
         metrics=metrics,
         runs=[
             _run(history, name, charts.RUN_COLOURS[place % len(charts.RUN_COLOURS)], metrics, now)
@@ -45,7 +38,6 @@ def page(histories: Sequence[History], now: float) -> str:
         causes={cause.value: colour for cause, colour in charts.COLOURS.items()},
         differences=None if len(histories) == 1 else differences([history.config for history in histories]),
     )
-    return text.encode("utf-8", "replace").decode()  # names of files, and what JSON escapes, can hold half a character
 
 
 def differences(configs: Sequence[str]) -> dict[str, list[str]]:

@@ -1,6 +1,5 @@
 """What a person sees of a sweep while it goes on: a table that renews itself, or a line for every trial that ends."""
 
-import math
 import time
 from collections import Counter
 from contextlib import AbstractContextManager, ExitStack
@@ -12,13 +11,12 @@ import click
 from launch.status import span
 from launch.sweeping import results
 from launch.sweeping.results import Row
-from train.config import Mode
+from launch.sweeping.standing import ENDED
 
 if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
 
 _ROWS = 12
-_OPEN = ("running", "queued", "waiting")
 
 
 class Board(AbstractContextManager["Board"]):
@@ -53,7 +51,7 @@ class Board(AbstractContextManager["Board"]):
         if self._live is not None:
             self._live.update(self._table(conductor, found), refresh=True)
             return
-        ended = [row for row in found if row.state not in _OPEN and row.trial not in self._told]
+        ended = [row for row in found if row.ended and row.trial not in self._told]
         self._told |= {row.trial for row in ended}
         for row in ended:
             click.echo(_line(row, conductor.plan.metric))
@@ -66,28 +64,23 @@ class Board(AbstractContextManager["Board"]):
         table = Table(title=self._title(conductor, found, counts), title_justify="left", box=None, pad_edge=False)
         for head in ("trial", "state", plan.metric, "step", *(dimension.key for dimension in plan.space.dimensions)):
             table.add_column(head, no_wrap=True)
-        sign = 1.0 if plan.config.mode is Mode.min else -1.0
 
         def place(row: Row) -> tuple[bool, float]:
             """Those under way first, then the best ones."""
-            return row.state not in _OPEN, math.inf if row.value is None else sign * row.value
+            return row.ended, results.merit(row.value, plan.config.mode)
 
-        order = sorted(found, key=place)
-        for row in order[:_ROWS]:
-            chosen = [word.partition("=")[2] for word in row.words]
-            table.add_row(str(row.trial), row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *chosen)
+        for row in sorted(found, key=place)[:_ROWS]:
+            table.add_row(str(row.trial), row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *row.chosen)
         return table
 
     def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:
         size = conductor.search.size
-        done = sum(counts[state] for state in ("complete", "pruned", "failed"))
+        done = sum(counts[state] for state in ENDED)
         taken_s = time.monotonic() - self._began
         eta = span(taken_s / done * (size - done)) if done else "-"
         first = results.best(found, conductor.plan.config.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
-        states = ", ".join(
-            f"{counts[state]} {state}" for state in ("running", "waiting", "complete", "pruned", "failed")
-        )
+        states = ", ".join(f"{counts[state]} {state}" for state in ("running", "waiting", *ENDED))
         return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}, best {best}, ETA {eta}"
 
 

@@ -8,20 +8,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch import cause
 from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
 from launch.sweeping.rungs import Climber, Ladder
 from launch.sweeping.search import BATCH, DIGEST, RANK_S, SEEDS, STEPS, Search
-from launch.sweeping.slots import Composed, Gone, Slot, Warm, World
+from launch.sweeping.slots import Gone, Slot, Warm, World
 from launch.sweeping.space import Space
 from train import lease
 from train.cause import VARIABLE
 from train.config import Mode, SweepConfig
 from train.files import read_json, write_json
-from train.hearing import STOP, UNTIL, StopFile
+from train.hearing import UNTIL, StopFile
+from train.identity import digest
 from train.outcome import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from train.compose import Composed
 
 _LOOK_S = 0.02
 _SHOWN_S = 0.5
@@ -42,7 +47,7 @@ class Plan:
     metric: str
     seed: int
     shared: tuple[str, ...]
-    compose: Callable[[list[str]], Composed]
+    compose: Callable[[Sequence[str]], "Composed"]
     ladder: Ladder | None
 
     def run(self, trial: int, place: int) -> Path:
@@ -107,7 +112,7 @@ class Conductor:
         self._new: deque[tuple[int, int]] = deque()
         self._scores: dict[int, dict[int, float]] = defaultdict(dict)  # by trial and place
         self._same: dict[int, list[int]] = defaultdict(list)  # trials that are the same run as an earlier one
-        self._made: dict[tuple[int, int], Composed] = {}
+        self._made: dict[tuple[int, int], Composed] = {}  # by trial and place
         self._tries: Counter[tuple[int, int]] = Counter()
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._why_leaving: ExitCode | None = None
@@ -231,14 +236,18 @@ class Conductor:
         known: str | None = self.search.noted(trial, DIGEST, None)
         if known is not None:
             return known
-        found = self._composed(trial, 0)
-        self.search.note(trial, BATCH, found.batch)
-        self.search.note(trial, DIGEST, found.digest)
-        return found.digest
+        config = self._composed(trial, 0).config
+        found = digest(config)
+        self.search.note(trial, BATCH, config.train.global_batch)
+        self.search.note(trial, DIGEST, found)
+        return found
 
-    def _composed(self, trial: int, place: int) -> Composed:
+    def _words(self, trial: int, place: int) -> list[str]:
+        return self.plan.words(trial, place, self.search.words(trial))
+
+    def _composed(self, trial: int, place: int) -> "Composed":
         if (trial, place) not in self._made:
-            self._made[trial, place] = self.plan.compose(self.plan.words(trial, place, self.search.words(trial)))
+            self._made[trial, place] = self.plan.compose(self._words(trial, place))
         return self._made[trial, place]
 
     def _start(self, slot: Slot, trial: int, place: int) -> _Attempt:
@@ -249,7 +258,8 @@ class Conductor:
         if self.plan.ladder is not None:
             environ[UNTIL] = str(self.plan.ladder.next_step(self._climber(trial)))
         output = self.plan.folder / "output" / f"{run.name}.txt"
-        world = self._warm.start(slot, self.plan.config.ranks, self._composed(trial, place), output, environ)
+        words, composed = self._words(trial, place), self._composed(trial, place)
+        world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
         return _Attempt(trial, place, run, slot, world, Evaluations(run), causes, goes_on)
 
     # What is heard meanwhile
@@ -401,7 +411,8 @@ class Conductor:
         if not known:
             said = [whole(event.get("steps")) for event in read_events(attempt.run)]
             known = next(filter(None, said), 0)
-            self.search.note(trial, STEPS, known)
+            if known:
+                self.search.note(trial, STEPS, known)
         return known
 
     def _number(self, value: object) -> float:
@@ -414,8 +425,8 @@ class Conductor:
 def _ask_to_leave(run: Path) -> None:
     """Once for each start, which may be none that listens yet."""
     holder = lease.live(run)
-    if holder is not None and read_json(run / STOP) != (wish := {"incarnation": holder.incarnation}):
-        write_json(run / STOP, wish)
+    if holder is not None and (stop := StopFile(run, holder.incarnation)).heard() is None:
+        stop.ask()
 
 
 def _cause(attempt: _Attempt) -> cause.Cause:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from launch.lines import number, read_lines
-from launch.reporting.charts import RUN_COLOURS, drawn, script
+from launch.reporting.charts import RUN_COLOURS, drawn, html_of
+from launch.reporting.render import rendered
 from launch.sweeping import results
 from launch.sweeping.results import Row
 from train.config import Mode
@@ -19,33 +19,24 @@ if TYPE_CHECKING:
     from launch.sweeping.search import Search
 
 PAGE = "report.html"
-_TEMPLATE = Path(__file__).with_name("page.html")
 _ROWS = 200
 _FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
 def write(conductor: "Conductor", found: Sequence[Row], state: str) -> None:
     """Write the page into the sweep's folder."""
-    from jinja2 import Environment, StrictUndefined  # here, for other verbs have no use for it
-
     plan = conductor.plan
-    first = results.best(list(found), plan.config.mode)
-    sign = 1.0 if plan.config.mode is Mode.min else -1.0
-    order = sorted(
-        found, key=lambda row: (row.state != "complete", math.inf if row.value is None else sign * row.value)
-    )
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
-    text = template.render(
+    first = results.best(found, plan.config.mode)
+    order = sorted(found, key=lambda row: (row.state != "complete", results.merit(row.value, plan.config.mode)))
+    text = rendered(
+        "sweeping/page.html",
         title=plan.folder.name,
         state=state,
-        script=script(),
         metric=plan.metric,
         keys=[dimension.key for dimension in plan.space.dimensions],
         best=first,
         command=None if first is None else results.command([*plan.space.fixed, *first.words], plan.config.ranks),
-        noise=_noise(list(found), first, plan.config.mode),
+        noise=_noise(found, first, plan.config.mode),
         importances=_importances(conductor.search),
         charts=_charts(conductor.search, plan.metric),
         curves=_curves(conductor, found),
@@ -54,10 +45,10 @@ def write(conductor: "Conductor", found: Sequence[Row], state: str) -> None:
         trials=conductor.search.size,
         rank_hours=f"{sum(row.rank_s for row in found) / 3600:.3g}",
     )
-    write_whole(plan.folder / PAGE, text.encode("utf-8", "replace").decode())
+    write_whole(plan.folder / PAGE, text)
 
 
-def _noise(found: list[Row], first: Row | None, mode: Mode) -> str:
+def _noise(found: Sequence[Row], first: Row | None, mode: Mode) -> str:
     """Whether the winner may have won by luck."""
     second = results.best([row for row in found if first is not None and row.words != first.words], mode)
     if first is None or second is None or first.value is None or second.value is None:
@@ -92,12 +83,7 @@ def _charts(search: "Search", metric: str) -> list[str]:
     figures = [visualization.plot_slice(search.study, target_name=metric)]
     if len(done[0].params) > 1:
         figures.append(visualization.plot_parallel_coordinate(search.study, target_name=metric))
-    return [
-        figure.update_layout(title=None, template="none").to_html(
-            full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
-        )
-        for figure in figures
-    ]
+    return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
 
 
 def _curves(conductor: "Conductor", found: Sequence[Row]) -> str:
@@ -134,7 +120,7 @@ def _row(row: Row) -> dict[str, Any]:
         **vars(row),
         "value": "-" if row.value is None else f"{row.value:.5g}",
         "spread": f"{stdev(row.by_seed):.2g}" if len(row.by_seed) > 1 else "",
-        "chosen": [word.partition("=")[2] for word in row.words],
+        "chosen": row.chosen,
         "steps": row.steps or "-",
         "error": row.error or "",
     }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.lines import number
-from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS, hidden
+from launch.runs import SWEEP
+from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS
+from launch.sweeping.standing import ENDED
 from train.config import Mode
 from train.files import read_json, write_json, write_whole
 from train.outcome import ConfigError
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
 
 _OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
-SWEEP, TRIALS = "sweep.json", "trials.csv"
+TRIALS = "trials.csv"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,15 @@ class Row:
     words: list[str]
     run: str
     error: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def chosen(self) -> list[str]:
+        """The point, as texts in the order of the space's dimensions."""
+        return [word.partition("=")[2] for word in self.words]
 
 
 def rows(conductor: "Conductor") -> list[Row]:
@@ -67,11 +79,17 @@ def rows(conductor: "Conductor") -> list[Row]:
     return found
 
 
-def best(found: list[Row], mode: Mode) -> Row | None:
+def merit(value: float | None, mode: Mode) -> float:
+    """What to sort by, the best first and what has no value last."""
+    if value is None:
+        return math.inf
+    return value if mode is Mode.min else -value
+
+
+def best(found: Sequence[Row], mode: Mode) -> Row | None:
     """The best of those trained to their end."""
-    sign = 1.0 if mode is Mode.min else -1.0
     done = [row for row in found if row.state == "complete" and row.value is not None]
-    return min(done, key=lambda row: (sign * (row.value or 0.0), row.trial), default=None)
+    return min(done, key=lambda row: (merit(row.value, mode), row.trial), default=None)
 
 
 def write(conductor: "Conductor", state: str) -> list[Row]:
@@ -85,7 +103,7 @@ def write(conductor: "Conductor", state: str) -> list[Row]:
         "trials": conductor.search.size,
         "ranks": plan.config.ranks,
         "slots": len(conductor.slots),
-        "fixed": [hidden(word) for word in redact_argv(plan.space.fixed)],
+        "fixed": redact_argv(plan.space.fixed),
         "best": None if first is None else vars(first),
         "rows": [vars(row) for row in found],
     }
@@ -95,9 +113,8 @@ def write(conductor: "Conductor", state: str) -> list[Row]:
     table = csv.writer(text)
     table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", *keys, "error"])
     for row in found:
-        chosen = [word.partition("=")[2] for word in row.words]
         numbers = [row.value, row.step, row.steps, row.rank_s]
-        table.writerow([row.trial, row.state, *numbers, *chosen, row.error])
+        table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error])
     write_whole(plan.folder / TRIALS, text.getvalue())
     return found
 
@@ -124,6 +141,6 @@ def best_of(sweep: Path) -> Best:
 
 
 def command(words: Sequence[str], ranks: int) -> str:
-    """That trains a point by itself, to be pasted into a shell."""
-    own = [word for word in words if not word.startswith(_OF_SWEEP)]
+    """That trains a point by itself, to be pasted into a shell; without secrets, as it goes into files."""
+    own = [word for word in redact_argv(words) if not word.startswith(_OF_SWEEP)]
     return shlex.join(["phalanx", "run", "-n", str(ranks), *own])

@@ -6,17 +6,16 @@ anything follows from it, so a sweep that was killed goes on from there.
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from launch.sweeping.space import Choice, Interval, Space
 from train.config import Mode, PrunerConfig, PrunerName, SamplerName, SweepConfig
 from train.outcome import ConfigError
+from train.redact import redact
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -41,13 +40,12 @@ class Search:
     def __init__(self, study: "Study", space: Space, config: SweepConfig) -> None:
         from optuna.trial import TrialState
 
-        self._study = study
+        self.study = study
         self._space = space
         self._config = config
         self._states = TrialState
         self._distributions = {dimension.key: _distribution(dimension) for dimension in space.dimensions}
-        everything = config.trials is None or config.sampler is SamplerName.grid
-        self._grid = list(space.grid()) if everything else None
+        self._grid = list(space.grid()) if tries_all(config) else None
 
     @property
     def size(self) -> int:
@@ -57,21 +55,17 @@ class Search:
             return self._config.trials
         return min(len(self._grid), self._config.trials or len(self._grid))
 
-    @property
-    def study(self) -> "Study":
-        return self._study
-
     def trials(self) -> "list[FrozenTrial]":
         """All that were asked for, in order."""
-        return self._study.get_trials(deepcopy=False)
+        return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> int | None:
         """One more point to try, on record from now on; None where there are enough."""
         trials = self.trials()
         if len(trials) >= self.size:
             return None
-        self._study.sampler = self._sampler(len(trials))
-        return self._study.ask(self._distributions).number
+        self.study.sampler = self._sampler(len(trials))
+        return self.study.ask(self._distributions).number
 
     def words(self, number: int) -> list[str]:
         """What the trial's command line has beside the words that all share."""
@@ -81,43 +75,38 @@ class Search:
         """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
         from optuna.trial import Trial
 
-        trial = Trial(self._study, self.trials()[number]._trial_id)
+        trial = Trial(self.study, self.trials()[number]._trial_id)
         trial.report(value, step)
         return trial.should_prune()
 
     def complete(self, number: int, by_seed: Sequence[float]) -> None:
         """It was trained to its end, once a seed; the mean ranks it."""
         self.note(number, SEEDS, list(by_seed))
-        self._study.tell(number, sum(by_seed) / len(by_seed))
+        self.study.tell(number, sum(by_seed) / len(by_seed))
 
     def prune(self, number: int) -> None:
         """It ended early, for good."""
-        self._study.tell(number, state=self._states.PRUNED)
+        self.study.tell(number, state=self._states.PRUNED)
 
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
         """It came to nothing."""
         self.note(number, ERROR, error)
         self.note(number, MEMORY, out_of_memory)
-        self._study.tell(number, state=self._states.FAIL)
-
-    def unfinished(self) -> list[int]:
-        return [trial.number for trial in self.trials() if not trial.state.is_finished()]
+        self.study.tell(number, state=self._states.FAIL)
 
     def failed(self) -> list[int]:
         return [trial.number for trial in self.trials() if trial.state is self._states.FAIL]
 
     def completed(self) -> "list[FrozenTrial]":
-        """Those trained to their end, the best one first."""
-        done = [trial for trial in self.trials() if trial.state is self._states.COMPLETE]
-        sign = 1 if self._config.mode is Mode.min else -1
-        return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        """Those trained to their end."""
+        return [trial for trial in self.trials() if trial.state is self._states.COMPLETE]
 
     def noted(self, number: int, name: str, without: Any) -> Any:
         """An attribute of a trial; `without` where it has none."""
         return self.trials()[number].user_attrs.get(name, without)
 
     def note(self, number: int, name: str, value: Any) -> None:
-        self._study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
+        self.study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
 
     def _sampler(self, number: int) -> "BaseSampler":
         """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
@@ -136,6 +125,11 @@ class Search:
         return Careful(tpe, self._distributions, MEMORY)
 
 
+def tries_all(config: SweepConfig) -> bool:
+    """Whether the points are those of a grid."""
+    return config.trials is None or config.sampler is SamplerName.grid
+
+
 def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mapping[str, Any]) -> Search:
     """The search in the folder `folder`, begun anew or gone on with. The folder's holder alone calls it.
 
@@ -147,40 +141,34 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    now = json.loads(json.dumps({"space": [asdict(dimension) for dimension in space.dimensions], **identity}))
+    now = json.loads(json.dumps(identity))
     try:
         storage = _storage(folder, config.storage)
-        known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
-        study = optuna.load_study(study_name=folder.name, storage=storage) if folder.name in known else None
-        before = study.user_attrs.get(_IDENTITY, now) if study is not None else now
-        if before == now:
-            study = optuna.create_study(
-                storage=storage,
-                study_name=folder.name,
-                direction="minimize" if config.mode is Mode.min else "maximize",
-                pruner=_pruner(config.pruner),
-                sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
-                load_if_exists=True,
-            )
+        if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
+            direction: Literal["minimize", "maximize"] = "minimize" if config.mode is Mode.min else "maximize"
+            optuna.create_study(storage=storage, study_name=folder.name, direction=direction)
+        study = optuna.load_study(
+            study_name=folder.name,
+            storage=storage,
+            pruner=_pruner(config.pruner),
+            sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
+        )
+        before = study.user_attrs.get(_IDENTITY)
+        if before is None:
             study.set_user_attr(_IDENTITY, now)
     except (OptunaError, SQLAlchemyError, OSError, ValueError, KeyError, ImportError) as error:
-        where = f"sweep.storage={hidden(config.storage)}" if config.storage else folder / JOURNAL
-        reason = hidden(" ".join(str(error).split()))
+        where = f"sweep.storage={redact(config.storage)}" if config.storage else folder / JOURNAL
+        reason = redact(" ".join(str(error).split()))
         raise ConfigError(
             f"{where} cannot be used: {reason}. Type run.name=… for a sweep of its own, or mend it"
         ) from None
-    if before != now or study is None:
+    if before is not None and before != now:
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         raise ConfigError(
             f"{folder} holds another search, with another {' and another '.join(changed)}. Type run.name=… for a sweep of "
             "its own"
         )
     return Search(study, space, config)
-
-
-def hidden(text: str) -> str:
-    """Without the password of a URL."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:…@", text)
 
 
 def _storage(folder: Path, url: str | None) -> "BaseStorage":

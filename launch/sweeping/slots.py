@@ -10,13 +10,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch import processes
 from launch.ears import Ears
 from launch.machine import Gpu, Machine
 from train.config import SweepConfig
 from train.outcome import ConfigError
+
+if TYPE_CHECKING:
+    from train.compose import Composed
 
 _WARM = Path(__file__).with_name("warm.py")
 
@@ -49,18 +52,6 @@ def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu]) -> list[Sl
 def _share(number: int, config: SweepConfig, gpus: Sequence[Gpu]) -> tuple[str, ...]:
     first = number // config.per_gpu * config.ranks
     return tuple(gpu.uuid for gpu in gpus[first : first + config.ranks])
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A command line and what it composes to, as in train.compose; `digest` tells which training run that is, `batch` is
-    its number of samples a step."""
-
-    argv: list[str]
-    plain: Mapping[str, Any]
-    foreign: bool
-    digest: str
-    batch: int
 
 
 @dataclass
@@ -103,8 +94,16 @@ class Warm:
         self._new: list[int] = []
         self._ended: dict[int, int] = {}
 
-    def start(self, slot: Slot, ranks: int, what: Composed, output: Path, environ: Mapping[str, str]) -> World:
-        """Train it in a slot, with `environ` added to this process's environment.
+    def start(
+        self,
+        slot: Slot,
+        ranks: int,
+        argv: Sequence[str],
+        composed: "Composed",
+        output: Path,
+        environ: Mapping[str, str],
+    ) -> World:
+        """Train what `argv` composes to in a slot, with `environ` added to this process's environment.
 
         The ranks' output is added to the file `output`. Raises Gone.
         """
@@ -121,7 +120,7 @@ class Warm:
         pids = []
         for rank in range(ranks):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            told = {"argv": what.argv, "plain": what.plain, "foreign": what.foreign}
+            told = {"argv": list(argv), "plain": composed.plain, "foreign": composed.foreign}
             self._ask({**told, "environ": own, "cwd": os.getcwd(), "output": str(output)})
             pids.append(self._started())
         return World(tuple(pids), port)

@@ -70,16 +70,22 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
     same(undisturbed, starter.train(ranks, *RUN, name="stopped"))
 
 
+def being_built(starter: Starter, ranks: int) -> World:
+    """Rank 1 takes its time for it; why the start ends is left in the file `cause`."""
+    mark = starter.folder / "mark"
+    sabotage = Sabotage(1, "build", "sleep", 0, str(mark))
+    environ = {**sabotage.environ(), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
+    world = starter.start(ranks, *RUN, TASK, "run.name=r", environ=environ)
+    until(mark.exists)
+    return world
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
 def test_signal_that_comes_while_the_ranks_are_being_built_ends_them_at_once(
     starter: Starter, number: signal.Signals
 ) -> None:
     """A model may take minutes to load, a preemption does not wait for that, and nothing is lost yet."""
-    mark = starter.folder / "mark"
-    sabotage = Sabotage(1, "build", "sleep", 0, str(mark))
-    environ = {**sabotage.environ(), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
-    world = starter.start(2, *RUN, TASK, "run.name=r", environ=environ)
-    until(mark.exists)
+    world = being_built(starter, 2)
     began = time.monotonic()
     world.kill(1, with_signal=number)
     ended = world.wait()
@@ -93,11 +99,7 @@ def test_signal_that_comes_while_the_ranks_are_being_built_ends_them_at_once(
 
 def test_rank_that_dies_while_the_others_are_being_built_is_the_cause_and_they_leave(starter: Starter) -> None:
     """Nothing but the launcher's SIGTERM tells them: they wait for no rank."""
-    mark = starter.folder / "mark"
-    sabotage = Sabotage(1, "build", "sleep", 0, str(mark))
-    environ = {**sabotage.environ(), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
-    world = starter.start(3, *RUN, TASK, "run.name=r", environ=environ)
-    until(mark.exists)
+    world = being_built(starter, 3)
     began = time.monotonic()
     world.kill(2)
     world.kill(1, with_signal=signal.SIGTERM)
