@@ -18,17 +18,18 @@ from launch.runs import sweep_named
 from launch.submission import run_root
 from launch.sweeping import page, results
 from launch.sweeping.board import Board
-from launch.sweeping.conductor import Conductor, Plan
+from launch.sweeping.conductor import Conductor
+from launch.sweeping.crew import Crew
 from launch.sweeping.experiment import experiment
+from launch.sweeping.plan import Plan
+from launch.sweeping.pool import Pool
 from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import open_search, tries_all
 from launch.sweeping.slots import Warm, slots
 from launch.sweeping.space import Space, read
 from launch.words import config_options, words
-from train import lease
 from train.config import Auto, Config, Device, Mode, PrunerName, SweepConfig
 from train.files import write_whole
-from train.hearing import StopFile
 from train.outcome import ConfigError, ExitCode
 
 
@@ -60,10 +61,9 @@ def sweep(
         _tell(results.best_of(sweep_named(best, root) or root / best), save)
         return
     order = _order(words(config_dir, config_name, overrides))
-    order.folder.mkdir(parents=True, exist_ok=True)
-    (order.folder / "output").mkdir(exist_ok=True)
-    with lease.claim(order.folder, 0, os.environ) as held:
-        code = _conducted(order, StopFile(order.folder, held.incarnation))
+    (order.folder / "output").mkdir(parents=True, exist_ok=True)
+    with Crew(order.folder) as crew:
+        code = _conducted(order, crew)
     sys.exit(code)
 
 
@@ -144,20 +144,22 @@ def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig
     return replace(sweep, pruner=replace(sweep.pruner, first_step=first))
 
 
-def _conducted(order: _Order, stop: StopFile) -> ExitCode:
+def _conducted(order: _Order, crew: Crew) -> ExitCode:
     machine = look(os.environ, wants_gpus=order.config.world.device is not Device.cpu)
     with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
         places = slots(order.sweep, machine, claimed.gpus)
-        search = open_search(order.folder, order.space, order.sweep, order.identity)
-        conductor = Conductor(_plan(order, places[0].threads), search, places, Warm(ears), ears, stop, board.show)
-        click.echo(f"{order.folder}: {search.size} trials, {len(places)} at once, {order.sweep.ranks} ranks each")
+        search = open_search(order.folder, order.space, order.sweep, order.identity, crew.alone)
+        pool = Pool(_plan(order, places[0].threads), search, crew)
+        conductor = Conductor(pool, crew, places, Warm(ears), ears, board.show)
+        click.echo(f"{order.folder}: {search.size} trials, {len(places)} at once here, {order.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")
         try:
             code = conductor.run()
         finally:
-            found = results.write(conductor, code.name.lower())
-        page.write(conductor, found, code.name.lower())
+            state = "running" if crew.others() else code.name.lower()
+            found = results.write(conductor, state)
+        page.write(conductor, found, state)
     _sum_up(order, found, code)
     return code
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch.lines import number
 from launch.runs import SWEEP
+from launch.sweeping.plan import Job
 from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS
 from launch.sweeping.standing import ENDED
 from train.config import Mode
@@ -53,26 +54,23 @@ class Row:
 
 def rows(conductor: "Conductor") -> list[Row]:
     """All trials so far, in order."""
-    running = {attempt.trial for attempt in conductor.running.values()}
+    undecided = conductor.pool.states()
     found = []
     for trial in conductor.search.trials():
         name = trial.state.name.lower()
-        open_state = (
-            "running" if trial.number in running else "waiting" if trial.number in conductor.waiting else "queued"
-        )
         values = trial.intermediate_values
         newest = values[max(values)] if values else None
         found.append(
             Row(
                 trial=trial.number,
-                state={"complete": "complete", "pruned": "pruned", "fail": "failed"}.get(name, open_state),
+                state=undecided.get(trial.number) or {"fail": "failed"}.get(name, name),
                 value=number(trial.value if name == "complete" else newest),
                 by_seed=trial.user_attrs.get(SEEDS, []),
                 step=max(values, default=0),
                 steps=trial.user_attrs.get(STEPS) or None,
                 rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
                 words=conductor.search.words(trial.number),
-                run=conductor.plan.run(trial.number, 0).name,
+                run=conductor.plan.run(Job(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
             )
         )
@@ -94,6 +92,11 @@ def best(found: Sequence[Row], mode: Mode) -> Row | None:
 
 def write(conductor: "Conductor", state: str) -> list[Row]:
     """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
+    with conductor.search.alone():
+        return _written(conductor, state)
+
+
+def _written(conductor: "Conductor", state: str) -> list[Row]:
     plan, found = conductor.plan, rows(conductor)
     first = best(found, plan.config.mode)
     whole = {

@@ -5,7 +5,8 @@ its slot and keeps its checkpoint; promoted, it goes on from there.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -42,28 +43,28 @@ class Ladder:
         """The step of the next rung that a trial comes to."""
         return self._step(self.reached(trial), trial)
 
-    def goes_on(self, trial: Climber, everyone: Iterable[Climber]) -> bool:
-        """Whether a trial is good enough for the rung it came to last; `everyone` includes it."""
-        reached = self.reached(trial)
-        if not reached:
-            return True
-        there = sorted(self._at(reached - 1, other) for other in everyone if self.reached(other) >= reached)
-        return self._at(reached - 1, trial) in there[: len(there) // self.eta]
+    def fit(self, everyone: Mapping[int, Climber]) -> set[int]:
+        """Of all trials, by their numbers, those that are good enough for the rung they came to last."""
+        reached = {number: self.reached(trial) for number, trial in everyone.items()}
+        found = {number for number, rungs in reached.items() if not rungs}
+        at_rung: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        for number, rungs in reached.items():
+            for rung in range(rungs):
+                at_rung[rung].append((self._at(rung, everyone[number]), number))
+        for rung, there in at_rung.items():
+            best = sorted(value for value, _ in there)[: len(there) // self.eta]
+            # As good as the last of them is good enough.
+            found |= {number for value, number in there if reached[number] == rung + 1 and best and value <= best[-1]}
+        return found
 
-    def next_of(self, waiting: Mapping[int, Climber], everyone: Iterable[Climber]) -> int | None:
-        """Which of the trials that wait, by number, is to go on: from the highest rung where one is good enough."""
-        all_of_them = list(everyone)
-        fit = [number for number, trial in waiting.items() if self.goes_on(trial, all_of_them)]
-        return max(fit, key=lambda number: (self.reached(waiting[number]), -number), default=None)
-
-    def leader(self, waiting: Mapping[int, Climber]) -> int:
+    def leader(self, some: Mapping[int, Climber]) -> int:
         """The best of those that came furthest, by number."""
 
         def place(number: int) -> tuple[int, float, int]:
-            reached = self.reached(waiting[number])
-            return -reached, self._at(reached - 1, waiting[number]) if reached else 0.0, number
+            reached = self.reached(some[number])
+            return -reached, self._at(reached - 1, some[number]) if reached else 0.0, number
 
-        return min(waiting, key=place)
+        return min(some, key=place)
 
     def _step(self, rung: int, trial: Climber) -> int:
         steps = self.first * float(self.eta) ** rung * self.batch / trial.batch

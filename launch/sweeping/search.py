@@ -1,14 +1,14 @@
 """Optuna does the searching: it is asked for points, and told what became of them.
 
-One process asks and tells, the one that holds the sweep's folder. Whatever is decided stands in Optuna's storage before
-anything follows from it, so a sweep that was killed goes on from there.
+One process at a time asks and tells. Whatever is decided stands in Optuna's storage before anything follows from it, so
+a sweep that was killed goes on from there.
 """
 
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -33,19 +32,32 @@ DIGEST, BATCH, STEPS = "config_digest", "batch", "steps"
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 _IDENTITY = "identity"  # attribute of the study
 
+Turn = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
+
 
 class Search:
-    """The trials of one sweep, by their numbers from 0 on."""
+    """The trials of one sweep, by their numbers from 0 on. What is written is written in turn."""
 
-    def __init__(self, study: "Study", space: Space, config: SweepConfig) -> None:
+    def __init__(self, study: "Study", space: Space, config: SweepConfig, turn: Turn, journal: Path | None) -> None:
+        """`journal` is the file that the storage is, None where it is none."""
         from optuna.trial import TrialState
 
         self.study = study
         self._space = space
         self._config = config
+        self._turn = turn
+        self._journal = journal
         self._states = TrialState
         self._distributions = {dimension.key: _distribution(dimension) for dimension in space.dimensions}
         self._grid = list(space.grid()) if tries_all(config) else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else decides within. What a process that died then left half written is gone."""
+        with self._turn() as begins:
+            if begins and self._journal is not None:
+                _mend(self._journal)
+            yield
 
     @property
     def size(self) -> int:
@@ -61,11 +73,12 @@ class Search:
 
     def ask(self) -> int | None:
         """One more point to try, on record from now on; None where there are enough."""
-        trials = self.trials()
-        if len(trials) >= self.size:
-            return None
-        self.study.sampler = self._sampler(len(trials))
-        return self.study.ask(self._distributions).number
+        with self.alone():
+            trials = self.trials()
+            if len(trials) >= self.size:
+                return None
+            self.study.sampler = self._sampler(len(trials))
+            return self.study.ask(self._distributions).number
 
     def words(self, number: int) -> list[str]:
         """What the trial's command line has beside the words that all share."""
@@ -75,24 +88,37 @@ class Search:
         """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
         from optuna.trial import Trial
 
-        trial = Trial(self.study, self.trials()[number]._trial_id)
-        trial.report(value, step)
-        return trial.should_prune()
+        with self.alone():
+            trial = Trial(self.study, self.trials()[number]._trial_id)
+            trial.report(value, step)
+            return trial.should_prune()
 
     def complete(self, number: int, by_seed: Sequence[float]) -> None:
         """It was trained to its end, once a seed; the mean ranks it."""
-        self.note(number, SEEDS, list(by_seed))
-        self.study.tell(number, sum(by_seed) / len(by_seed))
+        with self.alone():
+            self.note(number, SEEDS, list(by_seed))
+            self.study.tell(number, sum(by_seed) / len(by_seed))
 
     def prune(self, number: int) -> None:
         """It ended early, for good."""
-        self.study.tell(number, state=self._states.PRUNED)
+        with self.alone():
+            self.study.tell(number, state=self._states.PRUNED)
 
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
         """It came to nothing."""
-        self.note(number, ERROR, error)
-        self.note(number, MEMORY, out_of_memory)
-        self.study.tell(number, state=self._states.FAIL)
+        with self.alone():
+            self.note(number, ERROR, error)
+            self.note(number, MEMORY, out_of_memory)
+            self.study.tell(number, state=self._states.FAIL)
+
+    def share(self, first: "FrozenTrial", same: int) -> None:
+        """What became of the first is what becomes of one that is the same run."""
+        if first.state is self._states.COMPLETE:
+            self.complete(same, first.user_attrs[SEEDS])
+        elif first.state is self._states.FAIL:
+            self.fail(same, f"it is the same run as trial {first.number}", out_of_memory=False)
+        else:
+            self.prune(same)
 
     def failed(self) -> list[int]:
         return [trial.number for trial in self.trials() if trial.state is self._states.FAIL]
@@ -106,7 +132,8 @@ class Search:
         return self.trials()[number].user_attrs.get(name, without)
 
     def note(self, number: int, name: str, value: Any) -> None:
-        self.study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
+        with self.alone():
+            self.study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
 
     def _sampler(self, number: int) -> "BaseSampler":
         """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
@@ -130,8 +157,8 @@ def tries_all(config: SweepConfig) -> bool:
     return config.trials is None or config.sampler is SamplerName.grid
 
 
-def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mapping[str, Any]) -> Search:
-    """The search in the folder `folder`, begun anew or gone on with. The folder's holder alone calls it.
+def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mapping[str, Any], turn: Turn) -> Search:
+    """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `turn`.
 
     `identity` is what may not change in between. Raises ConfigError when the storage cannot be used, or holds another
     search.
@@ -142,22 +169,15 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     now = json.loads(json.dumps(identity))
+    journal = folder / JOURNAL if config.storage is None else None
     try:
-        storage = _storage(folder, config.storage)
-        if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
-            direction: Literal["minimize", "maximize"] = "minimize" if config.mode is Mode.min else "maximize"
-            optuna.create_study(storage=storage, study_name=folder.name, direction=direction)
-        study = optuna.load_study(
-            study_name=folder.name,
-            storage=storage,
-            pruner=_pruner(config.pruner),
-            sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
-        )
-        before = study.user_attrs.get(_IDENTITY)
-        if before is None:
-            study.set_user_attr(_IDENTITY, now)
+        with turn():
+            study = _study(folder, config, journal)
+            before = study.user_attrs.get(_IDENTITY)
+            if before is None:
+                study.set_user_attr(_IDENTITY, now)
     except (OptunaError, SQLAlchemyError, OSError, ValueError, KeyError, ImportError) as error:
-        where = f"sweep.storage={redact(config.storage)}" if config.storage else folder / JOURNAL
+        where = f"sweep.storage={redact(config.storage)}" if config.storage else journal
         reason = redact(" ".join(str(error).split()))
         raise ConfigError(
             f"{where} cannot be used: {reason}. Type run.name=… for a sweep of its own, or mend it"
@@ -168,31 +188,42 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
             f"{folder} holds another search, with another {' and another '.join(changed)}. Type run.name=… for a sweep of "
             "its own"
         )
-    return Search(study, space, config)
+    return Search(study, space, config, turn, journal)
 
 
-def _storage(folder: Path, url: str | None) -> "BaseStorage":
+def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
+    import optuna
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
-    if url is not None:
-        return get_storage(url)
-    journal = folder / JOURNAL
-    _mend(journal)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    if journal is None:
+        storage = get_storage(config.storage)
+    else:
+        _mend(journal)
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+    if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
+        direction: Literal["minimize", "maximize"] = "minimize" if config.mode is Mode.min else "maximize"
+        optuna.create_study(storage=storage, study_name=folder.name, direction=direction)
+    return optuna.load_study(
+        study_name=folder.name,
+        storage=storage,
+        pruner=_pruner(config.pruner),
+        sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
+    )
 
 
 def _mend(journal: Path) -> None:
-    """After a kill: what was half written was never decided, and what the dead one locked is free."""
-    for lock in journal.parent.glob(f"{journal.name}.lock*"):
-        lock.unlink()
+    """What was half written was never decided, and what a dead process locked is free. Nobody writes meanwhile."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     with suppress(FileNotFoundError), journal.open("rb+") as file:
-        written = file.read()
-        whole = written.rfind(b"\n") + 1
-        if whole < len(written):
-            file.truncate(whole)
-            file.flush()
-            os.fsync(file.fileno())
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read(1) in (b"", b"\n"):
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _distribution(dimension: Choice | Interval) -> "BaseDistribution":

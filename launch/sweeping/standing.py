@@ -5,7 +5,7 @@ from pathlib import Path
 from launch.lines import number, whole
 from launch.runs import SWEEP
 from launch.standing import Standing
-from train import lease
+from launch.sweeping.crew import workers
 from train.files import read_json
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
@@ -19,9 +19,12 @@ def standing_of_sweep(folder: Path, now: float) -> Standing:
     rows = rows if isinstance(rows, list) else []
     best = best if isinstance(best, dict) else {}
     value = number(best.get("value"))
-    state, holder = str(found.get("state", "new")), lease.live(folder)
+    at_work = workers(folder)
+    state, holder = str(found.get("state", "new")), next(iter(at_work), None)
     if state == "running" and holder is None:
         state = "died"
+    why = [] if value is None else [f"best {found.get('metric')} {value:.4g}, trial {best.get('trial')}"]
+    why += [f"{len(at_work)} at work"] if len(at_work) > 1 else []
     return Standing(
         run=folder,
         state="running" if holder is not None else state,
@@ -36,5 +39,5 @@ def standing_of_sweep(folder: Path, now: float) -> Standing:
         host=None if holder is None else holder.host,
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
-        why=None if value is None else f"best {found.get('metric')} {value:.4g}, trial {best.get('trial')}",
+        why=", ".join(why) or None,
     )

@@ -1,6 +1,7 @@
 """What a sweep decides by itself: its space, its slots, who goes on at a rung, and where no point is drawn again."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +99,24 @@ def test_rungs_are_where_as_many_samples_were_seen_and_an_evaluation_is() -> Non
 
 
 def test_one_of_three_goes_on_at_each_rung() -> None:
-    everyone = climbers(3.0, 1.0, 2.0)
-    assert [LADDER.goes_on(trial, everyone) for trial in everyone] == [False, True, False]
-    assert not LADDER.goes_on(everyone[1], everyone[:2]), "of two none, so far"
-    assert [Ladder(10, 3, 64, 10, smaller=False).goes_on(trial, everyone) for trial in everyone] == [True, False, False]
+    everyone = dict(enumerate(climbers(3.0, 1.0, 2.0)))
+    assert LADDER.fit(everyone) == {1}
+    assert LADDER.fit({0: everyone[0], 1: everyone[1]}) == set(), "of two none, so far"
+    assert Ladder(10, 3, 64, 10, smaller=False).fit(everyone) == {0}
+    assert LADDER.fit(everyone | {3: Climber(64, {})}) == {1, 3}, "one that came to no rung yet goes on"
 
 
-def test_who_waits_is_promoted_from_the_highest_rung_where_one_is_good_enough() -> None:
+def test_each_rung_has_a_cut_of_its_own() -> None:
     low, high = climbers(0.1, 0.2, 0.3, 5.0, 5.0, 5.0), [Climber(64, {10: 1.0, 30: value}) for value in (0.4, 0.5, 0.6)]
-    everyone = [*low, *high]
-    assert LADDER.next_of({0: low[0], 6: high[0]}, everyone) == 6
-    assert LADDER.next_of({0: low[0], 7: high[1]}, everyone) == 0
-    assert LADDER.next_of({3: low[3]}, everyone) is None
+    everyone = dict(enumerate([*low, *high]))
+    assert LADDER.fit(everyone) == {0, 1, 2, 6}
+    assert LADDER.leader(everyone) == 6, "the best of those that came furthest"
 
 
 def search(folder: Path, sampler: str, *words: str, **changes: Any) -> Search:
     folder.mkdir(exist_ok=True)
-    return open_search(folder, space(*words), config(trials=40, **changes), {"sampler": sampler, "space": words})
+    identity = {"sampler": sampler, "space": words}
+    return open_search(folder, space(*words), config(trials=40, **changes), identity, lambda: nullcontext(True))
 
 
 def test_points_depend_on_the_seed_and_on_what_is_known_and_on_nothing_else(tmp_path: Path) -> None:

@@ -132,6 +132,33 @@ def test_killed_processes_of_a_sweep_cost_nothing_but_time(sweeper: Sweeper, vic
     assert sweeper.starts() == {"0000": ["start", "resume"], "0001": ["start"]}
 
 
+@pytest.mark.parametrize("heard", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_share_a_sweep_and_one_takes_up_what_another_had_to_leave(
+    sweeper: Sweeper, heard: signal.Signals
+) -> None:
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    words = (*PACED, "sweep.slots=1")
+    leaving, staying = (sweeper.start(*words, environ=pace.environ()) for _ in range(2))
+    until(lambda: all(sweeper.results(trial).reached(4) for trial in (0, 1)), 100.0)
+    told = subprocess.run(
+        [sys.executable, "-m", "launch.cli", "status", "--root", str(sweeper.folder / "runs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert re.search("s +running +0/4 .*2 at work", told)
+    leaving.send_signal(heard)
+    pace.open()
+    assert leaving.wait(100) == (3 if heard is signal.SIGTERM else -heard)
+    output, errors = staying.communicate(timeout=200)
+    leaving.communicate()
+    assert staying.returncode == 0, output + errors
+    assert sweeper.states() == ["complete"] * 4
+    assert sweeper.found["state"] == "finished"
+    assert sorted(sweeper.starts().values()) == [["start"], ["start"], ["start"], ["start", "resume"]]
+    assert not list((sweeper.sweep / "workers").glob("*")) or heard is signal.SIGKILL
+
+
 @pytest.mark.parametrize("by", ["Ctrl-C", "phalanx stop"])
 def test_stopped_sweep_saves_what_is_under_way_and_the_same_command_goes_on(sweeper: Sweeper, by: str) -> None:
     pace = Pace(after=6, gate=str(sweeper.folder / "gate"))

@@ -1,0 +1,52 @@
+"""What a sweep is, as plain data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from launch.sweeping.rungs import Ladder
+from launch.sweeping.space import Space
+from train.config import SweepConfig
+
+if TYPE_CHECKING:
+    from train.compose import Composed
+
+
+class Job(NamedTuple):
+    """A run to train: of a trial, with the seed in this place."""
+
+    trial: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
+
+    `config` names the metric that ranks the trials. `compose` composes a command line; `ladder` is for trials that are
+    halved.
+    """
+
+    folder: Path
+    space: Space
+    config: SweepConfig
+    metric: str
+    seed: int
+    shared: tuple[str, ...]
+    compose: "Callable[[Sequence[str]], Composed]"
+    ladder: Ladder | None
+
+    def run(self, job: Job) -> Path:
+        """The folder of a run."""
+        more = f"-seed{self.seed + job.place}" if self.config.seeds > 1 else ""
+        return self.folder / f"{job.trial:04d}{more}"
+
+    def words(self, job: Job, chosen: Sequence[str]) -> list[str]:
+        """The command line of a run of the point that `chosen` spells."""
+        seed = [f"seed={self.seed + job.place}"] if self.config.seeds > 1 else []
+        return [*self.space.fixed, *chosen, *self.shared, *seed, f"run.name='{self.run(job).name}'"]
+
+    def jobs(self, trial: int) -> list[Job]:
+        """The runs of a trial, one a seed."""
+        return [Job(trial, place) for place in range(self.config.seeds)]

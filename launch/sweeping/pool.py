@@ -1,0 +1,206 @@
+"""Which runs of a sweep are left to train, and which one is next. All of it is read from the storage, at each turn."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from launch.lines import number
+from launch.sweeping.crew import Crew
+from launch.sweeping.plan import Job, Plan
+from launch.sweeping.rungs import Climber
+from launch.sweeping.search import BATCH, DIGEST, Search
+from train import lease
+from train.files import read_json
+from train.identity import digest
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from train.compose import Composed
+
+_HELD, _SCORE = "held_by_{}", "score_{}"  # attributes of a trial, by the place of the run's seed
+
+
+class Pool:
+    """The runs of one sweep, as one of those that work on it sees them."""
+
+    def __init__(self, plan: Plan, search: Search, crew: Crew) -> None:
+        self.plan = plan
+        self.search = search
+        self._crew = crew
+        self._mine: set[Job] = set()
+        self._made: dict[Job, Composed] = {}
+
+    # Runs to train
+
+    def take(self) -> Job | None:
+        """The next run, this process's until `give_back`; None where there is none right now."""
+        with self.search.alone():
+            while (job := self._next()) is not None:
+                if (self.plan.run(job) / "summary.json").exists():
+                    self.score(job)
+                    continue
+                self.search.note(job.trial, _HELD.format(job.place), self._crew.name)
+                self._mine.add(job)
+                return job
+            return None
+
+    def give_back(self, job: Job) -> None:
+        """This process has nothing more to do with it."""
+        self._mine.discard(job)
+
+    def is_mine(self, job: Job) -> bool:
+        """Whether nobody has taken over what this process took, nor decided what becomes of it."""
+        trial = self.search.trials()[job.trial]
+        return not trial.state.is_finished() and self._holder(trial, job) == self._crew.name
+
+    def look_ahead(self) -> None:
+        """Have a new trial at hand before a slot is free for it."""
+        with self.search.alone():
+            while not (new := [job for job in self._free() if not self._begun(job)]):
+                if self.search.ask() is None:
+                    return
+        self.composed(new[0])
+
+    def under_way(self) -> bool:
+        """Whether any run is, here or elsewhere: also one whose ranks save and leave because their sweep was killed."""
+        trials = self.search.trials()
+        jobs = self._jobs(self._open())
+        return any(self._taken(trials[job.trial], job) or self._is_alive(job) for job in jobs)
+
+    def _next(self) -> Job | None:
+        while True:
+            free = self._free()
+            begun, new = [job for job in free if self._begun(job)], [job for job in free if not self._begun(job)]
+            resting = self._resting()
+            for job in self._furthest_first(job for job in begun if job.trial not in resting):
+                if not self._is_alive(job):
+                    return job
+            if new:
+                return new[0]
+            if self.search.ask() is None:
+                return self._leader([job for job in begun if job.trial in resting])
+
+    def _furthest_first(self, jobs: Iterable[Job]) -> Sequence[Job]:
+        ladder = self.plan.ladder
+        return sorted(jobs, key=lambda job: (-ladder.reached(self.climber(job.trial)) if ladder else 0, job))
+
+    def _leader(self, resting: Sequence[Job]) -> Job | None:
+        """Of few trials none may be good enough for the next rung: the best one is trained to its end in any case."""
+        ladder = self.plan.ladder
+        if ladder is None or not resting or self.search.completed() or self.under_way():
+            return None
+        return Job(ladder.leader({job.trial: self.climber(job.trial) for job in resting}), 0)
+
+    def _free(self) -> list[Job]:
+        trials = self.search.trials()
+        return [
+            job
+            for job in self._jobs(self._open())
+            if _SCORE.format(job.place) not in trials[job.trial].user_attrs and not self._taken(trials[job.trial], job)
+        ]
+
+    def _open(self) -> "list[FrozenTrial]":
+        """The trials whose end is open. Of those that are the same run the first is trained, and shares its end."""
+        first_with: dict[str, FrozenTrial] = {}
+        found = []
+        for trial in self.search.trials():
+            first = first_with.setdefault(self._digest(trial), trial)
+            if trial.state.is_finished():
+                continue
+            if first is trial:
+                found.append(trial)
+            elif first.state.is_finished():
+                self.search.share(first, trial.number)
+        return found
+
+    def _jobs(self, trials: "Iterable[FrozenTrial]") -> list[Job]:
+        return [job for trial in trials for job in self.plan.jobs(trial.number)]
+
+    def _taken(self, trial: "FrozenTrial", job: Job) -> bool:
+        holder = self._holder(trial, job)
+        if holder == self._crew.name:
+            return job in self._mine
+        return holder is not None and self._crew.lives(holder)
+
+    def _begun(self, job: Job) -> bool:
+        return self._holder(self.search.trials()[job.trial], job) is not None
+
+    def _is_alive(self, job: Job) -> bool:
+        """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
+        run = self.plan.run(job)
+        return run.exists() and lease.live(run) is not None
+
+    @staticmethod
+    def _holder(trial: "FrozenTrial", job: Job) -> str | None:
+        """The name of the process that took the run last."""
+        found: str | None = trial.user_attrs.get(_HELD.format(job.place))
+        return found
+
+    # What they are
+
+    def words(self, job: Job) -> list[str]:
+        return self.plan.words(job, self.search.words(job.trial))
+
+    def composed(self, job: Job) -> "Composed":
+        if job not in self._made:
+            self._made[job] = self.plan.compose(self.words(job))
+        return self._made[job]
+
+    def _digest(self, trial: "FrozenTrial") -> str:
+        known: str | None = trial.user_attrs.get(DIGEST)
+        if known is not None:
+            return known
+        config = self.composed(Job(trial.number, 0)).config
+        found = digest(config)
+        self.search.note(trial.number, BATCH, config.train.global_batch)
+        self.search.note(trial.number, DIGEST, found)
+        return found
+
+    # What becomes of them
+
+    def score(self, job: Job) -> None:
+        """A run was trained to its end; its trial has, too, where this was the last one."""
+        summary = read_json(self.plan.run(job) / "summary.json")
+        evaluation = summary.get("eval") if isinstance(summary, dict) else None
+        score = number(evaluation.get(self.plan.metric)) if isinstance(evaluation, dict) else None
+        if score is None:
+            self.search.fail(job.trial, f"its last evaluation has no finite {self.plan.metric}", out_of_memory=False)
+            return
+        self.search.note(job.trial, _SCORE.format(job.place), score)
+        noted = self.search.trials()[job.trial].user_attrs
+        names = [_SCORE.format(each.place) for each in self.plan.jobs(job.trial)]
+        if all(name in noted for name in names):
+            self.search.complete(job.trial, [noted[name] for name in names])
+
+    def close(self) -> None:
+        """Nothing is under way: those that wait at a rung have waited in vain."""
+        for trial in self._open():
+            self.search.prune(trial.number)
+        self._open()  # those that are the same runs share it
+
+    def states(self) -> dict[int, str]:
+        """Of each trial whose end is open: running, waiting (at a rung), or queued."""
+        undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
+        resting = self._resting()
+        return {trial.number: self._state(trial, resting) for trial in undecided}
+
+    def _state(self, trial: "FrozenTrial", resting: set[int]) -> str:
+        if any(self._taken(trial, job) for job in self.plan.jobs(trial.number)):
+            return "running"
+        return "waiting" if trial.number in resting else "queued"
+
+    # Rungs
+
+    def climber(self, trial: int) -> Climber:
+        return _climber(self.search.trials()[trial])
+
+    def _resting(self) -> set[int]:
+        """The trials that came to a rung which they are not good enough for, so far; those that ended among them."""
+        if self.plan.ladder is None:
+            return set()
+        everyone = {trial.number: _climber(trial) for trial in self.search.trials() if BATCH in trial.user_attrs}
+        return everyone.keys() - self.plan.ladder.fit(everyone)
+
+
+def _climber(trial: "FrozenTrial") -> Climber:
+    return Climber(trial.user_attrs.get(BATCH, 1), trial.intermediate_values)
