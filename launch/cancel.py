@@ -1,4 +1,4 @@
-"""`phalanx cancel`: end a run now, or take it out of the queue."""
+"""`phalanx cancel`: end a run or a sweep now, or take it out of the queue."""
 
 import os
 import signal
@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from launch import processes, slurm
+from launch.holders import holders, is_there
 from launch.jobs import given
-from launch.runs import named
+from launch.runs import named, sweep_named
 from launch.standing import standing
+from launch.sweeping.standing import standing_of_sweep
 from train import lease
 from train.hearing import TWICE_S
 from train.lease import Holder
@@ -24,27 +26,29 @@ _LEAVE_S = 10.0  # for ranks that were told twice: they take two
 @click.argument("run")
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
 def cancel(run: str, root: Path) -> None:
-    """End RUN, a folder or the name of one, without waiting for it to save; phalanx stop lets it save.
+    """End RUN, a run or a sweep, by its folder or its name, without waiting for it to save; phalanx stop lets it save.
 
-    A run that Slurm has goes out of its queue, of an array that element alone. The command that began it continues it
-    from its newest checkpoint.
+    A run that Slurm has goes out of its queue, of an array that element alone, and a sweep with all its jobs. The command
+    that began it continues it from its newest checkpoint.
     """
     submitted = given(root, os.environ)
-    folder = named(run, root, submitted)
-    job = submitted[folder.resolve()].queued if folder.resolve() in submitted else None
-    holder = lease.live(folder)
-    if job is not None:
+    folder = sweep_named(run, root) or named(run, root, submitted)
+    jobs = submitted[folder.resolve()].jobs if folder.resolve() in submitted else ()
+    for job in jobs:
         slurm.cancel(job.job, os.environ)
         click.echo(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
-    elif holder is None:
-        state = standing(folder, time.time()).state
+    # Slurm ends those that it has.
+    held = [holder for holder in holders(folder) if not jobs or holder.job is None]
+    if not jobs and not held:
+        tell = standing if sweep_named(run, root) is None else standing_of_sweep
+        state = tell(folder, time.time()).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
-    elif not lease.is_here(holder):
-        raise ConfigError(
-            f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
-            f"{run}, or this command on {holder.host}"
-        )
-    else:
+    for holder in held:
+        if not lease.is_here(holder):
+            raise ConfigError(
+                f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
+                f"{run}, or this command on {holder.host}"
+            )
         _end(folder, holder)
         click.echo(f"ended {holder}")
 
@@ -55,7 +59,7 @@ def _end(folder: Path, holder: Holder) -> None:
         processes.send(holder.pid, signal.SIGINT)
         end_s = time.monotonic() + wait_s
         while time.monotonic() < end_s:
-            if lease.live(folder) != holder:
+            if not is_there(folder, holder):
                 return
             time.sleep(_LOOK_S)
     raise ConfigError(f"{holder} was told twice and has not left. Type kill -KILL {holder.pid}")

@@ -1,6 +1,11 @@
 """The command `phalanx`: knows its verbs, and what people of other launchers type for them."""
 
 import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # a script's own folder would shadow other modules
+
 from importlib import import_module
 
 import click
@@ -10,7 +15,7 @@ from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
 VERBS = {  # each the module of its name; --help imports none of them
-    "cancel": "End a run now, or take it out of Slurm's queue.",
+    "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
     "doctor": "Examine what ranks will need, before they start.",
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run, or one that compares several.",

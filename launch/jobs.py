@@ -14,12 +14,20 @@ from train.refusal import say
 
 @dataclass(frozen=True)
 class Given:
-    """The newest submission of a run. `queued` is None when its job has ended, `known` says whether Slurm was asked."""
+    """A run or a sweep that was submitted, with the log of the newest submission. `known` says whether Slurm was asked.
+
+    `jobs` are those that have not ended: of a run one at most, of a sweep all elements that work on it.
+    """
 
     run: Path
     log: Path
-    queued: Queued | None
+    jobs: tuple[Queued, ...]
     known: bool
+
+    @property
+    def queued(self) -> Queued | None:
+        """The job that is furthest, None where all have ended."""
+        return min(self.jobs, key=lambda job: job.waits, default=None)
 
 
 def given(root: Path, environ: Mapping[str, str]) -> dict[Path, Given]:
@@ -32,10 +40,12 @@ def given(root: Path, environ: Mapping[str, str]) -> dict[Path, Given]:
         return {}
     queue = _queue(environ)
     jobs = {(job.token, job.element): job for job in queue or []}
-    return {
-        each.run.resolve(): Given(each.run, each.log, jobs.get((each.token, each.element)), queue is not None)
-        for each in found
-    }
+    newest: dict[Path, Given] = {}
+    for each in found:
+        job, run = jobs.get((each.token, each.element)), each.run.resolve()
+        before = newest[run].jobs if run in newest else ()
+        newest[run] = Given(each.run, each.log, (*before, job) if job else before, queue is not None)
+    return newest
 
 
 def _queue(environ: Mapping[str, str]) -> list[Queued] | None:

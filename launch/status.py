@@ -54,12 +54,18 @@ def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> 
     def look(run: Path) -> Standing:
         return with_job(standing(run, now), jobs.get(run.resolve()))
 
+    def look_at_sweep(folder: Path) -> Standing:
+        return with_job(standing_of_sweep(folder, now), jobs.get(folder.resolve()))
+
     if not words:
-        return [*map(look, find((), root, jobs)), *(standing_of_sweep(folder, now) for folder in sweeps(root))]
+        begun = sweeps(root)
+        known = {folder.resolve() for folder in begun}
+        runs = find((), root, [folder for folder in jobs if folder not in known])
+        return [*map(look, runs), *map(look_at_sweep, begun)]
     found: list[Standing] = []
     for word in words:
         sweep = sweep_named(word, root)
-        found += [standing_of_sweep(sweep, now)] if sweep else map(look, find([word], root, jobs))
+        found += [look_at_sweep(sweep)] if sweep else map(look, find([word], root, jobs))
     return found
 
 

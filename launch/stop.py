@@ -5,14 +5,10 @@ from pathlib import Path
 
 import click
 
+from launch.holders import ask_to_leave, holders, is_there
 from launch.runs import named, sweep_named
 from launch.standing import standing
-from launch.sweeping import crew
-from launch.sweeping.crew import workers
 from launch.sweeping.standing import standing_of_sweep
-from train import lease
-from train.hearing import StopFile
-from train.lease import Holder
 from train.outcome import ConfigError
 
 _LOOK_S = 0.1
@@ -30,22 +26,12 @@ def stop(run: str, wait: bool, root: Path) -> None:
     """
     sweep = sweep_named(run, root)
     folder, tell = (named(run, root), standing) if sweep is None else (sweep, standing_of_sweep)
-
-    def live() -> list[Holder]:
-        if sweep is not None:
-            return workers(folder)
-        holder = lease.live(folder)
-        return [] if holder is None else [holder]
-
-    asked = live()
+    asked = holders(folder)
     if not asked:
         raise ConfigError(f"{folder} is not running: it is {tell(folder, time.time()).state}. There is nothing to stop")
-    if sweep is None:
-        StopFile(folder, asked[0].incarnation).ask()
-    else:
-        crew.stop(folder)
+    ask_to_leave(folder)
     click.echo(f"asked {', '.join(map(str, asked))} to save and leave")
-    while wait and any(holder in asked for holder in live()):
+    while wait and any(is_there(folder, holder) for holder in asked):
         time.sleep(_LOOK_S)
     if wait:
         now = tell(folder, time.time())

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch import snapshot
+from launch.runs import SWEEP
 from train.config import RunConfig
-from train.files import write_json
+from train.files import read_json, write_json
 from train.outcome import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,7 +137,12 @@ def remove_old(root: Path, live: Collection[str]) -> None:
 
 def _has_finished(record: Path) -> bool:
     runs = json.loads(record.read_text(encoding="utf-8"))["runs"].values()
-    return all((Path(run) / "summary.json").exists() for run in runs)
+    return all((Path(run) / "summary.json").exists() or _is_finished_sweep(Path(run)) for run in runs)
+
+
+def _is_finished_sweep(folder: Path) -> bool:
+    found = read_json(folder / SWEEP)
+    return isinstance(found, dict) and found.get("state") == "finished"
 
 
 @contextmanager

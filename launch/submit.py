@@ -1,4 +1,4 @@
-"""`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or the doctor as one."""
+"""`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or a sweep, or the doctor."""
 
 import os
 import shlex
@@ -13,6 +13,7 @@ import click
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
+from launch.sweeping.order import order as order_of_sweep
 from launch.words import config_options, words
 from train.config import ClusterConfig, Config
 from train.outcome import ConfigError
@@ -22,11 +23,13 @@ _DOCTOR = "doctor"  # the job's name
 
 @dataclass(frozen=True)
 class Order:
-    """What was typed: Hydra's words and how to queue the job. `doctor`: examine the machines, and train nothing."""
+    """What was typed: Hydra's words and how to queue the job. `sweep`: each element works on the sweep that they spell;
+    `doctor`: examine the machines, and train nothing."""
 
     words: tuple[str, ...]
     after: str | None
     array: str | None
+    sweep: bool
     doctor: bool
 
 
@@ -37,6 +40,7 @@ class Order:
 @click.option(
     "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
 )
+@click.option("--sweep", is_flag=True, help="Search, as phalanx sweep does: each element of --array takes trials.")
 @click.option("--doctor", is_flag=True, help="Examine the machines of such a job, and train nothing.")
 @click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
 @click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
@@ -47,6 +51,7 @@ def submit(
     config_name: str | None,
     after: str | None,
     array: str | None,
+    sweep: bool,
     doctor: bool,
     wait: bool,
     test_only: bool,
@@ -61,7 +66,9 @@ def submit(
     """
     if doctor and array is not None:
         raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
-    order = Order(tuple(words(config_dir, config_name, overrides)), after, array, doctor)
+    if doctor and sweep:
+        raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
+    order = Order(tuple(words(config_dir, config_name, overrides)), after, array, sweep, doctor)
     runs = _runs(order)
     if dry_run:
         click.echo(str(_plan(order, runs, _layout(order, runs))))
@@ -87,6 +94,8 @@ def _runs(order: Order) -> dict[str, Config]:
     from train.limits import check as check_limits
 
     indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
+    if order.sweep:
+        return dict.fromkeys(indices, _shared(order))
     runs = {}
     for index in indices:
         runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
@@ -101,6 +110,24 @@ def _runs(order: Order) -> dict[str, Config]:
             "the index: type seed=%a, for example"
         )
     return runs
+
+
+def _shared(order: Order) -> Config:
+    """A config of the sweep, under the sweep's own name. Raises ConfigError."""
+    found = order_of_sweep(order.words)
+    cluster = found.config.cluster
+    check(cluster)
+    if cluster.nodes > 1:
+        raise ConfigError(
+            f"cluster.nodes={cluster.nodes}: the ranks of a trial are on one machine, and each job of a sweep is one. Type "
+            f"cluster.nodes=1 --array=0-{cluster.nodes - 1} for {cluster.nodes} jobs that share the trials"
+        )
+    if found.sweep.ranks > ranks_per_node(cluster):
+        raise ConfigError(
+            f"sweep.ranks={found.sweep.ranks} is more than a machine of the job has room for: {ranks_per_node(cluster)}. "
+            f"Type sweep.ranks={ranks_per_node(cluster)}"
+        )
+    return replace(found.config, run=replace(found.config.run, root=str(found.folder.parent), name=found.folder.name))
 
 
 def _first(runs: Mapping[str, Config]) -> Config:
@@ -119,7 +146,14 @@ def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
     words = list(order.words)
     if not any(word.startswith("stop.grace_s=") for word in words):
         words.append(f"stop.grace_s={config.cluster.notice_s}")
-    return lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
+    found = lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
+    if not order.sweep:
+        return found
+    from train.overrides import quoted  # here, as it imports Hydra
+
+    # What is added is no part of what the sweep is, and its trials get it all the same.
+    also = [f"--also={word}" for word in found.words[len(order.words) :]]
+    return replace(found, words=[*order.words, f"run.name={quoted(str(config.run.name))}", *also])
 
 
 def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
@@ -127,6 +161,8 @@ def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> J
     cluster, name, entry = config.cluster, str(config.run.name), "train/main.py"
     if order.doctor:
         cluster, name, entry = replace(cluster, max_requeues=0, max_failures=0), _DOCTOR, "launch/examine/main.py"
+    if order.sweep:
+        entry = "launch/cli.py"
     return plan(
         cluster, name, entry, submission, sys.executable, list(os.environ), after=order.after, array=order.array
     )

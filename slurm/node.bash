@@ -18,6 +18,8 @@ eval "$PHALANX_SETUP"
 set -u
 trap - ERR
 mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
+# A sweep's process starts the ranks of its trials itself.
+[[ $PHALANX_ENTRY != launch/cli.py ]] || exec "$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}"
 [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
 words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
 

@@ -113,6 +113,11 @@ def is_here(holder: Holder) -> bool:
     return holder.machine == _machine()
 
 
+def is_earlier_start(holder: Holder, environ: Mapping[str, str]) -> bool:
+    """Whether it is of this process's own job, which Slurm has begun anew since."""
+    return _came_before(holder, *_job(environ))
+
+
 def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
     """Whether an earlier attempt of this launch held the run; taken for true where attempts cannot be told apart."""
     launch = _launch(environ)
@@ -191,11 +196,15 @@ def _is_over(run: Path, holder: Holder, own: Holder) -> bool:
     """Whether the run may be taken from `holder`."""
     if _released(_path(run, holder.incarnation)).exists():
         return True
-    if holder.job is not None and holder.job == own.job and holder.requeues < own.requeues:
+    if _came_before(holder, own.job, own.requeues):
         return True
     if holder.machine == own.machine:
         return _began(holder.pid) != holder.began
     return _age(run, holder.incarnation) > DEAD_S
+
+
+def _came_before(holder: Holder, job: str | None, requeues: int) -> bool:
+    return holder.job is not None and holder.job == job and holder.requeues < requeues
 
 
 def _age(run: Path, incarnation: int) -> float:
@@ -243,11 +252,14 @@ def _is_being_made(run: Path, incarnation: int) -> bool:
 
 
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
-    pid, job, requeues = os.getpid(), environ.get("SLURM_JOB_ID"), environ.get("SLURM_RESTART_COUNT", "0")
-    host, began = socket.gethostname(), _began(pid) or 0
-    return Holder(
-        incarnation, host, _machine(), pid, began, job, int(requeues), launch=_launch(environ), since=time.time()
-    )
+    pid, host, (job, requeues) = os.getpid(), socket.gethostname(), _job(environ)
+    began = _began(pid) or 0
+    return Holder(incarnation, host, _machine(), pid, began, job, requeues, launch=_launch(environ), since=time.time())
+
+
+def _job(environ: Mapping[str, str]) -> tuple[str | None, int]:
+    """Slurm's job, and how often it was requeued."""
+    return environ.get("SLURM_JOB_ID"), int(environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _launch(environ: Mapping[str, str]) -> str | None:

@@ -16,14 +16,13 @@ from types import TracebackType
 
 from train import lease
 from train.hearing import StopFile
-from train.lease import Holder
 from train.outcome import ConfigError
 
 _WORKERS, _TURN = "workers", ".turn"
 
 
 class Crew(AbstractContextManager["Crew"]):
-    """This process among them, from entry to exit."""
+    """This process among them, from entry to exit at most."""
 
     def __init__(self, sweep: Path) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -48,8 +47,12 @@ class Crew(AbstractContextManager["Crew"]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._lease.close()
+        self.leave()
         self._file.close()
+
+    def leave(self) -> None:
+        """What this process took and has not ended is free."""
+        self._lease.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
@@ -68,29 +71,20 @@ class Crew(AbstractContextManager["Crew"]):
 
     def lives(self, name: str) -> bool:
         """Whether one of them works right now, as far as can be told from here."""
-        return name == self.name or lease.live(self._sweep / _WORKERS / name) is not None
+        if name == self.name:
+            return True
+        holder = lease.live(self._sweep / _WORKERS / name)
+        return holder is not None and not lease.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:
         """Whether anyone else works right now."""
-        return any(folder.name != self.name for folder, _ in _working(self._sweep))
+        return any(self.lives(place.name) for place in places(self._sweep) if place != self._folder)
 
     def told_to_leave(self) -> bool:
         """Whether somebody asked for it by `stop`."""
         return self._stop.heard() is not None
 
 
-def workers(sweep: Path) -> list[Holder]:
-    """The processes that work on the sweep in the folder `sweep` right now, the longest there first."""
-    return sorted((holder for _, holder in _working(sweep)), key=lambda holder: holder.since or 0.0)
-
-
-def stop(sweep: Path) -> None:
-    """Ask all that work right now to save and leave."""
-    for folder, holder in _working(sweep):
-        StopFile(folder, holder.incarnation).ask()
-
-
-def _working(sweep: Path) -> Iterator[tuple[Path, Holder]]:
-    for folder in sorted((sweep / _WORKERS).glob("*")):
-        if (holder := lease.live(folder)) is not None:
-            yield folder, holder
+def places(sweep: Path) -> list[Path]:
+    """The folders of those that work on the sweep in the folder `sweep`, or did until they were killed."""
+    return sorted((sweep / _WORKERS).glob("*"))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from launch.holders import holders
 from launch.lines import number, whole
 from launch.runs import SWEEP
 from launch.standing import Standing
-from launch.sweeping.crew import workers
 from train.files import read_json
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
@@ -19,7 +19,7 @@ def standing_of_sweep(folder: Path, now: float) -> Standing:
     rows = rows if isinstance(rows, list) else []
     best = best if isinstance(best, dict) else {}
     value = number(best.get("value"))
-    at_work = workers(folder)
+    at_work = holders(folder)
     state, holder = str(found.get("state", "new")), next(iter(at_work), None)
     if state == "running" and holder is None:
         state = "died"

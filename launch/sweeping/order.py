@@ -1,0 +1,95 @@
+"""What a command line asks of a sweep, checked: where it lives, its space, and what may not change when it goes on."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launch.submission import run_root
+from launch.sweeping.search import tries_all
+from launch.sweeping.space import Space, read
+from train.config import Config, PrunerName, SweepConfig
+from train.outcome import ConfigError
+
+
+@dataclass(frozen=True)
+class Order:
+    """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well."""
+
+    folder: Path
+    space: Space
+    config: Config
+    sweep: SweepConfig
+    identity: Mapping[str, Any]
+    also: tuple[str, ...]
+
+
+def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
+    """What `typed` asks for; `also` are words that no trial differs by and that have no part in what the sweep is.
+
+    Raises ConfigError for whatever is wrong. Nothing is written.
+    """
+    from train.compose import choices, compose  # here, for Hydra takes longer to import than all the rest
+    from train.identity import defining, leaves
+    from train.limits import check
+
+    space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
+    corners = [compose([*space.words(point), *also]).config for point in space.corners()]
+    for corner in corners:
+        check(corner, corner.sweep.ranks)
+    config = corners[0]
+    sweep = _resolved(config, typed, space)
+    if tries_all(sweep):
+        space.grid()
+    apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
+    settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
+    swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
+    fixed = {key: value for key, value in leaves(defining(config)) if not any(_under(key, name) for name in swept)}
+    dimensions = [vars(dimension) for dimension in space.dimensions]
+    identity = {"space": dimensions, **settings, "shared config": _sha256(fixed)}
+    named = [word for word in typed if word.startswith("run.name=")]
+    name = str(config.run.name) if named else f"sweep-{_sha256(identity)[:8]}"
+    return Order(run_root(config.run) / name, space, config, sweep, identity, tuple(also))
+
+
+def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig:
+    """The sweep's settings with what they leave to others filled in."""
+    sweep = config.sweep
+    if any(word.startswith("run.fresh=") for word in typed):
+        raise ConfigError(
+            "run.fresh would set every trial aside when the sweep goes on. Type run.name=… for a new sweep"
+        )
+    if sweep.metric is None:
+        if config.checkpoint.best_metric is None:
+            raise ConfigError(
+                "Nothing says what makes a trial good. Type sweep.metric=loss, or another one of the task"
+            )
+        sweep = replace(sweep, metric=config.checkpoint.best_metric, mode=config.checkpoint.best_mode)
+    if sweep.seeds > 1 and any(dimension.key == "seed" for dimension in space.dimensions):
+        raise ConfigError(f"sweep.seeds={sweep.seeds} sets the seeds, and seed is swept, too. Leave one of them out")
+    if sweep.pruner.name is PrunerName.none:
+        return sweep
+    if sweep.seeds > 1:
+        raise ConfigError(
+            f"sweep.seeds={sweep.seeds} ranks points by the mean of their runs, and sweep/pruner={sweep.pruner.name.name} "
+            "ends single runs. Type sweep/pruner=none, or sweep.seeds=1"
+        )
+    first = sweep.pruner.first_step or config.eval.every
+    if config.eval.every is None or first is None:
+        raise ConfigError(
+            f"sweep/pruner={sweep.pruner.name.name} compares trials under way, and they are evaluated at their ends only. "
+            "Type eval.every=… with a number of steps"
+        )
+    return replace(sweep, pruner=replace(sweep.pruner, first_step=first))
+
+
+def _sha256(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _under(key: str, name: str) -> bool:
+    """Whether a key of the config is one that `name` sets, a key or a group."""
+    dotted = name.partition("@")[0].replace("/", ".")
+    return key == dotted or key.startswith(f"{dotted}.")

@@ -1,0 +1,109 @@
+"""The elements of an array share the trials of a sweep, and what one has to leave is not lost."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pacer import TASK, Pace
+from tests.ranks import Results, Starter
+from tests.slurm.lab import Desk, Submitted
+from tests.slurm.test_queue import held, told
+from tests.slurm.test_requeue import crowd_out
+from tests.sweep.sweeper import SHORT
+
+SPACE = ("optim.lr=1e-3,1e-2", "model.hidden=[8],[16]")
+# Room for one trial at a time in each job, which has a machine of its own.
+ONE = ("sweep.slots=1", "cluster.ranks_per_node=2", "cluster.gpus_per_node=2", "world.device=cpu", "run.name=s")
+PACED = (*SHORT, *SPACE, *ONE, "--sweep", "train.steps=30", TASK)
+
+
+def trial(desk: Desk, number: int) -> Results:
+    return Results(desk.runs / "s" / f"{number:04d}")
+
+
+def rows(desk: Desk) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((desk.runs / "s" / "sweep.json").read_text())["rows"]
+    return found
+
+
+def starts(desk: Desk) -> list[list[str]]:
+    """How often each trial was begun or gone on with."""
+    events = [trial(desk, number).events() for number in range(4)]
+    return [[e["event"] for e in of_run if e["event"] in ("start", "resume")] for of_run in events]
+
+
+def finish(job: Submitted, *elements: int) -> None:
+    for element in elements:
+        job.until_state("COMPLETED", f"{job.job}_{element}", timeout_s=180.0)
+
+
+def test_elements_share_the_trials_and_each_has_the_weights_of_one_that_was_started_alone(
+    desk: Desk, starter: Starter
+) -> None:
+    job = desk.submit(*SHORT, *SPACE, *ONE, "--sweep", "--array=0-1", "sweep.ranks=2")
+    finish(job, 0, 1)
+    assert [row["state"] for row in rows(desk)] == ["complete"] * 4
+    assert starts(desk) == [["start"]] * 4
+    alone = starter.train(2, *SHORT, "optim.lr=0.01", "model.hidden=[8]", name="alone")
+    assert trial(desk, 2).sha256 == alone.sha256
+    command = job.log.splitlines()
+    assert any(re.match(r"phalanx run -n 2 (?!.*(grace_s|config-dir)).*optim.lr=", line) for line in command), job.log
+    assert desk.phalanx("status", f"--root={desk.runs}", "s").stdout.splitlines()[1].split()[:3] == [
+        "s",
+        "finished",
+        "4/4",
+    ]
+
+
+def preempt(job: Submitted, node: str) -> None:
+    crowd_out(job, f"{job.job}_1", f"--nodelist={node}")
+
+
+def lose(job: Submitted, node: str) -> None:
+    job.cluster.command("kill-node", node.removeprefix("n"))
+
+
+@pytest.mark.parametrize("disturb", [preempt, lose])
+def test_trial_that_an_element_has_to_leave_is_gone_on_with(desk: Desk, disturb: object) -> None:
+    pace = Pace(after=6, gate=str(desk.folder / "gate"))
+    job = desk.submit(*PACED, "--array=0-1", environ=pace.environ())
+    for number in (0, 1):
+        job.until_step(4, trial(desk, number))
+    assert told(desk)["s"]["state"] == "running"
+    assert callable(disturb)
+    disturb(job, job.cluster.facts(f"{job.job}_1")["NodeList"])
+    pace.open()
+    finish(job, 0, 1)
+    assert [row["state"] for row in rows(desk)] == ["complete"] * 4
+    assert sorted(starts(desk)) == [["start"], ["start"], ["start"], ["start", "resume"]]
+    assert json.loads((desk.runs / "s" / "sweep.json").read_text())["state"] == "finished"
+
+
+def test_sweep_waits_in_the_queue_under_its_name_and_is_cancelled_by_it(desk: Desk) -> None:
+    with held(desk) as before:
+        job = desk.submit(*PACED, "--array=0-1", f"--after={before}")
+        assert (told(desk)["s"]["state"], told(desk)["s"]["why"]) == ("queued", "Dependency")
+        again = desk.type(f"run.root={desk.runs}", *PACED)
+        assert "already (pending), so it is not submitted twice" in again.stderr
+        done = desk.phalanx("cancel", f"--root={desk.runs}", "s")
+        assert done.stdout.count("asked Slurm to end job") == 2, done.stderr
+        job.cluster.until(lambda: job.cluster.ask("squeue", "--noheader", f"--name={Path(job.folder).name}") == "")
+    assert not (desk.runs / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("cluster.nodes=2",), "Type cluster.nodes=1 --array=0-1 for 2 jobs"),
+        (("sweep.ranks=3",), "Type sweep.ranks=2"),
+        (("optim.rate=1",), "optim.rate is not a key"),
+        (("--doctor",), "--doctor trains nothing"),
+    ],
+)
+def test_sweep_that_no_job_could_work_on_is_not_submitted(desk: Desk, words: tuple[str, ...], says: str) -> None:
+    done = desk.type(f"run.root={desk.runs}", *PACED, *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert says in done.stderr
+    assert not desk.runs.exists()
