@@ -60,8 +60,9 @@ def sweep(
         return
     asked = order(words(config_dir, config_name, overrides), also)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
-    with Crew(asked.folder) as crew:
-        code = _conducted(asked, crew)
+    # Its ears first: a signal would go to a thread that does not hold it back.
+    with Ears() as ears, Crew(asked.folder) as crew:
+        code = _conducted(asked, crew, ears)
     sys.exit(code)
 
 
@@ -75,9 +76,9 @@ def _tell(best: results.Best, save: Path | None) -> None:
     click.echo(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: Order, crew: Crew) -> ExitCode:
+def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
-    with claim(machine.gpus, None) as claimed, Ears() as ears, Board(sys.stdout.isatty()) as board:
+    with claim(machine.gpus, None) as claimed, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)

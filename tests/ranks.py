@@ -30,18 +30,21 @@ class Nursery:
         self._codes: dict[int, int] = {}
 
     def fork(self, asked: Mapping[str, Any]) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        while "code" in (words := self._hear()):
-            self._codes[words["pid"]] = words["code"]
+        self._say({"environ": {}, "gpu": None})
+        while words := self._hear():
+            if "code" in words:
+                self._codes[words["pid"]] = words["code"]
+            elif "pid" in words:
+                break
+        self._say({**asked, "pid": words["pid"]})
         return int(words["pid"])
 
     def wait(self, pid: int) -> int:
         """Exit code of a rank, negative when a signal ended it. Blocks until it has ended."""
         while pid not in self._codes:
             words = self._hear()
-            self._codes[words["pid"]] = words["code"]
+            if "code" in words:
+                self._codes[words["pid"]] = words["code"]
         return self._codes.pop(pid)
 
     def close(self) -> None:
@@ -50,6 +53,11 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
+
+    def _say(self, words: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.flush()
 
     def _hear(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -41,6 +41,7 @@ class _Attempt:
     evaluations: Evaluations
     causes: Path
     goes_on: bool  # with what an earlier start left
+    events_bytes: int  # that an earlier start wrote down
     began: float = field(default_factory=time.monotonic)
     pruned: bool = False
 
@@ -178,9 +179,9 @@ class Conductor:
         if self.plan.ladder is not None:
             environ[UNTIL] = str(self.plan.ladder.next_step(self.pool.climber(job.trial)))
         output = self.plan.folder / "output" / f"{run.name}.txt"
-        words, composed = self.pool.words(job), self.pool.composed(job)
+        words, composed, before = self.pool.words(job), self.pool.composed(job), _events_bytes(run)
         world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
-        return _Attempt(job, run, slot, world, Evaluations(run), causes, goes_on)
+        return _Attempt(job, run, slot, world, Evaluations(run), causes, goes_on, before)
 
     # What is heard meanwhile
 
@@ -220,6 +221,8 @@ class Conductor:
     def _follow(self, attempt: _Attempt) -> None:
         """Report evaluations, and ask a trial to leave that does not deserve its slot."""
         trial = attempt.job.trial
+        if _events_bytes(attempt.run) > attempt.events_bytes:  # its ranks have their GPUs
+            self._warm.prepare(attempt.slot, self.plan.config.ranks)
         for entry in attempt.evaluations.new():
             if self.plan.metric not in entry:
                 names = ", ".join(name for name in entry if name not in ("step", "split", "time"))
@@ -232,7 +235,8 @@ class Conductor:
                 if not self.pool.is_mine(attempt.job):
                     return
                 ends = self.search.report(trial, entry["step"], self._number(entry[self.plan.metric]))
-                attempt.pruned |= ends and entry["step"] < self._steps(attempt)
+                steps = self._steps(attempt)
+                attempt.pruned |= ends and entry["step"] < steps
         if attempt.pruned:
             _ask_to_leave(attempt.run)
 
@@ -297,6 +301,12 @@ class Conductor:
         found = number(value)
         worst = float("inf") if self.plan.config.mode is Mode.min else -float("inf")
         return worst if found is None else found
+
+
+def _events_bytes(run: Path) -> int:
+    with suppress(FileNotFoundError):
+        return (run / "events.jsonl").stat().st_size
+    return 0
 
 
 def _ask_to_leave(run: Path) -> None:

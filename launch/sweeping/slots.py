@@ -92,7 +92,14 @@ class Warm:
         os.set_blocking(self._process.stdout.fileno(), False)
         self._said = b""
         self._new: list[int] = []
+        self._ready: set[int] = set()
         self._ended: dict[int, int] = {}
+        self._prepared: dict[Slot, list[int]] = {}
+
+    def prepare(self, slot: Slot, ranks: int) -> None:
+        """Have the ranks of the next start in a slot at hand, while others still train there. Raises Gone."""
+        if slot not in self._prepared:
+            self._prepared[slot] = self._fork(slot, ranks)
 
     def start(
         self,
@@ -107,6 +114,7 @@ class Warm:
 
         The ranks' output is added to the file `output`. Raises Gone.
         """
+        pids = self._at_hand(slot) or self._fork(slot, ranks)
         port = _reserved()
         shared = {
             "WORLD_SIZE": str(ranks),
@@ -115,14 +123,11 @@ class Warm:
             "MASTER_PORT": str(port.getsockname()[1]),
             "OMP_NUM_THREADS": str(slot.threads),
             **environ,
-            **({"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}),
         }
-        pids = []
-        for rank in range(ranks):
+        told = {"argv": list(argv), "plain": composed.plain, "foreign": composed.foreign, "cwd": os.getcwd()}
+        for rank, pid in enumerate(pids):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            told = {"argv": list(argv), "plain": composed.plain, "foreign": composed.foreign}
-            self._ask({**told, "environ": own, "cwd": os.getcwd(), "output": str(output)})
-            pids.append(self._started())
+            self._ask({**told, "pid": pid, "environ": own, "output": str(output)})
         return World(tuple(pids), port)
 
     def take_ended(self, world: World) -> None:
@@ -148,6 +153,25 @@ class Warm:
         except BrokenPipeError:
             raise Gone from None
 
+    def _at_hand(self, slot: Slot) -> list[int]:
+        """The ranks that were prepared, or none where they do not live or did not get their GPUs."""
+        self._listen()
+        pids = self._prepared.pop(slot, [])
+        if all(pid in self._ready and pid not in self._ended for pid in pids):
+            return pids
+        for pid in pids:
+            if pid not in self._ended:
+                processes.send(pid, signal.SIGKILL)
+        return []
+
+    def _fork(self, slot: Slot, ranks: int) -> list[int]:
+        environ = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+        pids = []
+        for rank in range(ranks):
+            self._ask({"environ": environ, "gpu": rank if slot.gpus else None})
+            pids.append(self._started())
+        return pids
+
     def _started(self) -> int:
         """The next rank's process number."""
         assert self._process.stdout is not None
@@ -167,6 +191,8 @@ class Warm:
                 words = json.loads(line)
                 if "code" in words:
                     self._ended[words["pid"]] = words["code"]
+                elif "ready" in words:
+                    self._ready.add(words["ready"])
                 else:
                     self._new.append(words["pid"])
 

@@ -1,9 +1,13 @@
 """A process that has imported everything and computed nothing, and forks ranks from itself.
 
-Ranks begin in a tenth of a second instead of three. They are real processes with the environment that torchrun gives
-them, and are told to save and leave (SIGTERM) when this one is gone. Reads one JSON object a line: {"argv", "environ",
-"cwd", "output"}, and what argv composes to where that is known: "plain" and "foreign", as in train.compose. Answers
-{"pid"}, and {"pid", "code"} when one ended (negative: by that signal).
+A rank waits until it is told what to train, so that it can be there before that is known, and has met its GPU: a CUDA
+context does not survive a fork. Ranks are real processes with the environment that torchrun gives them, and are told to
+save and leave (SIGTERM) when this one is gone.
+
+Reads one JSON object a line: {"environ", "gpu"} for a rank, where "gpu" is the number of its GPU among those it sees, or
+null; and {"pid", "argv", "environ", "cwd", "output"} for what it trains, with what argv composes to where that is known:
+"plain" and "foreign", as in train.compose. Answers {"pid"}, and {"pid", "code"} when a rank ended (negative: by that
+signal). A rank says {"ready": pid} when it has met its GPU.
 """
 
 import importlib
@@ -14,12 +18,14 @@ import select
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # a script's own folder would shadow other modules
 
-import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
+import torch
+import torch._dynamo  # DDP and the optimizers import it at their first use
 
 import train.main
 from launch.processes import tether
@@ -33,6 +39,7 @@ def serve() -> None:
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
+    waiting: dict[int, int] = {}  # rank -> where it hears what to train
     pending = b""
     while True:
         ready, _, _ = select.select([0, awake], [], [])
@@ -45,20 +52,42 @@ def serve() -> None:
                 return
             *lines, pending = (pending + words).split(b"\n")
             for line in lines:
-                _say({"pid": _fork(json.loads(line))})
+                asked = json.loads(line)
+                if "pid" in asked:
+                    _tell(waiting.pop(asked["pid"]), line)
+                else:
+                    _say({"pid": _fork(asked, waiting)})
 
 
-def _fork(asked: dict[str, Any]) -> int:
+def _tell(listener: int, line: bytes) -> None:
+    with os.fdopen(listener, "wb") as file, suppress(BrokenPipeError):  # how it ended is reported
+        file.write(line)
+
+
+def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
+    hear, tell = os.pipe()
     hold = tether(signal.SIGTERM)
     pid = os.fork()
     if pid:
+        os.close(hear)
+        waiting[pid] = tell
         return pid
     code = 70
     try:
         hold()
-        _become(asked)
-        known = "plain" in asked
-        train.main.main(composed_of(asked["plain"], asked["foreign"]) if known else None)
+        for other in (tell, *waiting.values()):
+            os.close(other)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _meet(asked)
+        with os.fdopen(hear, "rb") as file:
+            words = file.read()
+        if not words:
+            os._exit(0)  # it is not needed any more
+        told = json.loads(words)
+        _become(told)
+        known = "plain" in told
+        train.main.main(composed_of(told["plain"], told["foreign"]) if known else None)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 70
     except BaseException:
@@ -68,9 +97,19 @@ def _fork(asked: dict[str, Any]) -> int:
     os._exit(code)
 
 
+def _meet(asked: dict[str, Any]) -> None:
+    """Make the context of a rank's GPU, which takes a second or more, and nothing else: what a run sets counts later."""
+    os.environ.update(asked["environ"])
+    if asked["gpu"] is not None:
+        try:
+            torch.cuda.set_device(asked["gpu"])
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return  # as where one process at a time may use the GPU
+    _say({"ready": os.getpid()})
+
+
 def _become(asked: dict[str, Any]) -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)
     output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from launch.processes import children
 from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
+from train import lease
 
 SHORT = ("model=mlp", "train.steps=8", "eval.every=4", "checkpoint.every=4", "data.augment=null", "log.every=4")
 
@@ -57,6 +59,12 @@ class Sweeper:
 
     def results(self, trial: int) -> Results:
         return Results(self.sweep / f"{trial:04d}")
+
+    def forked(self, trial: int) -> float:
+        """When rank 0 of a trial's last start became a process, in seconds since 1970."""
+        *_, (holder, _) = lease.holders(self.results(trial).folder)
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        return time.time() - up_s + holder.began / os.sysconf("SC_CLK_TCK")
 
     def starts(self) -> dict[str, list[str]]:
         """How often each run was begun or gone on with, by the name of its folder."""
