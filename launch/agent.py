@@ -12,6 +12,7 @@ if not __package__:
 
 import json
 import logging
+import signal
 
 from launch.cause import RANKS
 
@@ -21,6 +22,10 @@ _FAILED = 255  # srun ends with the highest code of all nodes, and a node where 
 def main() -> None:
     """Ends with 0, with 255 when a rank failed, with 128 and the number of the signal that it was told to leave with,
     and with a traceback when torchrun itself failed."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # until torchrun listens: imports are no place to be interrupted at
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

@@ -1,6 +1,7 @@
 """Why a start ended: what the deciding rank left in the cause file, else how the first rank to fail ended."""
 
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,12 @@ _AGAIN = (
     ExitCode.BUG,
     ExitCode.HUNG,
 )  # what another attempt may get past; the others would end the same, or were meant
+_CODES: Mapping[int, ExitCode] = {  # of a start, by what its agent heard
+    signal.SIGTERM: ExitCode.PREEMPTED,
+    signal.SIGUSR2: ExitCode.PREEMPTED,
+    signal.SIGHUP: ExitCode.PREEMPTED,
+    signal.SIGINT: ExitCode.STOPPED,
+}
 _LEFT = (ExitCode.PREEMPTED, -signal.SIGTERM)  # how a rank ends that is told so before it has joined the others
 _TOGETHER_S = 1  # torchrun's times are whole seconds: what is no further apart may have happened together
 
@@ -37,11 +44,22 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def read(folder: Path, agent: int) -> Cause:
-    """The cause of a start whose agent ended with the code `agent`, negative for a signal. Never raises."""
+    """The cause of a start whose agent ended with the code `agent`, negative for a signal, or 128 and its number.
+
+    Never raises.
+    """
     if agent == 0:
         return Cause(ExitCode.FINISHED, "finished", said=True)
     told, ranks = (Path(file) for file in files(folder).values())
-    return _told(told) or _first_failed(ranks) or Cause(ExitCode.BUG, f"torchrun {_how(agent)}", said=False)
+    return _told(told) or _first_failed(ranks) or _of_agent(agent)
+
+
+def _of_agent(code: int) -> Cause:
+    """Where no rank left word: it was told to leave while it had none, or something happened to it."""
+    heard = -code if code < 0 else code - 128
+    if heard in _CODES:
+        return Cause(_CODES[heard], "told to leave before training began; the same command begins again", said=False)
+    return Cause(ExitCode.BUG, f"torchrun {_how(code)}", said=False)
 
 
 def _told(file: Path) -> Cause | None:

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from tests.launch.command import Launcher, marked
 from tests.ranks import until
 
@@ -56,12 +58,16 @@ def test_ranks_that_do_not_leave_in_time_are_killed(launcher: Launcher) -> None:
     assert not marked(launcher.mark)
 
 
-def test_a_signal_before_there_are_ranks_ends_the_start(launcher: Launcher) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 3), (signal.SIGUSR2, 3), (signal.SIGHUP, 3), (signal.SIGINT, 7)]
+)
+def test_a_signal_before_there_are_ranks_ends_the_start_as_one_that_has_saved(
+    launcher: Launcher, sent: signal.Signals, code: int
+) -> None:
     started = launcher.start("run", body="wait()")
     until(lambda: len(marked(launcher.mark)) == 2)
-    started.process.terminate()
-    code, _ = started.wait()
-    assert code == 1
+    started.process.send_signal(sent)
+    assert started.wait() == (code, "phalanx: told to leave before training began; the same command begins again\n")
     assert not marked(launcher.mark)
 
 
