@@ -15,6 +15,7 @@ from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor
 from launch.sweeping.crew import Crew
+from launch.sweeping.energy import Energy, nvml
 from launch.sweeping.experiment import experiment
 from launch.sweeping.order import Order, order
 from launch.sweeping.plan import Plan
@@ -82,7 +83,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
         places = slots(asked.sweep, machine, claimed.gpus)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
-        conductor = Conductor(pool, crew, places, Warm(ears), ears, board.show)
+        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(nvml(), places), board.show)
         click.echo(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")

@@ -12,9 +12,10 @@ from launch import cause
 from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
 from launch.sweeping.crew import Crew
+from launch.sweeping.energy import Energy
 from launch.sweeping.plan import Job
 from launch.sweeping.pool import Pool
-from launch.sweeping.search import RANK_S, STEPS
+from launch.sweeping.search import ENERGY_J, RANK_S, STEPS
 from launch.sweeping.slots import Gone, Slot, Warm, World
 from train import lease
 from train.cause import VARIABLE
@@ -61,6 +62,7 @@ class Conductor:
         slots: Sequence[Slot],
         warm: Warm,
         ears: Ears,
+        energy: Energy,
         changed: Callable[["Conductor"], None],
     ) -> None:
         """`warm` is closed when the sweep ends; `crew` tells that this process is to leave, as `ears` do.
@@ -75,6 +77,7 @@ class Conductor:
         self._running: dict[Slot, _Attempt] = {}
         self._warm = warm
         self._ears = ears
+        self._energy = energy
         self._changed = changed
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._failed_before = len(self.search.failed())
@@ -181,6 +184,7 @@ class Conductor:
         output = self.plan.folder / "output" / f"{run.name}.txt"
         words, composed, before = self.pool.words(job), self.pool.composed(job), _events_bytes(run)
         world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
+        self._energy.begin(slot)
         return _Attempt(job, run, slot, world, Evaluations(run), causes, goes_on, before)
 
     # What is heard meanwhile
@@ -209,6 +213,7 @@ class Conductor:
     def _replace_warm(self) -> None:
         """Its ranks were told to save and leave when it died, and nobody hears how they end."""
         for attempt in self._running.values():
+            self._energy.end(attempt.slot)
             self.pool.give_back(attempt.job)
         for world in self._worlds():
             world.port.close()
@@ -243,16 +248,24 @@ class Conductor:
     # How runs end
 
     def _settle(self, attempt: _Attempt) -> None:
+        used_j = self._energy.end(attempt.slot)
         with self.search.alone():
             if self.pool.is_mine(attempt.job):
+                self._count(attempt, used_j)
                 self._decide(attempt)
             self.pool.give_back(attempt.job)
         self._asked = -_ASK_S
 
+    def _count(self, attempt: _Attempt, used_j: float | None) -> None:
+        """Add what this start cost to what its trial has cost so far."""
+        spent_s = (time.monotonic() - attempt.began) * self.plan.config.ranks
+        for name, more in ((RANK_S, spent_s), (ENERGY_J, used_j)):
+            if more is not None:
+                before: float = self.search.noted(attempt.job.trial, name, 0.0)
+                self.search.note(attempt.job.trial, name, before + more)
+
     def _decide(self, attempt: _Attempt) -> None:
         trial = attempt.job.trial
-        spent_s = (time.monotonic() - attempt.began) * self.plan.config.ranks
-        self.search.note(trial, RANK_S, self.search.noted(trial, RANK_S, 0.0) + spent_s)
         ended = _cause(attempt)
         if ended.code is ExitCode.FINISHED:
             self.pool.score(attempt.job)

@@ -44,8 +44,17 @@ def write(conductor: "Conductor", found: Sequence[Row], state: str) -> None:
         left_out=max(0, len(order) - _ROWS),
         trials=conductor.search.size,
         rank_hours=f"{sum(row.rank_s for row in found) / 3600:.3g}",
+        energy=_energy(found),
     )
     write_whole(plan.folder / PAGE, text)
+
+
+def _energy(found: Sequence[Row]) -> str:
+    known = [row.energy_j for row in found if row.energy_j is not None]
+    if not known:
+        return "energy was not measured"
+    rest = "" if len(known) == len(found) else f" by the {len(known)} trials where it was measured"
+    return f"{sum(known) / 3.6e6:.3g} kWh on GPUs{rest}"
 
 
 def _noise(found: Sequence[Row], first: Row | None, mode: Mode) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from launch.lines import number
 from launch.runs import SWEEP
 from launch.sweeping.plan import Job
-from launch.sweeping.search import ERROR, RANK_S, SEEDS, STEPS
+from launch.sweeping.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS
 from launch.sweeping.standing import ENDED
 from train.config import Mode
 from train.files import read_json, write_json, write_whole
@@ -29,7 +29,7 @@ TRIALS = "trials.csv"
 @dataclass(frozen=True)
 class Row:
     """A trial: `state` is running, queued, waiting (at a rung), complete, pruned or failed; `step` is of its newest
-    evaluation; `rank_s` are seconds that it ran, times its ranks."""
+    evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used, where measured."""
 
     trial: int
     state: str
@@ -38,6 +38,7 @@ class Row:
     step: int
     steps: int | None
     rank_s: float
+    energy_j: float | None
     words: list[str]
     run: str
     error: str | None
@@ -69,6 +70,7 @@ def rows(conductor: "Conductor") -> list[Row]:
                 step=max(values, default=0),
                 steps=trial.user_attrs.get(STEPS) or None,
                 rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
+                energy_j=trial.user_attrs.get(ENERGY_J),
                 words=conductor.search.words(trial.number),
                 run=conductor.plan.run(Job(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
@@ -114,9 +116,9 @@ def _written(conductor: "Conductor", state: str) -> list[Row]:
     text = io.StringIO()
     keys = [dimension.key for dimension in plan.space.dimensions]
     table = csv.writer(text)
-    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", *keys, "error"])
+    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", "energy_j", *keys, "error"])
     for row in found:
-        numbers = [row.value, row.step, row.steps, row.rank_s]
+        numbers = [row.value, row.step, row.steps, row.rank_s, row.energy_j]
         table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error])
     write_whole(plan.folder / TRIALS, text.getvalue())
     return found

@@ -30,6 +30,7 @@ ERROR, MEMORY = "error", "out_of_memory"
 SEEDS = "by_seed"  # its values, one a seed
 DIGEST, BATCH, STEPS = "config_digest", "batch", "steps"
 RANK_S = "rank_s"  # seconds that it ran, times ranks
+ENERGY_J = "energy_j"  # that its GPUs used
 _IDENTITY = "identity"  # attribute of the study
 
 Turn = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from launch.machine import Gpu, Machine
+from launch.sweeping.energy import Energy
 from launch.sweeping.results import command
 from launch.sweeping.rungs import Climber, Ladder
 from launch.sweeping.search import JOURNAL, MEMORY, Search, open_search
@@ -83,6 +84,28 @@ def test_a_machine_is_divided_into_slots_that_share_nothing_unasked(
 def test_more_ranks_than_there_is_room_for_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"sweep.ranks=3 is more .* free GPUs for: 2. Type sweep.ranks=2"):
         slots(config(ranks=3), machine(gpus=2), machine(gpus=2).gpus)
+
+
+def test_trials_that_share_a_gpu_share_what_it_uses_meanwhile() -> None:
+    counters = {"a": 0.0, "b": 100.0}
+    alone, left, right = Slot(0, ("b",), 1), Slot(1, ("a",), 1), Slot(2, ("a", "b"), 1)
+    energy = Energy(counters.__getitem__, [alone, left, right])
+    energy.begin(left)
+    counters["a"] = 10.0
+    energy.begin(right)
+    counters |= {"a": 20.0, "b": 103.0}
+    assert energy.end(left) == 15.0
+    counters["a"] = 21.0
+    assert energy.end(right) == 5.0 + 1.0 + 3.0
+    energy.begin(alone)
+    assert energy.end(alone) == 0.0
+
+
+@pytest.mark.parametrize("slot", [Slot(0, (), 1), Slot(0, ("a",), 1)])
+def test_energy_that_nobody_measures_is_not_known(slot: Slot) -> None:
+    energy = Energy(lambda gpu: None, [slot])
+    energy.begin(slot)
+    assert energy.end(slot) is None
 
 
 LADDER = Ladder(first=10, eta=3, batch=64, every=10, smaller=True)
