@@ -18,7 +18,7 @@ VERBS = {  # each the module of its name; --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
     "doctor": "Examine what ranks will need, before they start.",
     "logs": "Print the log of a rank of a run.",
-    "report": "Write an HTML page about a run, or one that compares several.",
+    "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
     "status": "Tell how runs and sweeps fare.",
     "stop": "Ask a run or a sweep to save and leave.",

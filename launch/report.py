@@ -1,4 +1,4 @@
-"""`phalanx report`: what became of runs, on a page that needs no server and no network."""
+"""`phalanx report`: what became of runs and of sweeps, on a page that needs no server and no network."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ import click
 
 from launch.reporting import history
 from launch.reporting.page import page
-from launch.runs import find
+from launch.runs import find, sweep_named
+from launch.sweeping import page as of_sweep
+from launch.sweeping import results
 from train.files import write_whole
 from train.outcome import ConfigError
 
@@ -18,14 +20,18 @@ from train.outcome import ConfigError
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
 @click.option("-o", "--out", type=Path, help="The file. Left out: report.html in the run's folder, or beside the runs.")
 def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
-    """Write one HTML page about RUN, a folder or the name of one, or one that compares several.
+    """Write one HTML page about RUN, a run or a sweep, by its folder or its name; or one that compares several runs.
 
-    Learning curves, what the wall time went into, what happened, how the configs differ, what ran where. The page is
-    whole in itself, and a run may go on meanwhile.
+    Learning curves, what the wall time went into, what happened, how the configs differ, what ran where; of a sweep the
+    best config, what it depends on, and all trials. The page is whole in itself, and all may go on meanwhile.
     """
-    folders = list({folder.resolve(): folder for folder in find(runs, root)}.values())
-    file = out or _home(folders) / "report.html"
-    text = page([history.read(folder) for folder in folders], time.time())
+    sweep = sweep_named(runs[0], root) if len(runs) == 1 else None
+    if sweep is not None:
+        file, text = out or sweep / of_sweep.PAGE, of_sweep.page(results.read(sweep))
+    else:
+        folders = list({folder.resolve(): folder for folder in find(runs, root)}.values())
+        file = out or _home(folders) / "report.html"
+        text = page([history.read(folder) for folder in folders], time.time())
     try:
         write_whole(file, text)
     except OSError as error:

@@ -27,7 +27,7 @@ def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
         if (folder / "resolved.yaml").is_file() or folder.resolve() in coming:
             return folder
     if (sweep := sweep_named(word, root)) is not None:
-        raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}. Its page is report.html")
+        raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}")
     there = sorted({path.parent.name for path in root.glob("*/resolved.yaml")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
     raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")

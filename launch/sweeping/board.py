@@ -29,6 +29,7 @@ class Board(AbstractContextManager["Board"]):
         self._began = time.monotonic()
         self._known: dict[int, str] = {}
         self._told: set[int] = set()  # trials whose end was told
+        self._done_before: int | None = None
 
     def __enter__(self) -> "Board":
         if self._is_terminal:
@@ -76,8 +77,10 @@ class Board(AbstractContextManager["Board"]):
     def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:
         size = conductor.search.size
         done = sum(counts[state] for state in ENDED)
-        taken_s = time.monotonic() - self._began
-        eta = span(taken_s / done * (size - done)) if done else "-"
+        if self._done_before is None:
+            self._done_before = done
+        taken_s, since = time.monotonic() - self._began, done - self._done_before
+        eta = span(taken_s / since * (size - done)) if since else "-"
         first = results.best(found, conductor.plan.config.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
         states = ", ".join(f"{counts[state]} {state}" for state in ("running", "waiting", *ENDED))

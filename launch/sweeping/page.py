@@ -10,43 +10,56 @@ from launch.lines import number, read_lines
 from launch.reporting.charts import RUN_COLOURS, drawn, html_of
 from launch.reporting.render import rendered
 from launch.sweeping import results
-from launch.sweeping.results import Row
+from launch.sweeping.results import Found, Row
+from launch.sweeping.search import direction, distribution
 from train.config import Mode
-from train.files import write_whole
 
 if TYPE_CHECKING:
-    from launch.sweeping.conductor import Conductor
-    from launch.sweeping.search import Search
+    from optuna.study import Study
 
 PAGE = "report.html"
 _ROWS = 200
 _FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
-def write(conductor: "Conductor", found: Sequence[Row], state: str) -> None:
-    """Write the page into the sweep's folder."""
-    plan = conductor.plan
-    first = results.best(found, plan.config.mode)
-    order = sorted(found, key=lambda row: (row.state != "complete", results.merit(row.value, plan.config.mode)))
-    text = rendered(
+def page(found: Found) -> str:
+    """The whole page, as HTML."""
+    first = found.best
+    order = sorted(found.rows, key=lambda row: (row.state != "complete", results.merit(row.value, found.mode)))
+    study = _study(found)
+    return rendered(
         "sweeping/page.html",
-        title=plan.folder.name,
-        state=state,
-        metric=plan.metric,
-        keys=[dimension.key for dimension in plan.space.dimensions],
+        title=found.folder.resolve().name,
+        state=found.state,
+        metric=found.metric,
+        keys=[dimension.key for dimension in found.dimensions],
         best=first,
-        command=None if first is None else results.command([*plan.space.fixed, *first.words], plan.config.ranks),
-        noise=_noise(found, first, plan.config.mode),
-        importances=_importances(conductor.search),
-        charts=_charts(conductor.search, plan.metric),
-        curves=_curves(conductor, found),
+        command=None if first is None else results.command([*found.fixed, *first.words], found.ranks),
+        noise=_noise(found.rows, first, found.mode),
+        importances=_importances(study),
+        charts=_charts(study, found.metric),
+        curves=_curves(found),
         rows=[_row(row) for row in order[:_ROWS]],
         left_out=max(0, len(order) - _ROWS),
-        trials=conductor.search.size,
-        rank_hours=f"{sum(row.rank_s for row in found) / 3600:.3g}",
-        energy=_energy(found),
+        trials=found.trials,
+        rank_hours=f"{sum(row.rank_s for row in found.rows) / 3600:.3g}",
+        energy=_energy(found.rows),
     )
-    write_whole(plan.folder / PAGE, text)
+
+
+def _study(found: Found) -> "Study":
+    """The trials that were trained to their end, as Optuna draws them."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    distributions = {dimension.key: distribution(dimension) for dimension in found.dimensions}
+    study = optuna.create_study(direction=direction(found.mode))
+    for row in found.rows:
+        if row.state == "complete" and row.value is not None:
+            chosen = zip(found.dimensions, row.chosen, strict=True)
+            point = {dimension.key: dimension.read(text) for dimension, text in chosen}
+            study.add_trial(optuna.create_trial(params=point, distributions=distributions, value=row.value))
+    return study
 
 
 def _energy(found: Sequence[Row]) -> str:
@@ -70,37 +83,36 @@ def _noise(found: Sequence[Row], first: Row | None, mode: Mode) -> str:
     return f"{told}: the winner is {'inside the noise' if gap < 2 * spread else 'outside the noise'}."
 
 
-def _importances(search: "Search") -> Mapping[str, str]:
+def _importances(study: "Study") -> Mapping[str, str]:
     """How much of the score's variance each dimension explains (fANOVA, Hutter et al., 2014)."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    if len(search.completed()) < _FEW:
+    if len(study.trials) < _FEW:
         return {}
     with suppress(ValueError, RuntimeError):  # as where all scores are alike
-        shares = get_param_importances(search.study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
         return {name: f"{share:.0%}" for name, share in shares.items()}
     return {}
 
 
-def _charts(search: "Search", metric: str) -> list[str]:
+def _charts(study: "Study", metric: str) -> list[str]:
     """Each dimension against the score, and all of them at once."""
     from optuna import visualization
 
-    done = search.completed()
-    if len(done) < 2:
+    if len(study.trials) < 2:
         return []
-    figures = [visualization.plot_slice(search.study, target_name=metric)]
-    if len(done[0].params) > 1:
-        figures.append(visualization.plot_parallel_coordinate(search.study, target_name=metric))
+    figures = [visualization.plot_slice(study, target_name=metric)]
+    if len(study.trials[0].params) > 1:
+        figures.append(visualization.plot_parallel_coordinate(study, target_name=metric))
     return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
 
 
-def _curves(conductor: "Conductor", found: Sequence[Row]) -> str:
+def _curves(found: Found) -> str:
     """The evaluations of every trial; of those that ended early pale and with a cross at their end."""
     traces: list[dict[str, Any]] = []
-    for row in found:
-        lines = [line for line in read_lines(conductor.plan.folder / row.run) if line["split"] == "eval"]
-        points = [(line["step"], number(line.get(conductor.plan.metric))) for line in lines]
+    for row in found.rows:
+        lines = [line for line in read_lines(found.folder / row.run) if line["split"] == "eval"]
+        points = [(line["step"], number(line.get(found.metric))) for line in lines]
         if not points:
             continue
         early = row.state != "complete"

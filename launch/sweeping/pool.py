@@ -1,6 +1,7 @@
 """Which runs of a sweep are left to train, and which one is next. All of it is read from the storage, at each turn."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from launch.lines import number
@@ -51,52 +52,57 @@ class Pool:
     def is_mine(self, job: Job) -> bool:
         """Whether nobody has taken over what this process took, nor decided what becomes of it."""
         trial = self.search.trials()[job.trial]
-        return not trial.state.is_finished() and self._holder(trial, job) == self._crew.name
+        return not trial.state.is_finished() and _holder(trial, job) == self._crew.name
 
     def look_ahead(self) -> None:
         """Have a new trial at hand before a slot is free for it."""
         with self.search.alone():
-            while not (new := [job for job in self._free() if not self._begun(job)]):
+            while not (new := [job for job in self._free(self._open()) if not job.begun]):
                 if self.search.ask() is None:
                     return
-        self.composed(new[0])
+        self.composed(new[0].job)
 
     def under_way(self) -> bool:
         """Whether any run is, here or elsewhere: also one whose ranks save and leave because their sweep was killed."""
-        trials = self.search.trials()
-        jobs = self._jobs(self._open())
-        return any(self._taken(trials[job.trial], job) or self._is_alive(job) for job in jobs)
+        trials = self._open()
+        at_work = self._at_work(trials)
+        return any(
+            self._taken(trial, job, at_work) or self._is_alive(job)
+            for trial in trials
+            for job in self.plan.jobs(trial.number)
+        )
 
     def _next(self) -> Job | None:
         while True:
-            free = self._free()
-            begun, new = [job for job in free if self._begun(job)], [job for job in free if not self._begun(job)]
-            resting = self._resting()
-            for job in self._furthest_first(job for job in begun if job.trial not in resting):
-                if not self._is_alive(job):
-                    return job
-            if new:
-                return new[0]
+            free, resting = self._free(self._open()), self._resting()
+            for each in self._furthest_first(free):
+                if each.begun and each.job.trial not in resting and not self._is_alive(each.job):
+                    return each.job
+            for each in free:
+                if not each.begun:
+                    return each.job
             if self.search.ask() is None:
-                return self._leader([job for job in begun if job.trial in resting])
+                return self._leader([each for each in free if each.job.trial in resting])
 
-    def _furthest_first(self, jobs: Iterable[Job]) -> Sequence[Job]:
+    def _furthest_first(self, free: "Sequence[_Free]") -> "Sequence[_Free]":
         ladder = self.plan.ladder
-        return sorted(jobs, key=lambda job: (-ladder.reached(self.climber(job.trial)) if ladder else 0, job))
+        return free if ladder is None else sorted(free, key=lambda each: (-ladder.reached(each.climber), each.job))
 
-    def _leader(self, resting: Sequence[Job]) -> Job | None:
+    def _leader(self, resting: "Sequence[_Free]") -> Job | None:
         """Of few trials none may be good enough for the next rung: the best one is trained to its end in any case."""
         ladder = self.plan.ladder
         if ladder is None or not resting or self.search.completed() or self.under_way():
             return None
-        return Job(ladder.leader({job.trial: self.climber(job.trial) for job in resting}), 0)
+        return Job(ladder.leader({each.job.trial: each.climber for each in resting}), 0)
 
-    def _free(self) -> list[Job]:
-        trials = self.search.trials()
+    def _free(self, trials: "Sequence[FrozenTrial]") -> "list[_Free]":
+        """The runs of open trials that nobody trains and that have no score yet, in order."""
+        at_work = self._at_work(trials)
         return [
-            job
-            for job in self._jobs(self._open())
-            if _SCORE.format(job.place) not in trials[job.trial].user_attrs and not self._taken(trials[job.trial], job)
+            _Free(job, begun=_holder(trial, job) is not None, climber=_climber(trial))
+            for trial in trials
+            for job in self.plan.jobs(trial.number)
+            if _SCORE.format(job.place) not in trial.user_attrs and not self._taken(trial, job, at_work)
         ]
 
     def _open(self) -> "list[FrozenTrial]":
@@ -113,28 +119,19 @@ class Pool:
                 self.search.share(first, trial.number)
         return found
 
-    def _jobs(self, trials: "Iterable[FrozenTrial]") -> list[Job]:
-        return [job for trial in trials for job in self.plan.jobs(trial.number)]
+    def _at_work(self, trials: "Iterable[FrozenTrial]") -> set[str]:
+        """Of the processes that took runs of these trials last, those that live."""
+        names = {_holder(trial, job) for trial in trials for job in self.plan.jobs(trial.number)}
+        return {name for name in names if name is not None and self._crew.lives(name)}
 
-    def _taken(self, trial: "FrozenTrial", job: Job) -> bool:
-        holder = self._holder(trial, job)
-        if holder == self._crew.name:
-            return job in self._mine
-        return holder is not None and self._crew.lives(holder)
-
-    def _begun(self, job: Job) -> bool:
-        return self._holder(self.search.trials()[job.trial], job) is not None
+    def _taken(self, trial: "FrozenTrial", job: Job, at_work: set[str]) -> bool:
+        holder = _holder(trial, job)
+        return job in self._mine if holder == self._crew.name else holder in at_work
 
     def _is_alive(self, job: Job) -> bool:
         """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
         run = self.plan.run(job)
         return run.exists() and lease.live(run) is not None
-
-    @staticmethod
-    def _holder(trial: "FrozenTrial", job: Job) -> str | None:
-        """The name of the process that took the run last."""
-        found: str | None = trial.user_attrs.get(_HELD.format(job.place))
-        return found
 
     # What they are
 
@@ -181,13 +178,14 @@ class Pool:
     def states(self) -> dict[int, str]:
         """Of each trial whose end is open: running, waiting (at a rung), or queued."""
         undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
-        resting = self._resting()
-        return {trial.number: self._state(trial, resting) for trial in undecided}
+        at_work, resting = self._at_work(undecided), self._resting()
 
-    def _state(self, trial: "FrozenTrial", resting: set[int]) -> str:
-        if any(self._taken(trial, job) for job in self.plan.jobs(trial.number)):
-            return "running"
-        return "waiting" if trial.number in resting else "queued"
+        def state(trial: "FrozenTrial") -> str:
+            if any(self._taken(trial, job, at_work) for job in self.plan.jobs(trial.number)):
+                return "running"
+            return "waiting" if trial.number in resting else "queued"
+
+        return {trial.number: state(trial) for trial in undecided}
 
     # Rungs
 
@@ -200,6 +198,21 @@ class Pool:
             return set()
         everyone = {trial.number: _climber(trial) for trial in self.search.trials() if BATCH in trial.user_attrs}
         return everyone.keys() - self.plan.ladder.fit(everyone)
+
+
+@dataclass(frozen=True)
+class _Free:
+    """A run to take. `begun`: somebody took it before."""
+
+    job: Job
+    begun: bool
+    climber: Climber
+
+
+def _holder(trial: "FrozenTrial", job: Job) -> str | None:
+    """The name of the process that took the run last."""
+    found: str | None = trial.user_attrs.get(_HELD.format(job.place))
+    return found
 
 
 def _climber(trial: "FrozenTrial") -> Climber:

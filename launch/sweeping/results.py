@@ -13,6 +13,7 @@ from launch.lines import number
 from launch.runs import SWEEP
 from launch.sweeping.plan import Job
 from launch.sweeping.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS
+from launch.sweeping.space import Choice, Interval
 from launch.sweeping.standing import ENDED
 from train.config import Mode
 from train.files import read_json, write_json, write_whole
@@ -109,6 +110,7 @@ def _written(conductor: "Conductor", state: str) -> list[Row]:
         "ranks": plan.config.ranks,
         "slots": len(conductor.slots),
         "fixed": redact_argv(plan.space.fixed),
+        "dimensions": [vars(dimension) for dimension in plan.space.dimensions],
         "best": None if first is None else vars(first),
         "rows": [vars(row) for row in found],
     }
@@ -125,6 +127,54 @@ def _written(conductor: "Conductor", state: str) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What sweep.json of the sweep in `folder` tells; `fixed` are the words that all points share, without secrets."""
+
+    folder: Path
+    state: str
+    metric: str
+    mode: Mode
+    trials: int
+    ranks: int
+    fixed: list[str]
+    dimensions: list[Choice | Interval]
+    rows: list[Row]
+
+    @property
+    def best(self) -> Row | None:
+        return best(self.rows, self.mode)
+
+
+def read(folder: Path) -> Found:
+    """Raises ConfigError where there is no sweep, or one that other versions wrote."""
+    told = read_json(folder / SWEEP)
+    if not isinstance(told, dict):
+        raise ConfigError(f"{folder} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
+    try:
+        return Found(
+            folder=folder,
+            state=told["state"],
+            metric=told["metric"],
+            mode=Mode[told["mode"]],
+            trials=told["trials"],
+            ranks=told["ranks"],
+            fixed=told["fixed"],
+            dimensions=[_dimension(dimension) for dimension in told["dimensions"]],
+            rows=[Row(**row) for row in told["rows"]],
+        )
+    except (KeyError, TypeError):
+        raise ConfigError(
+            f"{folder / SWEEP} is not as this version writes it. Type the sweep's command again, which writes it anew"
+        ) from None
+
+
+def _dimension(told: dict[str, Any]) -> Choice | Interval:
+    if "values" in told:
+        return Choice(told["key"], tuple(told["values"]))
+    return Interval(told["key"], told["low"], told["high"], told["log"])
+
+
+@dataclass(frozen=True)
 class Best:
     """The best point of a sweep, as words of a command line."""
 
@@ -135,14 +185,12 @@ class Best:
 
 def best_of(sweep: Path) -> Best:
     """Raises ConfigError where a folder has none."""
-    found: Any = read_json(sweep / SWEEP)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{sweep} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
-    if found.get("best") is None:
+    found = read(sweep)
+    first = found.best
+    if first is None:
         raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
-    best = found["best"]
-    title = f"The best of {found['trials']} trials of {sweep.resolve().name}: {found['metric']} {best['value']:.5g}."
-    return Best([*found["fixed"], *best["words"]], found["ranks"], title)
+    title = f"The best of {found.trials} trials of {sweep.resolve().name}: {found.metric} {first.value:.5g}."
+    return Best([*found.fixed, *first.words], found.ranks, title)
 
 
 def command(words: Sequence[str], ranks: int) -> str:

@@ -49,7 +49,7 @@ class Search:
         self._turn = turn
         self._journal = journal
         self._states = TrialState
-        self._distributions = {dimension.key: _distribution(dimension) for dimension in space.dimensions}
+        self._distributions = {dimension.key: distribution(dimension) for dimension in space.dimensions}
         self._grid = list(space.grid()) if tries_all(config) else None
 
     @contextmanager
@@ -203,8 +203,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
         _mend(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
-        direction: Literal["minimize", "maximize"] = "minimize" if config.mode is Mode.min else "maximize"
-        optuna.create_study(storage=storage, study_name=folder.name, direction=direction)
+        optuna.create_study(storage=storage, study_name=folder.name, direction=direction(config.mode))
     return optuna.load_study(
         study_name=folder.name,
         storage=storage,
@@ -227,7 +226,13 @@ def _mend(journal: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _distribution(dimension: Choice | Interval) -> "BaseDistribution":
+def direction(mode: Mode) -> Literal["minimize", "maximize"]:
+    """Mode in Optuna's words."""
+    return "minimize" if mode is Mode.min else "maximize"
+
+
+def distribution(dimension: Choice | Interval) -> "BaseDistribution":
+    """A dimension in Optuna's words."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(dimension, Choice):

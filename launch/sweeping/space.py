@@ -21,6 +21,10 @@ class Choice:
     key: str
     values: tuple[str, ...]
 
+    def read(self, text: str) -> str:
+        """The value that a word of a command line spells."""
+        return text
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -30,6 +34,11 @@ class Interval:
     low: float
     high: float
     log: bool
+
+    def read(self, text: str) -> float:
+        """The value that a word of a command line spells."""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return int(text) if whole else float(text)
 
 
 @dataclass(frozen=True)

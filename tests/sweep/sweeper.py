@@ -49,6 +49,12 @@ class Sweeper:
         assert code == 0, output + errors
         return self.found
 
+    def phalanx(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Another verb, from this folder."""
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "launch.cli", *words]
+        return subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True)
+
     @property
     def found(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.sweep / "sweep.json").read_text())

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -54,8 +55,7 @@ def test_the_same_command_again_trains_nothing_twice_and_names_the_best(sweeper:
     command = output.splitlines()[-1]
     assert command.startswith("phalanx run -n 1 ")
     assert "optim.lr=0.01" in command
-    asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep)]
-    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout == command + "\n"
+    assert sweeper.phalanx("sweep", "--best", "s").stdout == command + "\n"
 
 
 def test_best_point_can_be_written_out_as_an_experiment(sweeper: Sweeper) -> None:
@@ -63,8 +63,7 @@ def test_best_point_can_be_written_out_as_an_experiment(sweeper: Sweeper) -> Non
     found = sweeper.finish(*words)
     file = sweeper.folder / "conf/experiment/mine.yaml"
     file.parent.mkdir(parents=True)
-    asked = [sys.executable, "-m", "launch.cli", "sweep", "--best", str(sweeper.sweep), "--save", str(file)]
-    subprocess.run(asked, cwd=ROOT, check=True, capture_output=True)
+    assert sweeper.phalanx("sweep", "--best", "s", "--save", str(file)).returncode == 0
     again = compose([f"--config-dir={file.parents[1]}", "experiment=mine"]).config
     was = compose([*SHORT, "optim=adamw", *found["best"]["words"]]).config
     assert digest(again) == digest(was)
@@ -85,8 +84,7 @@ def test_page_and_status_tell_what_is_best(sweeper: Sweeper) -> None:
         (sweeper.folder / "runs", rf"s +finished +6/6 .*best accuracy .*, trial {found['best']['trial']}"),
         (sweeper.sweep, "0005 +finished +8/8"),
     ):
-        asked = [sys.executable, "-m", "launch.cli", "status", "--root", str(folder)]
-        assert re.search(expected, subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout)
+        assert re.search(expected, sweeper.phalanx("status", "--root", str(folder)).stdout)
 
 
 def test_hydras_own_option_leads_to_the_very_same_sweep(tmp_path: Path) -> None:
@@ -152,13 +150,9 @@ def test_processes_share_a_sweep_and_one_takes_up_what_another_had_to_leave(
     words = (*PACED, "sweep.slots=1")
     leaving, staying = (sweeper.start(*words, environ=pace.environ()) for _ in range(2))
     until(lambda: all(sweeper.results(trial).reached(4) for trial in (0, 1)), 100.0)
-    told = subprocess.run(
-        [sys.executable, "-m", "launch.cli", "status", "--root", str(sweeper.folder / "runs")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert re.search("s +running +0/4 .*2 at work", told)
+    assert re.search("s +running +0/4 .*2 at work", sweeper.phalanx("status").stdout)
+    assert sweeper.phalanx("report", "s").stdout == "runs/s/report.html\n"
+    assert re.search(r"running, \d of 4 trials", (sweeper.sweep / "report.html").read_text())
     leaving.send_signal(heard)
     pace.open()
     assert leaving.wait(100) == (3 if heard is signal.SIGTERM else -heard)
@@ -179,8 +173,7 @@ def test_stopped_sweep_saves_what_is_under_way_and_the_same_command_goes_on(swee
     if by == "Ctrl-C":
         interrupt(process)
     else:
-        stop = [sys.executable, "-m", "launch.cli", "stop", str(sweeper.sweep), "--no-wait"]
-        subprocess.run(stop, cwd=ROOT, check=True, capture_output=True)
+        assert sweeper.phalanx("stop", "s", "--no-wait").returncode == 0
     pace.open()
     output, errors = process.communicate(timeout=100)
     assert (process.returncode, errors) == (7, "")
@@ -189,6 +182,22 @@ def test_stopped_sweep_saves_what_is_under_way_and_the_same_command_goes_on(swee
     assert sweeper.found["state"] == "stopped"
     sweeper.finish(*PACED, environ=pace.environ())
     assert sweeper.states() == ["complete"] * 4
+
+
+def test_cancelled_sweep_is_gone_at_once_and_the_same_command_goes_on(sweeper: Sweeper) -> None:
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    process = sweeper.start(*PACED, environ=pace.environ())
+    until(lambda: sweeper.results(0).reached(4) and (sweeper.sweep / "sweep.json").exists(), 100.0)
+    warm = warm_of(process)
+    ranks = children(warm)
+    assert sweeper.phalanx("cancel", "s").stdout == f"ended process {process.pid} on {socket.gethostname()}\n"
+    assert process.wait(10) == 7
+    process.communicate()
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in (warm, *ranks)))
+    assert "neither running nor queued: it is stopped" in sweeper.phalanx("cancel", "s").stderr
+    pace.open()
+    sweeper.finish(*PACED, environ=pace.environ())
+    assert sweeper.starts()["0000"] == ["start", "resume"]
 
 
 def test_a_point_that_is_the_same_run_as_another_is_trained_once(sweeper: Sweeper) -> None:
@@ -341,25 +350,28 @@ def test_code_that_changed_meanwhile_ends_no_trial(sweeper: Sweeper) -> None:
 def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights(
     sweeper: Sweeper, starter: Starter
 ) -> None:
+    """Two processes work on it, and now one process of theirs is killed, now both are with all that they started."""
     chance = random.Random(7)
-    words = ("model=mlp", "data.augment=null", "train.steps=300", "checkpoint.every=50", "sweep.ranks=2")
+    words = ("model=mlp", "data.augment=null", "train.steps=6000", "checkpoint.every=500", "sweep.ranks=2")
     space = ("optim.lr=1e-3,3e-3,1e-2", "model.hidden=[8],[16]")
     decided: dict[int, float] = {}
-    for _ in range(12):
-        process = sweeper.start(*words, *space)
+    for _ in range(10):
+        crew = [sweeper.start(*words, *space) for _ in range(2)]
         with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(4.0, 9.0))
-        warm = children(process.pid)
-        victims = [process.pid, *warm, *(rank for each in warm for rank in children(each))]
+            crew[0].wait(chance.uniform(4.0, 9.0))
+        warm = [pid for process in crew for pid in children(process.pid)]
+        victims = [*(process.pid for process in crew), *warm, *(rank for pid in warm for rank in children(pid))]
         with suppress(ProcessLookupError):
             os.kill(chance.choice(victims), signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(3.0)
-        process.kill()
-        process.communicate()
+            crew[0].wait(3.0)
+        for process in crew:
+            process.kill()
+            process.communicate()
         for row in sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else ():
             if row["state"] == "complete":
                 assert decided.setdefault(row["trial"], row["value"]) == row["value"]
+    assert len(decided) < 6, "all were done before the last kill"
     found = sweeper.finish(*words, *space)
     assert sweeper.states() == ["complete"] * 6
     for row in found["rows"]:
