@@ -355,11 +355,13 @@ def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights
     words = ("model=mlp", "data.augment=null", "train.steps=6000", "checkpoint.every=500", "sweep.ranks=2")
     space = ("optim.lr=1e-3,3e-3,1e-2", "model.hidden=[8],[16]")
     decided: dict[int, float] = {}
+    hits = 0
     for _ in range(10):
         crew = [sweeper.start(*words, *space) for _ in range(2)]
         with suppress(subprocess.TimeoutExpired):
             crew[0].wait(chance.uniform(4.0, 9.0))
         warm = [pid for process in crew for pid in children(process.pid)]
+        hits += crew[0].poll() is None
         victims = [*(process.pid for process in crew), *warm, *(rank for pid in warm for rank in children(pid))]
         with suppress(ProcessLookupError):
             os.kill(chance.choice(victims), signal.SIGKILL)
@@ -371,7 +373,7 @@ def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights
         for row in sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else ():
             if row["state"] == "complete":
                 assert decided.setdefault(row["trial"], row["value"]) == row["value"]
-    assert len(decided) < 6, "all were done before the last kill"
+    assert hits > 4, "all were done too soon"
     found = sweeper.finish(*words, *space)
     assert sweeper.states() == ["complete"] * 6
     for row in found["rows"]:
