@@ -27,7 +27,7 @@ class Board(AbstractContextManager["Board"]):
         self._stack = ExitStack()
         self._live: Any = None
         self._began = time.monotonic()
-        self._known: dict[int, str] = {}
+        self._known: dict[int, tuple[Any, int]] = {}  # of each trial its state and how often it was evaluated
         self._told: set[int] = set()  # trials whose end was told
         self._done_before: int | None = None
 
@@ -42,10 +42,10 @@ class Board(AbstractContextManager["Board"]):
         self._stack.close()
 
     def show(self, conductor: "Conductor") -> None:
-        """Renew what is seen, and where a trial has ended what is on the disk."""
-        states = {trial.number: trial.state.name for trial in conductor.search.trials()}
-        news = states != self._known
-        self._known = states
+        """Renew what is seen, and where there is news what is on the disk."""
+        known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in conductor.search.trials()}
+        news = known != self._known
+        self._known = known
         if not news and not self._is_terminal:
             return
         found = results.write(conductor, "running") if news else results.rows(conductor)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from train.compose import Composed
 
 _HELD, _SCORE = "held_by_{}", "score_{}"  # attributes of a trial, by the place of the run's seed
+_NOBODY = ""  # holds a run that was begun
 
 
 class Pool:
@@ -46,8 +47,11 @@ class Pool:
             return None
 
     def give_back(self, job: Job) -> None:
-        """This process has nothing more to do with it."""
+        """This process has nothing more to do with it. Where its end is open, whoever comes first may take it."""
         self._mine.discard(job)
+        with self.search.alone():
+            if self.is_mine(job):
+                self.search.note(job.trial, _HELD.format(job.place), _NOBODY)
 
     def is_mine(self, job: Job) -> bool:
         """Whether nobody has taken over what this process took, nor decided what becomes of it."""
@@ -122,7 +126,7 @@ class Pool:
     def _at_work(self, trials: "Iterable[FrozenTrial]") -> set[str]:
         """Of the processes that took runs of these trials last, those that live."""
         names = {_holder(trial, job) for trial in trials for job in self.plan.jobs(trial.number)}
-        return {name for name in names if name is not None and self._crew.lives(name)}
+        return {name for name in names if name and self._crew.lives(name)}
 
     def _taken(self, trial: "FrozenTrial", job: Job, at_work: set[str]) -> bool:
         holder = _holder(trial, job)
@@ -210,7 +214,7 @@ class _Free:
 
 
 def _holder(trial: "FrozenTrial", job: Job) -> str | None:
-    """The name of the process that took the run last."""
+    """The name of the process that trains the run, if it lives; None of a run that nobody began."""
     found: str | None = trial.user_attrs.get(_HELD.format(job.place))
     return found
 

@@ -262,6 +262,21 @@ def test_halving_pauses_trials_at_a_rung_and_promotes_the_best_from_their_checkp
     assert sweeper.results(done).sha256 == starter.train(1, *words, lr, name="alone").sha256
 
 
+def test_processes_that_share_a_halved_sweep_promote_what_another_paused(sweeper: Sweeper) -> None:
+    """In a database, as they may."""
+    words = ("model=mlp", "model.hidden=[16]", "train.steps=90", "eval.every=10", "log.every=10", "data.augment=null")
+    storage = f"sweep.storage=sqlite:///{sweeper.folder}/sweep.db"
+    space = ("optim.lr=choice(1e-5,1e-3,1e-2,1e-4)", "sweep/pruner=asha", "sweep.pruner.eta=2", "sweep.slots=1")
+    crew = [sweeper.start(*words, *space, storage) for _ in range(2)]
+    for process in crew:
+        output, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, output + errors
+    assert sorted(sweeper.states()) == ["complete", "pruned", "pruned", "pruned"]
+    steps = [max(line["step"] for line in sweeper.results(trial).metrics()) for trial in range(4)]
+    assert max(steps) == 90
+    assert sweeper.found["state"] == "finished"
+
+
 def test_median_pruner_ends_trials_that_fall_behind(sweeper: Sweeper) -> None:
     words = ("model=mlp", "model.hidden=[8]", "train.steps=400", "eval.every=10", "log.every=10", "data.augment=null")
     sweeper.finish(
