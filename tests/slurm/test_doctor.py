@@ -17,7 +17,7 @@ def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) 
 
 
 def test_doctor_that_finds_something_is_not_asked_again(desk: Desk) -> None:
-    program(desk.folder / "bin", "python", "exit 1")
+    program(desk.folder / "bin", "python", "exit 255")  # as launch/agent.py ends then
     line = f"cluster.setup=['PHALANX_PYTHON={desk.folder}/bin/python']"
     done = desk.phalanx("submit", "--doctor", "--wait", f"run.root={desk.runs}", *TWO, line)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -84,7 +84,8 @@ def test_trial_that_an_element_has_to_leave_is_gone_on_with(desk: Desk, disturb:
 def test_sweep_waits_in_the_queue_under_its_name_and_is_cancelled_by_it(desk: Desk) -> None:
     with held(desk) as before:
         job = desk.submit(*PACED, "--array=0-1", f"--after={before}")
-        assert (told(desk)["s"]["state"], told(desk)["s"]["why"]) == ("queued", "Dependency")
+        assert told(desk)["s"]["state"] == "queued"
+        desk.cluster.until(lambda: told(desk)["s"]["why"] == "Dependency")
         again = desk.type(f"run.root={desk.runs}", *PACED)
         assert "already (pending), so it is not submitted twice" in again.stderr
         done = desk.phalanx("cancel", f"--root={desk.runs}", "s")

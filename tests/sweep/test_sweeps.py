@@ -39,6 +39,7 @@ def test_every_point_of_a_grid_is_a_run_with_the_weights_of_one_that_was_started
     ]
     assert sweeper.states() == ["complete"] * 4
     assert all(sweeper.results(trial).summary["world_sizes"] == [2] for trial in range(4))
+    assert "  group: s\n" in (sweeper.results(0).folder / "resolved.yaml").read_text(), "W&B shows them together"
     alone = starter.train(2, *SHORT, "optim.lr=0.01", "model.hidden=[8]", name="alone")
     assert sweeper.results(2).sha256 == alone.sha256
     best = max(found["rows"], key=lambda row: float(row["value"]))
@@ -222,7 +223,10 @@ def test_too_many_failures_end_the_sweep(sweeper: Sweeper) -> None:
     code, output, _ = sweeper.run(*SHORT, SABOTAGED, "optim.lr=1,2,3,4", "sweep.max_failures=1", environ=environ)
     assert code == 4
     assert "gave up: more than 1 trials failed (sweep.max_failures)" in output
-    assert sweeper.states().count("failed") >= 2
+    failed = [row for row in sweeper.found["rows"] if row["state"] == "failed"]
+    assert len(failed) >= 2
+    assert all("MemoryError" in row["error"] for row in failed)
+    assert (sweeper.sweep / "journal.jsonl").read_text().count('"out_of_memory":true') == len(failed)
     assert not list(sweeper.sweep.glob("*/summary.json"))
 
 
