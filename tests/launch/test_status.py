@@ -39,7 +39,7 @@ def test_running_run_is_told_from_one_that_stands_still_and_from_one_that_died(s
     world = under_way(starter, TASK, environ=Sabotage(0, "step", "stop", 60, str(mark)).environ())
     until(mark.exists)
     found = look(starter)
-    assert (found.state, found.steps, found.pid) == ("running", 400, world.pids[0])
+    assert (found.state, found.steps, found.pid) == ("running", 1200, world.pids[0])
     assert found.step is not None
     assert 25 <= found.step < 60
     assert found.loss is not None
