@@ -23,9 +23,8 @@ def main() -> None:
     """Ends with 0, with 255 when a rank failed, with 128 and the number of the signal that it was told to leave with,
     and with a traceback when torchrun itself failed."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # until torchrun listens: imports are no place to be interrupted at
+        # Until torchrun listens: an interrupted import would print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

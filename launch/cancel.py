@@ -11,8 +11,7 @@ from launch import processes, slurm
 from launch.holders import holders, is_there
 from launch.jobs import given
 from launch.runs import named, sweep_named
-from launch.standing import standing
-from launch.sweeping.standing import standing_of_sweep
+from launch.sweeping.standing import fares
 from train import lease
 from train.hearing import TWICE_S
 from train.lease import Holder
@@ -40,8 +39,7 @@ def cancel(run: str, root: Path) -> None:
     # Slurm ends those that it has.
     held = [holder for holder in holders(folder) if not jobs or holder.job is None]
     if not jobs and not held:
-        tell = standing if sweep_named(run, root) is None else standing_of_sweep
-        state = tell(folder, time.time()).state
+        state = fares(folder, time.time()).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
     for holder in held:
         if not lease.is_here(holder):

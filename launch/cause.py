@@ -1,13 +1,13 @@
 """Why a start ended: what the deciding rank left in the cause file, else how the first rank to fail ended."""
 
 import signal
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from train.cause import VARIABLE
 from train.files import read_json
+from train.hearing import CODES
 from train.outcome import ExitCode
 
 RANKS = "PHALANX_RANKS_FILE"
@@ -15,12 +15,6 @@ _AGAIN = (
     ExitCode.BUG,
     ExitCode.HUNG,
 )  # what another attempt may get past; the others would end the same, or were meant
-_CODES: Mapping[int, ExitCode] = {  # of a start, by what its agent heard
-    signal.SIGTERM: ExitCode.PREEMPTED,
-    signal.SIGUSR2: ExitCode.PREEMPTED,
-    signal.SIGHUP: ExitCode.PREEMPTED,
-    signal.SIGINT: ExitCode.STOPPED,
-}
 _LEFT = (ExitCode.PREEMPTED, -signal.SIGTERM)  # how a rank ends that is told so before it has joined the others
 _TOGETHER_S = 1  # torchrun's times are whole seconds: what is no further apart may have happened together
 
@@ -57,8 +51,8 @@ def read(folder: Path, agent: int) -> Cause:
 def _of_agent(code: int) -> Cause:
     """Where no rank left word: it was told to leave while it had none, or something happened to it."""
     heard = -code if code < 0 else code - 128
-    if heard in _CODES:
-        return Cause(_CODES[heard], "told to leave before training began; the same command begins again", said=False)
+    if heard in CODES:
+        return Cause(CODES[heard], "told to leave before training began; the same command begins again", said=False)
     return Cause(ExitCode.BUG, f"torchrun {_how(code)}", said=False)
 
 

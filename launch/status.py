@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from launch.jobs import Given, given
-from launch.runs import find, sweep_named, sweeps
-from launch.standing import Standing, standing, with_job
-from launch.sweeping.standing import standing_of_sweep
+from launch.runs import find, named, sweep_named, sweeps
+from launch.standing import Standing, with_job
+from launch.sweeping.standing import fares
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
@@ -51,22 +51,15 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> list[Standing]:
     now = time.time()
 
-    def look(run: Path) -> Standing:
-        return with_job(standing(run, now), jobs.get(run.resolve()))
+    def look(folder: Path) -> Standing:
+        return with_job(fares(folder, now), jobs.get(folder.resolve()))
 
-    def look_at_sweep(folder: Path) -> Standing:
-        return with_job(standing_of_sweep(folder, now), jobs.get(folder.resolve()))
-
-    if not words:
-        begun = sweeps(root)
-        known = {folder.resolve() for folder in begun}
-        runs = find((), root, [folder for folder in jobs if folder not in known])
-        return [*map(look, runs), *map(look_at_sweep, begun)]
-    found: list[Standing] = []
-    for word in words:
-        sweep = sweep_named(word, root)
-        found += [look_at_sweep(sweep)] if sweep else map(look, find([word], root, jobs))
-    return found
+    if words:
+        return [look(sweep_named(word, root) or named(word, root, jobs)) for word in words]
+    begun = sweeps(root)
+    known = {folder.resolve() for folder in begun}
+    runs = find((), root, [folder for folder in jobs if folder not in known])
+    return [look(folder) for folder in (*runs, *begun)]
 
 
 def table(found: Sequence[Standing]) -> str:

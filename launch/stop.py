@@ -7,8 +7,7 @@ import click
 
 from launch.holders import ask_to_leave, holders, is_there
 from launch.runs import named, sweep_named
-from launch.standing import standing
-from launch.sweeping.standing import standing_of_sweep
+from launch.sweeping.standing import fares
 from train.outcome import ConfigError
 
 _LOOK_S = 0.1
@@ -25,14 +24,16 @@ def stop(run: str, wait: bool, root: Path) -> None:
     one is not stopped.
     """
     sweep = sweep_named(run, root)
-    folder, tell = (named(run, root), standing) if sweep is None else (sweep, standing_of_sweep)
+    folder = sweep or named(run, root)
     asked = holders(folder)
     if not asked:
-        raise ConfigError(f"{folder} is not running: it is {tell(folder, time.time()).state}. There is nothing to stop")
+        raise ConfigError(
+            f"{folder} is not running: it is {fares(folder, time.time()).state}. There is nothing to stop"
+        )
     ask_to_leave(folder)
     click.echo(f"asked {', '.join(map(str, asked))} to save and leave")
     while wait and any(is_there(folder, holder) for holder in asked):
         time.sleep(_LOOK_S)
     if wait:
-        now = tell(folder, time.time())
+        now = fares(folder, time.time())
         click.echo(f"{folder.name} is {now.state} after {'step' if sweep is None else 'trial'} {now.step}")

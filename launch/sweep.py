@@ -15,7 +15,7 @@ from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor
 from launch.sweeping.crew import Crew
-from launch.sweeping.energy import Energy, nvml
+from launch.sweeping.energy import Energy, counter
 from launch.sweeping.experiment import experiment
 from launch.sweeping.order import Order, order
 from launch.sweeping.plan import Plan
@@ -26,6 +26,7 @@ from launch.sweeping.slots import Warm, slots
 from launch.words import config_options, words
 from train.config import Auto, Device, Mode, PrunerName
 from train.files import write_whole
+from train.nvml import library
 from train.outcome import ConfigError, ExitCode
 
 
@@ -79,11 +80,11 @@ def _tell(best: results.Best, save: Path | None) -> None:
 
 def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
-    with claim(machine.gpus, None) as claimed, Board(sys.stdout.isatty()) as board:
+    with claim(machine.gpus, None) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
-        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(nvml(), places), board.show)
+        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show)
         click.echo(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from train.nvml import driver_version
 from train.redact import redact, redact_argv, secrets_of
 
 GIT_TIMEOUT_S = 5.0
@@ -105,7 +106,7 @@ def _torch() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": _cudnn(torch) if with_gpu else None,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if with_nccl else None,
-        "driver": _driver() if with_gpu else None,
+        "driver": driver_version() if with_gpu else None,
         "gpus": [_gpu(torch.cuda.get_device_properties(index)) for index in gpus],
     }
 
@@ -125,21 +126,6 @@ def _gpu(properties: Any) -> dict[str, Any]:
         "memory_gib": round(properties.total_memory / 2**30, 1),
         "capability": f"{properties.major}.{properties.minor}",
     }
-
-
-def _driver() -> str | None:
-    """The GPU driver's version, where nvidia-ml-py is installed and finds one."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetDriverVersion()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return None
-    return version.decode() if isinstance(version, bytes) else str(version)  # older ones answer in bytes
 
 
 def _processor() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from train.refusal import end
 
 STOP = "stop.json"
 UNTIL = "PHALANX_UNTIL_STEP"
-_CODES: Mapping[int, ExitCode] = {
+CODES: Mapping[int, ExitCode] = {  # of what is told to leave by a signal
     signal.SIGTERM: ExitCode.PREEMPTED,
     signal.SIGUSR2: ExitCode.PREEMPTED,
     signal.SIGHUP: ExitCode.PREEMPTED,
@@ -95,7 +95,7 @@ class Signals:
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._early = threading.Thread(target=self._leave_early, name="signals", daemon=True)
         self._early.start()
-        for number in _CODES.keys() - {signal.SIGINT}:
+        for number in CODES.keys() - {signal.SIGINT}:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
                 signal.signal(number, _only_noted)
 
@@ -111,7 +111,7 @@ class Signals:
         What ends processes stays without effect: all is saved, and what was told to some ranks is soon told to others.
         """
         self._end_early()
-        for number in _CODES:
+        for number in CODES:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup)
         os.close(self._read)
@@ -120,7 +120,7 @@ class Signals:
     def heard(self) -> Wish | None:
         """The wish of the first signal since the last call that is one. Any one thread may call it."""
         try:
-            numbers = [number for number in os.read(self._read, 64) if number in _CODES]
+            numbers = [number for number in os.read(self._read, 64) if number in CODES]
         except BlockingIOError:
             return None
         now = time.monotonic()
@@ -134,7 +134,7 @@ class Signals:
         if not numbers:
             return None
         number = signal.Signals(numbers[0])
-        return Wish(_CODES[number], self._words(number))
+        return Wish(CODES[number], self._words(number))
 
     def _end_early(self) -> None:
         os.write(self._write, _NO_SIGNAL)
@@ -146,7 +146,7 @@ class Signals:
             select.select([self._read], [], [])
             numbers = os.read(self._read, 64)
             for number in numbers:
-                if _CODES.get(number) is ExitCode.PREEMPTED:
+                if CODES.get(number) is ExitCode.PREEMPTED:
                     self.leave(f"{self._words(signal.Signals(number))} before training began")
 
     def _words(self, number: signal.Signals) -> str:

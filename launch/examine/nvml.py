@@ -1,34 +1,10 @@
-"""What the driver's library NVML says of a GPU. It is optional: without it a fact is None."""
+"""What the driver's library NVML says of a GPU. Without it a fact is None."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-
-@contextmanager
-def _library() -> Iterator[Any]:
-    """NVML, or None where nvidia-ml-py or the driver is not there."""
-    try:
-        import pynvml
-    except ImportError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def driver_version() -> str | None:
-    with _library() as nvml:
-        return str(nvml.nvmlSystemGetDriverVersion()) if nvml else None
+from train.nvml import library
 
 
 def card(index: int) -> dict[str, Any] | None:
@@ -36,7 +12,7 @@ def card(index: int) -> dict[str, Any] | None:
 
     NVML numbers all GPUs and CUDA those that are visible, so that a UUID says which one is meant.
     """
-    with _library() as nvml:
+    with library() as nvml:
         if nvml is None:
             return None
         try:

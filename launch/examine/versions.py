@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from launch.examine.company import Company
-from launch.examine.nvml import driver_version
 from launch.finding import Finding, Verdict, not_checked, passes
+from train.nvml import driver_version
 
 _PYTHON, _TORCH = (3, 11), (2, 11)
 # The oldest driver for Linux that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, table "CUDA

@@ -35,13 +35,13 @@ class Crew(AbstractContextManager["Crew"]):
         try:
             self._folder.mkdir(parents=True)
             self._file = (self._sweep / _TURN).open("w")
-            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            with self.alone():
+                pass
         except OSError as error:
             raise ConfigError(
                 f"{self._sweep} cannot be worked in: {error.strerror}. Type run.root=… with a folder to write to, on a "
                 "file system with locks"
             ) from None
-        fcntl.lockf(self._file, fcntl.LOCK_UN)
         self._lease = lease.claim(self._folder, 0, os.environ)
         self._stop = StopFile(self._folder, self._lease.incarnation)
         return self

@@ -11,20 +11,15 @@ Counter = Callable[
 ]  # a GPU's UUID -> joules since its driver was loaded, None where it does not tell
 
 
-def nvml() -> Counter:
-    """The counters of NVIDIA's GPUs from Volta on. Without its library, or for a slice of a GPU (MIG), nothing is told."""
-    try:
-        import pynvml  # the extra [gpu]
-
-        pynvml.nvmlInit()
-    except Exception:  # it is not there, or there is no driver for it
-        return lambda gpu: None
-    library: Any = pynvml
+def counter(nvml: Any) -> Counter:
+    """The counters that NVML reads, from Volta on. Without it, or for a slice of a GPU (MIG), nothing is told."""
 
     def joules(gpu: str) -> float | None:
-        with suppress(library.NVMLError):
-            handle = library.nvmlDeviceGetHandleByUUID(gpu)
-            return float(library.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000.0
+        if nvml is None:
+            return None
+        with suppress(nvml.NVMLError):
+            handle = nvml.nvmlDeviceGetHandleByUUID(gpu)
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000.0
         return None
 
     return joules

@@ -72,7 +72,7 @@ def rows(conductor: "Conductor") -> list[Row]:
                 steps=trial.user_attrs.get(STEPS) or None,
                 rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
                 energy_j=trial.user_attrs.get(ENERGY_J),
-                words=conductor.search.words(trial.number),
+                words=conductor.plan.space.chosen(trial.params),
                 run=conductor.plan.run(Job(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
             )

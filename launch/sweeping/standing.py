@@ -5,14 +5,18 @@ from pathlib import Path
 from launch.holders import holders
 from launch.lines import number, whole
 from launch.runs import SWEEP
-from launch.standing import Standing
+from launch.standing import Standing, standing
 from train.files import read_json
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
-def standing_of_sweep(folder: Path, now: float) -> Standing:
-    """How the sweep in `folder` fares at `now`, seconds since 1970."""
+def fares(folder: Path, now: float) -> Standing:
+    """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
+    return _of_sweep(folder, now) if (folder / SWEEP).is_file() else standing(folder, now)
+
+
+def _of_sweep(folder: Path, now: float) -> Standing:
     found = read_json(folder / SWEEP)
     found = found if isinstance(found, dict) else {}
     rows, best = found.get("rows"), found.get("best")
