@@ -253,8 +253,16 @@ class Conductor:
             if self.pool.is_mine(attempt.job):
                 self._count(attempt, used_j)
                 self._decide(attempt)
+            if self.search.trials()[attempt.job.trial].state.is_finished():
+                self._let_go(attempt.job.trial)
             self.pool.give_back(attempt.job)
         self._asked = -_ASK_S
+
+    def _let_go(self, trial: int) -> None:
+        """A trial that has its end needs no run with another seed."""
+        for attempt in self._running.values():
+            if attempt.job.trial == trial:
+                attempt.world.send(signal.SIGTERM)
 
     def _count(self, attempt: _Attempt, used_j: float | None) -> None:
         """Add what this start cost to what its trial has cost so far."""
@@ -284,7 +292,7 @@ class Conductor:
         elif any(code < 0 for code in attempt.world.codes.values()) and self._kills(attempt.job) < _TRIES:
             pass
         else:
-            self._fail(trial, ended.message, ended.code is ExitCode.OUT_OF_MEMORY)
+            self.search.fail(trial, ended.message, ended.code is ExitCode.OUT_OF_MEMORY)
 
     def _kills(self, job: Job) -> int:
         """How often its ranks were killed by now, this time included."""
@@ -292,12 +300,6 @@ class Conductor:
         kills: int = self.search.noted(job.trial, name, 0) + 1
         self.search.note(job.trial, name, kills)
         return kills
-
-    def _fail(self, trial: int, message: str, out_of_memory: bool) -> None:
-        self.search.fail(trial, message, out_of_memory)
-        for attempt in self._running.values():
-            if attempt.job.trial == trial:
-                attempt.world.send(signal.SIGTERM)
 
     def _steps(self, attempt: _Attempt) -> int:
         """Of the whole run, as it said itself when it began."""
