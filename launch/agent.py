@@ -14,14 +14,18 @@ import json
 import logging
 import signal
 
-from launch.cause import RANKS
-
-_FAILED = 255  # srun ends with the highest code of all nodes, and a node where a rank failed decides
+from launch.cause import RANKS, first_failed
+from train.cause import witness
+from train.outcome import ExitCode
 
 
 def main() -> None:
-    """Ends with 0, with 255 when a rank failed, with 128 and the number of the signal that it was told to leave with,
-    and with a traceback when torchrun itself failed."""
+    """Ends with 0, with 1 when a rank failed, with 128 and the number of the signal that it was told to leave with,
+    and with a traceback when torchrun itself failed.
+
+    Where nobody asks how its ranks ended, a failure is left in the cause file: srun ends with the signal that killed a
+    launcher on another node, which may be the one that this failure had sent there.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Until torchrun listens: an interrupted import would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -36,14 +40,22 @@ def main() -> None:
         torchrun(sys.argv[1:])
     except ChildFailedError as error:
         # In the order in which torchrun saw them end.
-        ended = [[rank, failed.exitcode, failed.timestamp] for rank, failed in error.failures.items()]
+        ended = [(rank, failed.exitcode, failed.timestamp) for rank, failed in error.failures.items()]
         if ranks:
             Path(ranks).write_text(json.dumps(ended))
         else:
             print(error, file=sys.stderr)
-        sys.exit(_FAILED)
+            first = first_failed(ended)
+            if first.code is ExitCode.PREEMPTED:
+                sys.exit(128 + signal.SIGTERM)
+            witness(first.code, first.message)
+        sys.exit(ExitCode.BUG)
     except SignalException as told:
         sys.exit(128 + told.sigval)  # its ranks were told, and have left
+    except Exception as error:
+        if not ranks:
+            witness(ExitCode.BUG, f"torchrun failed: {error}")
+        raise
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Why a start ended: what the deciding rank left in the cause file, else how the first rank to fail ended."""
 
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,22 @@ def read(folder: Path, agent: int) -> Cause:
     if agent == 0:
         return Cause(ExitCode.FINISHED, "finished", said=True)
     told, ranks = (Path(file) for file in files(folder).values())
-    return _told(told) or _first_failed(ranks) or _of_agent(agent)
+    ended = read_json(ranks)
+    return _told(told) or (first_failed(ended) if ended else _of_agent(agent))
+
+
+def first_failed(ended: Sequence[tuple[int, int, int]]) -> Cause:
+    """The cause as the ends of ranks tell it: of each that failed its rank, code and time in seconds."""
+    first_s = min(time_s for _, _, time_s in ended)
+    early = [(rank, code) for rank, code, time_s in ended if time_s <= first_s + _TOGETHER_S]
+    # The agent ends the others with SIGTERM, and a rank that lost a peer fails of that within milliseconds.
+    order = sorted(early, key=lambda ended: (ended[1] in _LEFT, ended[1] > 0))
+    rank, code = order[0]
+    if code in _LEFT:
+        message = f"rank {rank} was told to leave before training began; the same command begins again"
+        return Cause(ExitCode.PREEMPTED, message, said=False)
+    known = code if code > 0 and code in set(ExitCode) else ExitCode.BUG
+    return Cause(ExitCode(known), f"rank {rank} {_how(code)}", said=code == known)
 
 
 def _of_agent(code: int) -> Cause:
@@ -65,22 +81,6 @@ def _told(file: Path) -> Cause | None:
         return None
     message = " ".join(str(found.get("message", "")).split())
     return Cause(ExitCode(code), f"rank {found.get('rank')} on {found.get('host')}: {message}", said=True)
-
-
-def _first_failed(file: Path) -> Cause | None:
-    found = read_json(file)
-    if not found:
-        return None
-    first_s = min(time_s for _, _, time_s in found)
-    early = [(rank, code) for rank, code, time_s in found if time_s <= first_s + _TOGETHER_S]
-    # The agent ends the others with SIGTERM, and a rank that lost a peer fails of that within milliseconds.
-    order = sorted(early, key=lambda ended: (ended[1] in _LEFT, ended[1] > 0))
-    rank, code = order[0]
-    if code in _LEFT:
-        message = f"rank {rank} was told to leave before training began; the same command begins again"
-        return Cause(ExitCode.PREEMPTED, message, said=False)
-    known = code if code > 0 and code in set(ExitCode) else ExitCode.BUG
-    return Cause(ExitCode(known), f"rank {rank} {_how(code)}", said=code == known)
 
 
 def _how(code: int) -> str:

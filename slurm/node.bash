@@ -18,14 +18,17 @@ eval "$PHALANX_SETUP"
 set -u
 trap - ERR
 mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
-# A sweep's process starts the ranks of its trials itself.
-[[ $PHALANX_ENTRY != launch/cli.py ]] || exec "$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}"
-[[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
-words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
-
-launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/launch/agent.py")
-world=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$PHALANX_RANKS_PER_NODE")
-meeting=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT" --max-restarts=0)
-# Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
-stopping=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
-exec "${launcher[@]}" "${world[@]}" "${meeting[@]}" "${stopping[@]}" "$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}"
+if [[ $PHALANX_ENTRY == launch/cli.py ]]; then # a sweep's process starts the ranks of its trials itself
+  launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}")
+else
+  [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
+  words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
+  launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/launch/agent.py")
+  launcher+=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID" --nproc-per-node="$PHALANX_RANKS_PER_NODE")
+  launcher+=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT" --max-restarts=0)
+  # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
+  launcher+=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
+  launcher+=("$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}")
+fi
+shopt -s execfail
+exec "${launcher[@]}" || refuse "$SLURMD_NODENAME cannot execute $PHALANX_PYTHON, the Python of where the command was typed"

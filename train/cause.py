@@ -19,11 +19,17 @@ VARIABLE = "PHALANX_CAUSE_FILE"
 def leave(code: int, rank: int, message: str) -> None:
     """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes."""
     path = os.environ.get(VARIABLE)
-    if path is None:
-        return
-    words = {"code": int(code), "rank": rank, "host": socket.gethostname(), "message": _last_line(message)}
-    with suppress(OSError):
-        write_whole(Path(path), json.dumps(words) + "\n")
+    if path is not None:
+        with suppress(OSError):
+            write_whole(Path(path), _words(code, rank, message))
+
+
+def witness(code: int, message: str) -> None:
+    """As `leave`, for a process that saw ranks end and decided nothing: gives way to who did, before it or after."""
+    path = os.environ.get(VARIABLE)
+    if path is not None:
+        with suppress(OSError), open(path, "x", encoding="utf-8") as file:
+            file.write(_words(code, -1, message))
 
 
 def report(message: str, rank: int) -> None:
@@ -35,6 +41,11 @@ def report(message: str, rank: int) -> None:
     extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
     with suppress(OSError):
         Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
+
+
+def _words(code: int, rank: int, message: str) -> str:
+    words = {"code": int(code), "rank": rank, "host": socket.gethostname(), "message": _last_line(message)}
+    return json.dumps(words) + "\n"
 
 
 def _last_line(message: str) -> str:

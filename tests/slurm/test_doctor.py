@@ -1,6 +1,6 @@
 """The doctor on the machines that a job would get."""
 
-from tests.slurm.lab import Desk, program
+from tests.slurm.lab import Desk
 from tests.slurm.test_requeue import TWO
 
 
@@ -17,10 +17,10 @@ def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) 
 
 
 def test_doctor_that_finds_something_is_not_asked_again(desk: Desk) -> None:
-    program(desk.folder / "bin", "python", "exit 255")  # as launch/agent.py ends then
-    line = f"cluster.setup=['PHALANX_PYTHON={desk.folder}/bin/python']"
-    done = desk.phalanx("submit", "--doctor", "--wait", f"run.root={desk.runs}", *TWO, line)
+    few = "cluster.setup=['ulimit -n 1000']"
+    done = desk.phalanx("submit", "--doctor", "--wait", f"run.root={desk.runs}", *TWO, few)
     assert done.returncode == 1, done.stdout + done.stderr
+    assert "open files" in done.stdout
     assert "not requeued" in done.stdout
 
 

@@ -1,11 +1,12 @@
 """Which starts are followed by another. The launcher is a stand-in that ends as it is told; all the rest is real."""
 
 import json
+import sys
 from collections.abc import Mapping
 
 import pytest
 
-from tests.ranks import quoted
+from tests.ranks import ROOT, quoted
 from tests.slurm.lab import Desk, Submitted, first_on_path, program
 
 AGAIN = "[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 0\n"  # all is well at the second start
@@ -77,6 +78,23 @@ def test_requeues_are_bounded(desk: Desk) -> None:
 def test_start_that_is_told_to_leave_before_it_listens_has_not_failed(desk: Desk, told: str) -> None:
     job = submit(desk, "deaf", f"{AGAIN}kill -{told} $$", "cluster.max_failures=0")
     assert ended(job, "COMPLETED") == ("1", "0:0")
+
+
+def test_failure_outweighs_the_signal_that_it_sends_to_the_other_nodes(desk: Desk) -> None:
+    """For srun it is the other way round."""
+    (desk.folder / "fails.py").write_text("raise ValueError")
+    act = f"""[[ $SLURM_NODEID == 1 ]] || exec sleep 60
+exec {sys.executable} {ROOT}/launch/agent.py --standalone {desk.folder}/fails.py"""
+    job = submit(desk, "mixed", act, "cluster.max_requeues=0", "cluster.max_failures=0", nodes=2)
+    assert ended(job, "FAILED") == ("0", "1:0")
+    assert "start 1 was failure 1" in job.log
+
+
+def test_node_without_the_python_says_so(desk: Desk) -> None:
+    line = f"PHALANX_PYTHON={desk.folder}/gone"
+    job = desk.submit(f"cluster.setup=[{quoted(line)}]", "cluster.ranks_per_node=1")
+    assert ended(job, "FAILED") == ("0", "2:0")
+    assert f"error: n1 cannot execute {desk.folder}/gone" in job.log
 
 
 SUSPECTS = [
