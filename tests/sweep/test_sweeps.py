@@ -17,7 +17,7 @@ import pytest
 from launch.processes import children
 from tests.launch.test_report import document
 from tests.pacer import TASK, Pace
-from tests.ranks import QUIET, ROOT, Starter, until
+from tests.ranks import QUIET, ROOT, Results, Starter, holder, until
 from tests.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
 from tests.world.saboteur import TASK as SABOTAGED
 from tests.world.saboteur import Sabotage
@@ -241,6 +241,25 @@ def test_seeds_repeat_each_point_and_their_mean_ranks_it(sweeper: Sweeper) -> No
         ]
         assert row["by_seed"] == values
         assert row["value"] == pytest.approx(sum(values) / 2)
+
+
+def test_run_with_one_seed_ends_when_another_has_failed(sweeper: Sweeper) -> None:
+    """Killed three times, which is as often as a sweep begins it again."""
+    pace = Pace(after=6, gate=str(sweeper.folder / "gate"))
+    words = (*SHORT, TASK, "train.steps=40", "optim.lr=1e-3,1e-2", "sweep.seeds=2", "seed=5", "sweep.slots=2")
+    process = sweeper.start(*words, environ=pace.environ())
+    unlucky, other = (Results(sweeper.sweep / f"0000-seed{seed}") for seed in (5, 6))
+    until(lambda: unlucky.reached(4) and other.reached(4), 100.0)
+    for start in (1, 2, 3):
+        until((unlucky.folder / "lease" / f"{start:08d}.json").exists, 100.0)
+        os.kill(holder(unlucky.folder), signal.SIGKILL)
+    until(lambda: sweeper.states()[0] == "failed")
+    pace.open()
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, output + errors
+    assert "SIGKILL" in sweeper.found["rows"][0]["error"]
+    assert other.events("preempt")
+    assert not (other.folder / "summary.json").exists()
 
 
 def test_seeds_may_be_what_is_swept(sweeper: Sweeper) -> None:
