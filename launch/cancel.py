@@ -52,9 +52,10 @@ def cancel(run: str, root: Path) -> None:
 
 
 def _end(folder: Path, holder: Holder) -> None:
-    """As by Ctrl-C twice. Raises ConfigError when the process does not leave."""
+    """As by Ctrl-C twice. One that is deaf to it saves and leaves. Raises ConfigError when the process does not leave."""
+    told = signal.SIGTERM if processes.ignores(holder.pid, signal.SIGINT) else signal.SIGINT
     for wait_s in (1.1 * TWICE_S, _LEAVE_S):
-        processes.send(holder.pid, signal.SIGINT)
+        processes.send(holder.pid, told)
         end_s = time.monotonic() + wait_s
         while time.monotonic() < end_s:
             if not is_there(folder, holder):

@@ -45,6 +45,15 @@ def send(pid: int, heard: signal.Signals) -> None:
         os.kill(pid, heard)
 
 
+def ignores(pid: int, heard: signal.Signals) -> bool:
+    """Whether a process has chosen not to hear a signal, or was begun so, as a shell's script begins what it ends in &."""
+    try:
+        facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except OSError:  # it is gone
+        return False
+    return bool(int(facts["SigIgn"], 16) >> (heard - 1) & 1)
+
+
 def reap() -> None:
     """Forget the children that have ended."""
     with suppress(ChildProcessError):

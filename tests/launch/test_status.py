@@ -1,6 +1,7 @@
 """What is told of a run, from its folder alone, agrees with what became of it; and it is stopped through its folder."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from launch.standing import Standing, standing
 from launch.status import span
 from tests.launch.command import Launcher
-from tests.ranks import ROOT, Starter, World, until
+from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.world.saboteur import TASK, Sabotage
 from tests.world.test_stop import RUN, until_saved
 
@@ -97,6 +98,17 @@ def test_cancel_ends_a_run_at_once_and_the_same_command_continues_it(starter: St
     assert (code, output.count("error: "), "neither running nor queued" in output) == (2, 1, True)
     assert starter.run(2, *RUN, *words, "run.name=r").codes == [0, 0]
     assert starter.results("r").events("resume")
+
+
+def test_cancel_ends_a_run_that_a_script_began_in_the_background(starter: Starter) -> None:
+    """Such a one ignores what Ctrl-C sends."""
+    root = f"run.root={starter.folder / 'runs'}"
+    command = [sys.executable, str(ROOT / "train/main.py"), *SMALL, *RUN, root, "run.name=r"]
+    in_background = ["sh", "-c", '"$@" & wait', "sh", *command]
+    with subprocess.Popen(in_background, env={**os.environ, **QUIET}, stdout=subprocess.DEVNULL):
+        until_saved(starter.results("r"))
+        assert phalanx(starter, "cancel", "r")[0] == 0
+    assert look(starter).state == "preempted"
 
 
 def test_run_of_another_machine_is_not_cancelled_from_here(starter: Starter) -> None:
