@@ -95,6 +95,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
                 state = "running" if crew.others() else code.name.lower()
                 found = results.write(conductor, state)
                 crew.leave()
+            board.tell(conductor, found)
         write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
     _sum_up(asked, found, code)
     return code

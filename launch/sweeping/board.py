@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from launch.runs import SWEEP
 from launch.status import span
 from launch.sweeping import results
 from launch.sweeping.results import Row
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
 
 _ROWS = 12
+_PAUSE = 20  # times what the last renewal took: it tells all trials, however many, and others wait for their turn
 
 
 class Board(AbstractContextManager["Board"]):
@@ -28,6 +30,8 @@ class Board(AbstractContextManager["Board"]):
         self._live: Any = None
         self._began = time.monotonic()
         self._known: dict[int, tuple[Any, int]] = {}  # of each trial its state and how often it was evaluated
+        self._stamp: int | None = None  # of what was on the disk last
+        self._again = 0.0  # when to renew it all at the earliest
         self._told: set[int] = set()  # trials whose end was told
         self._done_before: int | None = None
 
@@ -42,13 +46,23 @@ class Board(AbstractContextManager["Board"]):
         self._stack.close()
 
     def show(self, conductor: "Conductor") -> None:
-        """Renew what is seen, and where there is news what is on the disk."""
-        known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in conductor.search.trials()}
-        news = known != self._known
-        self._known = known
-        if not news and not self._is_terminal:
+        """Renew what is seen, and where there is news what is on the disk, unless that would cost much of the time."""
+        began = time.monotonic()
+        if began < self._again:
             return
-        found = results.write(conductor, "running") if news else results.rows(conductor)
+        known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in conductor.search.trials()}
+        if known != self._known and not self._another_wrote(conductor):
+            found = results.write(conductor, "running")
+            self._known, self._stamp = known, _stamp(conductor)
+        elif known != self._known or self._is_terminal:
+            found = results.rows(conductor)
+        else:
+            return
+        self.tell(conductor, found)
+        self._again = time.monotonic() + _PAUSE * (time.monotonic() - began)
+
+    def tell(self, conductor: "Conductor", found: list[Row]) -> None:
+        """Of these trials, those whose end was told aside."""
         if self._live is not None:
             self._live.update(self._table(conductor, found), refresh=True)
             return
@@ -56,6 +70,11 @@ class Board(AbstractContextManager["Board"]):
         self._told |= {row.trial for row in ended}
         for row in ended:
             click.echo(_line(row, conductor.plan.metric))
+
+    def _another_wrote(self, conductor: "Conductor") -> bool:
+        """Whether another process has written what is on the disk since the last time."""
+        before, self._stamp = self._stamp, _stamp(conductor)
+        return before not in (None, self._stamp)
 
     def _table(self, conductor: "Conductor", found: list[Row]) -> Any:
         from rich.table import Table
@@ -85,6 +104,13 @@ class Board(AbstractContextManager["Board"]):
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
         states = ", ".join(f"{counts[state]} {state}" for state in ("running", "waiting", *ENDED))
         return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}, best {best}, ETA {eta}"
+
+
+def _stamp(conductor: "Conductor") -> int | None:
+    """When sweep.json was written, by the clock of who wrote it."""
+    with suppress(FileNotFoundError):
+        return (conductor.plan.folder / SWEEP).stat().st_mtime_ns
+    return None
 
 
 def _line(row: Row, metric: str) -> str:

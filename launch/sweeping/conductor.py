@@ -106,7 +106,6 @@ class Conductor:
                 raise
             finally:
                 self._warm.close()
-        self._changed(self)
         if self._trouble is not None:
             raise self._trouble
         return self._why_leaving or ExitCode.FINISHED

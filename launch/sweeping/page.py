@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 _ROWS = 200
+_DEPTH = 8  # of fANOVA's trees, whose cost grows with the square of their leaves; deeper ones explain noise
 _FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
@@ -90,7 +91,7 @@ def _importances(study: "Study") -> Mapping[str, str]:
     if len(study.trials) < _FEW:
         return {}
     with suppress(ValueError, RuntimeError):  # as where all scores are alike
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(max_depth=_DEPTH, seed=0))
         return {name: f"{share:.0%}" for name, share in shares.items()}
     return {}
 

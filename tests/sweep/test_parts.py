@@ -1,14 +1,22 @@
 """What a sweep decides by itself: its space, its slots, who goes on at a rung, and where no point is drawn again."""
 
+import itertools
 import json
+import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from launch.machine import Gpu, Machine
+from launch.sweeping.board import Board
+from launch.sweeping.conductor import Conductor
+from launch.sweeping.crew import Crew
 from launch.sweeping.energy import Energy
+from launch.sweeping.plan import Plan
+from launch.sweeping.pool import Pool
 from launch.sweeping.results import command
 from launch.sweeping.rungs import Climber, Ladder
 from launch.sweeping.search import JOURNAL, MEMORY, Search, open_search
@@ -16,6 +24,7 @@ from launch.sweeping.slots import Slot, slots
 from launch.sweeping.space import Choice, Interval, Space, read
 from train.compose import compose
 from train.config import SweepConfig
+from train.files import read_json
 from train.outcome import ConfigError
 
 MODELS = ["convnet", "mlp", "resnet18"]
@@ -192,3 +201,22 @@ def test_a_decision_on_record_is_never_revised(tmp_path: Path) -> None:
             again.complete(number, [9.0])
     lines = (tmp_path / "s" / JOURNAL).read_text().splitlines()
     assert all(json.loads(line) for line in lines)
+
+
+def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_path: Path) -> None:
+    """Both hear of every evaluation, and each could write the files anew."""
+    found = search(tmp_path / "s", "random", "a=interval(0.0,1.0)")
+    trials = [found.ask() for _ in range(40)]
+    plan = Plan(tmp_path / "s", space("a=interval(0.0,1.0)"), config(trials=40), "accuracy", 0, (), compose, None)
+    with Crew(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
+        told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())
+        began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
+        while time.monotonic() < began + 2.0:
+            found.report(trials[0] or 0, next(steps), 0.5)
+            before = time.monotonic()
+            for board in (one, two):
+                board.show(cast("Conductor", told))
+            spent_s += time.monotonic() - before
+    (row, *_) = read_json(tmp_path / "s" / "sweep.json")["rows"]
+    assert row["step"] > next(steps) / 4, "it is renewed all the same"
+    assert spent_s < 0.5
