@@ -10,7 +10,7 @@ import click
 from launch import processes, slurm
 from launch.holders import holders, is_there
 from launch.jobs import given
-from launch.runs import named, sweep_named
+from launch.runs import run_or_sweep
 from launch.sweeping.standing import fares
 from train import lease
 from train.hearing import TWICE_S
@@ -31,7 +31,7 @@ def cancel(run: str, root: Path) -> None:
     that began it continues it from its newest checkpoint.
     """
     submitted = given(root, os.environ)
-    folder = sweep_named(run, root) or named(run, root, submitted)
+    folder = run_or_sweep(run, root, submitted)
     jobs = submitted[folder.resolve()].jobs if folder.resolve() in submitted else ()
     for job in jobs:
         slurm.cancel(job.job, os.environ)

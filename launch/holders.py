@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launch.runs import SWEEP
+from launch.runs import is_sweep
 from launch.sweeping.crew import places
 from train import lease
 from train.hearing import StopFile
@@ -29,4 +29,4 @@ def ask_to_leave(folder: Path) -> None:
 
 
 def _places(folder: Path) -> list[Path]:
-    return places(folder) if (folder / SWEEP).is_file() else [folder]
+    return places(folder) if is_sweep(folder) else [folder]

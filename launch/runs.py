@@ -38,9 +38,18 @@ def sweeps(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{SWEEP}"))
 
 
+def run_or_sweep(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
+    """The folder of the run or the sweep that `word` names. Raises ConfigError when there is none."""
+    return sweep_named(word, root) or named(word, root, coming)
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / SWEEP).is_file()
+
+
 def sweep_named(word: str, root: Path) -> Path | None:
     """The folder of the sweep that `word` names by its path, or by its name below `root`."""
-    return next((folder for folder in (Path(word), root / word) if (folder / SWEEP).is_file()), None)
+    return next((folder for folder in (Path(word), root / word) if is_sweep(folder)), None)
 
 
 def _changed(run: Path) -> float:

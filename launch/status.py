@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from launch.jobs import Given, given
-from launch.runs import find, named, sweep_named, sweeps
+from launch.runs import find, run_or_sweep, sweeps
 from launch.standing import Standing, with_job
 from launch.sweeping.standing import fares
 
@@ -55,7 +55,7 @@ def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> 
         return with_job(fares(folder, now), jobs.get(folder.resolve()))
 
     if words:
-        return [look(sweep_named(word, root) or named(word, root, jobs)) for word in words]
+        return [look(run_or_sweep(word, root, jobs)) for word in words]
     begun = sweeps(root)
     known = {folder.resolve() for folder in begun}
     runs = find((), root, [folder for folder in jobs if folder not in known])

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from launch.holders import ask_to_leave, holders, is_there
-from launch.runs import named, sweep_named
+from launch.runs import is_sweep, run_or_sweep
 from launch.sweeping.standing import fares
 from train.outcome import ConfigError
 
@@ -23,8 +23,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
     It works through the run's folder, from any machine that sees it, and is meant for the start that runs now: a later
     one is not stopped.
     """
-    sweep = sweep_named(run, root)
-    folder = sweep or named(run, root)
+    folder = run_or_sweep(run, root)
     asked = holders(folder)
     if not asked:
         raise ConfigError(
@@ -36,4 +35,4 @@ def stop(run: str, wait: bool, root: Path) -> None:
         time.sleep(_LOOK_S)
     if wait:
         now = fares(folder, time.time())
-        click.echo(f"{folder.name} is {now.state} after {'step' if sweep is None else 'trial'} {now.step}")
+        click.echo(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from launch.holders import holders
 from launch.lines import number, whole
-from launch.runs import SWEEP
+from launch.runs import SWEEP, is_sweep
 from launch.standing import Standing, standing
 from train.files import read_json
 
@@ -13,7 +13,7 @@ ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 def fares(folder: Path, now: float) -> Standing:
     """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
-    return _of_sweep(folder, now) if (folder / SWEEP).is_file() else standing(folder, now)
+    return _of_sweep(folder, now) if is_sweep(folder) else standing(folder, now)
 
 
 def _of_sweep(folder: Path, now: float) -> Standing:
