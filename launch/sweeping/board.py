@@ -51,13 +51,14 @@ class Board(AbstractContextManager["Board"]):
         if began < self._again:
             return
         known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in conductor.search.trials()}
-        if known != self._known and not self._another_wrote(conductor):
+        news = known != self._known
+        if not news and not self._is_terminal:
+            return
+        if news and not self._another_wrote(conductor):
             found = results.write(conductor, "running")
             self._known, self._stamp = known, _stamp(conductor)
-        elif known != self._known or self._is_terminal:
-            found = results.rows(conductor)
         else:
-            return
+            found = results.rows(conductor)
         self.tell(conductor, found)
         self._again = time.monotonic() + _PAUSE * (time.monotonic() - began)
 

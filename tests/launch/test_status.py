@@ -16,7 +16,7 @@ from launch.status import span
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.world.saboteur import TASK, Sabotage
-from tests.world.test_stop import RUN, until_saved
+from tests.world.test_stop import RUN, STEPS, until_saved
 
 
 def look(starter: Starter, later_s: float = 0.0) -> Standing:
@@ -40,7 +40,7 @@ def test_running_run_is_told_from_one_that_stands_still_and_from_one_that_died(s
     world = under_way(starter, TASK, environ=Sabotage(0, "step", "stop", 60, str(mark)).environ())
     until(mark.exists)
     found = look(starter)
-    assert (found.state, found.steps, found.pid) == ("running", 1200, world.pids[0])
+    assert (found.state, found.steps, found.pid) == ("running", STEPS, world.pids[0])
     assert found.step is not None
     assert 25 <= found.step < 60
     assert found.loss is not None

@@ -15,9 +15,10 @@ from tests.world.conftest import Launch
 from tests.world.saboteur import TASK, Sabotage
 from train.hearing import granted_s
 
-# Long enough to be stopped, on the slowest machine; lines, evaluations and checkpoints do not fall together.
+STEPS = 1200  # long enough to be stopped, on the slowest machine
+# Lines, evaluations and checkpoints do not fall together.
 RUN = (
-    *("model=mlp", "model.hidden=[8]", "train.steps=1200", "train.ema_decay=0.9"),
+    *("model=mlp", "model.hidden=[8]", f"train.steps={STEPS}", "train.ema_decay=0.9"),
     *("log.every=7", "eval.every=100", "checkpoint.every=25"),
 )
 WITHIN_S = 2.0
@@ -63,7 +64,7 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
         world.kill(rank, with_signal=number)
         step = stopped(starter, world, code, "stopped")
         assert time.monotonic() - began < WITHIN_S
-        assert last < step < 1200
+        assert last < step < STEPS
         last = step
         assert number.name in results.events()[-1]["why"]
         assert f"rank {rank}" in results.events()[-1]["why"]
