@@ -112,11 +112,13 @@ def _plan(asked: Order, threads: int) -> Plan:
     if isinstance(config.train.threads, Auto):
         shared.append(f"train.threads={threads}")
     assert sweep.metric is not None
+    assert sweep.mode is not None
     return Plan(
         folder=asked.folder,
         space=asked.space,
         config=sweep,
         metric=sweep.metric,
+        mode=sweep.mode,
         seed=config.seed,
         shared=tuple(shared),
         compose=compose,
@@ -135,6 +137,7 @@ def _ladder(asked: Order) -> Ladder | None:
 
 
 def _sum_up(asked: Order, found: list[results.Row], code: ExitCode) -> None:
+    assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in (ExitCode.STOPPED, ExitCode.PREEMPTED):
         click.echo("stopped, all saved; the same command continues")

@@ -101,7 +101,7 @@ class CheckpointConfig:
     every_s: float | None = _limited(0, above=True)
     keep: int = _limited(1)
     best_metric: str | None
-    best_mode: Mode
+    best_mode: Mode | None
     asynchronous: bool
 
 
@@ -207,7 +207,7 @@ class SweepConfig:
     slots: int | None = _limited(1)
     per_gpu: int = _limited(1)
     metric: str | None
-    mode: Mode
+    mode: Mode | None
     seed: int = _limited(0, 2**31 - 1)
     seeds: int = _limited(1)
     storage: str | None

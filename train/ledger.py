@@ -10,6 +10,7 @@ import torch
 
 from train.config import CheckpointConfig, Mode
 from train.data.loader import Timeline
+from train.direction import of_checkpoint
 from train.meter import rates
 from train.optim import Updater
 from train.outcome import Failure, GaveUp
@@ -106,7 +107,7 @@ class Ledger:
         value = metrics.get(best.best_metric) if best.best_metric is not None else None
         if value is None or not math.isfinite(value):
             return False
-        sign = 1 if best.best_mode is Mode.max else -1
+        sign = 1 if of_checkpoint(best) is Mode.max else -1
         if progress.best_value is not None and sign * value <= sign * progress.best_value:
             return False
         progress.best_step, progress.best_value = progress.step, value

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from train.config import Backend, Config, Device, ParallelConfig, RunConfig, TrainConfig, WandbMode
+from train.direction import of_checkpoint
 from train.outcome import ConfigError
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
@@ -19,6 +20,7 @@ def check(config: Config, ranks: int) -> None:
     _check_name(config.run)
     _check_train(config.train)
     _check_batch(config.train, config.parallel, ranks)
+    of_checkpoint(config.checkpoint)
     if type(config.optim.get("decay_1d")) is not bool:
         raise ConfigError(
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "

@@ -88,7 +88,7 @@ class Board(AbstractContextManager["Board"]):
 
         def place(row: Row) -> tuple[bool, float]:
             """Those under way first, then the best ones."""
-            return row.ended, results.merit(row.value, plan.config.mode)
+            return row.ended, results.merit(row.value, plan.mode)
 
         for row in sorted(found, key=place)[:_ROWS]:
             table.add_row(str(row.trial), row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *row.chosen)
@@ -101,7 +101,7 @@ class Board(AbstractContextManager["Board"]):
             self._done_before = done
         taken_s, since = time.monotonic() - self._began, done - self._done_before
         eta = span(taken_s / since * (size - done)) if since else "-"
-        first = results.best(found, conductor.plan.config.mode)
+        first = results.best(found, conductor.plan.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
         states = ", ".join(f"{counts[state]} {state}" for state in ("running", "waiting", *ENDED))
         return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}, best {best}, ETA {eta}"

@@ -313,7 +313,7 @@ class Conductor:
     def _number(self, value: object) -> float:
         """A value to compare by: one that is not finite is the worst there is."""
         found = number(value)
-        worst = float("inf") if self.plan.config.mode is Mode.min else -float("inf")
+        worst = float("inf") if self.plan.mode is Mode.min else -float("inf")
         return worst if found is None else found
 
 

@@ -11,6 +11,7 @@ from launch.submission import run_root
 from launch.sweeping.search import tries_all
 from launch.sweeping.space import Space, read
 from train.config import Config, PrunerName, SweepConfig
+from train.direction import of_sweep
 from train.outcome import ConfigError
 
 
@@ -61,12 +62,8 @@ def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig
         raise ConfigError(
             "run.fresh would set every trial aside when the sweep goes on. Type run.name=… for a new sweep"
         )
-    if sweep.metric is None:
-        if config.checkpoint.best_metric is None:
-            raise ConfigError(
-                "Nothing says what makes a trial good. Type sweep.metric=loss, or another one of the task"
-            )
-        sweep = replace(sweep, metric=config.checkpoint.best_metric, mode=config.checkpoint.best_mode)
+    metric, mode = of_sweep(config)
+    sweep = replace(sweep, metric=metric, mode=mode)
     if sweep.seeds > 1 and any(dimension.key == "seed" for dimension in space.dimensions):
         raise ConfigError(f"sweep.seeds={sweep.seeds} sets the seeds, and seed is swept, too. Leave one of them out")
     if sweep.pruner.name is PrunerName.none:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from launch.sweeping.rungs import Ladder
 from launch.sweeping.space import Space
-from train.config import SweepConfig
+from train.config import Mode, SweepConfig
 
 if TYPE_CHECKING:
     from train.compose import Composed
@@ -24,7 +24,7 @@ class Job(NamedTuple):
 class Plan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
-    `config` names the metric that ranks the trials. `compose` composes a command line; `ladder` is for trials that are
+    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `ladder` is for trials that are
     halved.
     """
 
@@ -32,6 +32,7 @@ class Plan:
     space: Space
     config: SweepConfig
     metric: str
+    mode: Mode
     seed: int
     shared: tuple[str, ...]
     compose: "Callable[[Sequence[str]], Composed]"

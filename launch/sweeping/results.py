@@ -101,11 +101,11 @@ def write(conductor: "Conductor", state: str) -> list[Row]:
 
 def _written(conductor: "Conductor", state: str) -> list[Row]:
     plan, found = conductor.plan, rows(conductor)
-    first = best(found, plan.config.mode)
+    first = best(found, plan.mode)
     whole = {
         "state": state,
         "metric": plan.metric,
-        "mode": plan.config.mode.name,
+        "mode": plan.mode.name,
         "trials": conductor.search.size,
         "ranks": plan.config.ranks,
         "slots": len(conductor.slots),

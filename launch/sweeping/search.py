@@ -203,6 +203,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
         _mend(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
+        assert config.mode is not None
         optuna.create_study(storage=storage, study_name=folder.name, direction=direction(config.mode))
     return optuna.load_study(
         study_name=folder.name,

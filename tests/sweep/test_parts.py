@@ -23,7 +23,7 @@ from launch.sweeping.search import JOURNAL, MEMORY, Search, open_search
 from launch.sweeping.slots import Slot, slots
 from launch.sweeping.space import Choice, Interval, Space, read
 from train.compose import compose
-from train.config import SweepConfig
+from train.config import Mode, SweepConfig
 from train.files import read_json
 from train.outcome import ConfigError
 
@@ -208,7 +208,9 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
     found = search(tmp_path / "s", "random", "a=interval(0.0,1.0)")
     for _ in range(40):
         found.ask()
-    plan = Plan(tmp_path / "s", space("a=interval(0.0,1.0)"), config(trials=40), "accuracy", 0, (), compose, None)
+    plan = Plan(
+        tmp_path / "s", space("a=interval(0.0,1.0)"), config(trials=40), "accuracy", Mode.max, 0, (), compose, None
+    )
     with Crew(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
         told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
