@@ -1,17 +1,54 @@
-"""The schema of a run: names, types and limits. Every default stands in conf/, none here."""
+"""The schema of a run: names, types and limits, and what a key means for what the run is. Every default stands in conf/."""
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+import typing
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
 Node = dict[str, Any]
 
 
-def _limited(low: float, high: float = math.inf, *, above: bool = False) -> Any:
-    """A number within [low, high], or (low, high] where `above`."""
-    return field(metadata={"low": low, "high": high, "above": above})
+class Kind(Enum):
+    """What another value of a key does to the weights; each leaf of the config is of one kind."""
+
+    defining = "another run: the digest has it, so another value is another name"
+    rounding = "the same run up to the order of additions: within 1e-9 in fp64"
+    inert = "the same bits"
+
+
+class Needed(Enum):
+    """There is no neutral value: the key has been there from the first version on."""
+
+    needed = "needed"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What the schema says of a key beside its type.
+
+    A number lies within [low, high], or (low, high] where `above`. `neutral` is what a config of before the key meant: a
+    stored one that lacks the key is read with it, and a digest leaves the key out that holds it.
+    """
+
+    kind: Kind
+    low: float | None
+    high: float
+    above: bool
+    neutral: Any
+
+
+def _leaf(kind: Kind) -> Any:
+    def declare(
+        low: float | None = None, high: float = math.inf, *, above: bool = False, neutral: Any = Needed.needed
+    ) -> Any:
+        return field(metadata={"leaf": Leaf(kind, low, high, above, neutral)})
+
+    return declare
+
+
+_defining, _rounding, _inert = _leaf(Kind.defining), _leaf(Kind.rounding), _leaf(Kind.inert)
 
 
 class Auto(Enum):
@@ -64,118 +101,118 @@ class Accept(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    root: str
-    name: str | None
-    fresh: bool
-    accept: Accept | None
-    trust: list[str]
+    root: str = _inert()
+    name: str | None = _inert()
+    fresh: bool = _inert()
+    accept: Accept | None = _inert()
+    trust: list[str] = _inert()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    steps: int | None = _limited(1)
-    epochs: float | None = _limited(0, above=True)
-    global_batch: int = _limited(1)
-    micro_batch: int | None = _limited(1)
-    precision: PrecisionName
-    channels_last: bool
-    compile: bool
-    clip_norm: float | None = _limited(0, above=True)
-    ema_decay: float | None = _limited(0, 1)
-    deterministic: bool
-    threads: int | Auto = _limited(1)  # noqa: RUF009 - a field, as the others
-    max_skips: int = _limited(1)
-    init_from: str | None
-    extend_from: str | None
+    steps: int | None = _defining(1)
+    epochs: float | None = _defining(0, above=True)
+    global_batch: int = _defining(1)
+    micro_batch: int | None = _defining(1)
+    precision: PrecisionName = _defining()
+    channels_last: bool = _rounding()
+    compile: bool = _rounding()
+    clip_norm: float | None = _defining(0, above=True)
+    ema_decay: float | None = _defining(0, 1)
+    deterministic: bool = _rounding()
+    threads: int | Auto = _rounding(1)
+    max_skips: int = _inert(1)
+    init_from: str | None = _defining()
+    extend_from: str | None = _defining()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    every: int | None = _limited(1)
-    batch: int = _limited(1)
+    every: int | None = _inert(1)
+    batch: int = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    every: int | None = _limited(1)
-    every_s: float | None = _limited(0, above=True)
-    keep: int = _limited(1)
-    best_metric: str | None
-    best_mode: Mode | None
-    asynchronous: bool
+    every: int | None = _inert(1)
+    every_s: float | None = _inert(0, above=True)
+    keep: int = _inert(1)
+    best_metric: str | None = _inert()
+    best_mode: Mode | None = _inert()
+    asynchronous: bool = _inert()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    every: int = _limited(1)
+    every: int = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    mode: WandbMode
-    project: str
-    entity: str | None
-    group: str | None
-    tags: list[str]
-    finish_timeout_s: float = _limited(0, 30)
+    mode: WandbMode = _inert()
+    project: str = _inert()
+    entity: str | None = _inert()
+    group: str | None = _inert()
+    tags: list[str] = _inert()
+    finish_timeout_s: float = _inert(0, 30)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorboardConfig:
-    enabled: bool
+    enabled: bool = _inert()
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    device: Device
-    backend: Backend
-    timeout_s: float = _limited(1)
+    device: Device = _rounding()
+    backend: Backend = _rounding()
+    timeout_s: float = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopConfig:
-    grace_s: float | None = _limited(0, above=True)
+    grace_s: float | None = _inert(0, above=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    train: Node
-    eval: Node | None
-    augment: Node | None
-    workers: int = _limited(0)
-    prefetch: int = _limited(1)
+    train: Node = _defining()
+    eval: Node | None = _defining()
+    augment: Node | None = _defining()
+    workers: int = _inert(0)
+    prefetch: int = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    bucket_mb: float | None = _limited(0, above=True)
-    static_graph: bool
-    find_unused: bool
-    sync_batchnorm: bool
-    comm_hook: CommHook
-    powersgd_rank: int = _limited(1)
-    powersgd_start: int = _limited(2)
+    bucket_mb: float | None = _rounding(0, above=True)
+    static_graph: bool = _rounding()
+    find_unused: bool = _inert()
+    sync_batchnorm: bool = _defining()
+    comm_hook: CommHook = _defining()
+    powersgd_rank: int = _defining(1)
+    powersgd_start: int = _defining(2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    partition: str | None
-    account: str | None
-    qos: str | None
-    nodes: int = _limited(1)
-    ranks_per_node: int | None = _limited(1)
-    gpus_per_node: int | None = _limited(0)
-    cpus_per_task: int | None = _limited(1)
-    mem: str | None
-    time: str | None
-    constraint: str | None
-    container: str | None
-    mounts: list[str]
-    setup: list[str]
-    mail: str | None
-    notice_s: int = _limited(30, 65535)  # the field that sbatch keeps it in has 16 bits
-    max_requeues: int = _limited(0)
-    max_failures: int = _limited(0)
+    partition: str | None = _inert()
+    account: str | None = _inert()
+    qos: str | None = _inert()
+    nodes: int = _inert(1)
+    ranks_per_node: int | None = _inert(1)
+    gpus_per_node: int | None = _inert(0)
+    cpus_per_task: int | None = _inert(1)
+    mem: str | None = _inert()
+    time: str | None = _inert()
+    constraint: str | None = _inert()
+    container: str | None = _inert()
+    mounts: list[str] = _inert()
+    setup: list[str] = _inert()
+    mail: str | None = _inert()
+    notice_s: int = _inert(30, 65535)  # the field that sbatch keeps it in has 16 bits
+    max_requeues: int = _inert(0)
+    max_failures: int = _inert(0)
 
 
 class SamplerName(Enum):
@@ -193,32 +230,32 @@ class PrunerName(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PrunerConfig:
-    name: PrunerName
-    first_step: int | None = _limited(1)
-    eta: int = _limited(2)
-    after_trials: int = _limited(0)
+    name: PrunerName = _inert()
+    first_step: int | None = _inert(1)
+    eta: int = _inert(2)
+    after_trials: int = _inert(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    sampler: SamplerName
-    trials: int | None = _limited(1)
-    ranks: int = _limited(1)
-    slots: int | None = _limited(1)
-    per_gpu: int = _limited(1)
-    metric: str | None
-    mode: Mode | None
-    seed: int = _limited(0, 2**31 - 1)
-    seeds: int = _limited(1)
-    storage: str | None
-    max_failures: int = _limited(0)
+    sampler: SamplerName = _inert()
+    trials: int | None = _inert(1)
+    ranks: int = _inert(1)
+    slots: int | None = _inert(1)
+    per_gpu: int = _inert(1)
+    metric: str | None = _inert()
+    mode: Mode | None = _inert()
+    seed: int = _inert(0, 2**31 - 1)
+    seeds: int = _inert(1)
+    storage: str | None = _inert()
+    max_failures: int = _inert(0)
     pruner: PrunerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     run: RunConfig
-    seed: int = _limited(0, 2**63 - 1)
+    seed: int = _defining(0, 2**63 - 1)
     train: TrainConfig
     eval: EvalConfig
     checkpoint: CheckpointConfig
@@ -227,14 +264,24 @@ class Config:
     tensorboard: TensorboardConfig
     world: WorldConfig
     stop: StopConfig
-    model: Node
+    model: Node = _defining()
     data: DataConfig
-    task: Node
-    optim: Node
-    schedule: Node
+    task: Node = _defining()
+    optim: Node = _defining()
+    schedule: Node = _defining()
     parallel: ParallelConfig
     cluster: ClusterConfig
     sweep: SweepConfig
+
+
+def schema(section: type = Config, path: str = "") -> dict[str, Leaf]:
+    """What is told of every leaf of the config, by its dotted key."""
+    hints = typing.get_type_hints(section)
+    found: dict[str, Leaf] = {}
+    for entry in dataclasses.fields(section):
+        inner, key = hints[entry.name], f"{path}{entry.name}"
+        found |= schema(inner, f"{key}.") if is_dataclass(inner) else {key: entry.metadata["leaf"]}  # type: ignore[arg-type]
+    return found
 
 
 def as_plain(config: Config) -> dict[str, Any]:

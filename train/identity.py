@@ -5,24 +5,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.config import Config, as_plain
+from train.config import Config, Kind, as_plain, schema
 from train.redact import REDACTED, redact
-
-# How a run is watched, saved, spread and named does not change what it trains.
-_APART = ("run", "log", "wandb", "tensorboard", "world", "stop", "cluster", "checkpoint", "eval", "sweep")
-_APART_KEYS = {
-    "train": ("compile", "channels_last", "deterministic", "threads"),
-    "data": ("workers", "prefetch"),
-    "parallel": ("bucket_mb", "static_graph", "find_unused"),  # its hooks and SyncBatchNorm are other maths
-}
 
 
 def defining(config: Config) -> dict[str, Any]:
     """The part of a config that defines the result, as plain data without secrets."""
+    kept: dict[str, Any] = {}
     whole = as_plain(config)
-    kept = {name: value for name, value in whole.items() if name not in _APART}
-    for section, names in _APART_KEYS.items():
-        kept[section] = {name: value for name, value in kept[section].items() if name not in names}
+    for key, leaf in schema().items():
+        if leaf.kind is Kind.defining:
+            section, _, name = key.rpartition(".")
+            (kept.setdefault(section, {}) if section else kept)[name] = (whole[section] if section else whole)[name]
     redacted = redact(kept)
     assert isinstance(redacted, dict)
     return redacted

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from train.config import Backend, Config, Device, ParallelConfig, RunConfig, TrainConfig, WandbMode
+from train.config import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
 from train.direction import of_checkpoint
 from train.outcome import ConfigError
 
@@ -43,8 +43,9 @@ def _out_of_range(node: Any, path: str) -> Iterator[str]:
     if is_dataclass(node):
         for entry in fields(node):
             value, name = getattr(node, entry.name), f"{path}{entry.name}"
-            if "low" in entry.metadata and type(value) in (int, float) and not _within(value, **entry.metadata):
-                yield f"{name}={value} is out of range. Type a number that is {_range(**entry.metadata)}"
+            leaf = entry.metadata.get("leaf")
+            if leaf is not None and leaf.low is not None and type(value) in (int, float) and not _within(value, leaf):
+                yield f"{name}={value} is out of range. Type a number that is {_range(leaf)}"
             yield from _out_of_range(value, f"{name}.")
     elif isinstance(node, dict | list):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
@@ -53,13 +54,14 @@ def _out_of_range(node: Any, path: str) -> Iterator[str]:
             yield from _out_of_range(value, f"{path}{key}.")
 
 
-def _within(value: float, low: float, high: float, above: bool) -> bool:
-    return math.isfinite(value) and (low < value if above else low <= value) and value <= high
+def _within(value: float, leaf: Leaf) -> bool:
+    assert leaf.low is not None
+    return math.isfinite(value) and (leaf.low < value if leaf.above else leaf.low <= value) and value <= leaf.high
 
 
-def _range(low: float, high: float, above: bool) -> str:
-    lower = f"more than {low}" if above else f"at least {low}"
-    return lower if high == math.inf else f"{lower} and at most {high}"
+def _range(leaf: Leaf) -> str:
+    lower = f"more than {leaf.low}" if leaf.above else f"at least {leaf.low}"
+    return lower if leaf.high == math.inf else f"{lower} and at most {leaf.high}"
 
 
 def _check_name(run: RunConfig) -> None:
