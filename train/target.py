@@ -1,13 +1,16 @@
 """From a `_target_` in the config to an object: only a class that is of the kind its key expects is ever called."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
 import typing
 from collections.abc import Callable, Collection, Mapping
+from types import SimpleNamespace
 from typing import Any, TypeVar
+from urllib.error import URLError
 
-from train.fits import fits
+from train.fits import as_annotated, example, fits
 from train.nearest import nearest
 from train.outcome import ConfigError
 
@@ -28,6 +31,8 @@ class Targets:
 
     def check(self, node: Mapping[str, Any], where: str, kind: type, given: Collection[str] = ()) -> None:
         """Raise ConfigError unless `node` names a class of `kind` and the arguments that it takes, beside `given`."""
+        if node.get("_partial_"):
+            raise ConfigError(f"{where}._partial_=true makes no {kind.__name__}, only what makes one. Leave it out")
         self._check(node, where, (kind,), given)
 
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
@@ -47,7 +52,7 @@ class Targets:
         arguments = _arguments(node)
         for name, value in arguments.items():
             self._check_nested(value, f"{where}.{name}")
-        _check_arguments(found, where, arguments, given)
+        _check_arguments(found, where, arguments, given, whole=not node.get("_partial_"))
 
     def _check_nested(self, value: Any, where: str) -> None:
         if isinstance(value, Mapping) and "_target_" in value:
@@ -58,11 +63,21 @@ class Targets:
 
     def _build(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Mapping[str, Any]) -> Any:
         found = self._resolve(node, where, kinds)
-        arguments = {name: self._value(value, f"{where}.{name}") for name, value in _arguments(node).items()}
+        arguments = {
+            name: self._value(as_annotated(value, _annotation(found, name)), f"{where}.{name}")
+            for name, value in _arguments(node).items()
+        }
+        if node.get("_partial_"):
+            return functools.partial(found, **arguments) if arguments else found
         try:
             return found(**arguments, **given)
         except ConfigError:
             raise
+        except URLError as error:
+            raise ConfigError(
+                f"{where} cannot be built: {node['_target_']} could not fetch what it needs: {_line(error)}. "
+                "Fetch it on a machine that has a network, or leave out the argument that asks for it"
+            ) from error
         except ValueError as error:
             raise ConfigError(f"{where} cannot be built: {node['_target_']} says: {_line(error)}") from error
         except RuntimeError as error:
@@ -77,8 +92,8 @@ class Targets:
             return self._build(value, where, self._kinds, {})
         if isinstance(value, Mapping):
             return {name: self._value(child, f"{where}.{name}") for name, child in value.items()}
-        if isinstance(value, list):
-            return [self._value(child, f"{where}.{i}") for i, child in enumerate(value)]
+        if type(value) in (list, tuple):
+            return type(value)(self._value(child, f"{where}.{i}") for i, child in enumerate(value))
         return value
 
     def _resolve(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...]) -> Callable[..., Any]:
@@ -110,7 +125,7 @@ class Targets:
 
 
 def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name != "_target_"}
+    return {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
 
 
 def _children(value: Any) -> Collection[tuple[Any, Any]]:
@@ -164,9 +179,10 @@ def _is_torchvision_builder(found: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _check_arguments(
-    found: Callable[..., Any], where: str, arguments: Mapping[str, Any], given: Collection[str]
+    found: Callable[..., Any], where: str, arguments: Mapping[str, Any], given: Collection[str], whole: bool
 ) -> None:
-    parameters = inspect.signature(found).parameters
+    """`whole`: what it needs is all there; otherwise whoever calls it adds the rest."""
+    parameters = _parameters(found)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for name, value in arguments.items():
@@ -176,10 +192,10 @@ def _check_arguments(
         if name in names and not fits(value, hint := _annotation(found, name)):
             raise ConfigError(
                 f"{where}.{name}={value} does not fit: {found.__name__} takes {inspect.formatannotation(hint)} there. "
-                f"Type {where}.{name}= and such a value"
+                f"Type {where}.{name}= and a value such as {example(hint)}"
             )
     lacking = [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in {*arguments, *given}]
-    if lacking:
+    if lacking and whole:
         raise ConfigError(
             f"{where}.{lacking[0]} is not set and {found.__name__} needs it. Type +{where}.{lacking[0]}= and its value"
         )
@@ -188,7 +204,17 @@ def _check_arguments(
 def _annotation(found: Callable[..., Any], name: str) -> Any:
     """The annotation of an argument, Any where it has none or one that does not evaluate."""
     function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
-    try:
-        return typing.get_type_hints(function).get(name, Any)
-    except (NameError, TypeError):
+    function = inspect.unwrap(function)
+    alone = SimpleNamespace(__annotations__={name: getattr(function, "__annotations__", {}).get(name, Any)})
+    try:  # by itself: another argument's may be a name that exists for type checkers only
+        return typing.get_type_hints(alone, getattr(function, "__globals__", {}))[name]
+    except Exception:  # it is the user's text, evaluated
         return Any
+
+
+def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of what is called; any, where it is written in C and tells none."""
+    try:
+        return inspect.signature(found).parameters
+    except ValueError:
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}

@@ -55,7 +55,7 @@ def _value(annotation: Any, plain: Mapping[str, Any], name: str, path: str, word
     if is_dataclass(annotation) and isinstance(value, Mapping):
         return _section(annotation, value, f"{key}.", words)  # type: ignore[arg-type]
     for option in _options(annotation):
-        if _is_enum(option) and value in option.__members__:
+        if _is_enum(option) and isinstance(value, str) and value in option.__members__:
             return option[value]
         if fits(value, option):
             return float(value) if option is float else value

@@ -30,8 +30,13 @@ class Classification(Task):
         correct = (logits.argmax(1) == labels).sum()
         return {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
 
-    def _check_shape(self, logits: torch.Tensor, samples: int) -> None:
+    def _check_shape(self, logits: object, samples: int) -> None:
         """A label without a place in the logits would be found by an assertion in a GPU kernel, which names nothing."""
+        if not isinstance(logits, torch.Tensor):
+            raise ConfigError(
+                f"The model answers with a {type(logits).__name__}, and this task wants a tensor of shape ({samples}, "
+                f"{self._classes}). Type task._target_= and a task of your own, which takes what the model gives"
+            )
         if logits.shape != (samples, self._classes):
             raise ConfigError(
                 f"The model answers {samples} samples with {tuple(logits.shape)} numbers, and task.classes={self._classes}"
