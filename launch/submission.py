@@ -13,12 +13,12 @@ from pathlib import Path
 
 from launch import snapshot
 from launch.runs import SWEEP
+from launch.snapshot import SUBMITTED
 from train.config import RunConfig
 from train.files import read_json, write_json
 from train.outcome import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
-_SUBMITTED = ".submitted"  # beside the run folders
 _RECORD = "submission.json"
 _KEPT = 5  # folders of submissions that are over
 
@@ -54,7 +54,7 @@ def lay_out(
 ) -> Submission:
     """What the next submission will look like. Nothing is written."""
     root = run_root(run)
-    folder = _next(root / _SUBMITTED, str(run.name))
+    folder = _next(root / SUBMITTED, str(run.name))
     copies: dict[Path, Path] = {}
 
     def copied(place: Path) -> Path:
@@ -68,7 +68,7 @@ def lay_out(
     code = copied(ROOT)
     if code == ROOT:  # installed, so there is no checkout
         code = copies.setdefault(ROOT, folder / "code")
-    places = [directory / entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    places = _places(directory, environ)
     config_dir = _config_dir(words)
     if config_dir is not None:
         words = [*words, f"--config-dir={copied(directory / config_dir)}"]  # the last one counts
@@ -90,12 +90,24 @@ def fill(submission: Submission, environ: Mapping[str, str]) -> None:
             if snapshot.checkout(top, environ) is None:
                 snapshot.take_installed(top, target)
             else:
-                snapshot.take(top, target, environ)
+                snapshot.take(top, target, _results(submission, environ), environ)
         words = b"".join(os.fsencode(word) + b"\0" for word in submission.words)
         (submission.folder / "words").write_bytes(words)
     except OSError as error:
         raise ConfigError(f"{submission.folder} cannot be written: {error.strerror}. Type run.root=…") from None
     record(submission, None)
+
+
+def _places(directory: Path, environ: Mapping[str, str]) -> list[Path]:
+    """Where the user's own packages lie."""
+    return [directory / entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def _results(submission: Submission, environ: Mapping[str, str]) -> Path | None:
+    """The folder in which no code is looked for; None where code lies there, too, as with run.root=. in a checkout."""
+    root = submission.root.resolve()
+    sources = [*_places(submission.directory, environ), submission.directory, ROOT]
+    return None if any(source.resolve().is_relative_to(root) for source in sources) else root
 
 
 def record(submission: Submission, job: str | None) -> None:
@@ -116,7 +128,7 @@ class Submitted:
 def submitted(root: Path) -> list[Submitted]:
     """What was submitted from this root, the oldest first; a run is there once for each submission."""
     found = []
-    for path in sorted((root.absolute() / _SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime):
+    for path in sorted((root.absolute() / SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime):
         told = json.loads(path.read_text(encoding="utf-8"))
         for element, run in told["runs"].items():
             log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
@@ -129,7 +141,7 @@ def remove_old(root: Path, live: Collection[str]) -> None:
 
     Those are needed whose token is one of `live`, and those that hold a run that has not finished.
     """
-    records = sorted((root / _SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime)
+    records = sorted((root / SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime)
     over = [record.parent for record in records if _token(record.parent) not in live and _has_finished(record)]
     for folder in over[:-_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,7 +160,7 @@ def _is_finished_sweep(folder: Path) -> bool:
 @contextmanager
 def alone(run: RunConfig) -> Iterator[None]:
     """One command at a time looks whether a run is queued and submits it. Raises ConfigError."""
-    folder = run_root(run) / _SUBMITTED
+    folder = run_root(run) / SUBMITTED
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")

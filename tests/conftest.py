@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist=loadgroup` tests that wait much of their time do that beside all the others."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group("waits" if item.path.parent.name in ("slurm", "sweep") else "works"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals() -> Iterator[None]:
+    """What tests start hears every signal, also where pytest itself was told to ignore some, as by nohup or a script's &.
+
+    A handler that does nothing ignores as well, and ends with exec, which SIG_IGN does not.
+    """
+    ignored = [heard for heard in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(heard) is signal.SIG_IGN]
+    for heard in ignored:
+        signal.signal(heard, lambda *_: None)
+    yield
+    for heard in ignored:
+        signal.signal(heard, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

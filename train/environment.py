@@ -174,18 +174,21 @@ def _egg_version(info: Path) -> str:
 
 
 def _checkout(root: Path, environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """The git checkout that holds `root`, or None where there is none, no git or no commit yet.
+    """The git checkout that holds `root`, or None where there is none, no git, no commit yet or one that git refuses.
 
-    `diff` and `dirty` speak of tracked files alone (a listing of all others could walk a whole data folder) and
-    are None where git took longer than `GIT_TIMEOUT_S`. No filter runs: a touched LFS file counts as changed.
+    `branch` is None where HEAD is detached. `diff` and `dirty` speak of tracked files alone (a listing of all others
+    could walk a whole data folder) and are None where git took longer than `GIT_TIMEOUT_S`. No filter runs: a touched
+    LFS file counts as changed.
     """
-    heads = _git(root, environ, _INERT, "rev-parse", "HEAD", "--abbrev-ref", "HEAD")
-    if heads is None:
+    commit = _git(root, environ, _INERT, "rev-parse", "--verify", "--quiet", "HEAD")
+    if commit is None:
         return None
-    commit, branch, _ = heads.split("\n")
+    # Not `--abbrev-ref`, whose answer is another one or none where a tag or another branch is called the same.
+    head = _git(root, environ, _INERT, "symbolic-ref", "--quiet", "HEAD")
+    branch = None if head is None else head.strip("\n").removeprefix("refs/heads/")
     diff = _diff(root, environ)
     dirty = None if diff is None else diff != ""
-    return {"commit": commit, "branch": None if branch == "HEAD" else branch, "dirty": dirty, "diff": diff}
+    return {"commit": commit.strip("\n"), "branch": branch, "dirty": dirty, "diff": diff}
 
 
 def _diff(root: Path, environ: Mapping[str, str]) -> str | None:

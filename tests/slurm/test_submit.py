@@ -1,5 +1,6 @@
 """What is submitted, what is not, and how often."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -88,6 +89,17 @@ def test_job_runs_the_code_as_it_was_when_it_was_submitted(desk: Desk) -> None:
     code = subprocess.run(["git", "status", "--porcelain"], cwd=job.folder / "code", capture_output=True, text=True)
     here = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True)
     assert code.stdout == here.stdout, "git tells the same of the copy"
+
+
+def test_job_from_a_detached_head_trains(desk: Desk) -> None:
+    """As from a tag, a worktree, a checkout of CI or a submodule, for each of which git names no branch."""
+    clone = desk.folder / "clone"
+    for words in (("clone", "--quiet", "--shared", str(ROOT), str(clone)), ("-C", str(clone), "checkout", "--detach")):
+        subprocess.run(["git", *words], check=True, capture_output=True)
+    job = desk.submit(*TINY, *ONE, environ={"PYTHONPATH": str(clone)})
+    git = json.loads((job.finish().folder / "environment.json").read_text())["git"]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, check=True, capture_output=True, text=True).stdout
+    assert git == {"commit": commit.strip(), "branch": None, "dirty": False, "diff": ""}
 
 
 def test_any_name_and_folder_is_carried_exactly(desk: Desk) -> None:
