@@ -32,7 +32,9 @@ class Ears:
     def next(self, timeout_s: float) -> signal.Signals | None:
         """The next signal for the ranks; None when a child ended or `timeout_s` seconds went by."""
         found = signal.sigtimedwait({*self._heard, signal.SIGCHLD}, max(0.0, min(timeout_s, 3600.0)))
-        if found is None or found.si_signo == signal.SIGCHLD:
+        # One of those asked for, or nothing: interrupted after its time, as by SIGSTOP and SIGCONT, CPython returns a
+        # structure that nobody filled.
+        if found is None or found.si_signo not in self._heard:
             return None
         self.stops = True
         self.interrupts += found.si_signo == signal.SIGINT
