@@ -84,6 +84,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
         places = slots(asked.sweep, machine, claimed.gpus)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
+        pool.go_on()
         conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show)
         click.echo(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
@@ -131,9 +132,8 @@ def _ladder(asked: Order) -> Ladder | None:
     if pruner.name is not PrunerName.asha:
         return None
     assert pruner.first_step is not None
-    assert config.eval.every is not None
     smaller = asked.sweep.mode is Mode.min
-    return Ladder(pruner.first_step, pruner.eta, config.train.global_batch, config.eval.every, smaller)
+    return Ladder(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
 def _sum_up(asked: Order, found: list[results.Row], code: ExitCode) -> None:

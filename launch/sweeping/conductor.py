@@ -41,6 +41,7 @@ class _Attempt:
     world: World
     evaluations: Evaluations
     causes: Path
+    until: int | None  # the step that it is to go to
     goes_on: bool  # with what an earlier start left
     events_bytes: int  # that an earlier start wrote down
     began: float = field(default_factory=time.monotonic)
@@ -168,7 +169,7 @@ class Conductor:
     def _is_over(self) -> bool:
         """Whether there will be nothing more to do here. Decides what nobody else is left to decide."""
         with self.search.alone():
-            if not self.pool.under_way():
+            if self.pool.is_over():
                 self.pool.close()
                 return True
         # Only at a rung can one run make another possible. What a process that is ended gives back, it takes up again.
@@ -177,14 +178,19 @@ class Conductor:
     def _start(self, slot: Slot, job: Job) -> _Attempt:
         run = self.plan.run(job)
         causes, goes_on = Path(tempfile.mkdtemp(dir=self._scratch)), run.exists()
-        environ = {VARIABLE: cause.files(causes)[VARIABLE]}
-        if self.plan.ladder is not None:
-            environ[UNTIL] = str(self.plan.ladder.next_step(self.pool.climber(job.trial)))
+        environ, until = {VARIABLE: cause.files(causes)[VARIABLE]}, self._until(job)
+        if until is not None:
+            environ[UNTIL] = str(until)
         output = self.plan.folder / "output" / f"{run.name}.txt"
         words, composed, before = self.pool.words(job), self.pool.composed(job), _events_bytes(run)
         world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
         self._energy.begin(slot)
-        return _Attempt(job, run, slot, world, Evaluations(run), causes, goes_on, before)
+        return _Attempt(job, run, slot, world, Evaluations(run), causes, until, goes_on, before)
+
+    def _until(self, job: Job) -> int | None:
+        """The step of the rung that its trial comes to next."""
+        ladder = self.plan.ladder
+        return None if ladder is None else ladder.next_step(self.pool.climber(job.trial))
 
     # What is heard meanwhile
 
@@ -278,12 +284,11 @@ class Conductor:
             self.pool.score(attempt.job)
         elif ended.code is ExitCode.STOPPED and attempt.pruned:
             self.search.prune(trial)
-        elif (
-            ended.code is ExitCode.PREEMPTED
-            or (ended.code is ExitCode.STOPPED and self.plan.ladder is not None)  # at its rung
-            or self._why_leaving is not None
-        ):
+        elif ended.code is ExitCode.PREEMPTED or self._why_leaving is not None:
             pass  # its end stays open
+        elif ended.code is ExitCode.STOPPED:
+            if not self._came_to_its_rung(attempt):
+                self.pool.stopped(attempt.job)
         elif ended.code is ExitCode.CONFIG and attempt.goes_on:
             # What it began with is no longer what is here.
             self._trouble = self._trouble or ConfigError(f"trial {trial}: {ended.message}")
@@ -292,6 +297,10 @@ class Conductor:
             pass
         else:
             self.search.fail(trial, ended.message, ended.code is ExitCode.OUT_OF_MEMORY)
+
+    def _came_to_its_rung(self, attempt: _Attempt) -> bool:
+        """Whether it left because it was to go no further, and was evaluated there."""
+        return attempt.until is not None and attempt.until in self.pool.climber(attempt.job.trial).values
 
     def _kills(self, job: Job) -> int:
         """How often its ranks were killed by now, this time included."""

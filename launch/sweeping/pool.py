@@ -8,17 +8,23 @@ from launch.lines import number
 from launch.sweeping.crew import Crew
 from launch.sweeping.plan import Job, Plan
 from launch.sweeping.rungs import Climber
-from launch.sweeping.search import BATCH, DIGEST, Search
+from launch.sweeping.search import BATCH, DIGEST, EVERY, PROMOTED, Search
+from launch.sweeping.trained import is_of
 from train import lease
 from train.files import read_json
 from train.identity import digest
+from train.outcome import ConfigError
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from train.compose import Composed
 
-_HELD, _SCORE = "held_by_{}", "score_{}"  # attributes of a trial, by the place of the run's seed
+_HELD, _SCORE, _STOPPED = (
+    "held_by_{}",
+    "score_{}",
+    "stopped_{}",
+)  # attributes of a trial, by the place of the run's seed
 _NOBODY = ""  # holds a run that was begun
 
 
@@ -38,9 +44,10 @@ class Pool:
         """The next run, this process's until `give_back`; None where there is none right now."""
         with self.search.alone():
             while (job := self._next()) is not None:
-                if (self.plan.run(job) / "summary.json").exists():
+                if self._was_trained(job):
                     self.score(job)
                     continue
+                self._promote(job.trial)
                 self.search.note(job.trial, _HELD.format(job.place), self._crew.name)
                 self._mine.add(job)
                 return job
@@ -52,6 +59,20 @@ class Pool:
         with self.search.alone():
             if self.is_mine(job):
                 self.search.note(job.trial, _HELD.format(job.place), _NOBODY)
+
+    def stopped(self, job: Job) -> None:
+        """A person stopped this run: nobody goes on with it before the sweep's command is typed again."""
+        self.search.note(job.trial, _STOPPED.format(job.place), True)
+
+    def go_on(self) -> None:
+        """The command was typed again, so what a person stopped goes on."""
+        with self.search.alone():
+            for trial, job in self._stopped():
+                self.search.note(trial.number, _STOPPED.format(job.place), False)
+
+    def are_stopped(self) -> list[int]:
+        """The trials that a person stopped."""
+        return sorted({trial.number for trial, _ in self._stopped()})
 
     def is_mine(self, job: Job) -> bool:
         """Whether nobody has taken over what this process took, nor decided what becomes of it."""
@@ -76,6 +97,11 @@ class Pool:
             for job in self.plan.jobs(trial.number)
         )
 
+    def is_over(self) -> bool:
+        """Whether nothing is left that could ever be taken: all that is open waits at a rung, or for a person."""
+        resting = self._resting()
+        return not self.under_way() and all(each.job.trial in resting for each in self._free(self._open()))
+
     def _next(self) -> Job | None:
         while True:
             free, resting = self._free(self._open()), self._resting()
@@ -97,17 +123,30 @@ class Pool:
         ladder = self.plan.ladder
         if ladder is None or not resting or self.search.completed() or self.under_way():
             return None
-        return Job(ladder.leader({each.job.trial: each.climber for each in resting}), 0)
+        leader = ladder.leader({each.job.trial: each.climber for each in resting})
+        return None if leader is None else Job(leader, 0)
+
+    def _promote(self, number: int) -> None:
+        ladder, climber = self.plan.ladder, self.climber(number)
+        if ladder is not None and (reached := ladder.reached(climber)) > climber.promoted:
+            self.search.note(number, PROMOTED, reached)
 
     def _free(self, trials: "Sequence[FrozenTrial]") -> "list[_Free]":
-        """The runs of open trials that nobody trains and that have no score yet, in order."""
+        """The runs of open trials that nobody trains, that have no score yet and that nobody stopped, in order."""
         at_work = self._at_work(trials)
         return [
             _Free(job, begun=_holder(trial, job) is not None, climber=_climber(trial))
             for trial in trials
             for job in self.plan.jobs(trial.number)
-            if _SCORE.format(job.place) not in trial.user_attrs and not self._taken(trial, job, at_work)
+            if _SCORE.format(job.place) not in trial.user_attrs
+            and not trial.user_attrs.get(_STOPPED.format(job.place))
+            and not self._taken(trial, job, at_work)
         ]
+
+    def _stopped(self) -> "list[tuple[FrozenTrial, Job]]":
+        undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
+        pairs = [(trial, job) for trial in undecided for job in self.plan.jobs(trial.number)]
+        return [(trial, job) for trial, job in pairs if trial.user_attrs.get(_STOPPED.format(job.place))]
 
     def _open(self) -> "list[FrozenTrial]":
         """The trials whose end is open. Of those that are the same run the first is trained, and shares its end."""
@@ -115,7 +154,7 @@ class Pool:
         found = []
         for trial in self.search.trials():
             first = first_with.setdefault(self._digest(trial), trial)
-            if trial.state.is_finished():
+            if trial.state.is_finished() or self._had_ended(trial):
                 continue
             if first is trial:
                 found.append(trial)
@@ -148,14 +187,28 @@ class Pool:
         return self._made[job]
 
     def _digest(self, trial: "FrozenTrial") -> str:
-        known: str | None = trial.user_attrs.get(DIGEST)
-        if known is not None:
+        if {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
+            known: str = trial.user_attrs[DIGEST]
             return known
         config = self.composed(Job(trial.number, 0)).config
         found = digest(config)
         self.search.note(trial.number, BATCH, config.train.global_batch)
+        self.search.note(trial.number, EVERY, config.eval.every)
         self.search.note(trial.number, DIGEST, found)
         return found
+
+    def _was_trained(self, job: Job) -> bool:
+        """Whether its folder holds the finished run. Raises ConfigError where that is the run of another config."""
+        run = self.plan.run(job)
+        if not (run / "summary.json").exists():
+            return False
+        wanted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else digest(self.composed(job).config)
+        if is_of(run, wanted):
+            return True
+        raise ConfigError(
+            f"{run} holds a finished run of another config than trial {job.trial}, whose result it is not. Type run.name=… "
+            f"for a sweep of its own, or move {run} away"
+        )
 
     # What becomes of them
 
@@ -168,25 +221,37 @@ class Pool:
             self.search.fail(job.trial, f"its last evaluation has no finite {self.plan.metric}", out_of_memory=False)
             return
         self.search.note(job.trial, _SCORE.format(job.place), score)
-        noted = self.search.trials()[job.trial].user_attrs
-        names = [_SCORE.format(each.place) for each in self.plan.jobs(job.trial)]
-        if all(name in noted for name in names):
-            self.search.complete(job.trial, [noted[name] for name in names])
+        self._had_ended(self.search.trials()[job.trial])
+
+    def _had_ended(self, trial: "FrozenTrial") -> bool:
+        """Whether what is on record of an open trial is its end, which is told then: who noted it may have been killed
+        before."""
+        names = [_SCORE.format(each.place) for each in self.plan.jobs(trial.number)]
+        if all(name in trial.user_attrs for name in names):
+            self.search.complete(trial.number, [trial.user_attrs[name] for name in names])
+            return True
+        return self.search.had_failed(trial)
 
     def close(self) -> None:
-        """Nothing is under way: those that wait at a rung have waited in vain."""
+        """Nothing is under way: those that wait at a rung have waited in vain, unless one that was stopped is to come."""
+        if self._stopped():
+            return
+        resting = self._resting()
         for trial in self._open():
-            self.search.prune(trial.number)
+            if trial.number in resting:
+                self.search.prune(trial.number)
         self._open()  # those that are the same runs share it
 
     def states(self) -> dict[int, str]:
-        """Of each trial whose end is open: running, waiting (at a rung), or queued."""
+        """Of each trial whose end is open: running, stopped (by a person), waiting (at a rung), or queued."""
         undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
-        at_work, resting = self._at_work(undecided), self._resting()
+        at_work, resting, stopped = self._at_work(undecided), self._resting(), self.are_stopped()
 
         def state(trial: "FrozenTrial") -> str:
             if any(self._taken(trial, job, at_work) for job in self.plan.jobs(trial.number)):
                 return "running"
+            if trial.number in stopped:
+                return "stopped"
             return "waiting" if trial.number in resting else "queued"
 
         return {trial.number: state(trial) for trial in undecided}
@@ -200,7 +265,7 @@ class Pool:
         """The trials that came to a rung which they are not good enough for, so far; those that ended among them."""
         if self.plan.ladder is None:
             return set()
-        everyone = {trial.number: _climber(trial) for trial in self.search.trials() if BATCH in trial.user_attrs}
+        everyone = {trial.number: _climber(trial) for trial in self.search.trials() if EVERY in trial.user_attrs}
         return everyone.keys() - self.plan.ladder.fit(everyone)
 
 
@@ -220,4 +285,5 @@ def _holder(trial: "FrozenTrial", job: Job) -> str | None:
 
 
 def _climber(trial: "FrozenTrial") -> Climber:
-    return Climber(trial.user_attrs.get(BATCH, 1), trial.intermediate_values)
+    noted = trial.user_attrs
+    return Climber(noted.get(BATCH, 1), noted.get(EVERY) or 1, trial.intermediate_values, noted.get(PROMOTED, 0))

@@ -12,24 +12,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Climber:
-    """A trial whose steps take `batch` samples each, and its evaluations so far: step -> value."""
+    """A trial whose steps take `batch` samples each, evaluated every `every` steps, with its evaluations so far: step ->
+    value. `promoted` counts the rungs that it was let go on from."""
 
     batch: int
+    every: int
     values: Mapping[int, float]
+    promoted: int = 0
 
 
 @dataclass(frozen=True)
 class Ladder:
     """Rungs at `first`, `first` * `eta`, … steps of `batch` samples; a trial with other batches has other steps there.
 
-    A trial is evaluated every `every` steps, and comes to a rung at the first of them that is not before it. Less is
-    better where `smaller`.
+    A trial comes to a rung at the first of its evaluations that is not before it. Less is better where `smaller`.
     """
 
     first: int
     eta: int
     batch: int
-    every: int
     smaller: bool
 
     def reached(self, trial: Climber) -> int:
@@ -47,28 +48,42 @@ class Ladder:
         """Of all trials, by their numbers, those that are good enough for the rung they came to last."""
         reached = {number: self.reached(trial) for number, trial in everyone.items()}
         found = {number for number, rungs in reached.items() if not rungs}
-        at_rung: dict[int, list[tuple[float, int]]] = defaultdict(list)
+        at_rung: dict[int, list[int]] = defaultdict(list)
         for number, rungs in reached.items():
             for rung in range(rungs):
-                at_rung[rung].append((self._at(rung, everyone[number]), number))
+                at_rung[rung].append(number)
         for rung, there in at_rung.items():
-            best = sorted(value for value, _ in there)[: len(there) // self.eta]
-            # As good as the last of them is good enough.
-            found |= {number for value, number in there if reached[number] == rung + 1 and best and value <= best[-1]}
+            best = self._best(rung, {number: everyone[number] for number in there})
+            found |= {number for number in best if reached[number] == rung + 1}
         return found
 
-    def leader(self, some: Mapping[int, Climber]) -> int:
-        """The best of those that came furthest, by number."""
+    def _best(self, rung: int, there: Mapping[int, Climber]) -> list[int]:
+        """One of `eta` of those that came to a rung, and none whose value is no number. Of those that are equally good
+        the ones that went on already are first: a tie promotes nobody besides."""
+
+        def place(number: int) -> tuple[float, bool, int]:
+            return self._at(rung, there[number]), there[number].promoted <= rung, number
+
+        numbers = [number for number in there if math.isfinite(self._at(rung, there[number]))]
+        return sorted(numbers, key=place)[: len(there) // self.eta]
+
+    def leader(self, some: Mapping[int, Climber]) -> int | None:
+        """The best of those that came furthest, by number; none whose value is no number."""
 
         def place(number: int) -> tuple[int, float, int]:
             reached = self.reached(some[number])
-            return -reached, self._at(reached - 1, some[number]) if reached else 0.0, number
+            return -reached, self._newest(some[number]), number
 
-        return min(some, key=place)
+        return min((number for number in some if math.isfinite(self._newest(some[number]))), key=place, default=None)
+
+    def _newest(self, trial: Climber) -> float:
+        """The value at the rung that a trial came to last; 0.0 before the first."""
+        reached = self.reached(trial)
+        return self._at(reached - 1, trial) if reached else 0.0
 
     def _step(self, rung: int, trial: Climber) -> int:
         steps = self.first * float(self.eta) ** rung * self.batch / trial.batch
-        return max(1, math.ceil(steps / self.every)) * self.every
+        return max(1, math.ceil(steps / trial.every)) * trial.every
 
     def _at(self, rung: int, trial: Climber) -> float:
         """The value that counts at a rung. Less is better."""

@@ -28,7 +28,8 @@ JOURNAL = "journal.jsonl"
 # Attributes of a trial.
 ERROR, MEMORY = "error", "out_of_memory"
 SEEDS = "by_seed"  # its values, one a seed
-DIGEST, BATCH, STEPS = "config_digest", "batch", "steps"
+DIGEST, BATCH, EVERY, STEPS = "config_digest", "batch", "eval_every", "steps"
+PROMOTED = "promoted"  # how many rungs it was let go on from
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 ENERGY_J = "energy_j"  # that its GPUs used
 _IDENTITY = "identity"  # attribute of the study
@@ -108,9 +109,17 @@ class Search:
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
         """It came to nothing."""
         with self.alone():
-            self.note(number, ERROR, error)
             self.note(number, MEMORY, out_of_memory)
+            self.note(number, ERROR, error)  # from now on it has failed
             self.study.tell(number, state=self._states.FAIL)
+
+    def had_failed(self, trial: "FrozenTrial") -> bool:
+        """Whether it was noted of an open trial that it failed, which is told then."""
+        if ERROR not in trial.user_attrs:
+            return False
+        with self.alone():
+            self.study.tell(trial.number, state=self._states.FAIL)
+        return True
 
     def share(self, first: "FrozenTrial", same: int) -> None:
         """What became of the first is what becomes of one that is the same run."""

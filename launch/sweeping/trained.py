@@ -1,0 +1,26 @@
+"""Whose result a run's folder holds."""
+
+from pathlib import Path
+
+from train.files import read_json
+from train.outcome import ConfigError
+
+
+def is_of(run: Path, digest: str) -> bool:
+    """Whether the run in the folder `run` is that of the config with this digest, as far as its files tell."""
+    newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
+    manifest = None if newest is None else read_json(newest)
+    if isinstance(manifest, dict):
+        return manifest.get("config_digest") == digest
+    return _of_config(run) == digest
+
+
+def _of_config(run: Path) -> str | None:
+    """The digest of the config that a run without checkpoints was given."""
+    from train import resolved  # here, for OmegaConf takes long to import
+    from train.identity import digest as digest_of
+
+    try:
+        return digest_of(resolved.read(run / "resolved.yaml"))
+    except ConfigError:
+        return None
