@@ -16,7 +16,7 @@ from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import Search, open_search
 from launch.sweeping.space import Space, read
 from train.compose import Composed, compose
-from train.config import Config, SweepConfig
+from train.config import Config, Mode, SweepConfig
 from train.files import write_json
 from train.identity import digest
 from train.outcome import ConfigError
@@ -34,7 +34,7 @@ def composed(words: Any, **changes: Any) -> Composed:
 
 
 def settings(**changes: Any) -> SweepConfig:
-    return replace(BASE.config.sweep, metric="loss", **changes)
+    return replace(BASE.config.sweep, metric="loss", mode=Mode.min, **changes)
 
 
 class Killed(Exception):  # noqa: N818
@@ -54,7 +54,7 @@ def start(
     config = config or settings()
     with Crew(folder) as crew:
         search = open_search(folder, space, config, {}, crew.alone)
-        pool = Pool(Plan(folder, space, config, "loss", 0, (), made, ladder), search, crew)
+        pool = Pool(Plan(folder, space, config, "loss", Mode.min, 0, (), made, ladder), search, crew)
         pool.go_on()
         yield pool
 
