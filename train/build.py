@@ -28,8 +28,9 @@ from train.resume import State
 from train.rng import seed_all
 from train.schedule import Schedule
 from train.step import Step, statistics
-from train.target import OWN_PACKAGES, Targets
+from train.target import Targets
 from train.tasks.task import Task
+from train.trust import Trust
 from train.world import World
 
 KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
@@ -52,7 +53,7 @@ class Parts:
 
 def targets(config: Config, foreign: bool) -> Targets:
     """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits."""
-    return Targets(KINDS, {*OWN_PACKAGES, *config.run.trust} if foreign else None)
+    return Targets(KINDS, Trust(config.run.trust) if foreign else None)
 
 
 def check_targets(config: Config, builder: Targets) -> None:

@@ -3,17 +3,20 @@
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from train.composer import CONF, NOT_COMPOSED, PRIMARY, Composition, composing
-from train.config import Config, RunConfig, as_plain
+from train.composer import CONF, NOT_COMPOSED, PRIMARY, Composition, composing, is_foreign
+from train.config import Config, as_plain
+from train.escape import nothing_looked_up
 from train.explain import explain, options
+from train.foreign import as_typed_here
 from train.identity import digest
 from train.outcome import ConfigError
-from train.overrides import key, typed_for, verbatim
+from train.overrides import key, verbatim
 from train.typed import texts, typed
 
 
@@ -57,7 +60,8 @@ def answer(argv: Sequence[str]) -> None:
     elif not flags.shell_completion:
         _composed(flags, flags.overrides)
     try:
-        _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
+        with nothing_looked_up() if _foreign(flags) else nullcontext():
+            _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
     except NOT_COMPOSED as error:
         raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
 
@@ -79,9 +83,10 @@ def compose(argv: Sequence[str]) -> Composed:
     """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
     flags = _flags(argv)
     found = _composed(flags, verbatim(flags.overrides, texts()))
-    config = typed(found.plain, flags.overrides)
+    plain = found.plain
     if _foreign(flags):
-        config = replace(config, run=_without_orders(config.run, flags.overrides))
+        plain = as_typed_here(plain, flags.config_dir, flags.config_name, flags.overrides)
+    config = typed(plain, flags.overrides)
     if config.run.name is None:
         experiment = (found.choices.get("experiment") or "run").replace("/", "-")
         config = replace(config, run=replace(config.run, name=f"{experiment}-{digest(config)[:8]}"))
@@ -123,7 +128,7 @@ def _refuse_hydra_key(word: str, words: Sequence[str]) -> None:
 
 
 def _foreign(flags: argparse.Namespace) -> bool:
-    return flags.config_name not in (None, PRIMARY)
+    return is_foreign(flags.config_name)
 
 
 def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
@@ -132,13 +137,6 @@ def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
             return composer(words)
         except NOT_COMPOSED as error:
             raise ConfigError(explain(error, words, composer)) from None
-
-
-def _without_orders(run: RunConfig, words: Sequence[str]) -> RunConfig:
-    """What a stored config must not decide, because it is said anew at each start, as the command line says it."""
-    silent = RunConfig(root=run.root, name=run.name, fresh=False, accept=None, trust=[])
-    said = [name for name in ("fresh", "accept", "trust") if typed_for(f"run.{name}", words) is not None]
-    return replace(silent, **{name: getattr(run, name) for name in said})
 
 
 def _refuse_sweep(what: str, words: Sequence[str]) -> NoReturn:

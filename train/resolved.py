@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from train.config import Config
-from train.escape import all_escaped
+from train.escape import all_escaped, nothing_looked_up
 from train.outcome import ConfigError
 from train.typed import typed
 
@@ -20,10 +20,11 @@ def written(plain: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> Config:
-    """The config in the file. Raises ConfigError that says why it is none."""
+    """The config in the file, in which nothing is looked up. Raises ConfigError that says why it is none."""
     try:
-        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        with nothing_looked_up():
+            found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     if not isinstance(found, dict):
         raise ConfigError("it holds a list, not keys and values")

@@ -13,21 +13,21 @@ from urllib.error import URLError
 from train.fits import as_annotated, example, fits
 from train.nearest import nearest
 from train.outcome import ConfigError
+from train.trust import Trust
 
 Kind = TypeVar("Kind")
-OWN_PACKAGES = ("train", "torch", "torchvision")
 
 
 class Targets:
     """Builds what the config names.
 
-    `kinds` are the base classes that a nested `_target_` may derive from. `packages` limits where classes may come
-    from, for a config that came with someone else's run; None admits any, as for what the user typed.
+    `kinds` are the base classes that a nested `_target_` may derive from. `trust` limits what a config may build that
+    came with someone else's run; None admits any class of the kind, as for what the user typed.
     """
 
-    def __init__(self, kinds: tuple[type, ...], packages: Collection[str] | None) -> None:
+    def __init__(self, kinds: tuple[type, ...], trust: Trust | None) -> None:
         self._kinds = kinds
-        self._packages = packages
+        self._trust = trust
 
     def check(self, node: Mapping[str, Any], where: str, kind: type, given: Collection[str] = ()) -> None:
         """Raise ConfigError unless `node` names a class of `kind` and the arguments that it takes, beside `given`."""
@@ -38,7 +38,11 @@ class Targets:
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
         """The object that `node` describes. What its constructor finds wrong becomes a ConfigError naming `where`."""
         made = self._build(node, where, (kind,), given)
-        assert isinstance(made, kind)
+        if not isinstance(made, kind):
+            raise ConfigError(
+                f"{where}: {node['_target_']} returned a {type(made).__name__}, no {kind.__name__}. Type {where}._target_= "
+                "with what makes one"
+            )
         return made
 
     def packages(self, value: Any, where: str) -> set[str]:
@@ -52,6 +56,8 @@ class Targets:
         arguments = _arguments(node)
         for name, value in arguments.items():
             self._check_nested(value, f"{where}.{name}")
+        if self._trust is not None:
+            arguments = self._trust.harmless(found, arguments, where)
         _check_arguments(found, where, arguments, given, whole=not node.get("_partial_"))
 
     def _check_nested(self, value: Any, where: str) -> None:
@@ -63,16 +69,20 @@ class Targets:
 
     def _build(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Mapping[str, Any]) -> Any:
         found = self._resolve(node, where, kinds)
-        arguments = {
+        asked = arguments = {
             name: self._value(as_annotated(value, _annotation(found, name)), f"{where}.{name}")
             for name, value in _arguments(node).items()
         }
+        if self._trust is not None:
+            arguments = self._trust.harmless(found, arguments, where)
         if node.get("_partial_"):
             return functools.partial(found, **arguments) if arguments else found
         try:
             return found(**arguments, **given)
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            if self._trust is None or all(arguments[name] is asked[name] for name in asked):
+                raise
+            raise ConfigError(f"{error}. {self._trust.withheld(found)}") from None
         except URLError as error:
             raise ConfigError(
                 f"{where} cannot be built: {node['_target_']} could not fetch what it needs: {_line(error)}. "
@@ -100,10 +110,14 @@ class Targets:
         path = node.get("_target_")
         if not isinstance(path, str) or not _is_dotted(path):
             raise ConfigError(f"{where}._target_={path} names no class. Type {where}._target_=package.module.Class")
-        self._admit(path.partition(".")[0], path, where)
+        if self._trust is not None:
+            self._trust.check_path(path, where)
         found = _locate(path, where)
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        if not _is_class(found, kinds) and not _is_torchvision_builder(found, kinds):
+        is_of_kind = _is_class(found, kinds) or _is_torchvision_builder(found, kinds)
+        if self._trust is not None:
+            self._trust.check(found, is_of_kind, path, where)
+        if not is_of_kind and not (self._trust is not None and callable(found)):
+            expected = " or ".join(kind.__name__ for kind in kinds)
             raise ConfigError(
                 f"{where}._target_={path} is no class derived from {expected}, so it is not called. "
                 f"Type {where}._target_=package.module.Class with a class that is"
@@ -112,16 +126,8 @@ class Targets:
             raise ConfigError(
                 f"{where}._target_={path} is abstract. Type {where}._target_= with a class derived from it"
             )
-        self._admit(str(found.__module__).partition(".")[0], path, where)
         made: Callable[..., Any] = found
         return made
-
-    def _admit(self, package: str, path: str, where: str) -> None:
-        if self._packages is not None and package not in self._packages:
-            raise ConfigError(
-                f"{where}._target_={path} comes with a stored config and lies outside the packages trusted for that. "
-                f"If you trust it, type run.trust=[{package}]"
-            )
 
 
 def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
