@@ -1,6 +1,5 @@
 """A config that came with a stranger's run folder runs no code of theirs, looks nothing up and tells nobody anything."""
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,9 +112,9 @@ def test_pipe_that_unpickles_the_files_of_a_folder_is_not_built(tmp_path: Path) 
     """Sets of torch.utils.data open the files that they find and decode them by their endings."""
     mark = tmp_path / "ran"
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "a.pkl").write_text(f"cos\nmkdir\n(V{mark}\ntR.")  # a pickle that calls os.mkdir(mark)
+    (tmp_path / "theirs" / "a.pickle").write_text(f"cos\nmkdir\n(V{mark}\ntR.")  # a pickle that calls os.mkdir(mark)
     pipes = "torch.utils.data.datapipes.iter"
-    node: dict[str, Any] = {"_target_": f"{pipes}.FileLister", "root": str(tmp_path / "theirs"), "masks": "*.pkl"}
+    node: dict[str, Any] = {"_target_": f"{pipes}.FileLister", "root": str(tmp_path / "theirs"), "masks": "*.pickle"}
     node = {"_target_": f"{pipes}.FileOpener", "datapipe": node, "mode": "b"}
     node = {"_target_": f"{pipes}.RoutedDecoder", "datapipe": node}
     node = {"_target_": "torch.utils.data.ConcatDataset", "datasets": node}
