@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,16 @@ import pytest
 from tests.ranks import Nursery, Starter
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: tests wait for processes half of the time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist=loadgroup` tests that wait much of their time do that beside all the others."""
+    """Tests that share a cluster or GPUs run one after the other; each other test runs wherever there is room."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("waits" if item.path.parent.name in ("slurm", "sweep") else "works"))
+        if (shared := item.path.parent.name) in ("slurm", "gpu"):
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,23 +7,62 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from tests.config.cases import CASES, Case
-from tests.ranks import Ended, Starter
+from tests.config.cases import CASES, HARDWARE, KEYS, LIMITS, SYNTAX, TYPES, Case
+from tests.ranks import QUIET, SMALL, Ended, Starter
+from train.compose import asks, compose
+from train.limits import check
+from train.outcome import ConfigError
 
 
 @pytest.mark.parametrize("bad", CASES, ids=str)
-def test_bad_input_gets_one_message_and_leaves_nothing_behind(starter: Starter, tmp_path: Path, bad: Case) -> None:
+def test_bad_input_gets_one_message_and_leaves_nothing_behind(
+    starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: Case
+) -> None:
+    """What the command line alone decides is asked of what decides it, all else of ranks."""
     if bad.prepare is not None:
         bad.prepare(tmp_path)
     before = everything_in(tmp_path)
+    with monkeypatch.context() as here:
+        here.chdir(tmp_path)
+        for name, value in {**QUIET, **bad.environ}.items():
+            here.setenv(name, value)
+        message = refused(bad)
+    if message is None:
+        message = refused_by_ranks(starter, bad)
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1, "one message, on one line"
+    for part in bad.says:
+        assert part in message
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("bad", [KEYS[1], TYPES[0], LIMITS[0], HARDWARE[0], SYNTAX[0]], ids=str)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_the_command_line_decides_is_said_by_one_rank_of_any_number(
+    starter: Starter, bad: Case, ranks: int
+) -> None:
+    message = refused_by_ranks(starter, Case(bad.words, bad.says, ranks, bad.environ))
+    assert all(part in message for part in bad.says)
+    assert message.count("\n") == 1
+
+
+def refused(bad: Case) -> str | None:
+    """What the command line is refused with, None where that takes ranks."""
+    argv = [*SMALL, *bad.words]
+    try:
+        if not asks(argv):
+            check(compose(argv).config, bad.ranks)
+    except ConfigError as error:
+        return f"error: {error}\n"
+    return None
+
+
+def refused_by_ranks(starter: Starter, bad: Case) -> str:
+    """What the one rank that speaks says of it; all end with code 2."""
     ended = run_as_torchrun_does(starter, bad)
     assert ended.codes[0] == 2, ended.output
-    assert ended.output.startswith("error: ")
-    assert ended.output.count("\n") == 1, "one message, on one line"
     assert ended.outputs[1:] == [""] * (bad.ranks - 1), "one rank speaks"
-    for part in bad.says:
-        assert part in ended.output
-    assert everything_in(tmp_path) == before
+    return ended.output
 
 
 def run_as_torchrun_does(starter: Starter, bad: Case) -> Ended:
