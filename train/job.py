@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def run(
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
     """The uncounted backward, on the same batch whichever step this start begins with. All ranks call it."""
     span, batch = world.together(parts.loader.rehearsal)
-    names = parts.step.warm_up(span, apply(batch, parts.mover), config.parallel.find_unused)
+    found = parts.step.warm_up(span, apply(batch, parts.mover), config.parallel.find_unused)
+    names = list(dict.fromkeys(chain(*world.gather(found))))  # all ranks call it: their batches may differ in metrics
     best = config.checkpoint.best_metric
     if best is not None and best not in names:
         raise ConfigError(

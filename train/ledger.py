@@ -79,8 +79,8 @@ class Ledger:
         """One line over the steps since the last. `spent` are this rank's seconds by part since then."""
         progress, records = self.progress, self.progress.records
         applied = [record for record in records if not record.skipped]
-        names = records[-1].ratios
-        means = {name: mean([record.ratios[name] for record in applied]) for name in names}
+        names = dict.fromkeys(name for record in records for name in record.ratios)
+        means = {name: mean([record.ratios.get(name, (0.0, 0.0)) for record in applied]) for name in names}
         skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
         steps, samples = progress.step - self._lined_step, progress.position - self._lined_position
         self.sink.write(

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from train.config import CommHook, ParallelConfig
 from train.data.batch import Batch
 from train.outcome import ConfigError
+from train.tasks.answer import checked
 from train.tasks.task import Ratio, Task
 from train.world import World
 
@@ -37,7 +38,7 @@ class Replica(nn.Module):
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
             nothing = torch.stack([p.flatten()[:1].sum().float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
-        return self._task.ratios(self.model, batch)
+        return checked(self._task.ratios(self.model, batch), trains=True)
 
 
 class Spread:

@@ -15,6 +15,7 @@ from train.outcome import ConfigError
 from train.parallel import Spread, unused
 from train.precision import Precision
 from train.rng import integer, seed_all
+from train.tasks.answer import check_count
 from train.tasks.task import Ratio
 from train.world import World
 
@@ -76,9 +77,7 @@ class Step:
         model = self.spread.replica.model
         buffers = [buffer.clone() for buffer in model.buffers()]
         found = self._forward(span.start, batch)
-        if "loss" not in found:
-            raise ConfigError(f"The task's ratios are {', '.join(found)}; one of them must be called loss")
-        self._check_count(found["loss"].count, span.stop - span.start)
+        check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if bare and not find_unused:
@@ -89,15 +88,6 @@ class Step:
                 buffer.copy_(before)
         self.gradients.begin(wrapped=self.spread.wrapped)
         return list(found)
-
-    def _check_count(self, count: torch.Tensor | int, samples: int) -> None:
-        """The gradient of a task that does not count data is divided by samples, whatever its ratios say."""
-        if not self.counts_data and (isinstance(count, torch.Tensor) or count != samples):
-            raise ConfigError(
-                f"The task divides its loss by {count if isinstance(count, int) else 'a tensor'}, and a batch has "
-                f"{samples} samples. Where only the data knows the count, such as of tokens, write counts_data = True "
-                "in the task's class"
-            )
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
         seed_all(integer(self.seed, _DROPOUT, position), self.world.device)

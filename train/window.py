@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 
@@ -30,7 +31,9 @@ class Record:
 
 @dataclass
 class Window:
-    names: Sequence[str]
+    """`names` are the metrics known so far, the same on every rank; a batch may lack some, and may bring others."""
+
+    names: list[str]
     _taken: list[Taken] = field(default_factory=list)
 
     def add(self, taken: Taken) -> None:
@@ -43,48 +46,77 @@ class Window:
         beside the gradients, so whatever they have to agree on rides along.
         """
         taken, self._taken = self._taken, []
-        width = 2 * len(self.names)
-        sums, shared = [0.0] * (width * len(taken)), [0.0] * (3 * len(taken))
-        scalars = _Scalars()
-        for row, step in enumerate(taken):
-            scalars.put(step.norm, shared, 3 * row)
-            scalars.put(step.skipped, shared, 3 * row + 1)
-            if step.scale is not None:
-                scalars.put(step.scale, shared, 3 * row + 2)
-            for ratios in step.ratios:
-                for column, name in enumerate(self.names):
-                    scalars.put(ratios[name].total, sums, width * row + 2 * column)
-                    scalars.put(ratios[name].count, sums, width * row + 2 * column + 1)
-        scalars.fetch()
-        *total, asked = world.sum(torch.tensor([*sums, float(asks)], dtype=torch.float64)).tolist()
+        names = list(dict.fromkeys(chain(self.names, *(ratios for step in taken for ratios in step.ratios))))
+        news = names[len(self.names) :]
+        sums, shared = _fetched(taken, names)
+        told = [*_columns(sums, self.names), float(asks), float(bool(news))]
+        *total, asked, more = world.sum(torch.tensor(told, dtype=torch.float64)).tolist()
+        ratios = [_ratios(self.names, row) for row in _rows(total, len(taken), 2 * len(self.names))]
+        if more:
+            # All ranks call these, as they all hear that one has met a metric that not all know.
+            news = list(dict.fromkeys(chain(*world.gather(news))))
+            total = world.sum(torch.tensor(_columns(sums, news), dtype=torch.float64)).tolist()
+            ratios = [
+                {**known, **_ratios(news, row)}
+                for known, row in zip(ratios, _rows(total, len(taken), 2 * len(news)), strict=True)
+            ]
+            self.names = [*self.names, *news]
         records = [
-            Record(step.step, self._ratios(total[width * row :]), norm, skipped > 0, scale)
-            for row, step in enumerate(taken)
-            for norm, skipped, scale in [shared[3 * row : 3 * row + 3]]
+            Record(step.step, of_step, norm, skipped > 0, scale)
+            for step, of_step, (norm, skipped, scale) in zip(taken, ratios, _rows(shared, len(taken), 3), strict=True)
         ]
         return records, bool(asked)
 
-    def _ratios(self, sums: Sequence[float]) -> dict[str, tuple[float, float]]:
-        return {name: (sums[2 * i], sums[2 * i + 1]) for i, name in enumerate(self.names)}
+
+def _fetched(taken: Sequence[Taken], names: Sequence[str]) -> tuple[list[dict[str, list[float]]], list[float]]:
+    """This rank's sum and count by step and name, and norm, skip and scale of each step."""
+    sums: list[dict[str, list[float]]] = [{name: [0.0, 0.0] for name in names} for _ in taken]
+    shared = [0.0] * (3 * len(taken))
+    scalars = _Scalars()
+    for row, step in enumerate(taken):
+        scalars.put(step.norm, shared, 3 * row)
+        scalars.put(step.skipped, shared, 3 * row + 1)
+        if step.scale is not None:
+            scalars.put(step.scale, shared, 3 * row + 2)
+        for ratios in step.ratios:
+            for name, ratio in ratios.items():
+                scalars.put(ratio.total, sums[row][name], 0)
+                scalars.put(ratio.count, sums[row][name], 1)
+    scalars.fetch()
+    return sums, shared
+
+
+def _columns(sums: Sequence[dict[str, list[float]]], names: Sequence[str]) -> list[float]:
+    """Step after step, name after name; nothing where this rank has not met one."""
+    return [number for of_step in sums for name in names for number in of_step.get(name, (0.0, 0.0))]
+
+
+def _rows(numbers: Sequence[float], rows: int, width: int) -> list[Sequence[float]]:
+    return [numbers[width * row : width * (row + 1)] for row in range(rows)]
+
+
+def _ratios(names: Sequence[str], sums: Sequence[float]) -> dict[str, tuple[float, float]]:
+    return {name: (sums[2 * i], sums[2 * i + 1]) for i, name in enumerate(names)}
 
 
 class _Scalars:
-    """Device scalars and the places on the host to add them to; one transfer a dtype."""
+    """Device scalars and the places on the host to add them to; one transfer a dtype and device."""
 
     def __init__(self) -> None:
-        self._values: dict[torch.dtype, list[torch.Tensor]] = {}
-        self._places: dict[torch.dtype, list[tuple[list[float], int]]] = {}
+        self._values: dict[object, list[torch.Tensor]] = {}
+        self._places: dict[object, list[tuple[list[float], int]]] = {}
 
     def put(self, value: torch.Tensor | int, row: list[float], column: int) -> None:
         if isinstance(value, torch.Tensor):
-            self._values.setdefault(value.dtype, []).append(value)
-            self._places.setdefault(value.dtype, []).append((row, column))
+            kind = (value.dtype, value.device)
+            self._values.setdefault(kind, []).append(value)
+            self._places.setdefault(kind, []).append((row, column))
         else:
             row[column] += value
 
     def fetch(self) -> None:
-        for dtype, values in self._values.items():
-            for value, (row, column) in zip(torch.stack(values).tolist(), self._places[dtype], strict=True):
+        for kind, values in self._values.items():
+            for value, (row, column) in zip(torch.stack(values).tolist(), self._places[kind], strict=True):
                 row[column] += value
 
 

@@ -1,0 +1,73 @@
+"""What a task answers reaches the lines of metrics, each split with its own, or is refused in words before training."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.ranks import Starter
+from tests.step.small import planted
+from tests.zoo.tasks import WRONG, Plain, Wrong
+from train.meter import rates
+from train.outcome import ConfigError
+from train.tasks.answer import RESERVED, check_count, checked
+from train.tasks.task import Ratio
+
+BATCH = (torch.eye(4), torch.arange(4) % 3)
+PRESENT = (*planted(), "~task", "+task._target_=tests.zoo.tasks.Present", "train.steps=9", "log.every=3")
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_an_answer_that_is_no_ratios_is_refused_in_words(kind: str) -> None:
+    with pytest.raises(ConfigError, match=WRONG[kind][1]):
+        checked(Wrong(kind).ratios(model(), BATCH), trains=True)
+
+
+def test_numbers_of_every_shape_that_means_one_are_taken() -> None:
+    found = checked(Plain().ratios(model(), BATCH), trains=True)
+    assert {name: (ratio.total.shape, float(ratio.count)) for name, ratio in found.items()} == {
+        "loss": (torch.Size(), 4.0),
+        "accuracy": (torch.Size(), 4.0),
+    }
+    found["loss"].total.backward()  # type: ignore[no-untyped-call]
+    assert checked({"loss": Ratio(torch.zeros(()), 0)}, trains=False)
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_what_a_line_says_itself_is_no_name_of_a_metric(name: str) -> None:
+    answer = {"loss": Ratio(torch.zeros(()), 4), name: Ratio(torch.zeros(()), 4)}
+    with pytest.raises(ConfigError, match=f"a metric called {name}, .* Call it {name}_of_task"):
+        checked(answer, trains=False)
+
+
+def test_a_mean_is_told_to_return_its_sum_first_of_all() -> None:
+    with pytest.raises(
+        ConfigError, match=r"counted as 1, and a batch has 8 samples: a mean already. Return the sum and"
+    ):
+        check_count(1, 8, counts_data=False)
+    with pytest.raises(ConfigError, match="counted as 1 for 8 samples, though counts_data = True"):
+        check_count(1, 8, counts_data=True)
+    with pytest.raises(ConfigError, match="divides its loss by 7, and a batch has 8 samples"):
+        check_count(7, 8, counts_data=False)
+    with pytest.raises(ConfigError, match="divides its loss by a tensor"):
+        check_count(torch.tensor(8), 8, counts_data=False)
+    check_count(8, 8, counts_data=False)
+    check_count(1, 1, counts_data=False)
+    check_count(torch.tensor(1), 8, counts_data=True)  # such as one labelled pixel
+    check_count(5, 8, counts_data=True)
+
+
+def test_batches_may_differ_in_their_metrics_on_any_number_of_ranks(starter: Starter) -> None:
+    one = starter.train(1, *PRESENT, name="one").metrics("train")
+    two = starter.train(2, *PRESENT, name="two").metrics("train")
+    own = {name for line in one for name in line if name.startswith("right/")}
+    assert len(own) > 5
+    for alone, shared in zip(one, two, strict=True):
+        assert alone.keys() == shared.keys()
+        assert {name: alone[name] for name in own & alone.keys()} == {name: shared[name] for name in own & alone.keys()}
+    written = {name for line in one for name in line} - own - {"loss", "train_only"}
+    assert written | rates({}, 1, 1).keys() <= RESERVED

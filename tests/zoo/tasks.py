@@ -1,0 +1,91 @@
+"""Tasks that are not tame: what people return from `ratios`, right or wrong, on planted samples."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from train.data.batch import Batch
+from train.tasks.task import Ratio, Task
+
+
+class Present(Task):
+    """A metric for each class that a batch holds, so that batches differ in their metrics; some numbers are plain."""
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        inputs, labels = batch
+        logits = model(inputs)
+        right = logits.argmax(1) == labels
+        found = {"loss": Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))}
+        for kind in labels.unique().tolist():
+            found[f"right/{kind}"] = Ratio((right & (labels == kind)).sum(), (labels == kind).sum())
+        found["train_only" if model.training else "eval_only"] = Ratio(right.float().sum(), len(labels))
+        return found
+
+
+class Plain(Task):
+    """Totals that are numbers or of shape (1,), counts that are numbers with a fraction, a tuple for a ratio."""
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
+        inputs, labels = batch
+        logits = model(inputs)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        right = int((logits.argmax(1) == labels).sum())
+        return {"loss": Ratio(loss[None], len(labels)), "accuracy": (right, float(len(labels)))}
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+# What comes of logits and labels, and what the refusal of it says.
+WRONG: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Any], str]] = {
+    "nothing": (lambda logits, labels: None, "answered with nothing"),
+    "a bare loss": (lambda logits, labels: _losses(logits, labels).sum(), r"a tensor of shape \(\) and float32"),
+    "a loss that is no ratio": (lambda logits, labels: {"loss": _losses(logits, labels).sum()}, "loss is a tensor of"),
+    "a pair by its place": (lambda logits, labels: Ratio(_losses(logits, labels).sum(), 4), "answered with a Ratio"),
+    "no loss": (lambda logits, labels: {"cost": Ratio(_losses(logits, labels).sum(), 4)}, "must be called loss"),
+    "a number a sample": (lambda logits, labels: {"loss": Ratio(_losses(logits, labels), 4)}, r"\.sum\(\)"),
+    "a loss without its graph": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum().detach(), 4)},
+        "depends on no weight",
+    ),
+    "a loss as a number": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum().item(), 4)},  # type: ignore[arg-type]
+        "depends on no weight",
+    ),
+    "a complex loss": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum() * (1 + 1j), 4)},
+        "real part",
+    ),
+    "a count that is text": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum(), "four")},  # type: ignore[arg-type]
+        "count of the task's loss is a str",
+    ),
+    "a count a sample": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum(), torch.ones(4))},
+        "count of the task's loss is a tensor of shape",
+    ),
+    "a name that is no text": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum(), 4), 3: Ratio(logits.sum(), 4)},
+        "a metric called 3",
+    ),
+    "a name with an escape": (
+        lambda logits, labels: {"loss": Ratio(_losses(logits, labels).sum(), 4), "\x1b[2J": Ratio(logits.sum(), 4)},
+        "a metric called",
+    ),
+}
+
+
+class Wrong(Task):
+    """Answers with the member `kind` of WRONG."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Any:
+        inputs, labels = batch
+        answer, _ = WRONG[self._kind]
+        return answer(model(inputs), labels)

@@ -1,0 +1,109 @@
+"""What a task answered, held against what a line of metrics and a backward can take. Nothing here waits for a device."""
+
+import numbers
+from collections.abc import Mapping
+
+import torch
+
+from train.outcome import ConfigError
+from train.tasks.task import Ratio
+
+# What a line of metrics says beside the task's own numbers.
+RESERVED = frozenset(
+    {"step", "split", "time", "epoch", "lr", "grad_norm", "skipped", "memory_gib", "page_faults", "mfu"}
+    | {"samples_per_s", "tokens_per_s", "step_time_s", "data_wait_s"}
+)
+_SUM = 'Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))'
+
+
+def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
+    """The ratios of one batch, each of two single numbers. `trains`: the loss is to be differentiated.
+
+    Raises ConfigError that says what was answered and what to return.
+    """
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"The task's ratios() answered with {_told(found)}, and not with its metrics by name. "
+            f'Write return {{"loss": {_SUM}}}'
+        )
+    ratios = {name: _ratio(name, value) for name, value in found.items()}
+    if "loss" not in ratios:
+        raise ConfigError(f"The task's ratios are {', '.join(ratios) or 'none'}; one of them must be called loss")
+    if trains and not ratios["loss"].total.requires_grad:
+        raise ConfigError(
+            "The task's loss depends on no weight: it was detached, taken out by .item(), or computed under "
+            "torch.no_grad(). Return the sum that the model's answers lead to"
+        )
+    return ratios
+
+
+def check_count(count: torch.Tensor | int, samples: int, *, counts_data: bool) -> None:
+    """Raise ConfigError where the loss of `samples` samples is divided by something else than the task says.
+
+    The gradient of a task that does not count data is divided by samples, whatever its ratios say.
+    """
+    fixed = not isinstance(count, torch.Tensor)
+    if counts_data:
+        if fixed and count == 1 < samples:
+            raise ConfigError(
+                f"The task's loss is counted as 1 for {samples} samples, though counts_data = True says that the data "
+                "know the count: a mean of means depends on how the samples were cut into batches, and so would the "
+                "evaluation on eval.batch. Return the sum over what is counted, such as tokens, and their number"
+            )
+    elif fixed and count == 1 < samples:
+        raise ConfigError(
+            f"The task's loss is counted as 1, and a batch has {samples} samples: a mean already. Return the sum and "
+            f"the number of samples, as in {_SUM}. Where only the data know the count, such as of tokens, return their "
+            "sum and number, and write counts_data = True in the task's class"
+        )
+    elif not fixed or count != samples:
+        raise ConfigError(
+            f"The task divides its loss by {count if fixed else 'a tensor'}, and a batch has {samples} samples. Return "
+            f"the sum and the number of samples, as in {_SUM}. Where only the data know the count, such as of tokens, "
+            "write counts_data = True in the task's class"
+        )
+
+
+def _ratio(name: object, value: object) -> Ratio:
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ConfigError(f"The task has a metric called {name!r}. Give it a name of letters and digits")
+    if name in RESERVED:
+        raise ConfigError(
+            f"The task has a metric called {name}, and a line of metrics says something else under that name. "
+            f"Call it {name}_of_task, or anything but {', '.join(sorted(RESERVED))}"
+        )
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ConfigError(
+            f"The task's {name} is {_told(value)}, and no ratio. Return the sum over the samples and what it is to be "
+            f"divided by, as in {_SUM}"
+        )
+    total, count = value
+    if not isinstance(count, int):
+        count = _tensor(name, "count", count) if isinstance(count, torch.Tensor) else _number(name, "count", count)
+    return Ratio(_tensor(name, "total", total), count)
+
+
+def _tensor(name: str, part: str, value: object) -> torch.Tensor:
+    """A tensor of no dimensions. A number becomes one."""
+    if not isinstance(value, torch.Tensor):
+        return torch.tensor(_number(name, part, value), dtype=torch.float64)
+    if value.dim() == 0 and not value.is_complex():
+        return value
+    if value.numel() != 1 or value.is_complex():
+        raise ConfigError(
+            f"The {part} of the task's {name} is {_told(value)}, and should be one number. "
+            f"Return its {'real part' if value.is_complex() else 'sum: .sum()'}"
+        )
+    return value.reshape(())
+
+
+def _number(name: str, part: str, value: object) -> float:
+    if not isinstance(value, numbers.Real):
+        raise ConfigError(f"The {part} of the task's {name} is {_told(value)}, and should be one number")
+    return float(value)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
+    return "nothing" if value is None else f"a {type(value).__name__}"
