@@ -7,8 +7,9 @@ from pathlib import Path
 from train import identity
 from train.checkpoint import Checkpoint, source
 from train.config import Config
-from train.folder import RESOLVED, SUMMARY, stored_config
+from train.folder import SUMMARY, stored_config
 from train.outcome import ConfigError
+from train.resolved import RESOLVED
 
 # A run that itself began from given weights is extended from its own end.
 _MAY_DIFFER = ("train.steps:", "train.epochs:", "train.extend_from:", "train.init_from:", "schedule.")

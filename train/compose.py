@@ -1,22 +1,27 @@
 """Command line -> Config: Hydra composes, the schema checks, and whatever is wrong becomes one message."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from train.composer import CONF, NOT_COMPOSED, PRIMARY, Composition, composing, is_foreign
+from train.composer import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
 from train.config import Config, as_plain
 from train.escape import nothing_looked_up
 from train.explain import explain, options
 from train.foreign import as_typed_here
+from train.former import former_digest
 from train.identity import digest
 from train.outcome import ConfigError
 from train.overrides import key, verbatim
+from train.redact import REDACTED
+from train.resolved import RESOLVED, fitted, hidden, lacks
 from train.typed import texts, typed
 
 
@@ -26,11 +31,13 @@ class Composed:
 
     `foreign` tells that another primary config than conf/config.yaml was named, such as the one that came with a run's
     folder (--config-name resolved), so that the classes it names are trusted only as far as the command line says.
+    `notes` are what was made of keys that another version wrote.
     """
 
     config: Config
     plain: Mapping[str, Any]
     foreign: bool
+    notes: Sequence[str] = ()
 
 
 def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
@@ -82,15 +89,42 @@ def chosen(group: str, argv: Sequence[str]) -> str | None:
 def compose(argv: Sequence[str]) -> Composed:
     """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
     flags = _flags(argv)
+    foreign = _foreign(flags)
     found = _composed(flags, verbatim(flags.overrides, texts()))
-    plain = found.plain
-    if _foreign(flags):
+    plain, notes = found.plain, list[str]()
+    if foreign:
+        plain, notes = fitted(plain, [key(word) for word in flags.overrides])
         plain = as_typed_here(plain, flags.config_dir, flags.config_name, flags.overrides)
+    _refuse_hidden(plain)
     config = typed(plain, flags.overrides)
     if config.run.name is None:
         experiment = (found.choices.get("experiment") or "run").replace("/", "-")
-        config = replace(config, run=replace(config.run, name=f"{experiment}-{digest(config)[:8]}"))
-    return Composed(config, as_plain(config), _foreign(flags))
+        config = replace(config, run=replace(config.run, name=_name(config, experiment)))
+    return Composed(config, as_plain(config), foreign, notes)
+
+
+def _name(config: Config, experiment: str) -> str:
+    """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
+    name, former = f"{experiment}-{digest(config)[:8]}", f"{experiment}-{former_digest(config)[:8]}"
+    root = Path(config.run.root).expanduser()
+    if not os.path.isfile(root / former / RESOLVED) or os.path.lexists(root / name):
+        return name
+    if REDACTED in (root / former / RESOLVED).read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(
+            f"{root / former} is a run of this config or of one that differs where an earlier version wrote {REDACTED}. "
+            f"Type run.name={former} to continue it, or run.name={name} for another run"
+        )
+    return former
+
+
+def _refuse_hidden(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a file shows that something was there and not what: a run does without a sweep's storage."""
+    for name in hidden(plain):
+        if not name.startswith("sweep."):
+            raise ConfigError(
+                f"{name} is {REDACTED}, which is written in place of a secret, so nobody can tell what it was. "
+                f"Type {name}=… with its value"
+            )
 
 
 def _flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -134,9 +168,15 @@ def _foreign(flags: argparse.Namespace) -> bool:
 def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
     with composing(flags.config_dir, flags.config_name) as composer:
         try:
-            return composer(words)
+            return composer(_forced(words, composer) if _foreign(flags) else words)
         except NOT_COMPOSED as error:
             raise ConfigError(explain(error, words, composer)) from None
+
+
+def _forced(words: Sequence[str], composer: Composer) -> list[str]:
+    """The words so that they also set keys of this version that a stored config, of an older one, does not have yet."""
+    later = lacks(composer([]).plain)
+    return [f"++{word}" if key(word) in later and word[:1] not in "+~" else word for word in words]
 
 
 def _refuse_sweep(what: str, words: Sequence[str]) -> NoReturn:

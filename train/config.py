@@ -1,8 +1,11 @@
 """The schema of a run: names, types and limits, and what a key means for what the run is. Every default stands in conf/."""
 
 import dataclasses
+import functools
 import math
+import operator
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
@@ -282,6 +285,17 @@ def schema(section: type = Config, path: str = "") -> dict[str, Leaf]:
         inner, key = hints[entry.name], f"{path}{entry.name}"
         found |= schema(inner, f"{key}.") if is_dataclass(inner) else {key: entry.metadata["leaf"]}  # type: ignore[arg-type]
     return found
+
+
+def part(config: Config, keep: Callable[[Leaf, Any], bool]) -> dict[str, Any]:
+    """The leaves that `keep` says yes to, by what is told of one and its plain value; nested as in `as_plain`."""
+    kept: dict[str, Any] = {}
+    for key, leaf in schema().items():
+        *sections, name = key.split(".")
+        value = _plain(operator.attrgetter(key)(config))
+        if keep(leaf, value):
+            functools.reduce(lambda node, section: node.setdefault(section, {}), sections, kept)[name] = value
+    return kept
 
 
 def as_plain(config: Config) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from train.config import Accept, Config, RunConfig
 from train.files import sync_folder, write_json, write_whole
 from train.lease import Lease, claim, held_by_this_launch
 from train.outcome import ConfigError
+from train.resolved import RESOLVED
 
-RESOLVED, ENVIRONMENT, SUMMARY, EVENTS = "resolved.yaml", "environment.json", "summary.json", "events.jsonl"
+ENVIRONMENT, SUMMARY, EVENTS = "environment.json", "summary.json", "events.jsonl"
 
 _ELSEWHERE = "Type run.root=… with a folder to write to"
 

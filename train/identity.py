@@ -1,41 +1,52 @@
 """A run is its config: the digest of what defines the result."""
 
 import hashlib
-import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from train.config import Config, Kind, as_plain, schema
+from train.canonical import canonical, text
+from train.config import Config, Kind, Leaf, Needed, part
 from train.redact import REDACTED, redact
 
 
 def defining(config: Config) -> dict[str, Any]:
-    """The part of a config that defines the result, as plain data without secrets."""
-    kept: dict[str, Any] = {}
-    whole = as_plain(config)
-    for key, leaf in schema().items():
-        if leaf.kind is Kind.defining:
-            section, _, name = key.rpartition(".")
-            (kept.setdefault(section, {}) if section else kept)[name] = (whole[section] if section else whole)[name]
-    redacted = redact(kept)
-    assert isinstance(redacted, dict)
-    return redacted
+    """The part of a config that defines the result, as plain data in its canonical form. It may hold secrets.
+
+    A key that came later is left out where it holds what a config of before it meant, so that no run gets another name.
+    """
+    found: dict[str, Any] = canonical(part(config, _defines))
+    return found
 
 
 def digest(config: Config) -> str:
-    """SHA-256 in hex over the defining part, independent of the order in which keys were written."""
-    return hashlib.sha256(json.dumps(defining(config), sort_keys=True).encode()).hexdigest()
+    """SHA-256 in hex over the defining part, independent of how it was spelt and of the order of its keys."""
+    return hashlib.sha256(text(defining(config)).encode()).hexdigest()
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines such as "optim.lr: 0.001 -> 0.01" for what two defining parts disagree on.
+    """Lines such as "optim.lr: 0.001 -> 0.01", without secrets, for what two defining parts disagree on.
 
-    What was stored redacted agrees with anything: a secret is nobody's identity.
+    What was stored redacted agrees with anything: nobody can tell any more.
     """
     old, new = dict(leaves(before)), dict(leaves(now))
     absent = "(absent)"
     pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in sorted(old.keys() | new.keys())}
-    return [f"{key}: {was} -> {is_now}" for key, (was, is_now) in pairs.items() if was not in (is_now, REDACTED)]
+    others = {key: pair for key, pair in pairs.items() if not _agree(*pair)}
+    shown = {key: redact({key.rpartition(".")[2]: pair}) for key, pair in others.items()}
+    return [f"{key}: {was} -> {now}" for key, pair in shown.items() for was, now in pair.values()]
+
+
+def _defines(leaf: Leaf, value: Any) -> bool:
+    neutral = leaf.neutral is not Needed.needed and text(canonical(value)) == text(canonical(leaf.neutral))
+    return leaf.kind is Kind.defining and not neutral
+
+
+def _agree(was: Any, now: Any) -> bool:
+    if not isinstance(was, str) or REDACTED not in was:
+        return text(was) == text(now)
+    shown = ".*".join(re.escape(part) for part in was.split(REDACTED))
+    return isinstance(now, str) and re.fullmatch(shown, now, re.DOTALL) is not None
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

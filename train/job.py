@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -74,7 +74,7 @@ def run(
     afterwards.append(ledger.failed)
     start_s = time.time() - started
     meter.add("start", start_s)
-    _announce(ledger, opened, parts, world, start_s)
+    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, start_s)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     window, grace_s = Window(names), config.stop.grace_s or granted_s(os.environ)
     with _stopping(signals, opened, world) as stop:
@@ -173,8 +173,8 @@ def _to_be_told(composed: Composed) -> dict[str, Any]:
     return redact(dict(composed.plain), secrets_of(os.environ))
 
 
-def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World, took_s: float) -> None:
-    for note in opened.notes:
+def _announce(ledger: Ledger, notes: Sequence[str], opened: Opened, parts: Parts, world: World, took_s: float) -> None:
+    for note in notes:
         logger.warning("since the run began: %s", note)
     ledger.event(
         "start" if opened.new else "resume",
@@ -187,7 +187,7 @@ def _announce(ledger: Ledger, opened: Opened, parts: Parts, world: World, took_s
         hosts=dict(Counter(world.hosts)),
         incarnation=opened.incarnation,
         took_s=round(took_s, 3),
-        **({"changed": opened.notes} if opened.notes else {}),
+        **({"changed": notes} if notes else {}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ _SECRET_WORDS = frozenset(
     {"key", "apikey", "token", "authtoken", "accesstoken", "secret", "secrets", "password", "passwords", "passwd"}
     | {"passphrase", "pass", "pwd", "credential", "credentials", "auth", "oauth", "authorization", "cookie"}
 )
+# `label_key` and `token` are names as good as any: what stands under them must look like a secret all the more.
+_OFTEN_OTHERS = frozenset({"key", "token", "pass", "auth", "cookie"})
+_MAKE_SURE = frozenset({"o", "api", "access", "secret", "private", "auth", "bearer", "refresh", "session"})
 # `pad_token` names a word of a vocabulary, and a public key may be read by anyone.
 _OPEN_BEFORE = frozenset({"public", "pad", "bos", "eos", "unk", "cls", "sep", "mask", "special"})
 
@@ -39,38 +43,45 @@ _FORMS = tuple(
 )
 
 _ASSIGNS = re.compile(r"""(?<![\w.-])([\w.-]++)["']?[ \t]*[:=]{1,2}[ \t]*(?:[bfru](?=["']))?""")
-_BARE = r"""[^\s"',;&(){}\[\]]"""
-_QUOTED = r"""(["'])(?:\\.|(?!\1)[^\\\n])"""
-_PLAIN = r"(?i:-?\d{1,5}(?:\.\d+)?(?:e-?\d+)?|true|false|null|none)"
-# In prose and code `key = lambda ...` and `token: str` are no secrets: a quoted or a digit-bearing value may be one.
-_LIKELY_SECRET = re.compile(rf"{_QUOTED}{{8,}}\1|(?={_BARE}{{0,256}}\d){_BARE}{{8,}}")
-_ANY_VALUE = re.compile(rf"(?!{_PLAIN}(?!{_BARE})){_QUOTED}*\1|(?!{_PLAIN}(?!{_BARE})){_BARE}+")
-_PLAIN_VALUE = re.compile(_PLAIN)
+_VALUE = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\\n])*)\1|([^\s"',;&(){}\[\]]{1,256})""")
+_BARE = re.compile(r"""[^\s"',;&(){}\[\]]*""")
+_PLAIN = re.compile(r"(?:-?\d{1,5}(?:\.\d+)?(?:e-?\d+)?|true|false|null|none)?", re.IGNORECASE)
+_A_PATH = re.compile(r"~?\.{0,2}/\S*")
+_DIGIT = re.compile(r"\d")
+_RUN = re.compile(r"[A-Za-z0-9]{16,}")
+_HEXADECIMAL = re.compile(r"(?=.*\d)(?=.*[a-f])[\da-f]{20,}", re.IGNORECASE)
 _OVERRIDE_NAME = re.compile(r"[\w.@/+~-]+")
 
 
 def redact(value: T, secrets: Iterable[str] = ()) -> T:
     """`value` without its secrets: nested mappings, lists, tuples and strings are copied, all else is kept.
 
-    A string below a key that names a secret becomes `[redacted]`. In other strings that part is replaced which has
-    a secret's form (a well-known prefix, a private key, a password in a URL, `password=...`) or occurs in `secrets`.
+    A string that looks like a secret below a key that names one becomes `[redacted]`. In other strings that part is
+    replaced which has a secret's form (a well-known prefix, a private key, a password in a URL, `password=...`) or occurs
+    in `secrets`.
     """
     literals = sorted(filter(None, secrets), key=len, reverse=True)  # one secret may begin with another
-    copy: T = _walk(value, literals, hidden=False)
+    copy: T = _walk(value, literals, _Suspicion.none)
     return copy
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
     """The values of variables named like a secret, those of at least `SHORTEST_SECRET` characters, sorted."""
     # PWD is the shell's working directory.
-    named = {value for name, value in environ.items() if name != "PWD" and _names_a_secret(name)}
+    named = {value for name, value in environ.items() if name != "PWD" and names_a_secret(name)}
     return tuple(sorted(value for value in named if len(value) >= SHORTEST_SECRET))
 
 
-def redact_argv(argv: Sequence[str]) -> list[str]:
-    """A command line without its secrets: `a.password=x`, `--token=x`, `--token x`, `{api_key: x}` and known forms.
+def names_a_secret(name: object) -> bool:
+    """Whether any word of `name` (bounded by punctuation, digits or camel case) may mean a secret."""
+    words = [word.lower() for word in _WORD.findall(name)] if isinstance(name, str) else []
+    return any(word in _SECRET_WORDS and before not in _OPEN_BEFORE for before, word in pairwise(["", *words]))
 
-    Small numbers, booleans and null stay readable, as in `model.key_size=64`.
+
+def redact_argv(argv: Sequence[str]) -> list[str]:
+    """A command line without its secrets: `a.password=…`, `--token=x`, `--token x`, `{api_key: …}` and known forms.
+
+    Numbers, booleans, null and words stay readable, as in `model.key_size=64` and `data.label_key=digit`.
     """
     return [
         REDACTED if _is_secret_flag(before) and not argument.startswith("--") else _redact_argument(argument)
@@ -99,25 +110,55 @@ class RedactingFilter(logging.Filter):
         return True
 
 
-def _walk(value: Any, secrets: Sequence[str], hidden: bool) -> Any:
+class _Suspicion(IntEnum):
+    """What a name says of its value."""
+
+    none = 0
+    some = 1  # a key or a token, which may be a word of a vocabulary
+    strong = 2  # a password
+
+
+def _walk(value: Any, secrets: Sequence[str], above: _Suspicion) -> Any:
     if isinstance(value, str):
-        return REDACTED if hidden and value else _redact_text(value, secrets)
+        return REDACTED if _looks_secret(value, above) else _redact_text(value, secrets)
     if isinstance(value, Mapping):
         return {
-            _walk(key, secrets, False): _walk(item, secrets, hidden or _names_a_secret(key))
+            _walk(key, secrets, _Suspicion.none): _walk(item, secrets, max(above, _suspicion(key)))
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_walk(item, secrets, hidden) for item in value]
+        return [_walk(item, secrets, above) for item in value]
     if isinstance(value, tuple):
-        return tuple(_walk(item, secrets, hidden) for item in value)
+        return tuple(_walk(item, secrets, above) for item in value)
     return value
 
 
-def _names_a_secret(name: object) -> bool:
-    """Whether a whole word of `name` (bounded by punctuation, digits or camel case) means a secret."""
-    words = (word.lower() for word in _WORD.findall(name)) if isinstance(name, str) else ()
-    return any(word in _SECRET_WORDS and before not in _OPEN_BEFORE for before, word in pairwise(["", *words]))
+def _suspicion(name: object) -> _Suspicion:
+    """By the last word of `name` (bounded by punctuation, digits or camel case): `label_key` yes, `KeyError` no."""
+    words = [word.lower() for word in _WORD.findall(name)] if isinstance(name, str) else []
+    before, last = ["", *words][-2:] if words else ("", "")
+    if last not in _SECRET_WORDS or before in _OPEN_BEFORE:
+        return _Suspicion.none
+    return _Suspicion.some if last in _OFTEN_OTHERS and before not in _MAKE_SURE else _Suspicion.strong
+
+
+def _looks_secret(value: str, suspicion: _Suspicion) -> bool:
+    if suspicion is _Suspicion.none or _PLAIN.fullmatch(value):
+        return False
+    if any(_is_random(run) for run in _RUN.findall(value.replace("-", "").replace("_", ""))):
+        return True
+    if suspicion is _Suspicion.some or _A_PATH.fullmatch(value):
+        return False
+    return len(value) >= SHORTEST_SECRET or (len(value) >= SHORTEST_SECRET - 2 and not value.isalpha())
+
+
+def _is_random(run: str) -> bool:
+    """Whether letters and digits take turns as in no word and no date, or all are hexadecimal."""
+    if _HEXADECIMAL.fullmatch(run):
+        return True
+    kinds = ["digit" if c.isdigit() else "upper" if c.isupper() else "lower" for c in run]
+    turns = sum(this != following for this, following in pairwise(kinds))
+    return turns * 4 >= len(run) and "digit" in kinds and len(set(kinds)) > 1
 
 
 def _redact_text(text: str, secrets: Sequence[str]) -> str:
@@ -125,30 +166,42 @@ def _redact_text(text: str, secrets: Sequence[str]) -> str:
         text = text.replace(secret, REDACTED)
     for form in _FORMS:
         text = form.sub(rf"\1{REDACTED}", text)
-    return _redact_assigned(text, _LIKELY_SECRET)
+    return _redact_assigned(text, is_code=True)
 
 
-def _redact_assigned(text: str, secret: re.Pattern[str]) -> str:
-    """Replace what matches `secret` right behind a secret's name and `=` or `:`."""
+def _redact_assigned(text: str, *, is_code: bool) -> str:
+    """Replace what looks like a secret right behind a secret's name and `=` or `:`.
+
+    In prose and code `key = lambda ...` and `password: str` are no secrets: there a bare value needs a digit to be one.
+    """
     pieces, done = [], 0
     for assigns in _ASSIGNS.finditer(text):
-        named = assigns.start() >= done and _names_a_secret(assigns[1])
-        if named and (found := secret.match(text, assigns.end())):
-            quote = found[1] or ""
+        suspicion = _suspicion(assigns[1]) if assigns.start() >= done else _Suspicion.none
+        if suspicion and text[assigns.start() - 1 : assigns.start()] in ("?", "&"):
+            suspicion = _Suspicion.strong  # in the query of a URL
+        if not suspicion or not (found := _VALUE.match(text, assigns.end())):
+            continue
+        quote, value = found[1] or "", found[2] if found[1] else found[3]
+        if is_code and (len(value) < SHORTEST_SECRET or not (quote or _DIGIT.search(value))):
+            continue
+        if _looks_secret(value, suspicion):
             pieces += [text[done : assigns.end()], quote, REDACTED, quote]
-            done = found.end()
+            done = found.end() if quote else _BARE.match(text, found.end()).end()  # type: ignore[union-attr]
     return "".join([*pieces, text[done:]])
 
 
 def _is_secret_flag(argument: str) -> bool:
-    return argument.startswith("-") and "=" not in argument and _names_a_secret(argument)
+    return argument.startswith("-") and "=" not in argument and _suspicion(argument) > _Suspicion.none
 
 
 def _redact_argument(argument: str) -> str:
     name, _, value = argument.partition("=")
-    if value and _OVERRIDE_NAME.fullmatch(name) and _names_a_secret(name):
-        return argument if _PLAIN_VALUE.fullmatch(value) else f"{name}={REDACTED}"
-    return _redact_assigned(_redact_text(argument, ()), _ANY_VALUE)
+    if value and _OVERRIDE_NAME.fullmatch(name) and (suspicion := _suspicion(name)):
+        if _PLAIN.fullmatch(value):
+            return argument
+        hidden = name.startswith("-") or _looks_secret(value.strip("'\""), suspicion)
+        return f"{name}={REDACTED if hidden else _redact_text(value, ())}"
+    return _redact_assigned(_redact_text(argument, ()), is_code=False)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -25,22 +25,45 @@ FORMS = [
     *(JWT, PEM),
 ]
 SECRET_NAMES = [
-    *("key", "api_key", "apiKey", "APIKey", "api-key", "wandb.api_key", "WANDB_API_KEY", "apikey", "token"),
-    *("HF_TOKEN", "hfToken", "auth.token", "token2", "secret", "client_secret", "clientSecret", "secrets"),
-    *("password", "PASSWORD", "db_password", "dbPassword", "passwd", "pwd", "pass", "credential", "credentials"),
-    *("auth", "oauth", "OAuth", "authorization", "Authorization", "private_key", "privateKey"),
-    *("ssh-private-key", "passphrase", "aws_secret_access_key"),
+    *("api_key", "apiKey", "APIKey", "api-key", "wandb.api_key", "WANDB_API_KEY", "apikey", "auth.token"),
+    *("secret", "client_secret", "clientSecret", "secrets", "access_token", "accessToken"),
+    *("password", "PASSWORD", "db_password", "dbPassword", "passwd", "pwd", "credential", "credentials"),
+    *("oauth", "OAuth", "authorization", "Authorization", "private_key", "privateKey"),
+    *("ssh-private-key", "passphrase", "aws_secret_access_key", "password2"),
 ]
+DOUBTFUL_NAMES = ["key", "label_key", "token", "token2", "HF_TOKEN", "hfToken", "auth", "pass", "cookie", "sort.key"]
+WORDS = ["digit", "parity", "x", "first", "basic", "attention_mask", "column_12", "chocolate-chip-2024", "<pad>", "7"]
 OPEN_NAMES = [
     *("tokenizer", "tokens_per_s", "num_tokens", "tokens", "keyboard", "monkey", "keys", "keyword", "turkey"),
     *("author", "authority", "secretary", "compass", "passes", "bypass", "passage", "pwdx", "pad_token"),
-    *("bosToken", "special_token", "public_key", "hockey", "name"),
+    *("bosToken", "special_token", "public_key", "hockey", "name", "auth_mode", "token_file", "key_size", "KeyError"),
 ]
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_a_string_under_a_secret_name_is_redacted(name: str) -> None:
-    assert redact({"a": [{name: "x"}]}) == {"a": [{name: REDACTED}]}
+def test_what_looks_like_a_password_is_redacted_under_a_secret_name(name: str) -> None:
+    for value in ("hunter2", "swordfish", "correct horse", BODY):
+        assert redact({"a": [{name: value}]}) == {"a": [{name: REDACTED}]}, value
+
+
+@pytest.mark.parametrize("name", [*DOUBTFUL_NAMES, *SECRET_NAMES])
+def test_what_looks_random_is_redacted_under_any_name_that_may_be_a_secrets(name: str) -> None:
+    for value in (BODY, "0123456789abcdef0123456789abcdef", "550e8400-e29b-41d4-a716-446655440000"):
+        assert redact({"a": [{name: value}]}) == {"a": [{name: REDACTED}]}, value
+
+
+@pytest.mark.parametrize("name", DOUBTFUL_NAMES)
+def test_a_word_is_no_secret_because_its_key_has_a_word(name: str) -> None:
+    kept = {name: [*WORDS, "/data/tokens/train_2024_shard_0001.bin"]}
+    assert redact(kept) == kept
+    assert redact_argv([f"data.train.{name}={word}" for word in WORDS]) == [f"data.train.{name}={w}" for w in WORDS]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_short_word_is_no_secret_under_any_name(name: str) -> None:
+    assert redact({name: ["red", "parity", "/run/secrets/db.yaml", "12"]}) == {
+        name: ["red", "parity", "/run/secrets/db.yaml", "12"]
+    }
 
 
 @pytest.mark.parametrize("name", OPEN_NAMES)
@@ -49,10 +72,11 @@ def test_a_name_that_only_resembles_a_secret_keeps_its_value(name: str) -> None:
 
 
 def test_strings_anywhere_below_a_secret_name_are_redacted_and_other_kinds_are_not() -> None:
-    value = {"credentials": {"user": "u", "list": ["a", 1, None], "pair": ("b", 2.5)}, "key_size": 64, "auth": True}
+    list_, pair = ["hunter2", 1, None], ("swordfish", 2.5)
+    value = {"credentials": {"user": "someone1", "list": list_, "pair": pair}, "key_size": 64, "auth": True}
     hidden = {"user": REDACTED, "list": [REDACTED, 1, None], "pair": (REDACTED, 2.5)}
     assert redact(value) == {"credentials": hidden, "key_size": 64, "auth": True}
-    assert value["credentials"]["user"] == "u", "the argument itself stays as it was"  # type: ignore[index]
+    assert value["credentials"]["user"] == "someone1", "the argument itself stays as it was"  # type: ignore[index]
 
 
 def test_an_unset_secret_stays_visibly_unset() -> None:
@@ -118,6 +142,8 @@ def test_the_secret_part_of_a_text_is_replaced_and_the_rest_kept(text: str, kept
         "-----BEGIN PUBLIC KEY-----",
         "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
         "lr=0.001, epoch: 12345678",
+        "KeyError: 'attention_mask'",
+        "sample['label_key'] = 'attention_mask'",
     ],
 )
 def test_ordinary_text_is_left_alone(text: str) -> None:
@@ -167,8 +193,8 @@ def test_secrets_of_an_environment_are_the_long_values_of_secret_names() -> None
     ("argv", "shown"),
     [
         (["+data.password=hunter22"], ["+data.password=[redacted]"]),
-        (["++data.password='a b=c'"], ["++data.password=[redacted]"]),
-        (["data.password=x"], ["data.password=[redacted]"]),
+        (["++data.password='a b=c d e'"], ["++data.password=[redacted]"]),
+        (["data.password=hunter2"], ["data.password=[redacted]"]),
         (["wandb.api_key=0123", "train.steps=9"], ["wandb.api_key=0123", "train.steps=9"]),
         (["wandb.api_key=012345"], ["wandb.api_key=[redacted]"]),
         (["--token", "X", "Y"], ["--token", "[redacted]", "Y"]),
@@ -176,17 +202,17 @@ def test_secrets_of_an_environment_are_the_long_values_of_secret_names() -> None
         (["--token", "-dash"], ["--token", "[redacted]"]),
         (["--token=X", "Y"], ["--token=[redacted]", "Y"]),
         (["-api-key", "X"], ["-api-key", "[redacted]"]),
-        (["+data.login={user: me, password: pw, n: 3}"], ["+data.login={user: me, password: [redacted], n: 3}"]),
-        (["+data.login={password:'a b'}"], ["+data.login={password:'[redacted]'}"]),
-        (['--json={"api_key": "abc"}'], ['--json={"api_key": "[redacted]"}']),
+        (["+data.login={user: me, password: pw1234, n: 3}"], ["+data.login={user: me, password: [redacted], n: 3}"]),
+        (["+data.login={password:'a horse'}"], ["+data.login={password:'[redacted]'}"]),
+        (['--json={"api_key": "abc123"}'], ['--json={"api_key": "[redacted]"}']),
         (["data.url=https://me:pw@host/x"], ["data.url=https://me:[redacted]@host/x"]),
-        (["data.url=https://h/?a=1&token=abc&b=2"], ["data.url=https://h/?a=1&token=[redacted]&b=2"]),
+        (["data.url=https://h/?a=1&token=abc123&b=2"], ["data.url=https://h/?a=1&token=[redacted]&b=2"]),
         (["https://h/key/?x=abc", "the key is a=b"], ["https://h/key/?x=abc", "the key is a=b"]),
-        (["--header", "X-Auth: abc"], ["--header", "X-Auth: [redacted]"]),
+        (["--header", "X-Auth-Token: abc123"], ["--header", "X-Auth-Token: [redacted]"]),
         (["run.name=sk-" + BODY], ["run.name=[redacted]"]),
         (["model.key_size=64", "optim.token_lr=1e-4"], ["model.key_size=64", "optim.token_lr=1e-4"]),
         (["wandb.api_key=null", "auth=true"], ["wandb.api_key=null", "auth=true"]),
-        (["{key_size: 64, key: abc}"], ["{key_size: 64, key: [redacted]}"]),
+        (["{key_size: 64, secret: abc123}"], ["{key_size: 64, secret: [redacted]}"]),
         (["data.tokenizer=bert-2", "monkey=see"], ["data.tokenizer=bert-2", "monkey=see"]),
         (["train/main.py", "", "a b"], ["train/main.py", "", "a b"]),
     ],

@@ -70,11 +70,11 @@ def test_no_secret_of_command_environment_directory_or_diff_is_in_it(
     (repo / "swordfish").mkdir()
     monkeypatch.chdir(repo / "swordfish")
     (repo / "a.txt").write_text(f"token {TOKEN}\nthe swordfish\npassword: hunter22\n")
-    recorded = {"NCCL_NAME": "swordfish", "TORCH_AUTH": "x", "CUDA_URL": "a://u:pw@h"}
+    recorded = {"NCCL_NAME": "swordfish", "TORCH_AUTH": "hunter22", "CUDA_URL": "a://u:pw@h"}
     environ = {**ENVIRON, "WANDB_API_KEY": "swordfish", **recorded}
-    found = environment.describe(["main.py", "+d.password=pw", "say=swordfish"], environ, repo)
+    found = environment.describe(["main.py", "+d.password=pw1234", "say=swordfish"], environ, repo)
     text = json.dumps(found)
-    assert not [secret for secret in (TOKEN, "swordfish", "hunter22", "=pw", ":pw@") if secret in text]
+    assert not [secret for secret in (TOKEN, "swordfish", "hunter22", "=pw1234", ":pw@") if secret in text]
     assert found["environment"] == {
         "CUDA_URL": "a://u:[redacted]@h",
         "NCCL_NAME": "[redacted]",

@@ -1,0 +1,168 @@
+"""What defines a run names it, however it is spelt; what does not, leaves its name alone."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.ranks import Starter
+from train.canonical import canonical, public, text
+from train.compose import compose
+from train.config import Config, Kind, Leaf
+from train.former import former_digest
+from train.identity import defining, differences, digest
+from train.outcome import ConfigError
+from train.resolved import written
+
+NAMES = Path(__file__).with_name("names.txt")
+RUN = ("model=mlp", "model.hidden=[8]", "train.steps=2", "eval.every=null", "schedule=constant")
+
+
+def name(*words: str) -> str:
+    return str(compose(words).config.run.name)
+
+
+def test_commands_keep_their_names() -> None:
+    """A line that has to change here means that nobody's run is found by the command that began it."""
+    lines = [line.split(maxsplit=1) for line in NAMES.read_text().splitlines()]
+    assert len(lines) == 20
+    assert [name(*shlex.split(words)) for _, words in lines] == [known for known, _ in lines]
+    assert len({known for known, _ in lines}) == 20
+
+
+def test_one_value_in_several_spellings_is_one_run() -> None:
+    for spellings in (
+        ("optim.lr=1", "optim.lr=1.0", "optim.lr=1e0", "++optim.lr=10e-1"),
+        ("train.epochs=10", "train.epochs=10.0", "train.epochs=1e1", ""),
+        ("model=mlp model.hidden=[8,4]", "model=mlp model.hidden=[8.0,4]"),
+        ("+model.extra={a:1,b:{c:2}}", "+model.extra={b:{c:2.0},a:1}"),
+        ("", "optim._target_=torch.optim.adam.Adam", "optim._target_=torch.optim.Adam"),
+        ("model=resnet18", "model=resnet18 model._target_=torchvision.models.resnet.resnet18"),
+    ):
+        assert len({name(*words.split()) for words in spellings}) == 1, spellings
+
+
+def test_values_that_only_look_alike_are_different_runs() -> None:
+    values = ["1", "'1'", "'1.0'", "true", "'true'", "[1]", "{a:1}", "null", "''", "1.5", "-1"]
+    extras = "{" + ",".join(f"k{i}:{value}" for i, value in enumerate(values)) + "}"
+    found = compose([f"+model.extra={extras}"]).config.model["extra"].values()
+    assert len({text(canonical(value)) for value in found}) == len(values)
+    assert text(canonical({1: "a"})) != text(canonical({"1": "a"}))
+
+
+def test_a_class_keeps_its_name_where_it_moves_within_its_package() -> None:
+    moved = {
+        "torch.nn.modules.linear.Linear": "torch.nn.Linear",
+        "torch.utils.data.dataset.ConcatDataset": "torch.utils.data.ConcatDataset",
+        "torchvision.models.segmentation.fcn.fcn_resnet50": "torchvision.models.segmentation.fcn_resnet50",
+        "torchvision.datasets.mnist.MNIST": "torchvision.datasets.MNIST",
+        "train.models.convnet.ConvNet": "phalanx.train.models.nets.ConvNet",
+    }
+    for old, new in moved.items():
+        assert public(old) == public(new) != public("torch.optim.lr_scheduler.StepLR")
+    for kept in ("torch.optim.lr_scheduler.StepLR", "torchvision.models.segmentation.fcn_resnet50", "mine.Net"):
+        assert public(kept) == kept
+
+
+def test_a_value_under_a_key_with_a_secrets_word_names_the_run() -> None:
+    found = compose([]).config
+    for key in ("label_key", "token", "auth_mode", "pass", "cookie", "key", "secret", "password"):
+        values = [{**found.data.train, key: value} for value in ("digit", "parity", "hunter22", "hunter23")]
+        runs = [replace(found, data=replace(found.data, train=value)) for value in values]
+        assert len({digest(run) for run in runs}) == 4, key
+
+
+def test_differences_show_no_secret() -> None:
+    before, now = (
+        {"data": {"password": word, "label_key": label}} for word, label in (("hunter22", "a"), ("swordfish", "b"))
+    )
+    assert differences(before, now) == ["data.label_key: a -> b", "data.password: [redacted] -> [redacted]"]
+    stored = {"url": "db://me:[redacted]@host"}
+    assert differences(stored, {"url": "db://me:x@host"}) == []
+    assert differences(stored, {"url": "db://me:x@other"}) != []
+
+
+def test_a_key_that_came_later_is_left_out_while_it_is_neutral(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = compose([]).config
+    later = Leaf(Kind.defining, 1, 9, False, 2.0)
+    monkeypatch.setattr("train.config.schema", lambda: {"parallel.powersgd_rank": later})
+    assert defining(found) == {}
+    other = replace(found, parallel=replace(found.parallel, powersgd_rank=3))
+    assert defining(other) == {"parallel": {"powersgd_rank": 3}}
+
+
+def begun_before(root: Path, config: Config, stored: str) -> Path:
+    """A folder as an earlier version named it."""
+    folder = root / f"digits-{former_digest(config)[:8]}"
+    folder.mkdir(parents=True)
+    (folder / "resolved.yaml").write_text(stored)
+    return folder
+
+
+def test_a_run_that_an_earlier_version_began_is_found(tmp_path: Path) -> None:
+    asked = compose([f"run.root={tmp_path}"])
+    folder = begun_before(tmp_path, asked.config, written(asked.plain))
+    assert name(f"run.root={tmp_path}") == folder.name
+    assert name(f"run.root={tmp_path}", "seed=1") not in (folder.name, asked.config.run.name)
+    (tmp_path / str(asked.config.run.name)).mkdir()
+    assert name(f"run.root={tmp_path}") == asked.config.run.name
+
+
+def test_a_run_whose_values_an_earlier_version_hid_is_named_and_not_mixed(tmp_path: Path) -> None:
+    words = [f"run.root={tmp_path}", "+data.train.label_key=parity"]
+    asked = compose(words)
+    folder = begun_before(tmp_path, asked.config, "data: {train: {label_key: '[redacted]'}}")
+    with pytest.raises(
+        ConfigError, match=f"Type run.name={folder.name} to continue it, or run.name={asked.config.run.name}"
+    ):
+        compose(words)
+
+
+def test_a_file_that_hides_a_value_is_not_replayed(tmp_path: Path) -> None:
+    plain = dict(compose(["sweep.storage=db://me:x@host", "+model.password=hunter22"]).plain)
+    plain["model"] = {**plain["model"], "password": "[redacted]"}
+    plain["sweep"] = {**plain["sweep"], "storage": "db://me:[redacted]@host"}
+    (tmp_path / "resolved.yaml").write_text(written(plain))
+    replay = [f"--config-dir={tmp_path}", "--config-name=resolved"]
+    with pytest.raises(ConfigError, match=r"model.password is \[redacted\].* Type model.password=…"):
+        compose(replay)
+    assert digest(compose([*replay, "model.password=hunter22"]).config) == digest(
+        compose(["+model.password=hunter22"]).config
+    )
+
+
+def test_a_file_of_another_version_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
+    plain = yaml.safe_load(written(compose([]).plain))
+    for gone in (("sweep",), ("cluster", "notice_s"), ("train", "max_skips"), ("parallel", "static_graph")):
+        section = plain
+        for part in gone[:-1]:
+            section = section[part]
+        del section[gone[-1]]
+    plain |= {"colour": "blue"}
+    plain["train"]["warp"] = 9
+    (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(plain))
+    replay = [f"--config-dir={tmp_path}", "--config-name=resolved"]
+    found = compose([*replay, "cluster.notice_s=60"])
+    assert found.notes == [f"{key} is no key of this version and is left out" for key in ("colour", "train.warp")]
+    assert (found.config.train.max_skips, found.config.cluster.notice_s) == (10, 60)
+    assert digest(found.config) == digest(compose([]).config)
+    with pytest.raises(ConfigError, match=r"train\.wrap"):
+        compose([*replay, "+train.wrap=1"])
+    del plain["seed"]
+    (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(ConfigError, match="seed has no value and must have one"):
+        compose(replay)
+
+
+def test_a_stored_config_keeps_words_and_hides_secrets(starter: Starter) -> None:
+    """The words replay it, and a message about them shows them."""
+    words = ["+wandb.tags=[digit,parity]", "sweep.storage=db://me:hunter22@host"]
+    results = starter.train(1, *RUN, *words, name="r", environ={"DB_PASSWORD": "hunter22"})
+    stored = yaml.safe_load((results.folder / "resolved.yaml").read_text())
+    assert stored["wandb"]["tags"] == ["digit", "parity"]
+    assert stored["sweep"]["storage"] == "db://me:[redacted]@host"
+    ended = starter.run(1, f"--config-dir={results.folder}", "--config-name=resolved")
+    assert ended.codes == [0], ended.output
+    assert "finished already" in ended.output

@@ -1,0 +1,25 @@
+"""The name that earlier versions gave a run, so that a run of theirs is found and goes on in its own folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from train.config import Config, Kind, Needed, part
+from train.redact import REDACTED, names_a_secret, redact
+
+
+def former_digest(config: Config) -> str:
+    """SHA-256 in hex over the defining part as it was spelt, redacted by the words in its keys, as it was once taken."""
+    kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Needed.needed)
+    kept["train"]["max_skips"] = config.train.max_skips
+    return hashlib.sha256(json.dumps(redact(_hidden(kept, False)), sort_keys=True).encode()).hexdigest()
+
+
+def _hidden(value: Any, hidden: bool) -> Any:
+    """Every text below a key that has a secret's word in it was hidden, whatever it was."""
+    if isinstance(value, Mapping):
+        return {name: _hidden(item, hidden or names_a_secret(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hidden(item, hidden) for item in value]
+    return REDACTED if hidden and isinstance(value, str) and value else value
