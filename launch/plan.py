@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launch import cause, traces
 from launch.machine import Gpu, Machine
+from train.allocator import huge_pages
 from train.nearest import nearest
 from train.outcome import ConfigError
 
@@ -67,6 +68,7 @@ def plan(
         # For when this process is killed: torchrun's own 30 s are too short for a large save. 2.11 has no more, and no
         # option for it.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),
+        **huge_pages(environ),
     }
     if gpus:
         added |= _NCCL

@@ -17,6 +17,10 @@ set +u # what a module or conda runs may count on unset variables
 eval "$PHALANX_SETUP"
 set -u
 trap - ERR
+# A heap of huge pages, unless somebody has set the allocator; a glibc before 2.35 passes over the word.
+if [[ -z ${GLIBC_TUNABLES:-} && ${LD_PRELOAD:-} != *malloc* && -z $(compgen -e MALLOC_) ]]; then
+  export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+fi
 mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
 if [[ $PHALANX_ENTRY == launch/cli.py ]]; then # a sweep's process starts the ranks of its trials itself
   launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}")

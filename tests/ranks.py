@@ -175,7 +175,7 @@ class Results:
 
     def timeless(self) -> list[dict[str, Any]]:
         """The lines of metrics without what a clock decides."""
-        clocked = {"time", "samples_per_s", "step_time_s", "data_wait_s"}
+        clocked = {"time", "samples_per_s", "step_time_s", "data_wait_s", "page_faults"}
         return [{key: value for key, value in line.items() if key not in clocked} for line in self.metrics()]
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:

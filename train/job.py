@@ -25,7 +25,7 @@ from train.hearing import Signals, StopFile, Wish, granted_s, until_step
 from train.identity import digest
 from train.ledger import Ledger
 from train.loop import Run
-from train.meter import Meter, goodput
+from train.meter import Meter, goodput, minor_faults
 from train.outcome import ConfigError, ExitCode, Failure
 from train.precision import Precision
 from train.progress import Progress
@@ -67,7 +67,7 @@ def run(
     logs.to_file(opened.path / "logs", world.rank, os.environ)
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
-    meter = Meter(progress.seconds, time.monotonic)
+    meter = Meter(progress.seconds, time.monotonic, minor_faults)
     ledger = Ledger(
         progress, _sink(composed, opened, parts, progress, world), parts.loader.timeline, config.train.max_skips
     )

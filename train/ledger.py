@@ -11,7 +11,7 @@ import torch
 from train.config import CheckpointConfig, Mode
 from train.data.loader import Timeline
 from train.direction import of_checkpoint
-from train.meter import rates
+from train.meter import Spent, rates
 from train.optim import Updater
 from train.outcome import Failure, GaveUp
 from train.progress import Progress
@@ -75,8 +75,8 @@ class Ledger:
                     f"samples at positions {span.start} to {span.stop - 1}; train.max_skips allows more"
                 )
 
-    def write_train(self, spent: dict[str, float], updater: Updater) -> None:
-        """One line over the steps since the last. `spent` are this rank's seconds by part since then."""
+    def write_train(self, spent: Spent, updater: Updater) -> None:
+        """One line over the steps since the last. `spent` is what this rank has spent since then."""
         progress, records = self.progress, self.progress.records
         applied = [record for record in records if not record.skipped]
         names = dict.fromkeys(name for record in records for name in record.ratios)

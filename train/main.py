@@ -12,7 +12,7 @@ if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
     sys.path[0] = str(ROOT)
 
-from train import cause
+from train import allocator, cause
 from train.hearing import Signals
 from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
 from train.place import Place, speaks
@@ -68,6 +68,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
     signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
+    allocator.keep_freed_memory(os.environ)
     from train import job, logs
     from train.build import check_targets, targets
     from train.failure import ending

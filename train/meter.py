@@ -1,46 +1,73 @@
-"""Where the time goes. The clock is an argument."""
+"""Where the time goes. The clock, and the counter of page faults, are arguments."""
 
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 STEPPING = ("data", "step", "log")
+_MANY_FAULTS = 2000  # a step, of 4 KiB each: well beyond what steps have whose memory is kept
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds by part, and minor page faults of the parts that are steps."""
+
+    seconds: dict[str, float]
+    faults: int
 
 
 class Meter:
     """Adds up seconds by part. `seconds` may begin with what an earlier start already spent."""
 
-    def __init__(self, seconds: dict[str, float], clock: Callable[[], float]) -> None:
+    def __init__(self, seconds: dict[str, float], clock: Callable[[], float], faults: Callable[[], int]) -> None:
+        """`faults` counts this process's minor page faults."""
         self.seconds = seconds
         self._clock = clock
+        self._count = faults
+        self._faults = 0  # of steps, since the mark
         self._marks = dict(seconds)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        begin = self._clock()
+        begin, faults = self._clock(), self._count()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - begin
+            if name in STEPPING:
+                self._faults += self._count() - faults
 
     def add(self, name: str, seconds: float) -> None:
         """Count what was spent before there was this meter."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self._marks[name] = self.seconds[name]
 
-    def since_mark(self) -> dict[str, float]:
-        """Seconds by part since the last call, for a line of metrics."""
-        spent = {name: total - self._marks.get(name, 0.0) for name, total in self.seconds.items()}
-        self._marks = dict(self.seconds)
+    def since_mark(self) -> Spent:
+        """What was spent since the last call, for a line of metrics."""
+        seconds = {name: total - self._marks.get(name, 0.0) for name, total in self.seconds.items()}
+        spent = Spent(seconds, self._faults)
+        self._marks, self._faults = dict(self.seconds), 0
         return spent
 
 
-def rates(spent: dict[str, float], steps: int, samples: int) -> dict[str, float]:
-    """Throughput of `steps` steps with `samples` samples. Every rank's time counts the waits for the others in."""
-    stepping = sum(spent.get(part, 0.0) for part in STEPPING)
+def minor_faults() -> int:
+    """Pages that this process has been given so far, by the kernel and not from a disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def rates(spent: Spent, steps: int, samples: int) -> dict[str, float]:
+    """Throughput of `steps` steps with `samples` samples. Every rank's time counts the waits for the others in.
+
+    `page_faults` a step are told where there are so many that they cost: memory is given back and fetched anew.
+    """
+    stepping = sum(spent.seconds.get(part, 0.0) for part in STEPPING)
+    faults = spent.faults / steps
     return {
         "samples_per_s": samples / stepping if stepping else 0.0,
         "step_time_s": stepping / steps,
-        "data_wait_s": spent.get("data", 0.0) / steps,
+        "data_wait_s": spent.seconds.get("data", 0.0) / steps,
+        **({"page_faults": round(faults)} if faults >= _MANY_FAULTS else {}),
     }
 
 

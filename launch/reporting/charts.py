@@ -34,6 +34,7 @@ _UNITS = {
     "step_time_s": "step time, s",
     "data_wait_s": "wait for data a step, s",
     "memory_gib": "GPU memory, GiB",
+    "page_faults": "page faults a step",
 }
 _LAYOUT = {
     "template": None,

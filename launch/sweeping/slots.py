@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from launch import processes
 from launch.ears import Ears
 from launch.machine import Gpu, Machine
+from train.allocator import huge_pages
 from train.config import SweepConfig
 from train.outcome import ConfigError
 
@@ -85,6 +86,7 @@ class Warm:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            env={**os.environ, **huge_pages(os.environ)},  # its ranks inherit the allocator that this sets up
             start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
             preexec_fn=ears.uncover,
         )

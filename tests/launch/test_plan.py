@@ -11,6 +11,7 @@ import pytest
 from launch.machine import Gpu, Machine, numbers
 from launch.plan import plan
 from tests.launch.command import Launcher, marked
+from train.allocator import huge_pages
 
 SIXTEEN = frozenset(range(16))
 MACHINE = Machine(SIXTEEN, (), {0: frozenset(range(8)), 1: frozenset(range(8, 16))}, numactl=True)
@@ -39,6 +40,7 @@ def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
     set_already = {"OMP_NUM_THREADS": "7", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
     assert plan([], None, GPUS, MACHINE, set_already, 5).environ == {
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
+        **huge_pages({}),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
     }
@@ -48,6 +50,7 @@ def test_without_gpus_nothing_is_said_about_nccl() -> None:
     assert plan([], 2, [], MACHINE, {}, 9).environ == {
         "OMP_NUM_THREADS": "8",
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9",
+        **huge_pages({}),
     }
 
 

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from train.allocator import keep_freed_memory
 from train.outcome import ConfigError
 
 Answer = TypeVar("Answer")
@@ -112,6 +113,7 @@ def _deaf_and_quiet() -> Iterator[None]:
 
 def _begin(worker: int) -> None:
     """First act of every worker."""
+    keep_freed_memory(os.environ)
     for number in _FOR_THE_RANK:
         signal.signal(number, _stay)  # a handler, because programs that a data set starts would inherit being deaf
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RANK)

@@ -14,7 +14,7 @@ REDRAW_S = 0.1  # a drawing costs a millisecond or two, which a fast step would 
 LONGEST_DETAIL = 160  # characters; a traceback belongs in events.jsonl and in the rank's log
 NOT_A_METRIC = frozenset(
     {"step", "split", "time", "loss", "lr", "grad_norm", "samples_per_s", "step_time_s", "data_wait_s"}
-    | {"tokens_per_s", "mfu", "memory_gib"}
+    | {"tokens_per_s", "mfu", "memory_gib", "page_faults"}
 )
 
 
