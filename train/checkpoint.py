@@ -7,12 +7,14 @@ A checkpoint is written into a folder of another name beside, its manifest last,
 has a manifest under its final name is whole, unless a disk damaged it later, which the hashes tell.
 """
 
+import errno
 import json
 import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,10 @@ class Checkpoint:
     def progress(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.file("progress.json").read_text())
         return found
+
+
+_NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 
 
 class DamagedError(Exception):
@@ -92,10 +98,11 @@ class Checkpoints:
         for path in self.folder.glob(".step_*.staging"):
             shutil.rmtree(path)
         for folder in self._folders():
-            if not (folder / MANIFEST).exists():
-                _remove(folder)
-            elif self._fenced(folder):
-                folder.rename(_free_name(folder, "fenced"))
+            with _kept_if_unreadable(folder):
+                if not (folder / MANIFEST).exists():
+                    _remove(folder)
+                elif self._fenced(folder):
+                    folder.rename(_free_name(folder, "fenced"))
 
     def retain(self, keep: int, best: int | None) -> None:
         """Delete all but the newest `keep` checkpoints and the one of step `best`."""
@@ -107,7 +114,8 @@ class Checkpoints:
     def newest_good(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint whose files are what its manifest says, and what was wrong with newer ones.
 
-        Damaged ones are set aside under a name that ends in .damaged, so that nothing is lost.
+        Damaged ones are set aside under a name that ends in .damaged, so that nothing is lost. Raises ConfigError, and
+        sets nothing aside, for one that cannot be read or is another version's: it may be as good as ever.
         """
         troubles: list[str] = []
         for step in reversed(self.steps()):
@@ -127,24 +135,57 @@ class Checkpoints:
 
 
 def verified(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, every file held against its size and hash. Raises DamagedError."""
+    """The checkpoint in `folder`, every file held against its size and hash.
+
+    Raises DamagedError, or ConfigError for one that cannot be read or that another version wrote.
+    """
+    with _kept_if_unreadable(folder):
+        manifest, files, step = _manifest(folder)
+        if folder.name.startswith("step_") and folder.name != f"step_{step:08d}":
+            raise DamagedError(f"{MANIFEST} speaks of step {step}")
+        for name, (size, digest) in files.items():
+            path = folder / name
+            if Path(name).name != name or not path.is_file():
+                raise DamagedError(f"{name} is missing")
+            if path.stat().st_size != size or sha256(path) != digest:
+                raise DamagedError(f"{name} is not what was written")
+    return Checkpoint(folder, manifest)
+
+
+def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
+    """What the manifest says: all of it, each file's size and hash, the step."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
-        step, known = int(manifest["step"]), manifest["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        written = manifest["format"]
+    except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
-    if not known:
-        raise DamagedError(f"{MANIFEST} is of format {manifest['format']!r}, not {FORMAT}")
-    if folder.name.startswith("step_") and folder.name != f"step_{step:08d}":
-        raise DamagedError(f"{MANIFEST} speaks of step {step}")
-    for name, (size, digest) in files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise DamagedError(f"{name} is missing")
-        if path.stat().st_size != size or sha256(path) != digest:
-            raise DamagedError(f"{name} is not what was written")
-    return Checkpoint(folder, manifest)
+    if written != FORMAT and type(written) is int:
+        raise ConfigError(
+            f"{folder} is of format {written}, and this version of Phalanx reads {FORMAT}. Train on with the version "
+            "that saved it, or type run.fresh=true to set the run aside and begin anew"
+        )
+    try:
+        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
+        step = int(manifest["step"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+    if written != FORMAT:
+        raise DamagedError(f"{MANIFEST} is of format {written!r}, not {FORMAT}")
+    return manifest, files, step
+
+
+@contextmanager
+def _kept_if_unreadable(folder: Path) -> Iterator[None]:
+    """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        raise ConfigError(
+            f"{error.filename or folder} cannot be read: {error.strerror}. The checkpoint may be as good as ever, so "
+            "nothing was set aside. Mend that and type the same command again, or run.fresh=true to begin anew"
+        ) from None
 
 
 def source(path: Path, *, want_best: bool) -> Checkpoint:

@@ -1,10 +1,13 @@
 """What must survive a restart beside weights and optimizer."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from train.window import Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,10 +32,16 @@ class Progress:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Progress":
+        """What was saved; fields that only another version knows are left out, as it left out those it did not know."""
         records = [
             Record(
                 r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"]
             )
-            for r in found["records"]
+            for r in found.get("records", [])
         ]
-        return cls(**{**found, "records": records})
+        known = {entry.name: found[entry.name] for entry in fields(cls) if entry.name in found}
+        if beyond := sorted(found.keys() - known.keys()):
+            logger.warning(
+                "the progress of another version also holds %s, which this one leaves out", ", ".join(beyond)
+            )
+        return cls(**{**known, "records": records})

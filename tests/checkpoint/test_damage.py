@@ -1,6 +1,8 @@
 """A checkpoint that is not what its manifest says is set aside, and an older good one is used."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.checkpoint import crasher
+from train import checkpoint
 from train.checkpoint import MANIFEST, Checkpoints, source
 from train.outcome import ConfigError
+from train.progress import Progress
 
 Damage = Callable[[Path], object]
 
@@ -51,7 +55,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "manifest a list": (to_file(MANIFEST, lambda file: file.write_text("[1]")), "cannot be read"),
     "manifest a folder": (to_file(MANIFEST, become_folder), "cannot be read"),
     "wrong step": (with_manifest(step=7), "speaks of step 7"),
-    "unknown format": (with_manifest(format=99), "is of format 99"),
+    "no format": (with_manifest(format=None), "is of format None"),
     "no files": (with_manifest(files=None), "cannot be read"),
     "files of another kind": (with_manifest(files={"state.pt": 3}), "cannot be read"),
     "file outside": (with_manifest(files={"../../secret": {"size": 1, "sha256": "0"}}), "../../secret is missing"),
@@ -86,6 +90,42 @@ def test_all_damaged_leaves_none_and_each_is_told(tmp_path: Path) -> None:
     found, troubles = checkpoints.newest_good()
     assert found is None
     assert len(troubles) == 2
+
+
+def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path: Path) -> None:
+    for step in (1, 2):
+        crasher.save(tmp_path, step)
+    checkpoints = Checkpoints(tmp_path)
+    with_manifest(format=99, files=None)(checkpoints.folder / "step_00000002")
+    with pytest.raises(ConfigError, match=r"step_00000002 is of format 99.* run.fresh=true"):
+        checkpoints.newest_good()
+    assert checkpoints.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for step in (1, 2):
+        crasher.save(tmp_path, step)
+    checkpoints = Checkpoints(tmp_path)
+
+    def refused(path: Path, *_: object, **__: object) -> str:
+        raise OSError(number, os.strerror(number), str(path))
+
+    for holder, name in ((Path, "read_text"), (checkpoint, "sha256")):
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, name, refused)
+            with pytest.raises(ConfigError, match=rf"step_00000002/.* cannot be read: {os.strerror(number)}"):
+                checkpoints.newest_good()
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_progress_of_another_version_is_read_as_far_as_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    stored = {**Progress(began=1.0, step=7).as_json(), "warp": 9}
+    del stored["world_sizes"]
+    assert Progress.from_json(stored) == Progress(began=1.0, step=7)
+    assert "warp" in caplog.text
 
 
 def test_the_same_step_can_be_damaged_twice(tmp_path: Path) -> None:
