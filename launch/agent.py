@@ -1,6 +1,6 @@
 """torchrun, which itself only ever ends with 1, and says how its ranks ended where a launcher asks for it.
 
-Takes torchrun's options.
+Takes torchrun's options, of which --standalone keeps to the loopback.
 """
 
 import os
@@ -15,6 +15,7 @@ import logging
 import signal
 
 from launch.cause import RANKS, first_failed
+from launch.loopback import keep_to_loopback
 from train.cause import witness
 from train.outcome import ExitCode
 
@@ -37,7 +38,7 @@ def main() -> None:
     if ranks and "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
         logging.disable(logging.ERROR)  # that a rank failed is told by the rank and the launcher, once
     try:
-        torchrun(sys.argv[1:])
+        torchrun(keep_to_loopback(sys.argv[1:]))
     except ChildFailedError as error:
         # In the order in which torchrun saw them end.
         ended = [(rank, failed.exitcode, failed.timestamp) for rank, failed in error.failures.items()]

@@ -1,5 +1,6 @@
 """From ranks that know each other's number to a world: the store, the device of each, the process group."""
 
+import logging
 import os
 import socket
 from datetime import timedelta
@@ -9,10 +10,13 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from train.config import Backend, Device, WorldConfig
+from train.listening import beyond_loopback
 from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place
 from train.trouble import Trouble, merged
 from train.world import World
+
+logger = logging.getLogger(__name__)
 
 
 def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
@@ -26,6 +30,7 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
         return World(place, _device(place, config), None, "none", [socket.gethostname()])
     if place.one_machine:
         _keep_to_loopback()
+        _warn_of_open_store(place)
     try:
         return _joined(place, config, timedelta(seconds=config.timeout_s))
     except RuntimeError as error:
@@ -64,7 +69,17 @@ def _keep_to_loopback() -> None:
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     for backend in ("GLOO", "NCCL"):
         if loopback is not None:
-            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
+            os.environ[f"{backend}_SOCKET_IFNAME"] = loopback  # one set for the cluster's network would be listened on
+
+
+def _warn_of_open_store(place: Place) -> None:
+    """torchrun opens its store before this program's first line, and has no switch for where it listens."""
+    if place.hosted and place.leads and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
+        logger.warning(
+            "torchrun listens on port %s of every network of this machine, and whoever reaches that runs code as you; "
+            "phalanx run in its place keeps to the loopback",
+            ", ".join(map(str, ports)),
+        )
 
 
 def _store(place: Place, timeout: timedelta) -> Store:

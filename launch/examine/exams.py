@@ -11,6 +11,7 @@ from launch.examine.exam import Exam
 from launch.examine.folder import Folder
 from launch.examine.group import Group
 from launch.examine.limits import Limits
+from launch.examine.listeners import Listeners
 from launch.examine.matmul import Matmul
 from launch.examine.pairs import Pairs
 from launch.examine.ports import Ports
@@ -21,6 +22,6 @@ from launch.examine.versions import Versions
 def exams(company: Company, folder: Path) -> list[Exam]:
     """Those of one rank are the same as those of many: what takes two says that it was not checked."""
     return [
-        *(Versions(), Limits(), Cards(), Ports(), Folder(folder), Tracking()),
+        *(Versions(), Limits(), Cards(), Ports(), Listeners(), Folder(folder), Tracking()),
         *(Matmul(), HostToDevice(), Group(), Clocks(), AllReduce(), Pairs()),
     ]

@@ -26,7 +26,7 @@ class Group:
         nccl = all(company.gather("has a GPU", has_gpu))
         if place.one_machine and (loopback := next((n for _, n in socket.if_nameindex() if n.startswith("lo")), None)):
             for backend in ("GLOO", "NCCL"):
-                os.environ.setdefault(f"{backend}_SOCKET_IFNAME", loopback)
+                os.environ[f"{backend}_SOCKET_IFNAME"] = loopback
         # So that ranks that wait for one that hangs raise, and it alone is left without an answer.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         if nccl:

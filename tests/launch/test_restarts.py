@@ -3,14 +3,16 @@
 import os
 import re
 import signal
+import socket
 
 import pytest
 
 from launch.cause import Cause
 from launch.processes import children
-from tests.launch.command import Launcher
+from tests.launch.command import Launcher, marked
 from tests.pacer import TASK, Pace
 from tests.ranks import SMALL, Results, until
+from train.listening import beyond_loopback, listened
 from train.outcome import ExitCode
 from train.place import Place
 
@@ -65,10 +67,16 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
         "run.name=r",
     )
     pace = Pace(after=15, gate=str(launcher.folder / "gate"))
-    started = launcher.start("run", *words, environ=pace.environ())
+    environ = {**pace.environ(), "GLOO_SOCKET_IFNAME": _network()}  # as is set for a cluster
+    started = launcher.start("run", *words, environ=environ)
     until((started.here / "runs" / "r" / "checkpoints" / "step_00000010" / "manifest.json").exists, 120.0)
-    os.kill(children(started.agent)[1], signal.SIGKILL)
+    assert listened(marked(launcher.mark))
+    assert beyond_loopback(marked(launcher.mark)) == set()
+    first = started.agent
+    os.kill(children(first)[1], signal.SIGKILL)
     pace.open()
+    until(lambda: (started.here / "runs" / "r" / "events.jsonl").read_text().count('"resume"') > 0, 120.0)
+    assert beyond_loopback(marked(launcher.mark)) == set(), "the second start"
     code, output = started.wait()
     assert code == 0, output
     (again,) = [line for line in output.splitlines() if line.startswith("phalanx: starting again (1 of 1)")]
@@ -78,6 +86,11 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher) -> None:
     storm, calm = (Results(launcher.folder / f"start-{number}" / "runs" / "r") for number in range(2))
     assert calm.sha256 == storm.sha256
     assert calm.timeless() == storm.timeless()
+
+
+def _network() -> str:
+    """The name of a network of this machine that others see, where there is one."""
+    return next((name for _, name in socket.if_nameindex() if not name.startswith("lo")), "lo")
 
 
 def test_ranks_know_how_often_they_were_started_again() -> None:
