@@ -23,6 +23,7 @@ from launch.sweeping.pool import Pool
 from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import open_search
 from launch.sweeping.slots import Warm, slots
+from launch.sweeping.space import placed
 from launch.words import config_options, words
 from train.config import Auto, Device, Mode, PrunerName
 from train.files import write_whole
@@ -148,4 +149,4 @@ def _sum_up(asked: Order, found: list[results.Row], code: ExitCode) -> None:
     if first is not None:
         click.echo(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
         click.echo(f"page: {asked.folder / page.PAGE}")
-        click.echo(results.command([*asked.space.fixed, *first.words], asked.sweep.ranks))
+        click.echo(results.command(placed(asked.space.typed, first.words), asked.sweep.ranks))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.submission import run_root
+from launch.sweeping.corners import corners
+from launch.sweeping.grammar import nothing_swept
 from launch.sweeping.search import tries_all
 from launch.sweeping.space import Space, read
 from train.config import Config, PrunerName, SweepConfig
@@ -32,16 +34,15 @@ def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
 
     Raises ConfigError for whatever is wrong. Nothing is written.
     """
-    from train.compose import choices, compose  # here, for Hydra takes longer to import than all the rest
+    from train.compose import choices  # here, for Hydra takes longer to import than all the rest
     from train.identity import defining, leaves
-    from train.limits import check
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
-    corners = [compose([*space.words(point), *also]).config for point in space.corners()]
-    for corner in corners:
-        check(corner, corner.sweep.ranks)
-    config = corners[0]
-    sweep = _resolved(config, typed, space)
+    found = corners(space, also)
+    config = found[0]
+    if not space.dimensions:
+        raise nothing_swept([word for word in space.typed if isinstance(word, str)])
+    sweep = _resolved(found, typed, space)
     if tries_all(sweep):
         space.grid()
     apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
@@ -55,9 +56,9 @@ def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
     return Order(run_root(config.run) / name, space, config, sweep, identity, tuple(also))
 
 
-def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig:
+def _resolved(corners: Sequence[Config], typed: Sequence[str], space: Space) -> SweepConfig:
     """The sweep's settings with what they leave to others filled in."""
-    sweep = config.sweep
+    config, sweep = corners[0], corners[0].sweep
     if any(word.startswith("run.fresh=") for word in typed):
         raise ConfigError(
             "run.fresh would set every trial aside when the sweep goes on. Type run.name=… for a new sweep"
@@ -74,7 +75,7 @@ def _resolved(config: Config, typed: Sequence[str], space: Space) -> SweepConfig
             "ends single runs. Type sweep/pruner=none, or sweep.seeds=1"
         )
     first = sweep.pruner.first_step or config.eval.every
-    if config.eval.every is None or first is None:
+    if first is None or any(corner.eval.every is None for corner in corners):
         raise ConfigError(
             f"sweep/pruner={sweep.pruner.name.name} compares trials under way, and they are evaluated at their ends only. "
             "Type eval.every=… with a number of steps"

@@ -35,7 +35,7 @@ def page(found: Found) -> str:
         metric=found.metric,
         keys=[dimension.key for dimension in found.dimensions],
         best=first,
-        command=None if first is None else results.command([*found.fixed, *first.words], found.ranks),
+        command=None if first is None else results.command(found.words(first), found.ranks),
         noise=_noise(found.rows, first, found.mode),
         importances=_importances(study),
         charts=_charts(study, found.metric),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from launch.sweeping.rungs import Ladder
-from launch.sweeping.space import Space
+from launch.sweeping.space import Space, placed
 from train.config import Mode, SweepConfig
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Plan:
     def words(self, job: Job, chosen: Sequence[str]) -> list[str]:
         """The command line of a run of the point that `chosen` spells."""
         seed = [f"seed={self.seed + job.place}"] if self.config.seeds > 1 else []
-        return [*self.space.fixed, *chosen, *self.shared, *seed, f"run.name='{self.run(job).name}'"]
+        return [*placed(self.space.typed, chosen), *self.shared, *seed, f"run.name='{self.run(job).name}'"]
 
     def jobs(self, trial: int) -> list[Job]:
         """The runs of a trial, one a seed."""

@@ -153,7 +153,10 @@ class Pool:
         first_with: dict[str, FrozenTrial] = {}
         found = []
         for trial in self.search.trials():
-            first = first_with.setdefault(self._digest(trial), trial)
+            known = self._digest(trial)
+            if known is None:
+                continue
+            first = first_with.setdefault(known, trial)
             if trial.state.is_finished() or self._had_ended(trial):
                 continue
             if first is trial:
@@ -186,11 +189,16 @@ class Pool:
             self._made[job] = self.plan.compose(self.words(job))
         return self._made[job]
 
-    def _digest(self, trial: "FrozenTrial") -> str:
-        if {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
-            known: str = trial.user_attrs[DIGEST]
+    def _digest(self, trial: "FrozenTrial") -> str | None:
+        """None of a trial whose point is none that could be trained; it has failed."""
+        known: str | None = trial.user_attrs.get(DIGEST)
+        if trial.state.is_finished() or {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
             return known
-        config = self.composed(Job(trial.number, 0)).config
+        try:
+            config = self.composed(Job(trial.number, 0)).config
+        except ConfigError as error:
+            self.search.fail(trial.number, str(error), out_of_memory=False)
+            return None
         found = digest(config)
         self.search.note(trial.number, BATCH, config.train.global_batch)
         self.search.note(trial.number, EVERY, config.eval.every)
@@ -203,6 +211,7 @@ class Pool:
         if not (run / "summary.json").exists():
             return False
         wanted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else digest(self.composed(job).config)
+        assert wanted is not None, "it was taken, so it was composed"
         if is_of(run, wanted):
             return True
         raise ConfigError(

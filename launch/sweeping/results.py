@@ -13,7 +13,7 @@ from launch.lines import number
 from launch.runs import SWEEP
 from launch.sweeping.plan import Job
 from launch.sweeping.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS
-from launch.sweeping.space import Choice, Interval
+from launch.sweeping.space import Choice, Interval, placed
 from launch.sweeping.standing import ENDED
 from train.config import Mode
 from train.files import read_json, write_json, write_whole
@@ -109,7 +109,7 @@ def _written(conductor: "Conductor", state: str) -> list[Row]:
         "trials": conductor.search.size,
         "ranks": plan.config.ranks,
         "slots": len(conductor.slots),
-        "fixed": redact_argv(plan.space.fixed),
+        "typed": _redacted(plan.space.typed),
         "dimensions": [vars(dimension) for dimension in plan.space.dimensions],
         "best": None if first is None else vars(first),
         "rows": [vars(row) for row in found],
@@ -128,7 +128,8 @@ def _written(conductor: "Conductor", state: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Found:
-    """What sweep.json of the sweep in `folder` tells; `fixed` are the words that all points share, without secrets."""
+    """What sweep.json of the sweep in `folder` tells; `typed` are the words as they were typed, without secrets, with the
+    number of a dimension where a point has a word of its own."""
 
     folder: Path
     state: str
@@ -136,13 +137,17 @@ class Found:
     mode: Mode
     trials: int
     ranks: int
-    fixed: list[str]
+    typed: list[str | int]
     dimensions: list[Choice | Interval]
     rows: list[Row]
 
     @property
     def best(self) -> Row | None:
         return best(self.rows, self.mode)
+
+    def words(self, row: Row) -> list[str]:
+        """The command line of a trial's point."""
+        return placed(self.typed, row.words)
 
 
 def read(folder: Path) -> Found:
@@ -158,7 +163,7 @@ def read(folder: Path) -> Found:
             mode=Mode[told["mode"]],
             trials=told["trials"],
             ranks=told["ranks"],
-            fixed=told["fixed"],
+            typed=told["typed"],
             dimensions=[_dimension(dimension) for dimension in told["dimensions"]],
             rows=[Row(**row) for row in told["rows"]],
         )
@@ -166,6 +171,11 @@ def read(folder: Path) -> Found:
         raise ConfigError(
             f"{folder / SWEEP} is not as this version writes it. Type the sweep's command again, which writes it anew"
         ) from None
+
+
+def _redacted(typed: Sequence[str | int]) -> list[str | int]:
+    clean = redact_argv([str(word) for word in typed])
+    return [word if isinstance(word, int) else text for word, text in zip(typed, clean, strict=True)]
 
 
 def _dimension(told: dict[str, Any]) -> Choice | Interval:
@@ -190,7 +200,7 @@ def best_of(sweep: Path) -> Best:
     if first is None:
         raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
     title = f"The best of {found.trials} trials of {sweep.resolve().name}: {found.metric} {first.value:.5g}."
-    return Best([*found.fixed, *first.words], found.ranks, title)
+    return Best(found.words(first), found.ranks, title)
 
 
 def command(words: Sequence[str], ranks: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from launch.sweeping.grammar import LOG, check_readable, check_tags
 from train.outcome import ConfigError
 
 if TYPE_CHECKING:
@@ -35,22 +36,26 @@ class Interval:
     high: float
     log: bool
 
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
     def read(self, text: str) -> float:
         """The value that a word of a command line spells."""
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
-        return int(text) if whole else float(text)
+        return int(text) if self.whole else float(text)
 
 
 @dataclass(frozen=True)
 class Space:
-    """`fixed` are the words that all points share, options of Hydra's among them."""
+    """`typed` are the words as they were typed, options of Hydra's among them: the later one of two holds. The number of a
+    dimension stands where a point has a word of its own."""
 
-    fixed: tuple[str, ...]
+    typed: tuple[str | int, ...]
     dimensions: tuple[Choice | Interval, ...]
 
     def words(self, point: Mapping[str, Any]) -> list[str]:
         """The command line of a point, which has a value for the key of every dimension."""
-        return [*self.fixed, *self.chosen(point)]
+        return placed(self.typed, self.chosen(point))
 
     def chosen(self, point: Mapping[str, Any]) -> list[str]:
         """What of it is the point's own."""
@@ -63,16 +68,24 @@ class Space:
             if isinstance(dimension, Interval):
                 raise ConfigError(
                     f"{dimension.key} may be any number from {dimension.low:g} to {dimension.high:g}, and no grid holds "
-                    "all of them. Type sweep.trials=… with the number of points to draw"
+                    "all of them. Type sweep=tpe and sweep.trials=… with the number of points to draw"
                 )
             axes.append([(dimension.key, value) for value in dimension.values])
         return (dict(point) for point in itertools.product(*axes))
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """Points that have, together, each choice and both ends of each interval once at least."""
+        """Points that have, together, each choice and both ends of each interval; a dimension with fewer of them than
+        others is at its first one again after its last."""
         axes = [_ends(dimension) for dimension in self.dimensions]
-        for place in range(max(map(len, axes))):
-            yield {d.key: axis[place % len(axis)] for d, axis in zip(self.dimensions, axes, strict=True)}
+        for place in range(max(map(len, axes), default=0)):
+            yield {
+                d.key: axis[place if place < len(axis) else 0] for d, axis in zip(self.dimensions, axes, strict=True)
+            }
+
+
+def placed(typed: Sequence[str | int], chosen: Sequence[str]) -> list[str]:
+    """A point's words, each where it was typed."""
+    return [word if isinstance(word, str) else chosen[word] for word in typed]
 
 
 def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> Space:
@@ -81,34 +94,33 @@ def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> Space
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    fixed: list[str] = []
-    found: dict[str, Choice | Interval] = {}
+    typed: dict[str, str | Choice | Interval] = {}  # by key: the last word for one holds, in the place of the first
     for word in words:
         try:
             override = None if word.startswith("-") else parser.parse_override(word)
-        except HydraException:
+        except HydraException as error:
+            check_readable(word, error)
             override = None  # composing the points says what is wrong with it
+        name = word if override is None else override.get_key_element()
         if override is None or not override.is_sweep_override():
-            fixed.append(word)
+            typed[name] = word
             continue
-        name = override.get_key_element()
         if override.key_or_group.replace("/", ".").partition(".")[0] in _KEPT:
             raise ConfigError(f"{word} would let trials differ in what is the sweep's own. Type one value")
-        if name in found:
+        if isinstance(typed.get(name), Choice | Interval):
             raise ConfigError(f"{name} is swept twice. Type it once, with all its values")
-        found[name] = _dimension(name, override, options)
-    if not found:
-        raise ConfigError(
-            "Nothing is swept: no word names several values. Type one that does, such as optim.lr=1e-3,3e-3 or "
-            "'optim.lr=tag(log,interval(1e-4,1e-1))'"
-        )
-    return Space(tuple(fixed), tuple(found.values()))
+        typed[name] = _dimension(name, override, options)
+    dimensions = [found for found in typed.values() if not isinstance(found, str)]
+    order = [found if isinstance(found, str) else dimensions.index(found) for found in typed.values()]
+    return Space(tuple(order), tuple(dimensions))
 
 
 def _dimension(name: str, override: "Override", options: Callable[[str], Sequence[str]]) -> Choice | Interval:
     from hydra.core.override_parser.types import Glob, IntervalSweep
 
     sweep: Any = override.value()
+    if not isinstance(sweep, Glob):  # which has none
+        check_tags(override, sweep.tags, isinstance(sweep, IntervalSweep))
     if isinstance(sweep, IntervalSweep):
         return _interval(name, override, sweep)
     if isinstance(sweep, Glob):
@@ -131,7 +143,7 @@ def _check_range(override: "Override", sweep: "Sweep") -> None:
 
 
 def _interval(name: str, override: "Override", sweep: Any) -> Interval:
-    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    low, high, log = sweep.start, sweep.end, LOG in sweep.tags
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"{override.input_line} holds no number: it must go from a lower to a higher one")
     if log and low <= 0:

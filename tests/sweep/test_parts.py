@@ -46,7 +46,7 @@ def test_hydras_grammar_spells_the_space() -> None:
         "model.hidden=[8],[16,8]",
         "+task.note='a b','c,d'",
     )
-    assert found.fixed == ("experiment=digits", "--config-dir=conf")
+    assert found.typed == ("experiment=digits", "--config-dir=conf", *range(7))
     assert found.dimensions == (
         Interval("optim.lr", 1e-4, 1e-1, log=True),
         Interval("train.micro_batch", 1, 8, log=False),
