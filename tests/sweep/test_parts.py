@@ -180,7 +180,9 @@ def test_what_is_no_number_never_goes_on() -> None:
 def search(folder: Path, sampler: str, *words: str, **changes: Any) -> Search:
     folder.mkdir(exist_ok=True)
     identity = {"sampler": sampler, "space": words}
-    return open_search(folder, space(*words), config(trials=40, **changes), identity, lambda: nullcontext(True))
+    return open_search(
+        folder, space(*words), config(trials=40, mode="min", **changes), identity, lambda: nullcontext(True)
+    )
 
 
 def test_points_depend_on_the_seed_and_on_what_is_known_and_on_nothing_else(tmp_path: Path) -> None:
