@@ -1,11 +1,10 @@
-"""GPUs are claimed by locks that end with the processes that hold them, so that two runs never share one."""
+"""GPUs are claimed for this machine and all its users, by what ends with the processes that hold it."""
 
-import fcntl
-import os
+import errno
 import shlex
-import stat
-import tempfile
-from collections.abc import Iterator, Sequence
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,10 @@ from launch.machine import Gpu
 from train.outcome import ConfigError
 from train.redact import redact_argv
 from train.refusal import say
+
+_TURN_S = 30.0  # for what takes milliseconds; who waits in vain goes on without its turn
+_ASKERS = 4096  # that may ask who holds a GPU while it is held
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,12 @@ class Claim:
 
 
 @contextmanager
-def claim(gpus: Sequence[Gpu], ranks: int | None) -> Iterator[Claim]:
+def claim(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> Iterator[Claim]:
     """Claim a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
 
-    A process that inherits the descriptors keeps the claim. Raises ConfigError when too few are free, and names the
-    processes that hold the others.
+    `busy` are GPUs that other programs use, by their UUIDs, with who does: they are not free. A process that inherits
+    the descriptors keeps the claim. Raises ConfigError when too few are free, and names the processes that hold the
+    others.
     """
     wanted = ranks or (1 if any(gpu.slice for gpu in gpus) else len(gpus))
     if gpus and wanted > len(gpus):
@@ -37,78 +41,110 @@ def claim(gpus: Sequence[Gpu], ranks: int | None) -> Iterator[Claim]:
             f"{wanted} ranks were asked for, one a GPU, and there are {len(gpus)} GPUs to use. "
             f"Type -n {len(gpus)}, or world.device=cpu to train on the CPU"
         )
-    held: dict[Gpu, int] = {}
+    held: dict[Gpu, socket.socket] = {}
     holders: dict[Gpu, str] = {}
     try:
         if gpus:
-            _take(gpus, wanted, held, holders)
+            _take(gpus, wanted, busy, held, holders)
         if gpus and len(held) < (ranks or 1):
-            _refuse(wanted, held, holders)
+            _refuse(wanted, held, holders, any(gpu.uuid in busy for gpu in holders))
         if len(held) < wanted and gpus:
-            say(f"phalanx: training on {len(held)} of {wanted} GPUs, for {_named(holders)}")
-        yield Claim(tuple(held), tuple(held.values()))
+            say(f"phalanx: training on {len(held)} of {wanted} GPUs, for {'; '.join(holders.values())}")
+        yield Claim(tuple(held), tuple(name.fileno() for name in held.values()))
     finally:
-        for descriptor in held.values():
-            os.close(descriptor)
+        for name in held.values():
+            name.close()
 
 
-def _take(gpus: Sequence[Gpu], wanted: int, held: dict[Gpu, int], holders: dict[Gpu, str]) -> None:
-    """Lock up to `wanted` of `gpus` into `held`, and find who holds the others that were tried."""
-    folder = _private_folder()
-    turn = _opened(folder / "turn")
-    try:
-        # One after the other: two runs that each took half of what they need would both be refused.
-        fcntl.flock(turn, fcntl.LOCK_EX)
+def _take(
+    gpus: Sequence[Gpu],
+    wanted: int,
+    busy: Mapping[str, str],
+    held: dict[Gpu, socket.socket],
+    holders: dict[Gpu, str],
+) -> None:
+    """Claim up to `wanted` of `gpus` into `held`, and find who holds the others that were tried."""
+    with _turn():
         for gpu in gpus:
             if len(held) == wanted:
                 return
-            descriptor = _opened(folder / gpu.uuid.replace("/", "_"))
+            name = _bound(gpu.uuid)
+            if name is None:
+                holders[gpu] = _holder(gpu)
+            elif gpu.uuid in busy:
+                holders[gpu] = busy[gpu.uuid]
+                name.close()
+            else:
+                held[gpu] = name
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One after the other: two runs that each took half of what they need would both be refused."""
+    while (turn := _bound("turn")) is None:
+        with suppress(ConnectionError), _asking("turn", _TURN_S) as other:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holders[gpu] = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                os.close(descriptor)
-                continue
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            held[gpu] = descriptor
+                other.recv(1)  # it ends when the other's turn does
+            except TimeoutError:
+                break
+    try:
+        yield
     finally:
-        os.close(turn)
+        if turn is not None:
+            turn.close()
 
 
-def _refuse(wanted: int, held: dict[Gpu, int], holders: dict[Gpu, str]) -> None:
+def _bound(name: str) -> socket.socket | None:
+    """A name that only one process of this machine can have; None where another has it.
+
+    It lives in the kernel: no file of it can be removed, replaced or left behind, and no user needs a right to it.
+    """
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(_address(name))
+        bound.listen(_ASKERS)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return bound
+
+
+@contextmanager
+def _asking(name: str, timeout_s: float) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(timeout_s)
+        asking.connect(_address(name))
+        yield asking
+
+
+def _address(name: str) -> str:
+    return f"\0phalanx-gpu-{name}"
+
+
+def _refuse(wanted: int, held: Mapping[Gpu, socket.socket], holders: Mapping[Gpu, str], busy: bool) -> None:
     free = f"Type -n {len(held)}, wait for the others" if held else "Wait for one"
+    shared = ", type CUDA_VISIBLE_DEVICES=… before the command to share one with such a program" if busy else ""
     raise ConfigError(
-        f"{wanted} GPUs are needed and {len(held)} free: {_named(holders)}. {free}, "
+        f"{wanted} GPUs are needed and {len(held)} free: {'; '.join(holders.values())}. {free}{shared}, "
         "or type world.device=cpu to train on the CPU"
     )
 
 
-def _named(holders: dict[Gpu, str]) -> str:
-    return "; ".join(f"process {pid or '?'} holds {gpu.uuid}{_command(pid)}" for gpu, pid in holders.items())
+def _holder(gpu: Gpu) -> str:
+    try:
+        with _asking(gpu.uuid, 1.0) as other:
+            pid, _, _ = _PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    except OSError:  # let go a moment ago
+        return f"another run holds {gpu.uuid}"
+    return f"process {pid or '?'} holds {gpu.uuid} ({command(pid) or 'it is gone, its ranks are not yet'})"
 
 
-def _command(pid: str) -> str:
+def command(pid: int) -> str | None:
+    """What a process was started with, shortened; None where it is gone or of another container."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
-        return " (it is gone, its ranks are not yet)"
-    return f" ({shlex.join(redact_argv(words))[:100]})"
-
-
-def _private_folder() -> Path:
-    """A folder that only this user can write to, in the system's folder for temporary files."""
-    folder = Path(tempfile.gettempdir()) / f"phalanx-{os.geteuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise ConfigError(
-            f"{folder}, where runs of one user claim their GPUs, is not a folder that only you may use. "
-            "Remove it, or set TMPDIR to another folder"
-        )
-    return folder
-
-
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return None
+    return shlex.join(redact_argv(words))[:100]

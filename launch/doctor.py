@@ -19,6 +19,7 @@ from launch.finding import Finding, Verdict, as_json, failed, from_json, passes,
 from launch.machine import look
 from launch.reach import is_ours, why_closed
 from train.outcome import ConfigError, ExitCode
+from train.sight import GIVEN
 
 _ROOT = Path(__file__).resolve().parents[1]
 _EXAMS = 16  # no more than that, each within its limit
@@ -67,11 +68,12 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             f"{ranks} ranks were asked for, one a GPU, and there are {len(machine.gpus)} GPUs to use. "
             f"Type -n {len(machine.gpus)}, or CUDA_VISIBLE_DEVICES= before the command to examine without GPUs"
         )
-    with claim(machine.gpus, ranks) as claimed:
+    with claim(machine.gpus, ranks, {}) as claimed:
         size = ranks or len(claimed.gpus) or 2
         environ = {"OMP_NUM_THREADS": str(max(1, len(machine.cores) // size))}
         if machine.gpus or before:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
+            environ[GIVEN] = str(len(claimed.gpus))
         argv = [*meeting, f"--nproc-per-node={size}"]
         if head and (missed := _missed(nodes, head, limit)):
             findings = [*before, missed]

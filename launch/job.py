@@ -9,6 +9,7 @@ from pathlib import Path
 from launch.submission import Submission
 from train.config import ClusterConfig
 from train.outcome import ConfigError
+from train.sight import GIVEN
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _MEMORY = re.compile(r"[1-9]\d*[KMGT]")
@@ -116,6 +117,7 @@ def plan(
         "PHALANX_DIRECTORY": str(submission.directory),
         "PHALANX_PYTHON": "python3" if cluster.container else python,
         "PHALANX_NODES": str(cluster.nodes),
+        **({GIVEN: str(cluster.gpus_per_node)} if cluster.gpus_per_node else {}),
         "PHALANX_RANKS_PER_NODE": str(ranks),
         "PHALANX_NOTICE_S": str(cluster.notice_s),
         "PHALANX_MAX_REQUEUES": str(cluster.max_requeues),

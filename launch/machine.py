@@ -38,8 +38,7 @@ class Machine:
 def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
     """This machine. Raises ConfigError when its GPUs cannot be counted, or CUDA_VISIBLE_DEVICES names none of them."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = visible is not None and not visible.strip()
-    gpus = _gpus() if wants_gpus and not hidden else ()
+    gpus = _gpus() if wants_gpus and lists_gpus(environ) else ()
     if visible is not None:
         gpus = _visible(gpus, visible)
     nodes = {
@@ -47,6 +46,12 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
         for folder in _NODES.glob("node[0-9]*")
     }
     return Machine(frozenset(os.sched_getaffinity(0)), gpus, nodes, shutil.which("numactl") is not None)
+
+
+def lists_gpus(environ: Mapping[str, str]) -> bool:
+    """Whether there is a driver to ask for GPUs, and CUDA_VISIBLE_DEVICES does not hide them all."""
+    hidden = environ.get("CUDA_VISIBLE_DEVICES", "all").strip() == ""
+    return shutil.which("nvidia-smi") is not None and not hidden
 
 
 def numbers(ranges: str) -> list[int]:
@@ -60,10 +65,8 @@ def numbers(ranges: str) -> list[int]:
 
 def _gpus() -> tuple[Gpu, ...]:
     """All GPUs, in the order of the PCI bus; where one is cut into slices, those in its place."""
-    if shutil.which("nvidia-smi") is None:
-        return ()
     fields = "uuid,pci.bus_id,mig.mode.current"
-    rows = [re.split(r",\s*", line) for line in _ask(f"--query-gpu={fields}", "--format=csv,noheader")]
+    rows = [re.split(r",\s*", line) for line in ask(f"--query-gpu={fields}", "--format=csv,noheader")]
     if wrong := [row for row in rows if len(row) != 3 or not row[0].startswith("GPU-")]:
         raise ConfigError(f"nvidia-smi answers {', '.join(wrong[0])!r} when asked for {fields}. {_WITHOUT}")
     slices = _slices() if any(mode == "Enabled" for _, _, mode in rows) else {}
@@ -78,7 +81,7 @@ def _slices() -> dict[str, list[str]]:
     """The slices of each GPU that has some."""
     found: dict[str, list[str]] = {}
     gpu = ""
-    for line in _ask("-L"):
+    for line in ask("-L"):
         if named := re.search(r"\(UUID: (GPU-[^)]+)\)", line):
             gpu = named[1]
         elif named := re.search(r"\(UUID: (MIG-[^)]+)\)", line):
@@ -86,7 +89,8 @@ def _slices() -> dict[str, list[str]]:
     return found
 
 
-def _ask(*question: str) -> list[str]:
+def ask(*question: str) -> list[str]:
+    """The lines that nvidia-smi answers. Raises ConfigError when it does not."""
     try:
         answer = subprocess.run(["nvidia-smi", *question], capture_output=True, text=True, timeout=_ANSWER_S)
     except (OSError, subprocess.TimeoutExpired) as error:

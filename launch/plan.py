@@ -12,6 +12,7 @@ from launch.machine import Gpu, Machine
 from train.allocator import huge_pages
 from train.nearest import nearest
 from train.outcome import ConfigError
+from train.sight import GIVEN
 
 _ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
@@ -76,7 +77,7 @@ def plan(
         name: value for name, value in added.items() if name not in environ and _OLDER.get(name, name) not in environ
     }
     if gpus:
-        added["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
+        added |= {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), GIVEN: str(len(gpus))}
     argv = [
         *(sys.executable, str(_ROOT / "launch" / "agent.py")),
         *("--standalone", "--local-addr=127.0.0.1"),  # a free port, and ranks that look for it on the loopback

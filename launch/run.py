@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from launch.busy import others
 from launch.claim import claim
 from launch.local import supervise
-from launch.machine import look
+from launch.machine import lists_gpus, look
 from launch.plan import plan, replaying
 from launch.words import config_options, words
+from train.config import Device
 from train.refusal import say
 
 
@@ -61,8 +63,8 @@ def run(
     typed = words(config_dir, config_name, overrides)
     if source is not None:
         typed = replaying(source, typed)
-    machine = look(os.environ, wants_gpus="world.device=cpu" not in typed)
-    with claim(machine.gpus, ranks) as claimed:
+    machine = look(os.environ, wants_gpus=_wants_gpus(typed))
+    with claim(machine.gpus, ranks, others(machine.gpus, os.environ)) as claimed:
         planned = plan(typed, ranks, claimed.gpus, machine, os.environ, grace)
         if dry_run:
             click.echo(planned.text(os.environ))
@@ -73,3 +75,12 @@ def run(
             )
         code = supervise(planned, claimed.descriptors, max_restarts, grace)
     sys.exit(code)
+
+
+def _wants_gpus(typed: Sequence[str]) -> bool:
+    """Whether the config that these words come to trains on GPUs where there are some. Raises ConfigError."""
+    if not lists_gpus(os.environ):
+        return False
+    from train.compose import asks, compose  # here, for Hydra takes longer to import than all the rest
+
+    return not asks(typed) and compose(typed).config.world.device is not Device.cpu

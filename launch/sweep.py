@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from launch.busy import others
 from launch.claim import claim
 from launch.ears import Ears
 from launch.machine import look
@@ -81,7 +82,8 @@ def _tell(best: results.Best, save: Path | None) -> None:
 
 def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
-    with claim(machine.gpus, None) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
+    busy = others(machine.gpus, os.environ)
+    with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)

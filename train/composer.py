@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationTyp
 
 from train.escape import nothing_looked_up
 from train.outcome import ConfigError
+from train.source import read_in_words
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRIMARY = "config"
@@ -47,6 +48,7 @@ def composing(config_dir: str | None, config_name: str | None) -> Iterator[Compo
     In a foreign config nothing is looked up, and it names no further folders or packages to read configs from.
     """
     hydra.version.setbase("1.3")
+    read_in_words()
     search_path = create_config_search_path(str(CONF))
     if config_dir is not None:
         folder = Path(config_dir).absolute()
@@ -60,7 +62,7 @@ def composing(config_dir: str | None, config_name: str | None) -> Iterator[Compo
             warnings.filterwarnings("error", "provider=.* is not available")
             cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
-            job = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+            job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
             plain = OmegaConf.to_container(job, resolve=True)
         assert isinstance(plain, dict)
         chosen = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}

@@ -57,7 +57,10 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     if not name:
         return f"{word!r} has no key before the equals sign. Type a key and a value, such as train.steps=100"
     if name in found.choices:
-        return _no_option(word, name, options(name, before, composer))
+        there = options(name, before, composer)
+        if value(word) in there:  # it is there, and what it needs is not
+            return f"{word} does not compose: {_flat(_trouble([*before, word], composer))}"
+        return _no_option(word, name, there)
     if override.is_sweep_override():
         return _several(override)
     if name not in known and name != "hydra.searchpath" and not override.is_add() and not override.is_force_add():

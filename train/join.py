@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -13,8 +14,11 @@ from train.config import Backend, Device, WorldConfig
 from train.listening import beyond_loopback
 from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place
+from train.sight import blindness, given_gpus
 from train.trouble import Trouble, merged
 from train.world import World
+
+_READ_S = 2.0  # what the others get to read why no rank can begin
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +131,8 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig) -> tuple[t
     hosts = [host for host, _, _ in words]
     troubles = [Trouble(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
     kinds = {kind for _, kind, _ in words}
+    if troubles or len(kinds) > 1:
+        _let_all_read(store, place)
     if not troubles and len(kinds) > 1:
         without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
         raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
@@ -135,14 +141,32 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig) -> tuple[t
     return device, hosts
 
 
+def _let_all_read(store: Store, place: Place) -> None:
+    """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
+    store.set(f"read/{place.rank}", "")
+    if place.leads and not place.hosted:
+        with suppress(RuntimeError):
+            store.wait([f"read/{rank}" for rank in range(place.size)], timedelta(seconds=_READ_S))
+
+
 def _device(place: Place, config: WorldConfig) -> torch.device:
     """The device of this rank. Raises ConfigError when it is asked for and absent."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
     if wants_gpu and not gpus:
         asked = "world.device=cuda" if config.device is Device.cuda else "world.backend=nccl"
-        raise ConfigError(f"{asked} needs a GPU, and torch sees none here. Type world.device=cpu world.backend=auto")
-    if config.device is Device.cpu or not gpus:
+        why = blindness()
+        raise ConfigError(
+            f"{asked} needs a GPU, and torch sees none here: {why}. Type world.device=cpu world.backend=auto"
+        )
+    if config.device is Device.cpu:
+        return torch.device("cpu")
+    if not gpus and (given := given_gpus(os.environ)):
+        raise ConfigError(
+            f"The launcher gave the ranks of this machine {given} GPUs, and torch sees none: {blindness()}. Mend that "
+            "(phalanx doctor tells more), or type world.device=cpu to train on the CPU"
+        )
+    if not gpus:
         return torch.device("cpu")
     if place.local_rank >= gpus:
         raise ConfigError(

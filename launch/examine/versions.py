@@ -1,5 +1,6 @@
 """Python, torch, CUDA, the GPU driver and NCCL: the same on all ranks, and able to work together."""
 
+import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from launch.examine.company import Company
 from launch.finding import Finding, Verdict, not_checked, passes
 from train.nvml import driver_version
+from train.sight import blindness, given_gpus
 
 _PYTHON, _TORCH = (3, 11), (2, 11)
 # The oldest driver for Linux that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, table "CUDA
@@ -35,6 +37,8 @@ class Versions:
             "driver": driver_version(),
             "driver_there": Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
             "gpus": torch.cuda.device_count() if gpus else 0,
+            "given": given_gpus(os.environ),
+            "blindness": None if gpus else blindness(),
             "capability": f"{capability[0]}.{capability[1]}" if capability else None,
             "built_for": torch.cuda.get_arch_list() if gpus else [],
         }
@@ -85,7 +89,11 @@ def _fitting(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
     if blind:
         text = f"a driver is there and torch sees no GPU on {company.names(blind[:4])}"
         advice = "see what nvidia-smi says there, and whether CUDA_VISIBLE_DEVICES hides them"
-        return Finding(name, Verdict.WARN, text, expected, advice)
+        given = [rank for rank in blind if facts[rank]["given"]]
+        if given:  # a run would end with code 2
+            text = f"{facts[given[0]]['given']} GPUs are there and torch sees none on {company.names(given[:4])}"
+            text += f": {facts[given[0]]['blindness']}"
+        return Finding(name, Verdict.FAIL if given else Verdict.WARN, text, expected, advice)
     if seeing is None:
         return not_checked(name, "no GPU", expected)
     return passes(name, f"CUDA {seeing['CUDA']}, driver {seeing['driver'] or 'unknown'}", expected)

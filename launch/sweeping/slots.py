@@ -18,6 +18,7 @@ from launch.machine import Gpu, Machine
 from train.allocator import huge_pages
 from train.config import SweepConfig
 from train.outcome import ConfigError
+from train.sight import GIVEN
 
 if TYPE_CHECKING:
     from train.compose import Composed
@@ -167,7 +168,7 @@ class Warm:
         return []
 
     def _fork(self, slot: Slot, ranks: int) -> list[int]:
-        environ = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+        environ = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus), GIVEN: str(len(slot.gpus))} if slot.gpus else {}
         pids = []
         for rank in range(ranks):
             self._ask({"environ": environ, "gpu": rank if slot.gpus else None})
