@@ -12,7 +12,7 @@ if not __package__:
     # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
     sys.path[0] = str(ROOT)
 
-from train import allocator, cause
+from train import allocator, cause, output
 from train.hearing import Signals
 from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
 from train.place import Place, speaks
@@ -27,11 +27,14 @@ def main(composed: "Composed | None" = None) -> None:
 
     `composed` is what the command line composes to, where somebody has found out already.
     """
+    output.take_over()
     try:
         sys.exit(_run(composed, time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
+    finally:
+        output.drain()
 
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
@@ -54,7 +57,13 @@ def _run(composed: "Composed | None", started: float) -> ExitCode:
         check(composed.config, place.size)
     except ConfigError as error:
         refuse(error, leads)
+    if leads and "torch" not in sys.modules:
+        print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
     return _train(composed, place, started)
+
+
+def _ranks(size: int) -> str:
+    return "1 rank" if size == 1 else f"{size} ranks"
 
 
 def _sweep(words: list[str]) -> NoReturn:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from multiprocessing import active_children
 from typing import NoReturn
 
-from train import cause
+from train import cause, output
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact, secrets_of
 
@@ -35,8 +35,9 @@ def say(text: str) -> None:
 def end(code: int) -> NoReturn:
     """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone.
 
-    Nothing is flushed: a thread that is stuck may hold the stream.
+    Of what was printed goes what a reader takes soon.
     """
+    output.drain()
     for child in active_children():  # such as workers of a DataLoader, which would outlive this rank by seconds
         child.kill()
     os._exit(code)

@@ -21,6 +21,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from train.hearing import Wish
 from train.outcome import ExitCode
+from train.refusal import say
 
 AGREE_S = 5.0  # how long a main thread is held
 _LOOK_S = 0.2
@@ -97,6 +98,9 @@ class Stop:
     def _agree(self, store: Store) -> bool:
         found = json.loads(store.get(f"{self._round}/wish"))
         self._wish = Wish(ExitCode(found["code"]), found["why"], found["heard"])
+        if self._rank == 0 and self._wish.code is not ExitCode.CONFIG:
+            again = "; Ctrl-C once more ends it now" if self._wish.code is ExitCode.STOPPED else ""
+            say(f"{self._wish.why}: all ranks save after this step and leave{again}")
         self._decided.clear()
         self._held = True
         store.set(f"{self._round}/step/{self._rank}", str(self._step))

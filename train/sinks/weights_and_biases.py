@@ -60,6 +60,7 @@ class WeightsAndBiases(Sink):
         self._files = folder.absolute() / "wandb"
         self._finish_timeout_s = finish_timeout_s
         self._dropping = False
+        self._unsent = b""  # the rest of a line that the pipe took in part
         self._process: subprocess.Popen[bytes] | None = None
         if mode == "disabled":
             return
@@ -93,7 +94,9 @@ class WeightsAndBiases(Sink):
         deadline_s = time.monotonic() + self._finish_timeout_s
         finish = None if summary is None else {key: summary[key] for key in SUMMARY_KEYS if key in summary}
         if self._process is not None:
-            _wait_for_room(self._process, self._finish_timeout_s)
+            while self._unsent and time.monotonic() < deadline_s and self._process is not None:
+                _wait_for_room(self._process, deadline_s - time.monotonic())
+                self._advance()
             self._send({"finish": finish})
         if self._process is None:
             return
@@ -110,13 +113,24 @@ class WeightsAndBiases(Sink):
     def _send(self, message: Mapping[str, object]) -> None:
         if self._process is None:
             return
-        try:
-            _write_whole(self._process, json.dumps(message).encode() + b"\n")
-        except BlockingIOError:
-            if not self._dropping:
-                logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
+        self._advance()
+        if not self._unsent:
+            self._unsent = json.dumps(message).encode() + b"\n"
+            self._advance()
+        elif not self._dropping:
+            logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
             self._dropping = True
+
+    def _advance(self) -> None:
+        """Send what the pipe takes now."""
+        try:
+            while self._unsent and self._process is not None:
+                assert self._process.stdin is not None
+                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
+        except BlockingIOError:
+            return
         except OSError as error:
+            self._unsent = b""
             self._give_up(str(error))
 
     def _give_up(self, reason: str) -> None:
@@ -160,14 +174,6 @@ def _introduce(process: subprocess.Popen[bytes], first: Mapping[str, object]) ->
     process.stdin.write(json.dumps(first, default=str).encode() + b"\n")
     process.stdin.flush()
     os.set_blocking(process.stdin.fileno(), False)
-
-
-def _write_whole(process: subprocess.Popen[bytes], data: bytes) -> None:
-    """Write all of `data` or raise BlockingIOError, which is what a pipe does with up to PIPE_BUF bytes."""
-    assert process.stdin is not None
-    if len(data) > select.PIPE_BUF:
-        raise BlockingIOError
-    os.write(process.stdin.fileno(), data)
 
 
 def _wait_for_room(process: subprocess.Popen[bytes], timeout_s: float) -> None:
