@@ -81,6 +81,7 @@ def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause
         if heard is None:
             continue
         tell(agent.pid, heard)
+        _answer(heard, grace_s, ears)
         if ears.interrupts > 1:
             end_s = min(end_s, time.monotonic() + _AT_ONCE_S)
             why = "ended at once; the same command continues from the newest checkpoint"
@@ -88,6 +89,15 @@ def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause
             end_s = time.monotonic() + grace_s
             why = f"the ranks had not left {grace_s:g} s after {heard.name} and were killed. --grace gives them longer"
     return None
+
+
+def _answer(heard: signal.Signals, grace_s: float, ears: Ears) -> None:
+    """At once, since the ranks may be in the midst of an import or a step."""
+    if ears.interrupts > 1:
+        say(f"phalanx: ending it at once, at most {_AT_ONCE_S:g} s")
+    else:
+        again = "; Ctrl-C once more ends it at once" if heard is signal.SIGINT else ""
+        say(f"phalanx: {heard.name}: the ranks are to save and leave, within {grace_s:g} s{again}")
 
 
 def tell(agent: int, heard: signal.Signals) -> None:

@@ -30,6 +30,7 @@ from train.outcome import ConfigError, ExitCode, Failure
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
+from train.sinks.jsonl import undone
 from train.sinks.open import check_sinks, open_sinks
 from train.sinks.sink import Silent, Sink
 from train.stop import Stop
@@ -68,13 +69,14 @@ def run(
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
-    ledger = Ledger(
-        progress, _sink(composed, opened, parts, progress, world), parts.loader.timeline, config.train.max_skips
-    )
+    again = world.together(lambda: undone(opened.path, progress.step) if world.leads and not opened.new else {})
+    sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
+    ledger = Ledger(progress, sink, parts.loader.timeline, config.train.max_skips, epoch_samples)
     afterwards.append(ledger.failed)
     start_s = time.time() - started
     meter.add("start", start_s)
-    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, start_s)
+    told = {"took_s": round(start_s, 3), **again}
+    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, told)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     window, grace_s = Window(names), config.stop.grace_s or granted_s(os.environ)
     with _stopping(signals, opened, world) as stop:
@@ -173,7 +175,14 @@ def _to_be_told(composed: Composed) -> dict[str, Any]:
     return redact(dict(composed.plain), secrets_of(os.environ))
 
 
-def _announce(ledger: Ledger, notes: Sequence[str], opened: Opened, parts: Parts, world: World, took_s: float) -> None:
+def _announce(
+    ledger: Ledger,
+    notes: Sequence[str],
+    opened: Opened,
+    parts: Parts,
+    world: World,
+    told: Mapping[str, float],
+) -> None:
     for note in notes:
         logger.warning("since the run began: %s", note)
     ledger.event(
@@ -186,7 +195,7 @@ def _announce(ledger: Ledger, notes: Sequence[str], opened: Opened, parts: Parts
         precision=parts.precision.name,
         hosts=dict(Counter(world.hosts)),
         incarnation=opened.incarnation,
-        took_s=round(took_s, 3),
+        **told,
         **({"changed": notes} if notes else {}),
     )
 

@@ -29,6 +29,7 @@ class Ledger:
     sink: Sink
     timeline: Timeline
     max_skips: int
+    epoch_samples: int
 
     def __post_init__(self) -> None:
         # Of the last line, or where this start began.
@@ -88,6 +89,7 @@ class Ledger:
                 "step": progress.step,
                 "split": "train",
                 "time": time.time(),
+                "epoch": progress.position / self.epoch_samples,
                 **means,
                 "lr": updater.rate(max(0, progress.applied - (not records[-1].skipped))),
                 "grad_norm": records[-1].norm,

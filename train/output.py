@@ -29,7 +29,7 @@ class Output(io.TextIOBase):
         self._descriptor = stream.fileno()
         self._pending = b""
         self._dropped = 0
-        self._send = _sender(self._descriptor)
+        self._send, self._let_go = _sender(self._descriptor)
         self._turn = threading.RLock()  # a signal's handler may interrupt a call with one of its own
 
     @property
@@ -67,6 +67,12 @@ class Output(io.TextIOBase):
         with self._turn:
             self._advance()
 
+    def close(self) -> None:
+        """Give back what was opened beside the stream, which stays as it is."""
+        if not self.closed:
+            super().close()
+            self._let_go()
+
     def drain(self) -> None:
         """Wait for a late reader, but not for long. To be called before the process ends."""
         end_s = time.monotonic() + _FLUSH_S
@@ -97,20 +103,20 @@ class Output(io.TextIOBase):
             self._send = len
 
 
-def _sender(descriptor: int) -> Callable[[bytes], int]:
-    """What writes bytes to `descriptor` without a wait and returns how many it took.
+def _sender(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
+    """What writes bytes to `descriptor` without a wait and returns how many it took, and what gives it back.
 
     The descriptor itself is left as it is: a mode set there would hold for all processes that share it.
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(kind):
         shared = socket.socket(fileno=os.dup(descriptor))
-        return lambda data: shared.send(data, socket.MSG_DONTWAIT)
+        return lambda data: shared.send(data, socket.MSG_DONTWAIT), shared.close
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         with suppress(OSError):  # no /proc, or a terminal of another user
             own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            return lambda data: os.write(own, data)
-    return lambda data: os.write(descriptor, data)
+            return lambda data: os.write(own, data), lambda: os.close(own)
+    return lambda data: os.write(descriptor, data), lambda: None
 
 
 def take_over() -> None:

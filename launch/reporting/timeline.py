@@ -78,8 +78,9 @@ def starts(history: History, now: float) -> list[Start]:
     for place, (holder, events) in enumerate(passes):
         begin = max(begins[place], found[-1].end) if found else begins[place]
         following = begins[place + 1] if place + 1 < len(passes) else None
+        undone = _undone_until(passes[place + 1 :])
         lives = history.live is not None and (holder or history.live) == history.live and following is None
-        end, outcome = _end(history, holder, events, written, following)
+        end, outcome = _end(history, holder, events, written, following, undone)
         if lives and outcome not in _ENDS.values():
             end, outcome = now, "running" if events else "starting"
         found.append(Start(begin, max(begin, end), outcome, holder, events))
@@ -165,17 +166,28 @@ def _end(
     events: Sequence[Entry],
     written: Sequence[float],
     following: float | None,
+    undone_until: float,
 ) -> tuple[float, str]:
-    """When a start that lives no more ended, and how; `following` is when the next one began, as far as it says."""
+    """When a start that lives no more ended, and how; `following` is when the next one began, as far as it says.
+
+    Until `undone_until` it wrote lines that the next one removed, to do their steps again.
+    """
     if events and events[-1]["event"] in _ENDS:
         return events[-1]["time"], _ENDS[events[-1]["event"]]
     seen = history.seen.get(holder.incarnation, 0.0) if holder else 0.0
     if events:
         place = bisect_left(written, float("inf") if following is None else following)
         seen = max(seen, written[place - 1] if place else 0.0)
+    seen = max(seen, undone_until)
     if following is not None:
         seen = min(seen, following)
     return max(seen, events[-1]["time"] if events else 0.0), "died" if events else "never began"
+
+
+def _undone_until(later: Sequence[tuple[Holder | None, Sequence[Entry]]]) -> float:
+    """Until when the start before those of `later` wrote lines that the first of them to tell of itself removed."""
+    told = next((events[0] for _, events in later if events), {})
+    return number(told.get("undone_until")) or 0.0
 
 
 def _kept_until(first: float, saved: dict[int, float], lines: _Lines, step: int, begin: float) -> float:

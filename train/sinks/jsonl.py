@@ -54,6 +54,19 @@ class JsonLines(Sink):
             os.fsync(self._events.fileno())
 
 
+def undone(folder: Path, step: int) -> dict[str, float]:
+    """What the start before did past `step`, from which this one goes on: how many steps, as far as lines tell, and
+    until when, in seconds since 1970. Empty where it did none. To be asked before the lines of them are removed.
+    """
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    last = next((entry for line in reversed(lines) if (entry := _entry(line)) is not None), {})
+    reached, until = last.get("step"), last.get("time")
+    if not isinstance(reached, int) or not isinstance(until, (int, float)) or reached <= step:
+        return {}
+    return {"undone_steps": reached - step, "undone_until": until}
+
+
 def _append_to(path: Path) -> FileIO:
     return open(path, "ab", buffering=0)
 

@@ -36,7 +36,11 @@ def open_sinks(
     from train.sinks.wandb_mode import resolve_mode
     from train.sinks.weights_and_biases import WeightsAndBiases
 
-    sinks: list[Sink] = [JsonLines(folder, step, check), Console(steps, sys.stdout, None, time.monotonic), RankLog(steps)]
+    sinks: list[Sink] = [
+        JsonLines(folder, step, check),
+        Console(steps, sys.stdout, None, time.monotonic),
+        RankLog(steps),
+    ]
     if config.tensorboard.enabled:
         from train.sinks.tensorboard import TensorBoard
 
