@@ -12,7 +12,7 @@ from tests.ranks import ROOT
 
 # From left to right, as data flows. A module imports from its own room and from those before it, and from no other.
 ROOMS = {
-    "ground": "allocator cause escape files fits hearing lease listening meter nearest nvml outcome output redact refusal "
+    "ground": "allocator cause culprit escape files fits hearing lease listening meter nearest nvml outcome output redact refusal "
     "sight trouble",
     "config": "canonical compose composer config direction explain foreign former identity limits overrides place resolved "
     "source target trust typed",
@@ -20,7 +20,7 @@ ROOMS = {
     "models": "models models.*",
     "tasks": "tasks tasks.*",
     "world": "alarm exchange failure join logs stop world",
-    "maths": "ema evaluate gradients optim parallel precision schedule step weights window",
+    "maths": "ema evaluate gradients optim optimizer_state parallel precision schedule step tryout weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
     "run": "build job loop main",
 }

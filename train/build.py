@@ -31,6 +31,7 @@ from train.step import Step, statistics
 from train.target import Targets
 from train.tasks.task import Task
 from train.trust import Trust
+from train.tryout import tried
 from train.world import World
 
 KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
@@ -248,11 +249,16 @@ def _updater(
     node = _without(config.optim, "decay_1d")
     groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
     decay = config.train.ema_decay
+
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
+
     return optim.Updater(
-        builder.build(node, "optim", torch.optim.Optimizer, params=groups),
+        make(groups),
         gradients,
         builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
         steps,
+        traits=tried(make, groups),
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
         average=None if decay is None else Average(model, decay),

@@ -17,6 +17,12 @@ class Gradients:
         self._parameters = parameters
         self._come_and_go = come_and_go
         self._flats: list[torch.Tensor] = []
+        self._held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+
+    @property
+    def exact(self) -> bool:
+        """Whether any is of 64 bits."""
+        return any(parameter.dtype == torch.float64 for parameter in self._parameters)
 
     def begin(self, *, wrapped: bool) -> None:
         """After the uncounted backward: clear the gradients, and without DDP lay them out in one buffer a dtype."""
@@ -33,9 +39,9 @@ class Gradients:
         if self._flats and not self._come_and_go:
             return
         self._flats = []
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        self._held = [(parameter, parameter.grad) for parameter in self._parameters if parameter.grad is not None]
         by_storage: dict[int, list[torch.Tensor]] = {}
-        for gradient in gradients:
+        for _, gradient in self._held:
             by_storage.setdefault(gradient.untyped_storage().data_ptr(), []).append(gradient)
         for sharing in by_storage.values():
             whole = torch.empty(0, dtype=sharing[0].dtype, device=sharing[0].device)
@@ -53,15 +59,18 @@ class Gradients:
             flat.div_(divisor)
 
     def zero(self) -> None:
-        """Clear all gradients for the next step."""
+        """Clear all gradients for the next step, which finds them where they were, whatever an optimizer put there."""
         if self._come_and_go:
             self.drop()
+        for parameter, gradient in self._held:
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
         for flat in self._flats:
             flat.zero_()
 
     def drop(self) -> None:
         """Forget all gradients, as before the first backward."""
-        self._flats = []
+        self._flats, self._held = [], []
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -72,6 +81,8 @@ class Gradients:
             start = 0
             for parameter in of_dtype:
                 # The parameter's own strides, such as channels-last: fused kernels walk both in memory order.
-                parameter.grad = flat.as_strided(parameter.size(), parameter.stride(), start)
+                gradient = flat.as_strided(parameter.size(), parameter.stride(), start)
+                parameter.grad = gradient
+                self._held.append((parameter, gradient))
                 start += parameter.numel()
             self._flats.append(flat)

@@ -4,15 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from train import optimizer_state
 from train.ema import Average
 from train.gradients import Gradients
 from train.outcome import ConfigError
 from train.precision import LossScale
-from train.schedule import Schedule
+from train.schedule import Factors, Schedule, factors
+from train.tryout import Traits
 
 _CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
@@ -54,6 +55,7 @@ class Updater:
         schedule: Schedule,
         steps: int,
         *,
+        traits: Traits,
         clip_norm: float | None,
         scale: LossScale | None,
         average: Average | None,
@@ -68,21 +70,27 @@ class Updater:
         self._clip_norm = clip_norm
         self._fused = _takes_a_skip(optimizer)
         self._on_device = on_device and self._fused
-        self._exact = any(p.dtype == torch.float64 for group in optimizer.param_groups for p in group["params"])
+        self._exact = gradients.exact
         # Fused kernels on GPUs read the rate as float32.
         self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
-        factors = schedule.factor(np.arange(steps + 1), steps)
-        self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        self._rates = [factors * peak for peak in self._peaks]
+        optimizer_state.train(optimizer)
+        self._traits = traits
+        self._rates = _rates(optimizer, factors(schedule, steps), traits)
         if self._fused:
             _prime(optimizer)
         if self._on_device:
-            self._device_rates = [torch.from_numpy(rates).to(device, self._rate_dtype) for rates in self._rates]
+            self._device_rates = [
+                None if rates is None else torch.from_numpy(rates).to(device, self._rate_dtype) for rates in self._rates
+            ]
             self._place_rates()
 
-    def rate(self, applied: int) -> float:
-        """The first group's learning rate for the step that follows `applied` ones."""
-        return float(self._rates[0][applied])
+    def rate(self, applied: int) -> float | None:
+        """The first group's learning rate for the step that follows `applied` ones; None where it has none of ours."""
+        rates = self._rates[0]
+        if rates is not None:
+            return float(rates[applied])
+        own = self.optimizer.param_groups[0].get("lr")
+        return None if own is None else float(own)
 
     def step(self, divisor: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the gradients, which are still to be divided by `divisor` (None for 1), and clear them.
@@ -110,7 +118,8 @@ class Updater:
     def _on_the_device(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor:
         skipped = (norm * 0.0).nan_to_num(nan=1.0).float()  # infinity times zero is NaN, too
         for group, rates in zip(self.optimizer.param_groups, self._device_rates, strict=True):
-            torch.take(rates, self.applied, out=group["lr"])
+            if rates is not None:
+                torch.take(rates, self.applied, out=group["lr"])
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         self._apply(divisor)
         self.applied += 1 - skipped.long()
@@ -121,7 +130,8 @@ class Updater:
             return torch.ones((), device=norm.device)
         applied = int(self.applied)
         for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = float(rates[applied])
+            if rates is not None:
+                group["lr"] = float(rates[applied])
         self._apply(divisor)
         self.applied += 1
         return torch.zeros((), device=norm.device)
@@ -136,24 +146,38 @@ class Updater:
 
     def _place_rates(self) -> None:
         """Give every group a rate that lives on the device, for the kernels to read and steps to overwrite."""
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = torch.full((), peak, dtype=self._rate_dtype, device=self.applied.device)
+        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if rates is not None:
+                group["lr"] = torch.zeros((), dtype=self._rate_dtype, device=self.applied.device)
 
     def state(self) -> dict[str, Any]:
         """Everything a restart needs, tensors on the device."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state.of(self.optimizer, self._traits.inner),
             "applied": self.applied,
             "scale": None if self.scale is None else self.scale.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizer_state.load(self.optimizer, state["optimizer"])
         self.applied.copy_(state["applied"])
         if self.scale is not None and state["scale"] is not None:
             self.scale.load(state["scale"])
         if self._on_device:
             self._place_rates()
+
+
+def _rates(optimizer: torch.optim.Optimizer, factors: Factors, traits: Traits) -> "list[Factors | None]":
+    """Every group's rates, step by step; None for one whose rate is none of the schedule's. Raises ConfigError."""
+    constant = bool((factors[:-1] == 1.0).all())
+    peaks = [group.get("lr") for group in optimizer.param_groups]
+    if (traits.own_rate or all(peak is None for peak in peaks)) and not constant:
+        why = "changes its rate itself in its step()" if traits.own_rate else "has no rate, lr, in its groups"
+        raise ConfigError(
+            f"The optimizer {type(optimizer).__name__} {why}, so there is nothing for the schedule to set. "
+            "Type schedule=constant schedule.warmup_steps=0"
+        )
+    return [None if peak is None or traits.own_rate else factors * float(peak) for peak in peaks]
 
 
 def _takes_a_skip(optimizer: torch.optim.Optimizer) -> bool:

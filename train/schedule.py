@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from train import culprit
+from train.outcome import ConfigError
+
 Factors = NDArray[np.float64]
 
 
@@ -17,6 +20,31 @@ class Schedule(ABC):
     @abstractmethod
     def factor(self, applied: NDArray[np.int64], total: int) -> Factors:
         """Factor of the peak rate for the step that follows `applied` ones, in a run of `total` steps."""
+
+
+def factors(schedule: Schedule, steps: int) -> Factors:
+    """A run's factors, shape (steps + 1,); the last is never used. Raises ConfigError for what cannot be one."""
+    applied = np.arange(steps + 1)
+    name = f"The schedule {type(schedule).__name__}"
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(schedule.factor(applied, steps), dtype=np.float64)
+    except Exception as error:
+        line = culprit.where(error)
+        raise ConfigError(
+            f"{name} fails: {' '.join(culprit.message(error).split())}{f' ({line})' if line else ''}. Its factor() is "
+            "asked for all steps at once, with an array of their numbers: write np.where(applied < 10, …) for an if"
+        ) from error
+    if found.shape != applied.shape:
+        raise ConfigError(
+            f"{name} answers with the shape {found.shape} to an array of shape {applied.shape}, the numbers of all steps. "
+            "Its factor() has to give one factor each: np.full(len(applied), 0.5) for one that stays"
+        )
+    for step in np.flatnonzero(~(np.isfinite(found[:steps]) & (found[:steps] >= 0)))[:1]:
+        raise ConfigError(
+            f"{name} gives {found[step]:g} for step {step + 1} of {steps}. A factor of the rate is finite and not negative"
+        )
+    return found
 
 
 def _share(applied: NDArray[np.int64], begin: float, end: float) -> Factors:

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from tests.zoo.schedules import BAD, GOOD, Giving
+from train.outcome import ConfigError
 from train.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step
+from train.schedule import factors as checked
 
 TOTAL = 100
 WARMED: list[Schedule] = [
@@ -122,3 +125,16 @@ def test_a_rate_is_the_same_alone_and_among_all_others(schedule: Schedule, total
 def test_numbers_that_make_no_schedule_are_refused(wrong: "type[Schedule]") -> None:
     with pytest.raises(ValueError, match=r"is .*, which is"):
         wrong()
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_factors_may_come_as_anything_that_is_a_row_of_numbers(kind: str) -> None:
+    found = checked(Giving(kind), 10)
+    assert found.dtype == np.float64
+    assert found.shape == (11,)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_factor_for_each_step_is_refused_in_words(kind: str) -> None:
+    with pytest.raises(ConfigError, match=BAD[kind][1]):
+        checked(Giving(kind), 10)

@@ -13,6 +13,7 @@ from train.gradients import Gradients
 from train.optim import Updater
 from train.precision import LossScale
 from train.schedule import Constant, Schedule
+from train.tryout import Traits
 
 CPU = torch.device("cpu")
 STEPS = 40
@@ -74,6 +75,7 @@ def make(
         gradients,
         Constant(0) if schedule is None else schedule,
         STEPS,
+        traits=Traits(inner=False, own_rate=False),
         clip_norm=clip_norm,
         scale=scale,
         average=average,

@@ -1,0 +1,88 @@
+"""In whose code an error arose, and over what: the user's own file and line, and what was under way there.
+
+Nobody who is told of a wrong shape looks for it in the trainer, so its frames and torch's stay out of what is told.
+"""
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SITE = ("site-packages", "dist-packages")
+_OURS = tuple(f"{_ROOT / room}{os.sep}" for room in ("train", "launch"))
+_STANDARD = f"{sysconfig.get_paths()['stdlib']}{os.sep}"
+_WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
+
+
+@contextmanager
+def during(**facts: object) -> Iterator[None]:
+    """Let an exception that passes say `facts` of what was under way, such as step=17."""
+    try:
+        yield
+    except Exception as error:
+        note(error, **facts)
+        raise
+
+
+def note(error: BaseException, **facts: object) -> None:
+    """Add to what is known of the circumstances of `error`; what was said first stands."""
+    setattr(error, _WRITTEN, {**facts, **circumstances(error)})
+
+
+def circumstances(error: BaseException) -> dict[str, Any]:
+    """What was noted: the outermost first."""
+    found: dict[str, Any] = getattr(error, _WRITTEN, {})
+    return found
+
+
+def where(error: BaseException) -> str | None:
+    """The user's own line that `error` came through last, such as mypkg/curves.py:31 in ratios; None if none."""
+    frames = _of_user(traceback.extract_tb(error.__traceback__))
+    own = [frame for frame in frames if not _is_installed(frame.filename)] or frames
+    return f"{_short(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else None
+
+
+def message(error: BaseException) -> str:
+    """What the exception says, all lines of it, with its type."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def told(error: BaseException) -> str:
+    """The traceback with the user's frames alone; the whole one where no frame is the user's."""
+    shown = traceback.TracebackException.from_exception(error)
+    if not _of_user(shown.stack):
+        return "".join(shown.format()).strip()
+    _strip(shown)
+    return "".join(shown.format()).strip()
+
+
+def _strip(shown: traceback.TracebackException) -> None:
+    shown.stack = traceback.StackSummary.from_list(_of_user(shown.stack))
+    for chained in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if chained is not None:
+            _strip(chained)
+
+
+def _of_user(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if not _is_ours(frame.filename)]
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a frame is of this house, of torch, of the standard library, or of code that was made up."""
+    if file.startswith(("<", *_OURS)):
+        return True
+    return f"{os.sep}torch{os.sep}" in file if _is_installed(file) else file.startswith(_STANDARD)
+
+
+def _is_installed(file: str) -> bool:
+    return any(f"{os.sep}{site}{os.sep}" in file for site in _SITE)
+
+
+def _short(file: str) -> str:
+    """Relative to where the command was typed, for what lies there."""
+    here = f"{os.getcwd()}{os.sep}"
+    return file.removeprefix(here)
