@@ -41,6 +41,7 @@ def children(pid: int) -> list[int]:
 
 def send(pid: int, heard: signal.Signals) -> None:
     """Send a signal to a process, unless it is gone."""
+    assert pid > 0, "the others are groups of processes, and -1 is all that one has"
     with suppress(ProcessLookupError):
         os.kill(pid, heard)
 

@@ -1,8 +1,10 @@
 """Files that a reader sees whole or not at all, also after a crash of the machine."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,29 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def opened(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file, which waits for nobody and follows no link. Raises OSError for anything else."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
+
+
+def read_text(path: Path, limit_bytes: int = 2**26) -> str:
+    """What a file of somebody else's holds. Raises OSError as `opened` does, ValueError for no text or too much of it."""
+    with os.fdopen(opened(path), "rb") as file:
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
+    return content.decode()
+
+
 def read_json(path: Path) -> Any:
     """What a file holds; None where there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
 
 

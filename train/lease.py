@@ -2,8 +2,9 @@
 
 `lease/` holds one file for every start that the run had, named by its incarnation: 1, 2, 3 … The newest holds the run.
 Its process touches the file while it lives, and takes it away when it leaves in good order. Who wants the run when it
-has a holder finds out whether that one is dead: on the same machine by its process, elsewhere by the age of its last
-touch, or because Slurm says so by starting the same job once more.
+has a holder finds out whether that one is dead: on the same machine by its process, elsewhere by whether it still touches
+its file, or because Slurm says so by starting the same job once more. No two machines' clocks are held against each other.
+A process that holds a run keeps `lease/` open, so that a copy of the folder, or a file that somebody wrote, names nobody.
 
 A requeue is no proof of death. A machine that was cut off may go on writing while its job already runs elsewhere, so
 whatever readers see is fenced: lines by replacing their files (an old process writes on into the old ones), checkpoints
@@ -13,21 +14,26 @@ by the incarnation in their manifest, and all else by looking for a newer incarn
 import errno
 import json
 import logging
+import math
 import os
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from train.files import sync_folder, write_whole
+from train.files import opened, read_text, sync_folder, write_whole
 from train.outcome import ConfigError
 
 BEAT_S = 5.0  # between touches
-DEAD_S = 30.0  # age of the last touch from which a holder on another machine counts as dead
+DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead
+_BEATS = 1.6  # within which a holder that lives has touched its file, whatever the clocks say
+_LONG_DEAD_S = 3600.0  # age of the last touch, by the file server's clock, that no clock's error explains
+_AHEAD_S = 2.0  # by which a touch may seem to lie in the future
+_SMALL = 2**16  # bytes
 _DYING_S = 5.0  # a process that was killed may need that long to be gone
 _REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
 _LOOK_S = 0.05
@@ -52,6 +58,7 @@ class Holder:
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
     launch: str | None = None  # what all attempts of one launch share; None where the launcher has no word for it
     since: float | None = None  # when it took the run, seconds since 1970
+    opened: bool = False  # its process keeps `lease/` open, as those of older versions do not
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -60,9 +67,11 @@ class Holder:
 class Lease:
     """The hold on a run's folder, until `close` or the end of the process."""
 
-    def __init__(self, run: Path, incarnation: int) -> None:
+    def __init__(self, run: Path, incarnation: int, folder: int) -> None:
+        """`folder` is a descriptor of `lease/`."""
         self.incarnation = incarnation
         self._path = _path(run, incarnation)
+        self._folder = folder
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
@@ -82,30 +91,95 @@ class Lease:
         if not self._over.is_set():
             with suppress(OSError):
                 _released(self._path).touch()
-        self._over.set()
+        self._end()
 
     def withdraw(self) -> None:
         """Give the run back as if it had never been held: nothing was written."""
         if not self._over.is_set():
             with suppress(OSError):
                 self._path.unlink()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._over.is_set():
+            os.close(self._folder)
         self._over.set()
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
             with suppress(OSError):
-                os.utime(self._path)
+                os.utime(self._path, follow_symlinks=False)
+
+
+class Looks:
+    """Looks at holders, as often as somebody wants to know, and remembers which of them touched their files meanwhile."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, float]] = {}  # of a file: its last touch, and when that was first seen here
+        self._clocks: dict[int, float] = {}  # of a file system: how far its clock is ahead of time.monotonic()
+
+    def live(self, run: Path) -> Holder | None:
+        """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here.
+
+        Takes two beats where one look does not tell.
+        """
+        return self.live_among([run]).get(run)
+
+    def live_among(self, runs: Sequence[Path]) -> dict[Path, Holder]:
+        """The same of many runs at once, of those that have such a holder. Raises OSError for one that cannot be seen."""
+        found = {run: holder for run in runs if (holder := _held(run)) is not None}
+        told = {run: self._lives(run, holder) for run, holder in found.items()}
+        end_s = time.monotonic() + _BEATS * BEAT_S
+        while None in told.values() and time.monotonic() < end_s:
+            time.sleep(_LOOK_S)
+            told |= {run: self._lives(run, found[run]) for run, lives in told.items() if lives is None}
+        return {run: found[run] for run, lives in told.items() if lives}
+
+    def is_dead(self, run: Path, holder: Holder) -> bool:
+        """Whether one of another machine has had the time to touch its file and has not. Never by a clock alone."""
+        untouched_s, age_s = self._look(run, holder)
+        return untouched_s > DEAD_S or (untouched_s > _BEATS * BEAT_S and age_s > DEAD_S)
+
+    def _lives(self, run: Path, holder: Holder) -> bool | None:
+        """None: one look does not tell."""
+        if holder.machine == _machine():
+            return _is_process(run, holder)
+        before = self._seen.get(_path(run, holder.incarnation))
+        try:
+            untouched_s, age_s = self._look(run, holder)
+        except FileNotFoundError:
+            return False
+        if before is not None and before != self._seen[_path(run, holder.incarnation)]:
+            return True
+        if untouched_s > _BEATS * BEAT_S:
+            return -_AHEAD_S < age_s < DEAD_S and untouched_s < DEAD_S
+        if -_AHEAD_S < age_s < DEAD_S:
+            return True
+        return False if age_s > _LONG_DEAD_S else None
+
+    def _look(self, run: Path, holder: Holder) -> tuple[float, float]:
+        """Seconds since a touch was first seen here, and since it was made by the file server's clock."""
+        path, now = _path(run, holder.incarnation), time.monotonic()
+        with os.fdopen(opened(path)) as file:  # for NFS tells of a file as it is when it is opened
+            found = os.fstat(file.fileno())
+        if self._seen.get(path, (None, 0.0))[0] != found.st_mtime_ns:
+            self._seen[path] = (found.st_mtime_ns, now)
+        if found.st_dev not in self._clocks:
+            self._clocks[found.st_dev] = _now(path.parent) - now
+        return now - self._seen[path][1], self._clocks[found.st_dev] + now - found.st_mtime
 
 
 def live(run: Path) -> Holder | None:
-    """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here."""
-    holder = _read(run, _newest(run))
-    if holder is None or _released(_path(run, holder.incarnation)).exists():
-        return None
-    if holder.machine == _machine():
-        return holder if _began(holder.pid) == holder.began else None
-    touched = _path(run, holder.incarnation).stat().st_mtime
-    return holder if time.time() - touched < DEAD_S else None
+    """As `Looks` tells, for who looks once."""
+    return Looks().live(run)
+
+
+def is_process_of(run: Path, holder: Holder) -> bool | None:
+    """Whether the process that `holder` names is one that holds this very folder, so that it may be sent a signal.
+
+    None: it is another user's, whose files nobody else is told.
+    """
+    return _began(holder.pid) == holder.began and _has_open(holder.pid, run / "lease")
 
 
 def is_here(holder: Holder) -> bool:
@@ -126,8 +200,12 @@ def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
 
 def holders(run: Path) -> list[tuple[Holder, float]]:
     """All starts that held the run, the oldest first, each with when it was last seen to live (seconds since 1970)."""
-    found = ((_read(run, number), _path(run, number)) for number in _incarnations(run))
-    return [(holder, path.stat().st_mtime) for holder, path in found if holder is not None]
+    found = []
+    for number in _incarnations(run):
+        with suppress(FileNotFoundError):  # it was given back meanwhile
+            if (holder := _read(run, number)) is not None:
+                found.append((holder, _path(run, number).lstat().st_mtime))
+    return found
 
 
 def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
@@ -146,14 +224,24 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     (run / "lease").mkdir(exist_ok=True)
-    patience = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S)
+    folder = os.open(run / "lease", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return Lease(run, _won(run, attempt, environ), folder)
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+def _won(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
+    """The incarnation that this process is, once the one before is over."""
+    patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), Looks()
     while True:
         newest = _newest(run)
         own = _self(newest + 1, environ)
         holder = _read(run, newest) if newest else None
-        if holder is None or _is_over(run, holder, own):
+        if holder is None or _is_over(run, holder, own, looks):
             if not _is_being_made(run, newest) and _create(run, own):
-                return Lease(run, own.incarnation)
+                return own.incarnation
         elif time.monotonic() > patience + (DEAD_S if holder.machine != own.machine else 0.0):
             raise ConfigError(
                 f"{run} is in use: {holder} trains this run right now. Wait for it, end it, or type run.name=… for "
@@ -192,25 +280,56 @@ def fenced(run: Path, incarnation: int, step: int) -> bool:
     return any(holder is not None and holder.from_step is not None and holder.from_step < step for holder in later)
 
 
-def _is_over(run: Path, holder: Holder, own: Holder) -> bool:
+def _is_over(run: Path, holder: Holder, own: Holder, looks: Looks) -> bool:
     """Whether the run may be taken from `holder`."""
-    if _released(_path(run, holder.incarnation)).exists():
+    if _was_released(run, holder.incarnation):
         return True
     if _came_before(holder, own.job, own.requeues):
         return True
-    if holder.machine == own.machine:
-        return _began(holder.pid) != holder.began
-    return _age(run, holder.incarnation) > DEAD_S
+    return not _is_process(run, holder) if holder.machine == own.machine else looks.is_dead(run, holder)
+
+
+def _held(run: Path) -> Holder | None:
+    """The newest holder, who has not given the run back."""
+    holder = _read(run, _newest(run))
+    return None if holder is None or _was_released(run, holder.incarnation) else holder
+
+
+def _was_released(run: Path, incarnation: int) -> bool:
+    return os.path.lexists(_released(_path(run, incarnation)))
+
+
+def _is_process(run: Path, holder: Holder) -> bool:
+    """Whether the process that `holder` names on this machine lives, and holds this folder as far as can be told."""
+    if _began(holder.pid) != holder.began:
+        return False
+    return not holder.opened or _has_open(holder.pid, run / "lease") is not False
+
+
+def _has_open(pid: int, folder: Path) -> bool | None:
+    """Whether a process has a folder open; None where that is not told, as of another user's."""
+    try:
+        wanted = folder.stat()
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if os.readlink(descriptor).endswith(f"/{folder.name}") and os.path.samestat(descriptor.stat(), wanted):
+                    return True
+    except PermissionError:
+        return None
+    except OSError:
+        pass  # it has ended, or there is no such folder
+    return False
 
 
 def _came_before(holder: Holder, job: str | None, requeues: int) -> bool:
     return holder.job is not None and holder.job == job and holder.requeues < requeues
 
 
-def _age(run: Path, incarnation: int) -> float:
-    """Seconds since the holder's last touch, by the clock of the file system, which all machines share."""
-    with tempfile.NamedTemporaryFile(dir=run / "lease", prefix=".now-") as now, _path(run, incarnation).open() as file:
-        return os.fstat(now.fileno()).st_mtime - os.fstat(file.fileno()).st_mtime
+def _now(folder: Path) -> float:
+    """Seconds since 1970 by the clock of a folder's file system, or by this machine's where nothing can be written."""
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as now:
+        return os.fstat(now.fileno()).st_mtime
+    return time.time()
 
 
 def _create(run: Path, holder: Holder) -> bool:
@@ -247,14 +366,26 @@ def _take(path: Path) -> bool:
 
 def _is_being_made(run: Path, incarnation: int) -> bool:
     with suppress(FileNotFoundError):
-        return _path(run, incarnation).stat().st_size == 0 and _age(run, incarnation) < _DYING_S
+        found = _path(run, incarnation).lstat()
+        return found.st_size == 0 and _now(run / "lease") - found.st_mtime < _DYING_S
     return False
 
 
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
     pid, host, (job, requeues) = os.getpid(), socket.gethostname(), _job(environ)
     began = _began(pid) or 0
-    return Holder(incarnation, host, _machine(), pid, began, job, requeues, launch=_launch(environ), since=time.time())
+    return Holder(
+        incarnation,
+        host,
+        _machine(),
+        pid,
+        began,
+        job,
+        requeues,
+        launch=_launch(environ),
+        since=time.time(),
+        opened=True,
+    )
 
 
 def _job(environ: Mapping[str, str]) -> tuple[str | None, int]:
@@ -292,12 +423,26 @@ def _newest(run: Path) -> int:
 def _read(run: Path, incarnation: int) -> Holder | None:
     """None where the file is not there or none of ours, which no living start leaves behind. Raises other OSErrors."""
     try:
-        found = json.loads(_path(run, incarnation).read_text())
-        if found["incarnation"] != incarnation:
-            return None
-        return Holder(**{known.name: found[known.name] for known in fields(Holder) if known.name in found})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        found = json.loads(read_text(_path(run, incarnation), _SMALL))
+        holder = Holder(**{known.name: found[known.name] for known in fields(Holder) if known.name in found})
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENOTDIR):  # no regular file
+            return None
+        raise
+    return holder if holder.incarnation == incarnation and _is_ours(holder) else None
+
+
+def _is_ours(holder: Holder) -> bool:
+    """Whether what a file says can have been written by a start: to some numbers a signal goes to more than a process."""
+    numbers = (holder.incarnation, holder.pid, holder.began, holder.requeues)
+    texts = [holder.host, holder.machine, *(text for text in (holder.job, holder.launch) if text is not None)]
+    counted = all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+    dated = holder.since is None or (type(holder.since) is float and math.isfinite(holder.since))
+    stepped = holder.from_step is None or type(holder.from_step) is int
+    spelt = all(type(text) is str for text in texts) and type(holder.opened) is bool
+    return counted and dated and stepped and spelt and 0 < holder.pid < 2**31
 
 
 def _path(run: Path, incarnation: int) -> Path:

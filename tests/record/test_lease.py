@@ -4,16 +4,19 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.ranks import Starter, holder, until
+from tests.ranks import ROOT, Starter, holder, until
 from tests.runs.test_resume import same
 from tests.world.saboteur import TASK, Sabotage
 from train import lease
@@ -87,14 +90,117 @@ def test_holder_on_another_machine_lives_as_long_as_it_touches_its_file(tmp_path
     assert 0.1 < time.monotonic() - began < 5.0
 
 
-def test_age_is_told_by_the_clock_of_the_file_system(tmp_path: Path) -> None:
-    claim(tmp_path, 0, NONE).close()
-    (tmp_path / "lease/00000001.released").unlink()
-    change(tmp_path, 1, machine="elsewhere")
-    age(tmp_path, 1, lease.DEAD_S + 1)
+def elsewhere(run: Path) -> None:
+    """A start that held the run on another machine and never gave it back."""
+    claim(run, 0, NONE).close()
+    (run / "lease/00000001.released").unlink()
+    change(run, 1, machine="elsewhere", host="n7")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("behind_s", [40.0, -40.0, -86400.0])
+def test_holder_lives_while_it_touches_its_file_whatever_the_clocks_say(tmp_path: Path, behind_s: float) -> None:
+    elsewhere(tmp_path)
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(lease.BEAT_S):
+            age(tmp_path, 1, behind_s)
+
+    with closing_thread(threading.Thread(target=beat), over):
+        age(tmp_path, 1, behind_s)
+        assert lease.live(tmp_path) is not None
+        with pytest.raises(ConfigError, match=r"in use: process .* on n7"):
+            claim(tmp_path, 0, NONE)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("behind_s", [0.0, 40.0, -86400.0])
+def test_holder_that_touches_its_file_no_more_is_dead_whatever_the_clocks_say(tmp_path: Path, behind_s: float) -> None:
+    elsewhere(tmp_path)
+    age(tmp_path, 1, behind_s)
     began = time.monotonic()
     claim(tmp_path, 0, NONE).close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5.0
+    (tmp_path / "lease/00000002.json").unlink()
+    age(tmp_path, 1, behind_s or 40.0)
+    assert lease.live(tmp_path) is None
+
+
+@contextmanager
+def closing_thread(thread: threading.Thread, over: threading.Event) -> Iterator[None]:
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+ODD: tuple[object, ...] = (-1, 0, -(2**31), 2**31, 2**70, 1.5, "1", True, None, [1], {})
+
+
+@pytest.mark.parametrize("pid", ODD, ids=repr)
+@pytest.mark.parametrize("began", [None, -1])
+def test_lease_that_names_more_than_a_process_is_nobodys(tmp_path: Path, pid: object, began: object) -> None:
+    """To -1 a signal goes to all processes of a user, to 0 and others below to whole groups."""
+    claim(tmp_path, 0, NONE).close()
+    (tmp_path / "lease/00000001.released").unlink()
+    change(tmp_path, 1, pid=pid, began=began)
+    assert lease.live(tmp_path) is None
+    assert lease.holders(tmp_path) == []
+
+
+def test_process_that_does_not_hold_the_folder_does_not_count(tmp_path: Path) -> None:
+    """Neither where a lease names it, down to its start, nor in a copy of the folder; what is moved stays held."""
+    run, copy, moved = (tmp_path / name for name in ("run", "copy", "moved"))
+    run.mkdir()
+    with claim(run, 0, NONE):
+        shutil.copytree(run, copy)
+        (holder,) = (holder for holder, _ in lease.holders(copy))
+        assert lease.live(run) == holder
+        assert lease.is_process_of(run, holder)
+        assert lease.live(copy) is None
+        assert not lease.is_process_of(copy, holder)
+        program = (
+            f"from pathlib import Path; from train.lease import claim; claim(Path({str(copy)!r}), 0, {{}}).close()"
+        )
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+        run.rename(moved)
+        assert lease.live(moved) == holder
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        stat = Path(f"/proc/{other.pid}/stat").read_text().rpartition(") ")[2].split()
+        for opened in (True, False):
+            change(moved, 1, pid=other.pid, began=int(stat[19]), opened=opened)
+            (named,) = (holder for holder, _ in lease.holders(moved))
+            assert not lease.is_process_of(moved, named)
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_folder_of_leases_may_be_no_link_and_hold_odd_things(tmp_path: Path) -> None:
+    """A stranger's folder does not have others written to, read for ever, or a start wait for a pipe."""
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    run.mkdir()
+    victim.mkdir()
+    (run / "lease").symlink_to(victim)
+    with pytest.raises(ConfigError, match="cannot be held"):
+        claim(run, 0, NONE)
+    assert not list(victim.iterdir())
+    (run / "lease").unlink()
+    paths = [run / f"lease/{number:08d}.json" for number in range(1, 7)]
+    paths[0].mkdir(parents=True)
+    os.mkfifo(paths[1])
+    paths[2].symlink_to("/dev/zero")
+    paths[3].write_text("[" * 60_000)
+    paths[4].write_bytes(b"\xff\0")
+    paths[5].touch()
+    os.truncate(paths[5], 2**40)
+    assert lease.holders(run) == []
+    assert lease.live(run) is None
+    claim(run, 0, NONE).close()
 
 
 @pytest.mark.usefixtures("quick")
