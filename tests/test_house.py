@@ -19,7 +19,7 @@ ROOMS = {
     "data": "rng data data.*",
     "models": "models models.*",
     "tasks": "tasks tasks.*",
-    "world": "alarm exchange failure join logs stop world",
+    "world": "alarm exchange failure join logs stop watch world",
     "maths": "ema evaluate gradients optim optimizer_state parallel precision schedule step tryout weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
     "run": "build job loop main",

@@ -19,6 +19,7 @@ from datetime import timedelta
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from train import cause
 from train.outcome import LAUNCHER, ExitCode, Failure
 from train.refusal import end, say
 
@@ -69,15 +70,24 @@ class Alarm:
         self._heard.wait(wait_s)
         return self._failure
 
-    def lost(self, what: str, code: int) -> Failure:
-        """The store cannot be asked: that is the failure then. One rank at most says so."""
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank tells of it when the store cannot be asked who does."""
+        return self._rank == (0 if self._keeper is None else 1)
+
+    def lost(self, what: str, code: int, hung: Failure | None = None) -> Failure:
+        """The store cannot be asked: that is the failure then, unless this rank was to tell of one that is `hung`.
+
+        One rank at most says so.
+        """
         keeper = "the launcher" if self._keeper is None else f"rank {self._keeper}"
-        text = f"{keeper}, which holds the ranks' store, {what}"
         host = "" if self._keeper is None else self._hosts[self._keeper]
-        failure = Failure(LAUNCHER if self._keeper is None else self._keeper, host, code, text)
-        logger.info("leaving because %s", text)
-        if self._rank == (0 if self._keeper is None else 1):
-            say(f"error on rank {self._rank}: {text}")
+        rank = LAUNCHER if self._keeper is None else self._keeper
+        failure = hung or Failure(rank, host, code, f"{keeper}, which holds the ranks' store, {what}")
+        logger.info("leaving because %s", failure.text)
+        if self.speaks:
+            say(f"error on rank {self._rank}: {failure.text}")
+            cause.leave(failure.code, rank, failure.text, host or None)
         return failure
 
     def ignore(self) -> None:

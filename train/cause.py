@@ -16,12 +16,15 @@ from train.redact import redact, secrets_of
 VARIABLE = "PHALANX_CAUSE_FILE"
 
 
-def leave(code: int, rank: int, message: str) -> None:
-    """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes."""
+def leave(code: int, rank: int, message: str, host: str | None = None) -> None:
+    """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes.
+
+    `host` is the rank's, where that is not this process's.
+    """
     path = os.environ.get(VARIABLE)
     if path is not None:
         with suppress(OSError):
-            write_whole(Path(path), _words(code, rank, message))
+            write_whole(Path(path), _words(code, rank, message, host))
 
 
 def witness(code: int, message: str) -> None:
@@ -29,7 +32,7 @@ def witness(code: int, message: str) -> None:
     path = os.environ.get(VARIABLE)
     if path is not None:
         with suppress(OSError), open(path, "x", encoding="utf-8") as file:
-            file.write(_words(code, -1, message))
+            file.write(_words(code, -1, message, None))
 
 
 def report(message: str, rank: int) -> None:
@@ -43,8 +46,8 @@ def report(message: str, rank: int) -> None:
         Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
 
 
-def _words(code: int, rank: int, message: str) -> str:
-    words = {"code": int(code), "rank": rank, "host": socket.gethostname(), "message": _last_line(message)}
+def _words(code: int, rank: int, message: str, host: str | None) -> str:
+    words = {"code": int(code), "rank": rank, "host": host or socket.gethostname(), "message": _last_line(message)}
     return json.dumps(words) + "\n"
 
 

@@ -46,6 +46,7 @@ class Evaluation:
             for number, batch in zip(mine, self.fetcher.batches(spans), strict=True):
                 seed_all(integer(_EVALUATE, number), world.device)
                 rows.append(self._row(model, names, batch))
+                world.watch.on()
         model.train(training)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:

@@ -9,6 +9,7 @@ so the others know at once.
 import mmap
 import os
 import secrets
+import select
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -23,24 +24,32 @@ _READY = b"."
 class Exchange:
     """What one rank holds of it. All ranks call `add` with tensors of the same sizes, in the same order."""
 
-    def __init__(self, rank: int, memory: torch.Tensor, peers: Sequence[socket.socket]) -> None:
+    def __init__(self, rank: int, memory: torch.Tensor, peers: Mapping[int, socket.socket]) -> None:
         """`memory` is of bytes and shape (2, ranks, bytes of a slot)."""
         self._rank = rank
         self._memory = memory
         self._peers = peers
+        self._others = list(peers.values())
         self._turn = 0
+        self._heard = len(peers)  # how many others were heard of in this turn, in their order
 
     def add(self, tensor: torch.Tensor) -> None:
         """Overwrite a flat CPU tensor with its sum over all ranks, added in their order: the same bits on each.
 
-        Raises DistNetworkError when another rank is gone, or does not come in the time that collectives have.
+        Raises DistNetworkError when another rank is gone. It waits for as long as the others live; see watch.py.
         """
         at_once = self._memory.shape[2] // tensor.element_size()
         for start in range(0, tensor.numel(), at_once):
             self._add(tensor[start : start + at_once])
 
+    def awaited(self) -> list[int]:
+        """The ranks whose byte has not come, while `add` waits for it. Any thread may ask."""
+        left = list(self._peers.items())[self._heard :]
+        come, _, _ = select.select([peer for _, peer in left], [], [], 0)
+        return [rank for rank, peer in left if peer not in come]
+
     def close(self) -> None:
-        for peer in self._peers:
+        for peer in self._others:
             peer.close()
 
     def _add(self, piece: torch.Tensor) -> None:
@@ -57,13 +66,13 @@ class Exchange:
     def _meet(self) -> None:
         """Returns when every rank has come this far. Its system calls also order the reads and writes around it."""
         try:
-            for peer in self._peers:
+            for peer in self._others:
                 peer.send(_READY)
-            for peer in self._peers:
+            for heard, peer in enumerate(self._others):
+                self._heard = heard
                 if not peer.recv(1):
                     raise dist.DistNetworkError("Connection closed by peer")
-        except TimeoutError:
-            raise dist.DistNetworkError("Timed out waiting for another rank's gradients") from None
+            self._heard = len(self._others)
         except OSError as error:
             raise dist.DistNetworkError(f"Connection closed by peer: {error.strerror}") from None
 
@@ -97,7 +106,9 @@ def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_
         (later,) = struct.unpack("i", caller.recv(4))
         peers[later] = caller
     memory = _memory(peers, rank, 2 * len(names) * _SLOT)
-    return Exchange(rank, memory.view(2, len(names), _SLOT), list(peers.values()))
+    for peer in peers.values():
+        peer.settimeout(None)  # who is late is told by the ranks' watch, which knows what is worth a wait
+    return Exchange(rank, memory.view(2, len(names), _SLOT), peers)
 
 
 def _user(caller: socket.socket) -> int:

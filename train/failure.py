@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from train import cause
-from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Preempted
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, Preempted
 from train.redact import redact, secrets_of
 from train.refusal import end, say
 from train.world import World
@@ -43,6 +43,7 @@ class WayOut:
 def ending(world: World) -> Iterator[WayOut]:
     """Leave the world in good order, or end the process with the code of what went wrong on any rank."""
     way_out = WayOut(world)
+    world.watch.ended = way_out.take
     try:
         yield way_out
         world.leave()
@@ -55,7 +56,7 @@ def ending(world: World) -> Iterator[WayOut]:
 
 def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
     logger.info("this rank cannot go on", exc_info=error)
-    limit = threading.Timer(_LEAVE_S, _leave_unheard, [world])
+    limit = threading.Timer(_LEAVE_S, _leave_unheard, [world, afterwards])
     limit.daemon = True
     limit.start()
     failure = world.fail(error)
@@ -64,7 +65,8 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
         words = _words(error, failure)
         say(words)
         logger.info("said %s", words)
-        cause.leave(failure.code, failure.rank, words)
+        late = failure.hang or {"rank": failure.rank, "host": failure.host}
+        cause.leave(failure.code, late["rank"], words, late["host"])
         cause.report(words, world.rank)
         world.release()
     else:
@@ -77,13 +79,21 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
     end(failure.code)
 
 
-def _leave_unheard(world: World) -> None:
-    """What was to be done took too long."""
-    end(world.give_up_on_others().code)
+def _leave_unheard(world: World, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
+    """What was to be done took too long. What is left to do gets as long once more."""
+    limit = threading.Timer(_LEAVE_S, end, [ExitCode.HUNG])
+    limit.daemon = True
+    limit.start()
+    failure = world.give_up_on_others()
+    if failure.hang is not None and world.silent:
+        for act in afterwards:
+            with suppress(Exception):
+                act(failure)
+    end(failure.code)
 
 
 def _words(error: BaseException, failure: Failure) -> str:
-    if isinstance(error, ConfigError | GaveUp):
+    if isinstance(error, ConfigError | GaveUp | Hung):
         return f"error: {failure.text}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"

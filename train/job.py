@@ -23,7 +23,7 @@ from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
 from train.hearing import Signals, StopFile, Wish, granted_s, until_step
 from train.identity import digest
-from train.ledger import Ledger
+from train.ledger import Ledger, stand_in
 from train.loop import Run
 from train.meter import Meter, goodput, minor_faults
 from train.outcome import ConfigError, ExitCode, Failure
@@ -51,6 +51,7 @@ def run(
     should the run fail.
     """
     config = composed.config
+    world.watch.at("build", 0)
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
@@ -72,7 +73,7 @@ def run(
     again = world.together(lambda: undone(opened.path, progress.step) if world.leads and not opened.new else {})
     sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
     ledger = Ledger(progress, sink, parts.loader.timeline, config.train.max_skips, epoch_samples)
-    afterwards.append(ledger.failed)
+    afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
     start_s = time.time() - started
     meter.add("start", start_s)
     told = {"took_s": round(start_s, 3), **again}
@@ -92,6 +93,7 @@ def run(
 
 def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
     """The uncounted backward, on the same batch whichever step this start begins with. All ranks call it."""
+    world.watch.at("warm up", 0)
     span, batch = world.together(parts.loader.rehearsal)
     found = parts.step.warm_up(span, apply(batch, parts.mover), config.parallel.find_unused)
     names = list(dict.fromkeys(chain(*world.gather(found))))  # all ranks call it: their batches may differ in metrics
@@ -111,6 +113,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
     Returns also what gives the folder back.
     """
     config = composed.config
+    world.watch.at("open", 0)
 
     def act() -> tuple[Opened | None, Callable[[], None]]:
         if not world.leads:
@@ -134,6 +137,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
 
 def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
+    world.watch.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     newest = world.from_leader(world.together(lambda: _newest(opened, checkpoints) if world.leads else None))
     if newest is not None:
@@ -226,6 +230,7 @@ def _lost(opened: Opened) -> Wish | None:
 
 def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
     """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
+    world.watch.at("finish", progress.step)
     wall_s = time.time() - progress.began
     summary = {
         "steps": progress.step,

@@ -16,9 +16,14 @@ from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place
 from train.sight import blindness, given_gpus
 from train.trouble import Trouble, merged
+from train.watch import Watch
 from train.world import World
 
 _READ_S = 2.0  # what the others get to read why no rank can begin
+# How long a rank waits for others is for the ranks' watch to say, which knows what they do. What NCCL does with a
+# collective that is late is to kill the process, so it comes after the watch.
+_NEVER = timedelta(days=365)
+_AFTER_WATCH = 2
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +36,8 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     if not place.launched:
-        return World(place, _device(place, config), None, "none", [socket.gethostname()])
+        watch = Watch(0, 1, config.timeout_s, None)
+        return World(place, _device(place, config), None, "none", [socket.gethostname()], watch)
     if place.one_machine:
         _keep_to_loopback()
         _warn_of_open_store(place)
@@ -46,6 +52,7 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
 
 def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
+    watch = Watch(place.rank, place.size, config.timeout_s, store)
     device, hosts = _agree_on_device(store, place, config)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
     if device.type == "cuda":
@@ -55,15 +62,15 @@ def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
         store=store,
         rank=place.rank,
         world_size=place.size,
-        timeout=timeout,
+        timeout=_AFTER_WATCH * timeout if backend == "nccl" else _NEVER,
         device_id=device if backend == "nccl" else None,
     )
-    control = _gloo(timeout) if backend == "nccl" else None
-    return World(place, device, store, backend, hosts, control)
+    control = _gloo() if backend == "nccl" else None
+    return World(place, device, store, backend, hosts, watch, control)
 
 
-def _gloo(timeout: timedelta) -> dist.ProcessGroup:
-    group = dist.new_group(backend="gloo", timeout=timeout)  # a new group does not inherit the first one's timeout
+def _gloo() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=_NEVER)
     assert isinstance(group, dist.ProcessGroup)
     return group
 

@@ -142,7 +142,7 @@ class Looks:
 
     def _lives(self, run: Path, holder: Holder) -> bool | None:
         """None: one look does not tell."""
-        if holder.machine == _machine():
+        if holder.machine == machine():
             return _is_process(run, holder)
         before = self._seen.get(_path(run, holder.incarnation))
         try:
@@ -179,12 +179,12 @@ def is_process_of(run: Path, holder: Holder) -> bool | None:
 
     None: it is another user's, whose files nobody else is told.
     """
-    return _began(holder.pid) == holder.began and _has_open(holder.pid, run / "lease")
+    return began(holder.pid) == holder.began and _has_open(holder.pid, run / "lease")
 
 
 def is_here(holder: Holder) -> bool:
     """Whether its process is one of this machine's."""
-    return holder.machine == _machine()
+    return holder.machine == machine()
 
 
 def is_earlier_start(holder: Holder, environ: Mapping[str, str]) -> bool:
@@ -301,7 +301,7 @@ def _was_released(run: Path, incarnation: int) -> bool:
 
 def _is_process(run: Path, holder: Holder) -> bool:
     """Whether the process that `holder` names on this machine lives, and holds this folder as far as can be told."""
-    if _began(holder.pid) != holder.began:
+    if began(holder.pid) != holder.began:
         return False
     return not holder.opened or _has_open(holder.pid, run / "lease") is not False
 
@@ -373,13 +373,12 @@ def _is_being_made(run: Path, incarnation: int) -> bool:
 
 def _self(incarnation: int, environ: Mapping[str, str]) -> Holder:
     pid, host, (job, requeues) = os.getpid(), socket.gethostname(), _job(environ)
-    began = _began(pid) or 0
     return Holder(
         incarnation,
         host,
-        _machine(),
+        machine(),
         pid,
-        began,
+        began(pid) or 0,
         job,
         requeues,
         launch=_launch(environ),
@@ -398,12 +397,13 @@ def _launch(environ: Mapping[str, str]) -> str | None:
     return None if found == "none" else found  # as torchrun calls a launch that it was told no word for
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Where process numbers mean the same: one start of a machine, and one space of them on it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _began(pid: int) -> int | None:
+def began(pid: int) -> int | None:
     """Clock ticks from the machine's start to the process's; None for one that is gone or only waits to be buried."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -1,9 +1,12 @@
 """What a run tells of itself: lines of metrics, events, and the count of steps that came to nothing."""
 
+import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +20,10 @@ from train.outcome import Failure, GaveUp
 from train.progress import Progress
 from train.sinks.sink import Sink
 from train.window import Record, mean
+from train.world import World
 
 _GIB = 2**30
+EVENTS = "events.jsonl"
 
 
 @dataclass
@@ -43,8 +48,8 @@ class Ledger:
 
     def failed(self, failure: Failure) -> None:
         """The run ends with `failure`."""
-        message = failure.text.rstrip().splitlines()[-1]
-        self.event("error", rank=failure.rank, host=failure.host, code=failure.code, message=message)
+        for event in _of(failure):
+            self.event(**event)
         self.sink.close(None)
 
     def close(self, summary: dict[str, Any] | None) -> None:
@@ -114,6 +119,25 @@ class Ledger:
             return False
         progress.best_step, progress.best_value = progress.step, value
         return True
+
+
+def stand_in(run: Path, failure: Failure, world: World) -> None:
+    """Write what ended the run where rank 0, which alone writes, is the one that hangs and does not answer."""
+    if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.silent:
+        return
+    step = failure.hang["step"]
+    lines = [{"time": time.time(), "event": event.pop("name"), "step": step, **event} for event in _of(failure)]
+    file = os.open(run / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    os.write(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    os.close(file)
+
+
+def _of(failure: Failure) -> list[dict[str, Any]]:
+    message = failure.text.rstrip().splitlines()[-1]
+    late = failure.hang or {"rank": failure.rank, "host": failure.host}
+    error = {"rank": late["rank"], "host": late["host"], "code": failure.code, "message": message}
+    hang = [] if failure.hang is None else [{"name": "hang", **failure.hang}]
+    return [*hang, {"name": "error", **error}]
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -49,6 +49,7 @@ class Run:
             if (wish := self.stop.before(progress.step)) is not None:
                 self._leave(wish)
                 return wish
+            self.world.watch.at("data", progress.step)
             with self.meter.part("data"):
                 work = next(works)
             with self.meter.part("step"):
@@ -71,6 +72,7 @@ class Run:
 
     def _log(self) -> bool:
         """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
+        self.world.watch.at("log", self.progress.step)
         with self.meter.part("log"):
             records, overdue = self.window.drain(self.world, asks=self._overdue())
             self.ledger.take(records)
@@ -87,6 +89,7 @@ class Run:
         if evaluation is None:
             return False
         begin = time.monotonic()
+        self.world.watch.at("evaluate", self.progress.step)
         with self.meter.part("evaluate"):
             self.world.share_from_leader(list(state.model.buffers()))
             average = state.updater.average
@@ -110,6 +113,7 @@ class Run:
 
     def _save(self) -> None:
         begin = time.monotonic()
+        self.world.watch.at("checkpoint", self.progress.step)
         with self.meter.part("checkpoint"):
             records, _ = self.window.drain(self.world)
             self.ledger.take(records)

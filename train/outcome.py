@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 LAUNCHER = -1  # in the place of a rank
 
@@ -15,6 +16,7 @@ class ExitCode(IntEnum):
     HUNG = 5
     OUT_OF_MEMORY = 6
     STOPPED = 7
+    NO_ROOM = 8  # the run folder cannot be written: full, over a quota, read-only, an I/O error
 
 
 class ConfigError(ValueError):
@@ -37,16 +39,48 @@ class Preempted(RuntimeError):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class Hang:
+    """The rank that is late, what it does after `step` steps, since when, which ranks wait for it, and where its main
+    thread is, where that is known."""
+
+    rank: int
+    host: str
+    phase: str
+    step: int
+    since_s: float
+    waiting: list[int]
+    stack: list[str]
+
+
+class Hung(RuntimeError):  # noqa: N818
+    """A rank does not get on. Ends with code 5."""
+
+    def __init__(self, hang: Hang, why: str, timeout_s: float, at: str) -> None:
+        """`at` is empty, or tells of the user's own line that it is in."""
+        super().__init__(
+            f"rank {hang.rank} on {hang.host} did not take part in time: it is in {hang.phase} of step {hang.step + 1} "
+            f"since {hang.since_s:.0f} s (world.timeout_s={timeout_s:g}){at}, and {why}. See logs/rank_{hang.rank}.log"
+        )
+        self.hang = hang
+
+
+@dataclass(frozen=True)
 class Failure:
-    """What ended the run: the rank that failed first, the exit code of all ranks, and its traceback or message."""
+    """What ended the run: the rank that failed first and speaks, the exit code of all ranks, its traceback or message,
+    and where a rank hangs, Hang's fields, as of a rank that may not be able to speak."""
 
     rank: int
     host: str
     code: int
     text: str
+    hang: dict[str, Any] | None = None
 
     def __str__(self) -> str:
-        return self.text if self.rank == LAUNCHER else f"rank {self.rank} on {self.host} failed first:\n{self.text}"
+        return (
+            self.text
+            if self.rank == LAUNCHER or self.hang
+            else f"rank {self.rank} on {self.host} failed first:\n{self.text}"
+        )
 
 
 class JoinFailed(RuntimeError):  # noqa: N818

@@ -3,7 +3,7 @@
 import socket
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import torch
@@ -12,9 +12,10 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from train.alarm import Alarm
 from train.exchange import Exchange, connect, listen
-from train.outcome import ConfigError, ExitCode, Failure, GaveUp, PeerFailed, Preempted
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, PeerFailed, Preempted
 from train.place import Place
 from train.trouble import Trouble, merged
+from train.watch import Watch
 
 Answer = TypeVar("Answer")
 _WORD_S = 1.5  # how long a rank waits for the word of the one that failed first
@@ -30,6 +31,7 @@ class World:
         store: Store | None,
         backend: str,
         hosts: Sequence[str],
+        watch: Watch,
         control: dist.ProcessGroup | None = None,
     ) -> None:
         """`control` is the group for what is no tensor of the device's; None where the default group serves."""
@@ -41,7 +43,10 @@ class World:
         self.exchange: Exchange | None = None
         self.store = HashStore() if store is None else store
         self.hosts = hosts  # by rank
+        self.watch = watch
         self._failure: Failure | None = None
+        self._own: Failure | None = None
+        self.silent: Sequence[int] = ()  # ranks that did not answer when this one told all that it fails
         self._control = control
         self._alarm = None
         if store is not None:
@@ -58,6 +63,7 @@ class World:
         with self.together(lambda: listen(self.size, timeout_s)) as listener:
             names = self.gather(listener.getsockname())
             self.exchange = self.together(lambda: connect(self.rank, listener, names, timeout_s))
+        self.watch.awaited = self.exchange.awaited
 
     def gather(self, value: Answer) -> list[Answer]:
         """Every rank's value, in rank order, on every rank. All ranks call it. The values are pickled between ranks."""
@@ -133,15 +139,19 @@ class World:
         Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
         for `release`.
         """
-        for_people = isinstance(error, ConfigError | GaveUp | Preempted)
+        for_people = isinstance(error, ConfigError | GaveUp | Hung | Preempted)
         text = str(error) if for_people else "".join(traceback.format_exception(error))
-        own = Failure(self.rank, socket.gethostname(), code_of(error), text)
+        hang = asdict(error.hang) if isinstance(error, Hung) else None
+        own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang)
+        self._own = own
+        self.watch.close()
         if self._alarm is None:
             self._failure = own
         elif isinstance(error, PeerFailed) or (_agreed(error) and not self.leads) or not self._alarm.claim():
             self._failure = self._alarm.heard(_WORD_S) or own
         else:
-            self._failure = self._explained(error, own, self._alarm.sound(own))
+            self.silent = self._alarm.sound(own)
+            self._failure = self._explained(error, own, self.silent)
         if self._alarm is not None:
             self._alarm.ignore()  # this rank is on its way out, and has its own limit for that
         return self._failure
@@ -156,7 +166,9 @@ class World:
         """What ended this rank, when `fail` does not come to its end."""
         if self._failure is None:
             assert self._alarm is not None, "alone, `fail` asks nobody"
-            self._failure = self._alarm.lost("does not answer", ExitCode.HUNG)
+            hung = self._own if self._own is not None and self._own.hang is not None else None
+            self._failure = self._alarm.lost("does not answer", ExitCode.HUNG, hung)
+            self.silent = [0] if self._alarm.speaks else []
         return self._failure
 
     def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:
@@ -174,6 +186,7 @@ class World:
 
     def leave(self) -> None:
         """End of a run that went well. All ranks call it."""
+        self.watch.close()
         if self._alarm is None:
             return
         self._alarm.ignore()
@@ -195,6 +208,8 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.GAVE_UP
     if isinstance(error, Preempted):
         return ExitCode.PREEMPTED
+    if isinstance(error, Hung):
+        return ExitCode.HUNG
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.STOPPED
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -148,7 +148,7 @@ def test_one_process_fails_alike(starter: Starter) -> None:
 
 def test_one_message_tells_of_a_config_error_found_on_all_ranks(starter: Starter) -> None:
     began = time.monotonic()
-    ended = starter.run(3, *RUN, "checkpoint.best_metric=beauty")
+    ended = starter.run(3, *RUN, "checkpoint.best_metric=beauty", "checkpoint.best_mode=max")
     assert ended.codes == [2, 2, 2]
     assert ended.output.count("error: checkpoint.best_metric=beauty") == 1
     assert ended.outputs[1:] == ["", ""]

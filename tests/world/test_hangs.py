@@ -1,0 +1,131 @@
+"""Who hangs is named, by what it does and since when, and nobody is ended for being slow alone."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import Starter
+from tests.zoo.hanging import DATA, MODEL, TASK
+from train.exchange import Exchange, connect, listen
+
+TIMEOUT_S = 1.5
+RUN = ("run.name=r", "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
+
+
+def named(starter: Starter, ranks: int, rank: int, phase: str, how: str, *words: str, place: str | None = None) -> None:
+    """All ranks end with code 5, and the event, the cause and the message speak of `rank` alone."""
+    cause = starter.folder / "cause"
+    environ = {"HANG": f"{rank} {place or phase} {how}", "PHALANX_CAUSE_FILE": str(cause)}
+    world = starter.start(ranks, *RUN, f"world.timeout_s={TIMEOUT_S}", *words, environ=environ)
+    others = [pid for other, pid in enumerate(world.pids) if other != rank or how != "stop"]
+    codes = [world.nursery.wait(pid) for pid in others]
+    if how == "stop":
+        world.kill(rank)
+        world.nursery.wait(world.pids[rank])
+    output = "".join(file.read_text() for file in world.files)
+    assert codes == [5] * len(others), output
+    [hang] = starter.results("r").events("hang")
+    assert hang["rank"] == rank, output
+    assert hang["phase"] == phase or how == "stop", output  # as it said last
+    assert hang["waiting"] == [other for other in range(ranks) if other != rank]
+    assert TIMEOUT_S * 0.9 <= hang["since_s"] < 6 * TIMEOUT_S
+    assert f"rank {rank} on {hang['host']} did not take part in time: it is in {hang['phase']} of step" in output
+    assert "Traceback" not in output
+    told = json.loads(cause.read_text())
+    assert (told["code"], told["rank"]) == (5, rank)
+    if how == "loop":
+        assert any("hanging.py" in line and "_loop" in line for line in hang["stack"])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "rank", "phase", "how", "words"),
+    [
+        (2, 1, "forward", "loop", (TASK,)),
+        (3, 1, "forward", "collective", (TASK,)),
+        (2, 0, "forward", "stop", (TASK,)),
+        (1, 0, "data", "sleep", (DATA, "data.workers=2")),
+    ],
+)
+def test_rank_that_hangs_is_named(
+    starter: Starter, ranks: int, rank: int, phase: str, how: str, words: tuple[str, ...]
+) -> None:
+    named(starter, ranks, rank, phase, how, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("phase", "how", "words"),
+    [
+        ("forward", "loop", (TASK,)),
+        ("forward", "lock", (TASK,)),
+        ("forward", "stop", (TASK,)),
+        ("forward", "collective", (TASK,)),
+        ("evaluate", "loop", (TASK, "eval.batch=64")),
+        ("evaluate", "stop", (TASK, "eval.batch=64")),
+        ("evaluate", "collective", (TASK, "eval.batch=64")),
+        ("data", "loop", (DATA,)),
+        ("data", "queue", (DATA,)),
+        ("data", "stop", (DATA,)),
+        ("data", "sleep", (DATA, "data.workers=1")),
+    ],
+)
+def test_each_kind_of_hang_is_named(starter: Starter, rank: int, phase: str, how: str, words: tuple[str, ...]) -> None:
+    named(starter, 2, rank, phase, how, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["forward", "evaluate"])
+def test_world_of_one_that_hangs_ends(starter: Starter, phase: str) -> None:
+    named(starter, 1, 0, phase, "loop", TASK)
+
+
+@pytest.mark.slow
+def test_save_that_comes_to_no_end_is_named(starter: Starter) -> None:
+    environ = {"HANG": "0 state sleep"}
+    ended = starter.run(2, *RUN, *MODEL, "checkpoint.every=5", "world.timeout_s=1", environ=environ)
+    assert ended.codes == [5, 5]
+    [hang] = starter.results("r").events("hang")
+    assert (hang["rank"], hang["phase"]) == (0, "checkpoint")
+
+
+def test_what_one_rank_does_alone_may_take_longer_than_a_collective(starter: Starter) -> None:
+    """Rank 0 is asked for the model's state in a save, and takes seven times as long as a collective may."""
+    began = time.monotonic()
+    environ = {"HANG": "0 state slow"}
+    ended = starter.run(2, *RUN, *MODEL, "checkpoint.every=5", "world.timeout_s=1", environ=environ)
+    assert ended.codes == [0, 0], ended.output
+    assert time.monotonic() - began > 7
+
+
+def test_memory_that_ranks_share_knows_whose_byte_has_not_come(tmp_path: Path) -> None:
+    import threading
+
+    import torch
+
+    listeners = [listen(3, 10.0) for _ in range(3)]
+    names = [listener.getsockname() for listener in listeners]
+    made: dict[int, Exchange] = {}
+    joining = [
+        threading.Thread(target=lambda r=rank: made.update({r: connect(r, listeners[r], names, 10.0)}))
+        for rank in range(3)
+    ]
+    for thread in joining:
+        thread.start()
+    for thread in joining:
+        thread.join()
+    adding = [threading.Thread(target=made[rank].add, args=(torch.ones(4),)) for rank in (0, 2)]
+    for thread in adding:
+        thread.start()
+    while made[0].awaited() != [1] or made[2].awaited() != [1]:
+        time.sleep(0.001)
+    made[1].add(torch.ones(4))
+    for thread in adding:
+        thread.join()
+    assert [exchange.awaited() for exchange in made.values()] == [[], [], []]
+    for exchange in made.values():
+        exchange.close()
+    for listener in listeners:
+        listener.close()

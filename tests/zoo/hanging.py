@@ -1,0 +1,94 @@
+"""Parts that hang on one rank, in one place, as the environment variable HANG says: "RANK PLACE", at the third time."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+from train.data.batch import Batch
+from train.data.digits import Digits
+from train.tasks.classification import Classification
+from train.tasks.task import Ratio
+
+TASK = "task._target_=tests.zoo.hanging.HangingTask"
+DATA = "data.train._target_=tests.zoo.hanging.HangingData"
+MODEL = ("model._target_=tests.zoo.hanging.HangingModel",)
+
+
+class _Place:
+    def __init__(self, name: str) -> None:
+        rank, place, how = os.environ["HANG"].split()
+        self._left = 3 if name == place and rank == os.environ.get("RANK", "0") else -1
+        self._how = how
+
+    def reach(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            _HOW[self._how]()
+
+
+class HangingTask(Classification):
+    def __init__(self, classes: int, label_smoothing: float) -> None:
+        super().__init__(classes, label_smoothing)
+        self._train, self._eval = _Place("forward"), _Place("evaluate")
+
+    def ratios(self, model: nn.Module, batch: Batch) -> "dict[str, Ratio]":
+        (self._train if model.training else self._eval).reach()
+        return dict(super().ratios(model, batch))
+
+
+class HangingData(Digits):
+    """Its workers, where it has any, hang all at once."""
+
+    def __init__(self, split: str) -> None:
+        super().__init__(split)
+        self._place = _Place("data")
+
+    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        self._place.reach()
+        return super().__getitems__(indices)
+
+
+class HangingModel(nn.Module):
+    """Hangs, or takes long, when it is asked for its state in the first save."""
+
+    def __init__(self, inputs: int, hidden: list[int], classes: int, dropout: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, classes)
+        self._place = _Place("state")
+        self._trained = False
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self._trained = True
+        logits: torch.Tensor = self.layer(images.flatten(1))
+        return logits
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        if self._trained:
+            self._place.reach()
+        return super().state_dict(*args, **kwargs)
+
+
+def _loop() -> None:
+    while True:
+        pass
+
+
+_HOW: dict[str, Callable[[], object]] = {
+    "loop": _loop,
+    "sleep": lambda: time.sleep(600),
+    "slow": lambda: time.sleep(7),
+    "lock": lambda: threading.Lock().__enter__() and threading.Event().wait(),
+    "queue": lambda: multiprocessing.get_context("spawn").Queue().get(),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "collective": lambda: dist.all_reduce(torch.ones(1)),
+}
