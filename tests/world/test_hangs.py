@@ -2,13 +2,11 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.ranks import Starter
 from tests.zoo.hanging import DATA, MODEL, TASK
-from train.exchange import Exchange, connect, listen
 
 TIMEOUT_S = 1.5
 RUN = ("run.name=r", "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
@@ -98,34 +96,3 @@ def test_what_one_rank_does_alone_may_take_longer_than_a_collective(starter: Sta
     ended = starter.run(2, *RUN, *MODEL, "checkpoint.every=5", "world.timeout_s=1", environ=environ)
     assert ended.codes == [0, 0], ended.output
     assert time.monotonic() - began > 7
-
-
-def test_memory_that_ranks_share_knows_whose_byte_has_not_come(tmp_path: Path) -> None:
-    import threading
-
-    import torch
-
-    listeners = [listen(3, 10.0) for _ in range(3)]
-    names = [listener.getsockname() for listener in listeners]
-    made: dict[int, Exchange] = {}
-    joining = [
-        threading.Thread(target=lambda r=rank: made.update({r: connect(r, listeners[r], names, 10.0)}))
-        for rank in range(3)
-    ]
-    for thread in joining:
-        thread.start()
-    for thread in joining:
-        thread.join()
-    adding = [threading.Thread(target=made[rank].add, args=(torch.ones(4),)) for rank in (0, 2)]
-    for thread in adding:
-        thread.start()
-    while made[0].awaited() != [1] or made[2].awaited() != [1]:
-        time.sleep(0.001)
-    made[1].add(torch.ones(4))
-    for thread in adding:
-        thread.join()
-    assert [exchange.awaited() for exchange in made.values()] == [[], [], []]
-    for exchange in made.values():
-        exchange.close()
-    for listener in listeners:
-        listener.close()
