@@ -3,6 +3,12 @@
 Takes torchrun's options, of which --standalone keeps to the loopback.
 """
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until torchrun listens: an import that is interrupted would print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import sys
 from pathlib import Path
@@ -12,7 +18,6 @@ if not __package__:
 
 import json
 import logging
-import signal
 
 from launch.cause import RANKS, first_failed
 from launch.loopback import keep_to_loopback
@@ -27,9 +32,6 @@ def main() -> None:
     Where nobody asks how its ranks ended, a failure is left in the cause file: srun ends with the signal that killed a
     launcher on another node, which may be the one that this failure had sent there.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until torchrun listens: an interrupted import would print a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

@@ -73,6 +73,8 @@ def run(
             say(
                 f"phalanx: ranks keep to no NUMA node, of which there are {len(machine.nodes)}: numactl is not installed"
             )
+        count = ranks or len(claimed.gpus) or 1
+        say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'} with torchrun")
         code = supervise(planned, claimed.descriptors, max_restarts, grace)
     sys.exit(code)
 

@@ -1,8 +1,8 @@
 """How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from train.meter import goodput
 _LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
 _STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
 _STILL_INTERVALS = 10
+_NO_METRIC = {"step", "time", "split"}
 _RECENT = 10  # lines that a pace is told by
 
 
@@ -41,6 +42,8 @@ class Standing:
     pid: int | None
     job: str | None
     why: str | None = None
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of the newest evaluation, beside its loss."""
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "run": str(self.run)}
@@ -48,7 +51,9 @@ class Standing:
 
 def standing(run: Path, now: float) -> Standing:
     """How the run in the folder `run` fares at `now`, seconds since 1970."""
-    lines = [line for line in read_lines(run, _LINES_BYTES) if line["split"] == "train"]
+    written = list(read_lines(run, _LINES_BYTES))
+    lines = [line for line in written if line["split"] == "train"]
+    evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
     events = list(read_events(run, _EVENTS_BYTES))
     summary = _object(run / "summary.json")
     holder = None if summary else lease.live(run)
@@ -73,7 +78,15 @@ def standing(run: Path, now: float) -> Standing:
         host=None if holder is None else holder.host,
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
+        evaluation={
+            name: value for name in evaluated.keys() - _NO_METRIC if (value := number(evaluated[name])) is not None
+        },
     )
+
+
+def _metrics(line: Entry) -> dict[str, float]:
+    found = {name: number(line[name]) for name in line if name not in _NO_METRIC}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def with_job(found: Standing, given: Given | None) -> Standing:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -16,7 +18,15 @@ from launch.sweeping.standing import fares
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
-_HEAD = ("RUN", "STATE", "STEP", "LOSS", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
+_HEAD = ("RUN", "STATE", "STEP", "LOSS", "EVALUATION", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
+_SPARED = (
+    "GOODPUT",
+    "WHERE",
+    "SAMPLES/S",
+    "LAST",
+    "EVALUATION",
+    "LOSS",
+)  # first what a narrow terminal does without first
 
 
 @click.command()
@@ -36,7 +46,8 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
-            text = table(found) if found else f"{root} holds no runs yet. Type phalanx run to train one"
+            columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            text = table(found, columns) if found else f"{root} holds no runs yet. Type phalanx run to train one"
         if watch:
             click.clear()
         click.echo(text)
@@ -62,13 +73,21 @@ def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> 
     return [look(folder) for folder in (*runs, *begun)]
 
 
-def table(found: Sequence[Standing]) -> str:
-    """One line a run under a line of heads, in columns."""
-    rows = [_HEAD, *(_row(each) for each in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def table(found: Sequence[Standing], columns: int | None = None) -> str:
+    """One line a run under a line of heads, without the heads that do not fit into `columns` characters."""
+    cells = list(zip(_HEAD, *(_row(each) for each in found), strict=True))
+    spared = iter(_SPARED)
+    while columns is not None and _width(cells) > columns and (head := next(spared, None)) is not None:
+        cells = [column for column in cells if column[0] != head]
+    widths = [max(map(len, column)) for column in cells]
+    rows = zip(*cells, strict=True)
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _width(cells: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in cells) - 2
 
 
 def _row(each: Standing) -> tuple[str, ...]:
@@ -80,6 +99,7 @@ def _row(each: Standing) -> tuple[str, ...]:
         each.state,
         f"{_or(each.step, 'd')}/{_or(each.steps, 'd')}",
         _or(each.loss, ".4g"),
+        " ".join(f"{name} {value:.4g}" for name, value in sorted(each.evaluation.items())) or "-",
         _or(each.samples_per_s, ",.0f"),
         "-" if each.eta_s is None else span(each.eta_s),
         _or(each.goodput, ".0%"),

@@ -1,6 +1,7 @@
 """The command `phalanx` with ranks that stand in for train/main.py: they begin at once and do what a test says."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from launch.processes import children
 from tests.ranks import QUIET, ROOT, until
 
+_ANSWER = re.compile("phalanx: (starting |SIG|ending it at once)")
 _RANK = """#!{python}
 import json, os, signal, sys, threading
 from pathlib import Path
@@ -48,6 +50,8 @@ class Started:
 
     process: "subprocess.Popen[str]"
     here: Path
+    answers: list[str] = field(default_factory=list)
+    """What the launcher said at its start, and of each signal; known once it has ended."""
 
     def ready(self, ranks: int) -> None:
         """Return when ranks 0 to `ranks` - 1 have said `ready`."""
@@ -62,9 +66,11 @@ class Started:
         return found
 
     def wait(self) -> tuple[int, str]:
-        """Exit code, and all that was printed."""
+        """Exit code, and all that was printed but `answers`."""
         output, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, output
+        lines = output.splitlines(keepends=True)
+        self.answers.extend(line.rstrip() for line in lines if _ANSWER.match(line))
+        return self.process.returncode, "".join(line for line in lines if not _ANSWER.match(line))
 
 
 @dataclass

@@ -29,6 +29,10 @@ def test_every_rank_hears_each_signal_once_and_leaves_by_itself(launcher: Launch
         for rank in range(2):
             until((started.here / f"heard{number}-{rank}").exists)
     assert started.wait() == (7, "")
+    start, *answers, last = started.answers
+    assert start == "phalanx: starting 2 ranks with torchrun"
+    assert [answer.split(":")[1] for answer in answers] == [" SIGUSR2", " SIGTERM", " SIGTERM"]
+    assert last.endswith("within 120 s; Ctrl-C once more ends it at once")
     for rank in range(2):
         heard = [started.told(f"heard{number}", rank) for number in range(4)]
         assert heard == ["SIGUSR2", "SIGTERM", "SIGTERM", "SIGINT"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.standing import Standing, standing
-from launch.status import span
+from launch.status import span, table
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.world.saboteur import TASK, Sabotage
@@ -72,6 +72,13 @@ def test_failed_and_finished_runs_are_told(starter: Starter) -> None:
     found = look(starter)
     assert (found.state, found.step, found.steps) == ("finished", 5, 5)
     assert found.goodput == starter.results("r").summary["goodput"]
+    assert found.evaluation == starter.results("r").summary["eval"]
+    (head, row) = table([found]).splitlines()
+    assert f"accuracy {found.evaluation['accuracy']:.4g} loss {found.evaluation['loss']:.4g}" in row
+    for columns in (80, 40):
+        head, row = table([found], columns).splitlines()
+        assert len(row) <= columns
+        assert head.split()[:3] == ["RUN", "STATE", "STEP"]
 
 
 def test_stop_reaches_a_run_through_its_folder(starter: Starter) -> None:
