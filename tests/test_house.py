@@ -20,9 +20,10 @@ ROOMS = {
     "models": "models models.*",
     "tasks": "tasks tasks.*",
     "world": "alarm exchange failure join logs stop watch world",
-    "maths": "ema evaluate gradients optim optimizer_state parallel precision schedule step tryout weights window",
+    "maths": "buffers ema evaluate extra gradients nhwc optim optimizer_state parallel precision schedule step tryout "
+    "unchanged weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
-    "run": "build job loop main",
+    "run": "build job loop main rehearse",
 }
 WITHOUT_TORCH = ("ground", "config")  # less what is imported where it is needed
 EXAMINED = "launch/examine/"  # what the launcher starts in ranks, which have torch; its entry imports it late

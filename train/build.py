@@ -14,20 +14,23 @@ from train import optim, weights
 from train.begin import Begin, begin
 from train.config import Auto, Config
 from train.data.augment import Augment
-from train.data.loader import Fetcher, Loader, Timeline
+from train.data.batch import apply
+from train.data.loader import Fetcher, Loader, Rehearsal, Timeline
 from train.data.order import InTurn, Order
 from train.data.prefetch import Mover
 from train.data.source import Source
 from train.ema import Average
 from train.evaluate import Evaluation
+from train.extra import extra
 from train.gradients import Gradients
+from train.nhwc import in_nhwc
 from train.outcome import ConfigError
 from train.parallel import Replica, Spread, synchronised
 from train.precision import LossScale, Precision, choose, set_up
 from train.resume import State
 from train.rng import seed_all
 from train.schedule import Schedule
-from train.step import Step, statistics
+from train.step import Step
 from train.target import Targets
 from train.tasks.task import Task
 from train.trust import Trust
@@ -50,6 +53,9 @@ class Parts:
     parameters: int
     datasets: Mapping[str, Dataset[Any]]
     begin: Begin
+    task: Task
+    rehearsal: Rehearsal
+    notes: list[str]  # what the user may not expect
 
 
 def targets(config: Config, foreign: bool) -> Targets:
@@ -105,9 +111,15 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
     """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
     alone = world.together(lambda: _alone(config, builder, world, precision))
+    notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
+    if config.train.channels_last and not all(world.gather(alone.nhwc)):
+        notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
+        alone.model.to(memory_format=torch.contiguous_format)
+    if config.train.compile:
+        alone.model.compile()
     replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
     spread = Spread(replica, world, config.parallel)  # compares the models of all ranks
-    return world.together(lambda: _parts(config, builder, world, precision, alone, spread))
+    return world.together(lambda: _parts(config, builder, world, precision, alone, spread, notes))
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,9 @@ class _Alone:
     begin: Begin
     loader: Loader
     model: nn.Module
+    mover: Mover
+    rehearsal: Rehearsal
+    nhwc: bool  # convolutions are in NHWC memory order, or there are none
 
 
 def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
@@ -133,18 +148,39 @@ def _alone(config: Config, builder: Targets, world: World, precision: Precision)
     timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
     loader = _loader(config, builder, datasets["train"], timeline, world)
     model = _model(config, builder, world, precision)
+    extra(model.state_dict())  # what cannot be saved is known now
+    weights.check(model)
     if start.weights is not None:
         weights.load(model, start.weights)
-    return _Alone(datasets, task, start, loader, model)
+    mover = Mover(world.device, precision.of)
+    images = config.train.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules())
+    rehearsal = loader.rehearsal(few=images)
+    nhwc = not images or in_nhwc(model, task, apply(rehearsal.few, mover), precision, world)
+    return _Alone(datasets, task, start, loader, model, mover, rehearsal, nhwc)
+
+
+def _asleep(model: nn.Module) -> list[str]:
+    """The modules in eval mode with parameters that train, without those inside them."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found) or "the model" in found
+        if not module.training and not inside and any(p.requires_grad for p in module.parameters()):
+            found.append(name or "the model")
+    return found
 
 
 def _parts(
-    config: Config, builder: Targets, world: World, precision: Precision, alone: _Alone, spread: Spread
+    config: Config,
+    builder: Targets,
+    world: World,
+    precision: Precision,
+    alone: _Alone,
+    spread: Spread,
+    notes: list[str],
 ) -> Parts:
     model, task, loader = alone.model, alone.task, alone.loader
     gradients = Gradients([p for p in model.parameters() if p.requires_grad], come_and_go=config.parallel.find_unused)
     updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
-    mover = Mover(world.device, precision.weights, config.train.channels_last)
     return Parts(
         step=Step(
             spread=spread,
@@ -154,16 +190,18 @@ def _parts(
             world=world,
             seed=config.seed,
             counts_data=task.counts_data,
-            statistics=statistics(model),
         ),
         state=State(model, updater, spread, world),
         loader=loader,
-        mover=mover,
-        evaluation=_evaluation(config, alone.datasets, task, precision, mover, world),
+        mover=alone.mover,
+        evaluation=_evaluation(config, alone.datasets, task, precision, alone.mover, world),
         precision=precision,
         parameters=sum(p.numel() for p in model.parameters()),
         datasets=alone.datasets,
         begin=alone.begin,
+        task=task,
+        rehearsal=alone.rehearsal,
+        notes=notes,
     )
 
 
@@ -229,12 +267,7 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
         if world.device.type != "cuda":
             raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
         model = synchronised(model)
-    model = model.to(world.device, precision.weights)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if config.train.compile:
-        model.compile()
-    return model
+    return precision.converted(model.to(world.device))
 
 
 def _updater(
@@ -247,6 +280,8 @@ def _updater(
     device: torch.device,
 ) -> optim.Updater:
     node = _without(config.optim, "decay_1d")
+    if any(parameter.is_complex() for parameter in model.parameters()) and node.get("fused"):
+        node["fused"] = False  # no kernel takes complex numbers; the maths is the same
     groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
     decay = config.train.ema_decay
 

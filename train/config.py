@@ -192,6 +192,7 @@ class ParallelConfig:
     static_graph: bool = _rounding()
     find_unused: bool = _inert()
     sync_batchnorm: bool = _defining()
+    broadcast_buffers: bool = _defining(neutral=False)
     comm_hook: CommHook = _defining()
     powersgd_rank: int = _defining(1)
     powersgd_start: int = _defining(2)

@@ -1,35 +1,46 @@
 """An exponential moving average of the weights, kept beside the model."""
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 
 class Average:
-    """`model` is a copy whose weights follow: average += (1 - d) (weight - average).
+    """`weights` follow those of the model: average += (1 - d) (weight - average).
 
     d is min(decay, (1 + applied) / (10 + applied)), so that the average forgets the random start at once. A skipped
-    step does not move it.
+    step does not move it. Buffers, such as BatchNorm's statistics, are the model's own.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._source: list[torch.Tensor] = list(model.parameters())
+        self.weights: list[torch.Tensor] = [parameter.detach().clone() for parameter in self._source]
         self._decay = decay
-        self._source = model
 
     @torch.no_grad()
     def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
         """Take in the weights after the `applied`-th applied step (device scalars)."""
         decay = torch.clamp((1 + applied) / (10 + applied), max=self._decay)
         weight = torch.where(skipped.bool(), torch.zeros_like(decay), 1 - decay)
-        averages: list[torch.Tensor] = list(self.model.parameters())
-        moves = list(torch._foreach_sub(list[torch.Tensor](self._source.parameters()), averages))
-        torch._foreach_mul_(moves, weight.to(averages[0].dtype))
-        torch._foreach_add_(averages, moves)
+        moves = list(torch._foreach_sub(self._source, self.weights))
+        torch._foreach_mul_(moves, weight.to(self.weights[0].real.dtype))
+        torch._foreach_add_(self.weights, moves)
 
-    def evaluated(self) -> nn.Module:
-        """The averaged model, with the model's current buffers, such as BatchNorm's statistics."""
-        for average, current in zip(self.model.buffers(), self._source.buffers(), strict=True):
-            average.copy_(current)
-        return self.model
+    @torch.no_grad()
+    def take(self) -> None:
+        """The model's weights are the average, as after one was loaded."""
+        torch._foreach_copy_(self.weights, self._source)
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Within it, the model holds the average."""
+        own = [parameter.detach().clone() for parameter in self._source]
+        try:
+            with torch.no_grad():
+                torch._foreach_copy_(self._source, self.weights)
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._source, own)

@@ -1,27 +1,35 @@
 """Exact metrics over any number of ranks: every sample once, none padded, the same bits however many there are."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
 from torch import nn
 
-from train.data.batch import apply
+from train import buffers
+from train.data.batch import Batch, apply
 from train.data.loader import Fetcher
 from train.data.prefetch import Mover
 from train.data.split import Span
+from train.ema import Average
+from train.outcome import ConfigError
 from train.precision import Precision
 from train.rng import integer, seed_all
 from train.tasks.task import Task
+from train.unchanged import unchanged
 from train.world import World
 
 _EVALUATE = 5  # tells these seeds from those of other uses
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluation:
-    """Evaluates on `samples` samples in batches of `batch`, which are dealt to the ranks in turn."""
+    """Evaluates on `samples` samples in batches of `batch`, which are dealt to the ranks in turn.
+
+    It leaves the model as it was: modes, buffers, caches, whatever its forward writes.
+    """
 
     fetcher: Fetcher
     samples: int
@@ -29,32 +37,95 @@ class Evaluation:
     task: Task
     precision: Precision
     mover: Mover
+    with_grad: bool = False  # for a model that differentiates in its forward and leaves autograd as it finds it
 
-    def __call__(self, model: nn.Module, names: Sequence[str], world: World) -> dict[str, float]:
-        """The metrics `names` of `model`. All ranks call it with equal weights and buffers.
+    def __call__(
+        self, model: nn.Module, average: Average | None, names: Sequence[str], world: World
+    ) -> dict[str, float]:
+        """The metrics `names` of `model`, with the weights of its average where there is one. All ranks call it.
 
-        Sums and counts of each batch are kept apart until all ranks' are together and then added in the batches' order.
-        What a model draws in an evaluation is decided by the batch's number.
+        All look at rank 0's buffers. Sums and counts of each batch are kept apart until all ranks' are together and
+        then added in the batches' order. What a model draws in an evaluation is decided by the batch's number.
         """
-        batches = ceil(self.samples / self.batch)
+        batches = self._batches
         mine = range(world.rank, batches, world.size)
-        spans = (Span(i * self.batch, min((i + 1) * self.batch, self.samples)) for i in mine)
-        training = model.training
-        model.eval()
-        with torch.inference_mode(), self.precision.autocast(world.device):
-            rows = []
-            for number, batch in zip(mine, self.fetcher.batches(spans), strict=True):
-                seed_all(integer(_EVALUATE, number), world.device)
-                rows.append(self._row(model, names, batch))
-                world.watch.on()
-        model.train(training)
+        with unchanged(model, self.task), nullcontext() if average is None else average.placed():
+            buffers.share(model, world)
+            with self._evaluating(model, world):
+                rows = []
+                for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
+                    rows.append(self._row(model, names, number, batch, world))
+                    world.watch.on()
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:
             table[list(mine)] = torch.stack(rows).cpu()
         totals = world.sum(table).cumsum(0)[-1]
         return {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
 
-    def _row(self, model: nn.Module, names: Sequence[str], batch: object) -> torch.Tensor:
+    def rehearse(self, model: nn.Module, names: Sequence[str], world: World) -> None:
+        """Evaluate one batch, and one of a single sample where the last has no more; leaves traces in the model.
+
+        All ranks call it. Raises ConfigError where the task talks to other ranks and some would not answer.
+        """
+        numbers = [world.rank if world.rank < self._batches else 0]
+        last = self._span(self._batches - 1)
+        if last.stop - last.start == 1 and self._batches > 1:
+            numbers.append(self._batches - 1)
+        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
+        found = world.together(lambda: list(one.batches(map(self._span, numbers))))
+        seen = world.gather(
+            world.together(lambda: self._try(model, names, list(zip(numbers, found, strict=True)), world))
+        )
+        self.with_grad = any(with_grad for with_grad, _ in seen)
+        if any(talks for _, talks in seen):
+            self._check_equal(world.size)
+
+    def _try(
+        self, model: nn.Module, names: Sequence[str], numbered: Sequence[tuple[int, Batch]], world: World
+    ) -> tuple[bool, bool]:
+        """Whether the model can be evaluated with autograd alone, and whether that waits for other ranks.
+
+        Raises what it raises even with autograd.
+        """
+        before = world.collectives()
+        for self.with_grad in (False, True):
+            try:
+                with self._evaluating(model, world):
+                    for number, batch in numbered:
+                        self._row(model, names, number, batch, world)
+            except RuntimeError as error:
+                if self.with_grad or "grad" not in str(error):
+                    raise
+            else:
+                break
+        return self.with_grad, world.collectives() != before
+
+    def _check_equal(self, ranks: int) -> None:
+        if self.samples % (self.batch * ranks):
+            fits = [batch for batch in range(1, self.batch + 1) if self.samples % (batch * ranks) == 0]
+            say = f"Type eval.batch={fits[-1]}" if fits else "Evaluate on a multiple of that, or type data.eval=null"
+            raise ConfigError(
+                f"The task waits for other ranks in its evaluation, so all need as many batches of one size, and "
+                f"data.eval has {self.samples} samples in batches of {self.batch} for {ranks} ranks. {say}",
+                agreed=True,
+            )
+
+    @property
+    def _batches(self) -> int:
+        return ceil(self.samples / self.batch)
+
+    def _span(self, number: int) -> Span:
+        return Span(number * self.batch, min((number + 1) * self.batch, self.samples))
+
+    @contextmanager
+    def _evaluating(self, model: nn.Module, world: World) -> Iterator[None]:
+        model.eval()
+        with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
+            yield
+
+    def _row(self, model: nn.Module, names: Sequence[str], number: int, batch: Batch, world: World) -> torch.Tensor:
+        """Sums and counts of batch `number`, shape (names, 2)."""
+        seed_all(integer(_EVALUATE, number), world.device)
         ratios = self.task.ratios(model, apply(batch, self.mover))
         device = ratios["loss"].total.device
         cells = [_scalar(cell, device) for name in names for cell in ratios[name]]
@@ -64,5 +135,5 @@ class Evaluation:
 def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:
     """In float64 on the device; a number of the host's is filled in there, without a wait."""
     if isinstance(cell, torch.Tensor):
-        return cell.double()
+        return cell.detach().double()
     return torch.full((), cell, dtype=torch.float64, device=device)

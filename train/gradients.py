@@ -17,6 +17,8 @@ class Gradients:
         self._parameters = parameters
         self._come_and_go = come_and_go
         self._flats: list[torch.Tensor] = []
+        self._laid_out = False
+        self._versions = 0
         self._held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
 
     @property
@@ -33,6 +35,21 @@ class Gradients:
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad.zero_()
+
+    def expect(self) -> None:
+        """Before the step's last backward, whose gradients `missing` counts."""
+        self._versions = sum(flat._version for flat in self._flats) if self._laid_out else 0
+
+    def missing(self) -> list[torch.nn.Parameter]:
+        """The parameters that the last backward did not reach, where they must be in all; DDP finds them itself.
+
+        Each gradient that is added to a buffer makes the buffer's version one more.
+        """
+        if not self._laid_out:
+            return []
+        if sum(flat._version for flat in self._flats) - self._versions >= len(self._parameters):
+            return []
+        return [p for p in self._parameters if p.grad is None or not p.grad.any()]
 
     def find(self) -> None:
         """After a backward: find the buffers that hold the gradients."""
@@ -75,6 +92,7 @@ class Gradients:
             parameter.grad = None
 
     def _lay_out(self) -> None:
+        self._laid_out = True
         for dtype in {parameter.dtype for parameter in self._parameters}:
             of_dtype = [parameter for parameter in self._parameters if parameter.dtype == dtype]
             flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ from train import environment, fingerprint, lease, logs, resume, weights
 from train.build import Parts, build, packages, set_up_process, targets
 from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
-from train.config import Config
-from train.data.batch import apply
 from train.data.workers import aside
 from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, open_run
@@ -26,10 +23,11 @@ from train.identity import digest
 from train.ledger import Ledger, stand_in
 from train.loop import Run
 from train.meter import Meter, goodput, minor_faults
-from train.outcome import ConfigError, ExitCode, Failure
+from train.outcome import ExitCode, Failure
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
+from train.rehearse import rehearse
 from train.sinks.jsonl import undone
 from train.sinks.open import check_sinks, open_sinks
 from train.sinks.sink import Silent, Sink
@@ -55,7 +53,7 @@ def run(
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
-    names = _warm_up(config, parts, world)
+    names = rehearse(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
@@ -89,22 +87,6 @@ def run(
         print(f"stopped after step {progress.step} and saved; the same command continues")
     release()
     return ExitCode.FINISHED if wish is None else wish.code
-
-
-def _warm_up(config: Config, parts: Parts, world: World) -> list[str]:
-    """The uncounted backward, on the same batch whichever step this start begins with. All ranks call it."""
-    world.watch.at("warm up", 0)
-    span, batch = world.together(parts.loader.rehearsal)
-    found = parts.step.warm_up(span, apply(batch, parts.mover), config.parallel.find_unused)
-    names = list(dict.fromkeys(chain(*world.gather(found))))  # all ranks call it: their batches may differ in metrics
-    best = config.checkpoint.best_metric
-    if best is not None and best not in names:
-        raise ConfigError(
-            f"checkpoint.best_metric={best} is no metric of the task. Type checkpoint.best_metric={names[0]}, or one "
-            f"of {', '.join(names)}",
-            agreed=True,
-        )
-    return names
 
 
 def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[Opened, Callable[[], None]]:
@@ -187,6 +169,8 @@ def _announce(
     world: World,
     told: Mapping[str, float],
 ) -> None:
+    for note in parts.notes if world.leads else ():
+        logger.warning("%s", note)
     for note in notes:
         logger.warning("since the run began: %s", note)
     ledger.event(

@@ -91,10 +91,7 @@ class Run:
         begin = time.monotonic()
         self.world.watch.at("evaluate", self.progress.step)
         with self.meter.part("evaluate"):
-            self.world.share_from_leader(list(state.model.buffers()))
-            average = state.updater.average
-            model = state.model if average is None else average.evaluated()
-            metrics = evaluation(model, self.window.names, self.world)
+            metrics = evaluation(state.model, state.updater.average, self.window.names, self.world)
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from train import buffers
 from train.config import CommHook, ParallelConfig
 from train.data.batch import Batch
 from train.outcome import ConfigError
@@ -36,9 +37,14 @@ class Replica(nn.Module):
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             if self._come_and_go:
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
-            nothing = torch.stack([p.flatten()[:1].sum().float() for p in parameters]).sum() * 0.0
+            nothing = torch.stack([_first(p).float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
         return checked(self._task.ratios(self.model, batch), trains=True)
+
+
+def _first(parameter: torch.Tensor) -> torch.Tensor:
+    real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+    return real.flatten()[:1].sum()
 
 
 class Spread:
@@ -46,9 +52,12 @@ class Spread:
 
     def __init__(self, replica: Replica, world: World, config: ParallelConfig) -> None:
         self.replica = replica
+        self._world = world
+        self._broadcasts = world.size > 1 and config.broadcast_buffers
         self._ddp: DistributedDataParallel | None = None
         self._feedback: _PowerSGD | None = None
         if world.size > 1:
+            _begin_alike(replica.model, world)
             self._ddp = DistributedDataParallel(
                 replica,
                 device_ids=[world.device.index] if world.device.type == "cuda" else None,
@@ -56,6 +65,7 @@ class Spread:
                 gradient_as_bucket_view=True,
                 static_graph=config.static_graph,
                 find_unused_parameters=config.find_unused,
+                init_sync=False,  # it cannot send complex numbers over gloo, nor fill expanded buffers
             )
             # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
             self._ddp.broadcast_buffers = False
@@ -68,6 +78,11 @@ class Spread:
     def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
         module: Callable[..., Any] = self._ddp if self._ddp is not None else self.replica
         return cast(Mapping[str, Ratio], module(batch))
+
+    def share_buffers(self) -> None:
+        """With parallel.broadcast_buffers, before a step's forward: every rank takes rank 0's. All ranks call it."""
+        if self._broadcasts:
+            buffers.share(self.replica.model, self._world)
 
     def check_reduced(self) -> None:
         """After a step's last backward. Raises ConfigError naming the parameters that no gradient reached on this rank.
@@ -107,6 +122,28 @@ class Spread:
         tail = message.rpartition("did not receive grad for rank")[2].partition(":")[2]
         indices = [int(word) for word in tail.split() if word.isdigit()]
         return [names[i] for i in indices if i < len(names)]
+
+
+def _begin_alike(model: nn.Module, world: World) -> None:
+    """Give every rank rank 0's weights and buffers, as models may draw from generators of their own. All ranks call it.
+
+    Raises ConfigError where the ranks' models have other parameters.
+    """
+    shapes = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
+    others = [set(found) ^ set(shapes) for found in world.gather(shapes)]
+    if different := next((found for found in others if found), None):
+        name, shape, dtype, trains = min(different)
+        raise ConfigError(
+            f"The ranks' models differ: {name} of shape {shape} and {dtype}, {'trained' if trains else 'frozen'}, is "
+            "not the same on all. A model must not depend on the rank that builds it",
+            agreed=True,
+        )
+    if any(names for names in buffers.unlike(dict(model.named_parameters()), world)):
+        world.share_from_leader(contents := [buffers.content(p) for p in model.parameters() if p.numel()])
+        with torch.no_grad():
+            for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):
+                parameter.copy_(content.view(parameter.dtype).view(parameter.shape))
+    buffers.share(model, world)
 
 
 def unused(names: list[str]) -> str:

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from train.config import PrecisionName
 from train.outcome import ConfigError
@@ -11,12 +12,26 @@ from train.outcome import ConfigError
 
 @dataclass(frozen=True)
 class Precision:
-    """`weights` is the dtype of parameters and inputs, `compute` that of autocast's matrix products, if any."""
+    """`compute` is the dtype of autocast's matrix products, if any.
+
+    What its author made in other dtypes than the usual stays so, parameters, buffers and batches: double, halves,
+    complex numbers. Only `doubled` makes the usual ones, of 32 bits a number, ones of 64.
+    """
 
     name: str
-    weights: torch.dtype
     compute: torch.dtype | None
     scaled: bool
+    doubled: bool = False
+
+    def of(self, dtype: torch.dtype) -> torch.dtype:
+        """What numbers of `dtype` are kept in."""
+        return _DOUBLE.get(dtype, dtype) if self.doubled else dtype
+
+    def converted(self, model: nn.Module) -> nn.Module:
+        """The model with numbers of 64 bits where `doubled`; in place."""
+        if self.doubled:
+            model._apply(lambda tensor: tensor.to(self.of(tensor.dtype)))  # type: ignore[no-untyped-call]
+        return model
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.compute is None:
@@ -24,12 +39,13 @@ class Precision:
         return torch.autocast(device.type, dtype=self.compute)
 
 
+_DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _CHOICES = {
-    PrecisionName.fp32: Precision("fp32", torch.float32, None, False),
-    PrecisionName.tf32: Precision("tf32", torch.float32, None, False),
-    PrecisionName.bf16: Precision("bf16", torch.float32, torch.bfloat16, False),
-    PrecisionName.fp16: Precision("fp16", torch.float32, torch.float16, True),
-    PrecisionName.fp64: Precision("fp64", torch.float64, None, False),
+    PrecisionName.fp32: Precision("fp32", None, False),
+    PrecisionName.tf32: Precision("tf32", None, False),
+    PrecisionName.bf16: Precision("bf16", torch.bfloat16, False),
+    PrecisionName.fp16: Precision("fp16", torch.float16, True),
+    PrecisionName.fp64: Precision("fp64", None, False, doubled=True),
 }
 
 

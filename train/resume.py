@@ -1,23 +1,26 @@
 """The state of a run into a checkpoint and out of it."""
 
+import logging
 import pickle
-import random
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from train import weights
+from train import buffers, weights
 from train.checkpoint import Checkpoint, Checkpoints
+from train.extra import extra, restored
 from train.files import write_json
 from train.optim import Updater
 from train.outcome import ConfigError
 from train.parallel import Spread
 from train.progress import Progress
 from train.world import World
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,32 +34,79 @@ class State:
 
 
 def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str) -> None:
-    """Write and commit the checkpoint of `progress.step`. All ranks call it; what fails on one is raised on all."""
-    world = state.world
-    world.share_from_leader(list(state.model.buffers()))
-    generators = world.gather(_generators(world.device))
+    """Write and commit the checkpoint of `progress.step`. All ranks call it; what fails on one is raised on all.
+
+    Raises ConfigError where the ranks' parameters differ: they would train different models.
+    """
+    own = {name: buffer.value for name, buffer in buffers.named(state.model).items() if buffer.value is not None}
+    parameters = dict(state.model.named_parameters())
+    unlike = buffers.unlike({**parameters, **own}, state.world)
+    _check_alike(unlike, parameters, progress.step)
     staging = checkpoints.staging(progress.step)
-    world.together(lambda: _write(state, progress, generators, staging))
-    world.together(lambda: _commit(state, progress, checkpoints, digest) if world.leads else None)
+    state.world.together(lambda: _write(state, progress, unlike[state.world.rank], staging))
+    facts = {"config_digest": digest, "own_buffers": sorted({name for names in unlike for name in names})}
+    state.world.together(lambda: _commit(state, progress, checkpoints, facts) if state.world.leads else None)
+
+
+def _check_alike(unlike: Sequence[Sequence[str]], parameters: Collection[str], step: int) -> None:
+    """All ranks call it with the same."""
+    for rank, names in enumerate(unlike):
+        if found := [name for name in names if name in parameters]:
+            raise ConfigError(
+                f"After step {step} the parameter {found[0]} is not the same on rank {rank} as on rank 0"
+                f"{f', nor are {len(found) - 1} others' if len(found) > 1 else ''}: they would train different models. "
+                "A forward that writes into a parameter, as one that is initialised from data, writes what its own rank "
+                "sees. Write it in __init__, or make it a buffer",
+                agreed=True,
+            )
 
 
 def restore(state: State, checkpoint: Checkpoint) -> Progress:
     """Load `checkpoint` into `state`. Every rank calls it.
 
-    What only means something to the same ranks, the global generators and what communication hooks remember, is left
-    out when there is another number of them.
+    What only means something to the same ranks, buffers and extra state of their own and what communication hooks
+    remember, is left out when there is another number of them: all take rank 0's.
     """
-    weights.load(state.model, checkpoint.file("model.safetensors"))
-    if state.updater.average is not None:
-        weights.load(state.updater.average.model, checkpoint.file("ema.safetensors"))
-    found = _unpickled(checkpoint.file("state.pt"), state.world.device)
+    device, rank, average = state.world.device, state.world.rank, state.updater.average
+    found = _unpickled(checkpoint.file("state.pt"), device)
+    own: dict[str, Any] = {}
+    if checkpoint.manifest["world_size"] == state.world.size:
+        own = _own(checkpoint, rank, device)
+    elif state.world.leads and checkpoint.manifest.get("own_buffers"):
+        _say_rank_0s(checkpoint, state.world.size)
+    kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
+    free = found.get("in_weights", [])
+    if average is not None:
+        weights.load(state.model, checkpoint.file("ema.safetensors"), kept, free)
+        average.take()
+    weights.load(state.model, checkpoint.file("model.safetensors"), kept, free)
+    for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
+        buffers.put(state.model, name, buffers.Buffer(value, persistent))
     state.updater.load(found["update"])
-    rank, generators = state.world.rank, found["generators"]
-    if len(generators) == state.world.size:
-        _set_generators(generators[rank], state.world.device)
-        if checkpoint.has(f"rank_{rank:05d}.pt"):
-            state.spread.load(_unpickled(checkpoint.file(f"rank_{rank:05d}.pt"), state.world.device))
+    if own.get("hook") is not None:
+        state.spread.load(own["hook"])
     return Progress.from_json(checkpoint.progress())
+
+
+def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, Any]:
+    """What this rank alone kept. Checkpoints of older versions hold there what the communication hook remembers."""
+    name = f"rank_{rank:05d}.pt"
+    if not checkpoint.has(name):
+        return {}
+    found = _unpickled(checkpoint.file(name), device)
+    return {"hook": found} if "iteration" in found else found
+
+
+def _say_rank_0s(checkpoint: Checkpoint, size: int) -> None:
+    names = checkpoint.manifest["own_buffers"]
+    logger.warning(
+        "%s was saved by %d ranks, each with buffers of its own (%s%s). On %d ranks all go on with rank 0's",
+        checkpoint.folder.name,
+        checkpoint.manifest["world_size"],
+        ", ".join(names[:5]),
+        f" and {len(names) - 5} more" if len(names) > 5 else "",
+        size,
+    )
 
 
 def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
@@ -79,51 +129,43 @@ def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _write(state: State, progress: Progress, generators: list[dict[str, Any]], staging: Path) -> None:
-    own = state.spread.state()
-    if state.world.leads or own is not None:
+def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Path) -> None:
+    """`unlike` names the buffers of which this rank's are not rank 0's."""
+    contents, held = state.model.state_dict(), buffers.named(state.model)
+    own = {
+        "hook": state.spread.state(),
+        "buffers": {name: list(held[name]) for name in unlike if name in held},
+        "extra": extra(contents),
+    }
+    if state.world.leads or any(own.values()):
         staging.mkdir(parents=True, exist_ok=True)
-    if own is not None:
+    if any(own.values()):
         torch.save(own, staging / f"rank_{state.world.rank:05d}.pt")
     if not state.world.leads:
         return
     weights.save(state.model, staging / "model.safetensors")
-    if state.updater.average is not None:
-        weights.save(state.updater.average.evaluated(), staging / "ema.safetensors")
-    torch.save({"update": state.updater.state(), "generators": generators}, staging / "state.pt")
+    average = state.updater.average
+    if average is not None:
+        with average.placed():
+            weights.save(state.model, staging / "ema.safetensors")
+    written = {name for name, buffer in held.items() if buffer.value is not None and name in contents}
+    rest = {
+        "in_weights": sorted(written),
+        "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
+        "extra": own["extra"],
+    }
+    torch.save({"update": state.updater.state(), **rest}, staging / "state.pt")
     write_json(staging / "progress.json", progress.as_json())
 
 
-def _commit(state: State, progress: Progress, checkpoints: Checkpoints, digest: str) -> None:
+def _commit(state: State, progress: Progress, checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
     checkpoints.commit(
         progress.step,
         {
             "world_size": state.world.size,
-            "config_digest": digest,
+            **facts,
             "weights_sha256": weights.weights_sha256(state.model.state_dict()),
             "best_step": progress.best_step,
             "metrics": progress.evaluation,
         },
     )
-
-
-def _generators(device: torch.device) -> dict[str, Any]:
-    """The global generators' states of this rank, in types that load without pickle."""
-    version, words, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def _set_generators(state: dict[str, Any], device: torch.device) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

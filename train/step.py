@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
+from train import buffers
 from train.data.batch import Batch
-from train.data.loader import Work
-from train.data.split import Span
+from train.data.loader import Rehearsal, Work
 from train.gradients import Gradients
 from train.optim import Updater
 from train.outcome import ConfigError
@@ -17,6 +18,7 @@ from train.precision import Precision
 from train.rng import integer, seed_all
 from train.tasks.answer import check_count
 from train.tasks.task import Ratio
+from train.unchanged import Memory
 from train.world import World
 
 _DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
@@ -33,7 +35,7 @@ class Taken:
     scale: torch.Tensor | None  # the loss was multiplied by it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Step:
     spread: Spread
     updater: Updater
@@ -42,11 +44,21 @@ class Step:
     world: World
     seed: int
     counts_data: bool
-    statistics: list[torch.Tensor]  # what a forward changes in the model, such as BatchNorm's running mean
+    _first: bool = True  # no step of this start was applied yet
+    _modules: list[nn.Module] = field(init=False)
+    _parameters: list[nn.Parameter] = field(init=False)
+    _trained: list[bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.spread.replica.model
+        self._modules, self._parameters = list(model.modules()), list(model.parameters())
+        self._trained = [parameter.requires_grad for parameter in self._parameters]
 
     def __call__(self, work: Work) -> Taken:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
-        before = [tensor.clone() for tensor in self.statistics]
+        memory = Memory([self.spread.replica], parameters=False) if self._first else None
+        self.spread.share_buffers()
+        before = buffers.keep(self._modules)
         ratios: list[Mapping[str, Ratio]] = []
         pieces = work.pieces or [(0, None)]
         weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
@@ -56,40 +68,71 @@ class Step:
                 self.world.watch.at("forward", work.step)
                 found = self._forward(position, batch)
                 ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
+                self._check_trained(work.step)
+                self.gradients.expect()
                 counting = self._begin_counting(ratios) if last else None
                 self.world.watch.at("backward", work.step)
                 self._backward(found["loss"].total, weight)
         self.spread.check_reduced()
+        self._check_reached()
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
         self.spread.after_step(skipped)
-        for tensor, kept in zip(self.statistics, before, strict=True):
-            tensor.copy_(torch.where(skipped.bool(), kept, tensor))
+        if memory is not None and skipped:
+            memory.restore()  # a table that this forward filled goes together with the flag that says so
+        else:
+            before.back_if(skipped)
+            self._first = False
         scale = None if self.updater.scale is None else self.updater.scale.used
         return Taken(work.step, ratios if work.pieces else [], norm, skipped, scale)
 
-    def warm_up(self, span: Span, batch: Batch, find_unused: bool) -> list[str]:
-        """A backward that counts for nothing, on the samples of `span`, before a start's first step. All ranks call it.
+    def warm_up(self, rehearsal: Rehearsal, find_unused: bool) -> tuple[list[str], bool]:
+        """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
         restarted: it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number
         stands; and it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Returns the
-        metrics' names. Raises ConfigError naming parameters that the loss does not reach, or a task that divides its
-        loss by something else than it says.
+        metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
+        that the loss does not reach, or a task that divides its loss by something else than it says.
         """
-        model = self.spread.replica.model
-        buffers = [buffer.clone() for buffer in model.buffers()]
-        found = self._forward(span.start, batch)
+        model, span, begun = self.spread.replica.model, rehearsal.span, self.world.collectives()
+        found = self._forward(span.start, rehearsal.batch)
+        talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if bare and not find_unused:
             raise ConfigError(unused(bare))
         self.spread.check_reduced()
-        with torch.no_grad():
-            for buffer, before in zip(model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
         self.gradients.begin(wrapped=self.spread.wrapped)
-        return list(found)
+        return list(found), talks
+
+    def try_alone(self, single: Batch) -> None:
+        """A forward in training of one sample, which some models cannot take; leaves traces in the model."""
+        with self.precision.autocast(self.world.device):
+            self.spread.replica(single)
+
+    def _check_trained(self, step: int) -> None:
+        """Raises ConfigError where a parameter was frozen or unfrozen since the start: the update would not follow."""
+        if [parameter.requires_grad for parameter in self._parameters] == self._trained:
+            return
+        model = self.spread.replica.model
+        told = [
+            f"{name} {'was frozen' if trained else 'began to train'}"
+            for (name, parameter), trained in zip(model.named_parameters(), self._trained, strict=True)
+            if parameter.requires_grad != trained
+        ]
+        listed = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+        raise ConfigError(
+            f"requires_grad changed in step {step + 1}: {listed}. What trains is decided once, before the first step: "
+            "optimizer and reduction would not follow. Set requires_grad in the model's __init__, and train in two runs "
+            "where a part joins later: train.init_from=RUN"
+        )
+
+    def _check_reached(self) -> None:
+        if missing := self.gradients.missing():
+            lost = set(map(id, missing))
+            named = self.spread.replica.model.named_parameters()
+            raise ConfigError(unused([name for name, parameter in named if id(parameter) in lost]))
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
         seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
@@ -123,10 +166,4 @@ class Step:
         if pending is not None:
             pending.wait()
         divisor = torch.where(total > 0, total, 1.0) / samples  # nothing counted: a zero gradient, no division by zero
-        return divisor if self.precision.weights == torch.float64 else divisor.float()
-
-
-def statistics(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The buffers that are part of the model's state: a step that is skipped must not leave its traces there."""
-    state = model.state_dict(keep_vars=True)
-    return [buffer for name, buffer in model.named_buffers() if name in state]
+        return divisor if self.precision.doubled else divisor.float()

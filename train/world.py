@@ -101,6 +101,10 @@ class World:
         """Begin to add a device tensor up in place over all ranks. All ranks call it; wait on what it returns."""
         return dist.all_reduce(value, async_op=True) if self.size > 1 else None
 
+    def collectives(self) -> int:
+        """How many collectives the ranks began so far in the default group, the users' own included."""
+        return int(dist.group.WORLD._get_sequence_number_for_group()) if self.size > 1 else 0  # type: ignore[union-attr]
+
     def share_from_leader(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite device tensors with rank 0's. All ranks call it with tensors of the same shapes."""
         if self.size > 1:

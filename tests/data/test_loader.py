@@ -62,13 +62,14 @@ def test_workers_too_fetch_nothing_before_and_nothing_twice(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_rehearsal_is_a_micro_batch_such_as_will_come(workers: int, tmp_path: Path) -> None:
-    """Even where the whole run is shorter than a batch."""
+    """Even where the whole run is shorter than a batch, and as many samples on each rank; one alone where one will come."""
     short = Timeline(step=0, position=0, steps=1, end=2, global_batch=16)
-    for rank, (start, stop) in enumerate([(0, 6), (6, 11), (11, 16)]):
+    for rank, (start, stop) in enumerate([(0, 5), (6, 11), (11, 16)]):
         made = loader(Numbers(50, tmp_path / f"{rank}"), short, rank=rank, size=3, workers=workers).rehearsal()
-        assert made[0] == (start, stop)
-        assert flat(made[1]) == flat(source(Numbers(50)).__getitems__(Span(start, stop)))
-        assert len(lines(tmp_path / f"{rank}")) == stop - start
+        assert made.span == (start, stop)
+        assert flat(made.batch) == flat(source(Numbers(50)).__getitems__(Span(start, stop)))
+        assert flat(made.single) == flat(source(Numbers(50)).__getitems__(Span(0, 1)))
+        assert len(lines(tmp_path / f"{rank}")) == stop - start + 1
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_forward_and_backward_are_those_of_float64_within_the_precisions_error(
     loss = F.cross_entropy(reference(images), labels)
     expected = gradients(reference, loss)
 
-    model = copy.deepcopy(reference).to(device, precision.weights)
-    inputs = images.to(device, precision.weights)
+    model = copy.deepcopy(reference).to(device, precision.of(torch.float32))
+    inputs = images.to(device, precision.of(torch.float32))
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         inputs = inputs.to(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ def test_forward_and_backward_are_those_of_float64_within_the_precisions_error(
     low, high, of_loss = BOUNDS[asked]
     assert low <= relative_error(found, expected) <= high
     assert found_loss.item() == pytest.approx(loss.item(), rel=of_loss)
-    assert {gradient.dtype for gradient in found} == {precision.weights}
+    assert {gradient.dtype for gradient in found} == {precision.of(torch.float32)}
 
 
 def test_auto_engages_the_tensor_cores_of_this_gpu(device: torch.device) -> None:

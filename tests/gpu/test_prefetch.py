@@ -60,7 +60,7 @@ def sleep(cycles: int) -> None:
 def test_a_copy_runs_beside_the_computation(device: torch.device) -> None:
     """256 MiB take many milliseconds over any bus; a step of three times that must hide them."""
     big = torch.empty(256 * _MIB, dtype=torch.uint8).pin_memory()
-    mover = Mover(device, torch.float32, channels_last=False)
+    mover = Mover(device, lambda dtype: dtype)
     copy_ms = milliseconds(lambda: mover(big))
     cycles = int(3 * copy_ms / milliseconds(lambda: sleep(10_000_000)) * 10_000_000)
     step_ms = milliseconds(lambda: sleep(cycles))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from train.data.loader import Work
 from train.data.prefetch import Mover
 from train.join import join
 from train.place import Place
+from train.unchanged import unchanged
 from train.world import World
 
 
@@ -30,8 +32,10 @@ def moved(work: Work, mover: Mover) -> Work:
 
 def warmed_up(parts: Parts) -> list[str]:
     """The names of the metrics, after the uncounted backward."""
-    span, batch = parts.loader.rehearsal()
-    return parts.step.warm_up(span, apply(batch, parts.mover), find_unused=False)
+    whole = replace(parts.rehearsal, batch=apply(parts.rehearsal.batch, parts.mover))
+    with unchanged(parts.state.model, parts.task):
+        names, _ = parts.step.warm_up(whole, find_unused=False)
+    return names
 
 
 @contextmanager

@@ -17,10 +17,10 @@ RUN = (
 
 
 def memory(results: Results, step: int, rank: int) -> dict[str, dict[int, torch.Tensor]]:
-    found: dict[str, dict[int, torch.Tensor]] = torch.load(
+    found: dict[str, dict[str, dict[int, torch.Tensor]]] = torch.load(
         results.folder / "checkpoints" / f"step_{step:08d}" / f"rank_{rank:05d}.pt", weights_only=True
     )
-    return found
+    return found["hook"]
 
 
 @pytest.mark.parametrize("ranks", [2, 3])

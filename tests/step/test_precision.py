@@ -52,7 +52,7 @@ def test_asking_for_what_the_hardware_lacks_names_what_it_has(
 def test_every_other_combination_is_given_as_asked() -> None:
     for capability in (PASCAL, VOLTA, TURING, AMPERE, ADA, HOPPER, BLACKWELL):
         assert choose(P.fp32, capability).name == "fp32"
-        assert choose(P.fp64, capability).weights == torch.float64
+        assert choose(P.fp64, capability).of(torch.float32) == torch.float64
     for capability in (AMPERE, ADA, HOPPER, BLACKWELL):
         for asked in (P.tf32, P.bf16, P.fp16):
             assert choose(asked, capability).name == asked.name
@@ -63,7 +63,7 @@ def test_every_other_combination_is_given_as_asked() -> None:
 
 def test_weights_stay_in_full_precision_under_autocast() -> None:
     for asked in (P.bf16, P.fp16, P.tf32):
-        assert choose(asked, HOPPER).weights == torch.float32
+        assert choose(asked, HOPPER).of(torch.float32) == torch.float32
 
 
 @pytest.mark.parametrize(("asked", "tf32"), [(P.fp32, False), (P.tf32, True), (P.bf16, False), (P.fp16, False)])

@@ -42,7 +42,7 @@ class Made:
                 "weights": self.model.state_dict(),
                 "state": self.updater.state()["optimizer"]["state"],
                 "applied": self.updater.applied,
-                "average": None if average is None else average.model.state_dict(),
+                "average": None if average is None else average.weights,
             }
         )
 

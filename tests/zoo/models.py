@@ -3,7 +3,7 @@
 All of them take planted samples, shape (b, WIDTH), and answer with logits, shape (b, CLASSES).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -449,7 +449,8 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def words(name: str) -> tuple[str, ...]:
-    """What is typed to train the member `name`, after `planted()`, which chooses model and data."""
+def untamed(name: str, planted: Iterable[str]) -> tuple[str, ...]:
+    """What is typed to train the member `name`, instead of the model that the words `planted` choose."""
     apart = ("parallel.find_unused=true",) if name == "ComesAndGoes" else ()
-    return ("~model", f"+model._target_=tests.zoo.models.{name}", *apart)
+    own = [word for word in planted if not word.startswith("model")]
+    return (*own, "~model", f"+model._target_=tests.zoo.models.{name}", *apart)

@@ -55,6 +55,16 @@ class Fetcher:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """What is tried before training: the samples of `span`, as many on each rank, and one alone where that will come."""
+
+    span: Span
+    batch: Batch
+    few: Batch | None  # the run's first two samples, where they were asked for
+    single: Batch | None
+
+
+@dataclass(frozen=True)
 class Loader:
     fetcher: Fetcher
     timeline: Timeline
@@ -72,15 +82,44 @@ class Loader:
             pieces = [(span.start, next(batches)) for span in spans]
             yield Work(step, whole.stop - whole.start, pieces)
 
-    def rehearsal(self) -> tuple[Span, Batch]:
-        """A micro-batch as large as this rank will work on, and its positions, for work that does not count."""
-        start, samples = self.timeline.position, self.timeline.global_batch
-        first, last = split(samples, self.micro_batch, self.rank, self.size)[-1]
-        span = Span(start + first, start + last)
+    def rehearsal(self, few: bool = False) -> Rehearsal:
+        """A micro-batch as large as the smallest share of a rank in a whole batch, and smaller ones to try."""
+        start = self.timeline.position
+        of_ranks = [self._shares(self.timeline.global_batch, rank)[-1] for rank in range(self.size)]
+        first = start + of_ranks[self.rank].start
+        span = Span(first, first + min(share.stop - share.start for share in of_ranks))
+        asked = {"batch": span}
+        if few:
+            asked["few"] = Span(start, start + 2)
+        if self.lonely() is not None and span.stop - span.start > 1:
+            asked["single"] = Span(start, start + 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
-        return span, next(one.batches([span]))
+        found = dict(zip(asked, one.batches(asked.values()), strict=True))
+        return Rehearsal(span, found["batch"], found.get("few"), found.get("single"))
+
+    def lonely(self) -> int | None:
+        """The first step, 0-based, in which some rank has a micro-batch of one sample, or None."""
+        alone = (step for step in self._kinds() if 1 in {size for sizes in self._sizes(step) for size in sizes})
+        return next(alone, None)
+
+    def unequal(self) -> int | None:
+        """The first step, 0-based, in which not all ranks have as many micro-batches of one size, or None."""
+        return next((step for step in self._kinds() if len({tuple(sizes) for sizes in self._sizes(step)}) > 1), None)
+
+    def _kinds(self) -> list[int]:
+        """A step with a whole batch, if there is one, and the last."""
+        return sorted({self.timeline.step, self.timeline.steps - 1})
+
+    def _sizes(self, step: int) -> list[list[int]]:
+        """Of the micro-batches of each rank."""
+        whole = self.timeline.span(step)
+        shares = [self._shares(whole.stop - whole.start, rank) for rank in range(self.size)]
+        return [[share.stop - share.start for share in of_rank] for of_rank in shares]
+
+    def _shares(self, samples: int, rank: int) -> list[Span]:
+        return split(samples, self.micro_batch, rank, self.size)
 
     def _spans(self, step: int) -> list[Span]:
         whole = self.timeline.span(step)
-        spans = split(whole.stop - whole.start, self.micro_batch, self.rank, self.size)
+        spans = self._shares(whole.stop - whole.start, self.rank)
         return [Span(whole.start + span.start, whole.start + span.stop) for span in spans]

@@ -1,6 +1,6 @@
 """Bring batches to the rank's device, on a GPU while the step before still computes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -10,22 +10,14 @@ from train.data.loader import Work
 
 
 class Mover:
-    """Moves batches to `device`: floating point as `dtype`, images in channels-last order where asked."""
+    """Moves batches to `device`, numbers of each dtype as what `kept` says."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> None:
+    def __init__(self, device: torch.device, kept: Callable[[torch.dtype], torch.dtype]) -> None:
         self._device = device
-        self._dtype = dtype
-        self._channels_last = channels_last
+        self._kept = kept
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
-        if not self._channels_last or tensor.dim() != 4:
-            return tensor.to(self._device, dtype, non_blocking=True)
-        if tensor.shape[1] == 1 and tensor.is_contiguous():  # lies in either order already, but for its strides
-            height, width = tensor.shape[2:]
-            strides = (height * width, 1, width, 1)
-            return tensor.to(self._device, dtype, non_blocking=True).as_strided(tensor.shape, strides)
-        return tensor.to(self._device, dtype, non_blocking=True, memory_format=torch.channels_last)
+        return tensor.to(self._device, self._kept(tensor.dtype), non_blocking=True)
 
 
 def on_device(works: Iterator[Work], mover: Mover, device: torch.device) -> Iterator[Work]:
