@@ -20,7 +20,10 @@ from train.world import World
 
 def built(overrides: Sequence[str]) -> tuple[Config, World, Parts]:
     """The parts that a config asks for, warmed up by nothing yet."""
-    config = compose([*overrides, "train.threads=1", "wandb.mode=disabled"]).config
+    return built_of(compose([*overrides, "train.threads=1", "wandb.mode=disabled"]).config)
+
+
+def built_of(config: Config) -> tuple[Config, World, Parts]:
     world = join(Place.from_environment({}), config.world, config.train.deterministic)
     precision = set_up_process(config, world)
     return config, world, build(config, targets(config, foreign=False), world, precision)
