@@ -53,6 +53,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
         def enter() -> None:
             hold()
             ears.uncover()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in its first moments Python dies of it, loudly
 
         agent = subprocess.Popen(
             plan.argv,
