@@ -246,7 +246,7 @@ def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
 def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
     augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
     order = Order(_length(dataset, "data.train"), config.seed)
-    fetcher = _fetcher(config, Source(dataset, order, augment, config.seed), world)
+    fetcher = _fetcher(config, Source(dataset, order, augment, config.seed), world, stay=False)
     last = timeline.span(timeline.steps - 1)
     if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
         raise ConfigError(
@@ -256,8 +256,8 @@ def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: T
     return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
 
 
-def _fetcher(config: Config, source: Source, world: World) -> Fetcher:
-    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda")
+def _fetcher(config: Config, source: Source, world: World, *, stay: bool) -> Fetcher:
+    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
 
 
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
@@ -308,7 +308,7 @@ def _evaluation(
     if "eval" not in datasets:
         return None
     samples = _length(datasets["eval"], "data.eval")
-    fetcher = _fetcher(config, Source(datasets["eval"], InTurn(), None, config.seed), world)
+    fetcher = _fetcher(config, Source(datasets["eval"], InTurn(), None, config.seed), world, stay=True)
     return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
 
 

@@ -71,3 +71,19 @@ def seed_all(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)
+
+
+def drawn(seed: int, device: torch.device) -> bool:
+    """Whether somebody has drawn since `seed_all(seed, device)`. Leaves the generators seeded anew and one number on.
+
+    It is told by the next number that each gives, so who draws and then puts the state back is not seen.
+    """
+    found = _next(device)
+    seed_all(seed, device)
+    return found != _next(device)
+
+
+def _next(device: torch.device) -> tuple[float, float, bytes, bytes]:
+    """What comes next of each generator; torch's tell by their states, which are quicker to read than a number."""
+    gpu = torch.cuda.default_generators[device.index].get_state().numpy().tobytes() if device.type == "cuda" else b""
+    return random.random(), np.random.random_sample(), torch.default_generator.get_state().numpy().tobytes(), gpu

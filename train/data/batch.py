@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 Batch = Any
 
@@ -22,3 +23,15 @@ def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch
     if isinstance(batch, list | tuple):
         return type(batch)(apply(value, change) for value in batch)
     return batch
+
+
+def collated(samples: list[Any]) -> Batch:
+    """torch's default collation, but in a worker, too, into memory of the process: see parcel.py."""
+    return collate(samples, collate_fn_map=_COLLATE)
+
+
+def _stacked(tensors: list[torch.Tensor], *, collate_fn_map: object) -> torch.Tensor:
+    return torch.stack(tensors)
+
+
+_COLLATE = {**default_collate_fn_map, torch.Tensor: _stacked}

@@ -1,13 +1,17 @@
 """The batches of this rank, from any step on: nothing is read and thrown away."""
 
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, tee
 
 from train.data.batch import Batch
-from train.data.source import Source
+from train.data.source import Source, Telling
 from train.data.split import Span, split
-from train.data.workers import fetched
+from train.data.workers import Workers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,38 @@ class Work:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """How batches are fetched: here, or ahead of time in `workers` processes, `prefetch` batches each."""
+    """How batches are fetched: here, or ahead of time in `workers` processes, `prefetch` batches each.
+
+    The processes end with their batches, or `stay` for the next ones.
+    """
 
     source: Source
     workers: int
     prefetch: int
     pin_memory: bool
+    stay: bool = False
+    _said: set[str] = field(default_factory=set)
 
     def batches(self, spans: Iterable[Span]) -> Iterator[Batch]:
         """One batch a span of positions, in their order."""
+        for batch, notes in self._answers(spans):
+            for note in notes:
+                if note not in self._said:
+                    self._said.add(note)
+                    logger.warning(note)
+            yield batch
+
+    def _answers(self, spans: Iterable[Span]) -> Iterator[tuple[Batch, list[str]]]:
         if self.workers == 0:
-            return (self.source.__getitems__(span) for span in spans)
-        return fetched(self.source, spans, self.workers, self.prefetch, self.pin_memory)
+            return map(Telling(self.source).__getitems__, spans)
+        return (self._staying if self.stay else self._begin()).answers(spans)
+
+    @cached_property
+    def _staying(self) -> Workers[tuple[Batch, list[str]]]:
+        return self._begin()
+
+    def _begin(self) -> Workers[tuple[Batch, list[str]]]:
+        return Workers(Telling(self.source), self.workers, self.prefetch, self.pin_memory, stay=self.stay)
 
 
 @dataclass(frozen=True)

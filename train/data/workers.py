@@ -13,16 +13,18 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from train.allocator import keep_freed_memory
+from train.data.parcel import Cargo, Parcel, arrived, pack, unpack
 from train.outcome import ConfigError
 
 Answer = TypeVar("Answer")
@@ -33,37 +35,87 @@ _DEATH_S = 0.5  # the longest that word of a worker's end takes to come from the
 _FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def fetched(
-    dataset: Dataset[Answer], questions: Iterable[Any], workers: int, ahead: int, pin: bool
-) -> Iterator[Answer]:
-    """What `dataset.__getitems__` answers to each question, in their order, from `workers` processes, `ahead` each.
+class Workers(Generic[Answer]):
+    """Processes that answer questions to a data set by its `__getitems__`."""
 
-    Raises what a worker raised, with its traceback; ConfigError when the data set cannot be sent to a process, and
-    RuntimeError when a worker died.
-    """
-    loader: DataLoader[Answer] = DataLoader(
-        dataset,
-        batch_sampler=questions,  # an iterable of what __getitems__ takes
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        prefetch_factor=ahead,
-        pin_memory=pin,
-        multiprocessing_context=_context(),
-        worker_init_fn=_begin,
-        generator=torch.Generator(),  # the workers' base seed must not be drawn from the run's own generator
-    )
-    with _sending():
-        answers: Any = iter(loader)
-    atexit.unregister(_leave_none)
-    atexit.register(_leave_none)  # anew, to come before what waits for workers at the end of the process
-    while True:
-        try:
-            yield next(answers)
-        except StopIteration:
+    def __init__(self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, stay: bool) -> None:
+        """Up to `count` processes, which prepare `ahead` answers each and `stay` from one run of questions to the next."""
+        self._dataset = _Remote(dataset)
+        self._count = count
+        self._ahead = ahead
+        self._pin = pin
+        self._stay = stay
+        self._questions = _Questions()
+        self._loader: DataLoader[Parcel] | None = None
+
+    def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
+        """The answer to each question, in their order. The last run of questions must have come to its end, or is left.
+
+        Raises what a worker raised, with its traceback; ConfigError when the data set cannot be sent to a process, and
+        RuntimeError when a worker died.
+        """
+        rest = iter(questions)
+        first = list(islice(rest, self._count))
+        if not first:  # a process that ends as it begins complains of what is gone already
             return
-        except (RuntimeError, OSError, EOFError) as error:
-            _explain(answers._workers, error)
-            raise
+        self._questions.asked = chain(first, rest)
+        if self._loader is None:
+            self._loader = self._begin(len(first))
+        with _sending():
+            answers: Any = iter(self._loader)
+        atexit.unregister(_leave_none)
+        atexit.register(_leave_none)  # anew, to come before what waits for workers at the end of the process
+        while True:
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                _explain(answers._workers, error)
+                raise
+            yield unpack(answer)
+
+    def _begin(self, count: int) -> "DataLoader[Parcel]":
+        return DataLoader(
+            self._dataset,
+            batch_sampler=self._questions,
+            collate_fn=_as_it_is,
+            num_workers=count,
+            prefetch_factor=self._ahead,
+            pin_memory=self._pin,
+            persistent_workers=self._stay,
+            multiprocessing_context=_context(),
+            worker_init_fn=_begin,
+            generator=torch.Generator(),  # the workers' base seed must not be drawn from the run's own generator
+        )
+
+
+class _Questions:
+    """A batch sampler: an iterable of what `__getitems__` takes, another one each time."""
+
+    def __init__(self) -> None:
+        self.asked: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.asked)
+
+
+class _Remote(Dataset[Parcel]):
+    """The data set as workers have it: it comes with its memory in one piece, and so do its answers."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+        self._cargo = Cargo()
+
+    def __getitems__(self, question: Any) -> Parcel:
+        return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remote, self._cargo.load(self._dataset)
+
+
+def _remote(*sent: Any) -> _Remote:
+    return _Remote(arrived(*sent))
 
 
 def aside(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
@@ -73,8 +125,8 @@ def aside(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
     """
     if not workers:
         return act(argument)
-    answers: Iterator[Answer] = fetched(_Question(act, argument), [None], workers=1, ahead=1, pin=False)
-    return next(answers)
+    helpers: Workers[Answer] = Workers(_Question(act, argument), 1, 1, False, stay=False)
+    return next(helpers.answers([None]))
 
 
 class _Question(Dataset[Any]):
