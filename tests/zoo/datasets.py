@@ -92,7 +92,7 @@ class Pieces(Dataset[Any]):
         self.table = np.ones((2, 3), order="F")
         self.empty = torch.empty(0, 3)
         self.large = torch.ones(2**24 + 1)
-        self.shared = torch.zeros(2).share_memory_()
+        self.shared = torch.zeros(2).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return 2
