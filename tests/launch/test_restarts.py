@@ -96,3 +96,13 @@ def _network() -> str:
 def test_ranks_know_how_often_they_were_started_again() -> None:
     """Both counts of restarts make a start one of its own."""
     assert Place.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3
+
+
+def test_a_config_that_is_no_yaml_is_one_message_and_one_start(launcher: Launcher) -> None:
+    (launcher.folder / "mine.yaml").write_text("train: {steps: 3\n")
+    words = (f"--config-dir={launcher.folder}", "--config-name=mine")
+    code, output = launcher.run("run", "-n", "2", "--max-restarts", "3", *words)
+    assert code == 2
+    assert output.startswith("error: The config does not compose: ")
+    assert "mine.yaml, line 2, column 1 is no YAML" in output
+    assert output.count("\n") == 1
