@@ -88,7 +88,7 @@ def _meeting(nodes: int, head: str | None, limit_s: float) -> list[str]:
     if nodes == 1:
         if head is not None:
             raise ConfigError(f"--head={head} is where several machines meet. Type --nodes N with it, or leave it out")
-        return ["--standalone", "--local-addr=127.0.0.1"]
+        return ["--standalone", "--nnodes=1", "--local-addr=127.0.0.1"]
     host, _, port = (head or "").rpartition(":")
     if not host or not port.isdecimal():
         given = f"--head={head} is no HOST:PORT" if head else "--head is missing"

@@ -80,7 +80,11 @@ def plan(
         added |= {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), GIVEN: str(len(gpus))}
     argv = [
         *(sys.executable, str(_ROOT / "launch" / "agent.py")),
-        *("--standalone", "--local-addr=127.0.0.1"),  # a free port, and ranks that look for it on the loopback
+        *(
+            "--standalone",
+            "--nnodes=1",
+            "--local-addr=127.0.0.1",
+        ),  # a free port, and ranks that look for it on the loopback
         *(f"--nproc-per-node={size}", "--max-restarts=0", f"--signals-to-handle={_HEARD}"),
         *(["--numa-binding=node"] if binds(gpus, machine) else []),
         # torchrun takes every argument for a template, in which $$ is a $ and ${local_rank} a number.

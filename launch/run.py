@@ -13,6 +13,7 @@ from launch.local import supervise
 from launch.machine import lists_gpus, look
 from launch.plan import plan, replaying
 from launch.words import config_options, words
+from train.company import check_one_machine
 from train.config import Device
 from train.refusal import say
 
@@ -60,6 +61,7 @@ def run(
     Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
     bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped.
     """
+    check_one_machine(os.environ)
     typed = words(config_dir, config_name, overrides)
     if source is not None:
         typed = replaying(source, typed)

@@ -17,6 +17,7 @@ from launch.snapshot import SUBMITTED
 from train.config import RunConfig
 from train.files import read_json, write_json
 from train.outcome import ConfigError
+from train.root import folder_of_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 _RECORD = "submission.json"
@@ -46,7 +47,7 @@ class Submission:
 
 
 def run_root(run: RunConfig) -> Path:
-    return Path(run.root).expanduser().absolute()
+    return folder_of_runs(run.root).absolute()
 
 
 def lay_out(

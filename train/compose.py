@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -22,6 +21,7 @@ from train.outcome import ConfigError
 from train.overrides import key, verbatim
 from train.redact import REDACTED
 from train.resolved import RESOLVED, fitted, hidden, lacks
+from train.root import folder_of_runs
 from train.typed import texts, typed
 
 
@@ -106,7 +106,7 @@ def compose(argv: Sequence[str]) -> Composed:
 def _name(config: Config, experiment: str) -> str:
     """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
     name, former = f"{experiment}-{digest(config)[:8]}", f"{experiment}-{former_digest(config)[:8]}"
-    root = Path(config.run.root).expanduser()
+    root = folder_of_runs(config.run.root)
     if not os.path.isfile(root / former / RESOLVED) or os.path.lexists(root / name):
         return name
     if REDACTED in (root / former / RESOLVED).read_text(encoding="utf-8", errors="replace"):

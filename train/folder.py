@@ -19,6 +19,7 @@ from train.files import sync_folder, write_json, write_whole
 from train.lease import Lease, claim, held_by_this_launch
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
+from train.root import folder_of_runs
 
 ENVIRONMENT, SUMMARY, EVENTS = "environment.json", "summary.json", "events.jsonl"
 
@@ -123,11 +124,12 @@ def _began(run: Path) -> float | None:
 def _path(run: RunConfig) -> Path:
     assert run.name is not None
     try:
-        path = Path(run.root).expanduser().absolute() / run.name
+        path = folder_of_runs(run.root).absolute() / run.name
         path.exists()
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"The run folder {run.root}/{run.name} cannot be made: {reason}. {_ELSEWHERE}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"The run folder {run.root}/{run.name} cannot be made: {error.strerror}. {_ELSEWHERE}"
+        ) from None
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from train.config import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
 from train.direction import of_checkpoint
 from train.outcome import ConfigError
+from train.root import folder_of_runs
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
 
@@ -73,8 +74,7 @@ def _check_name(run: RunConfig) -> None:
         )
     if name is not None and len(os.fsencode(name)) > _LONGEST_NAME:
         raise ConfigError(f"run.name={name} has more than {_LONGEST_NAME} bytes. Type a shorter one")
-    if not run.root.strip() or not run.root.isprintable():
-        raise ConfigError(f"run.root={run.root!r} is empty or holds control characters. Type run.root=runs")
+    folder_of_runs(run.root)
 
 
 def _check_train(train: TrainConfig) -> None:

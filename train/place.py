@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from train.company import check_alone, is_first
 from train.outcome import ConfigError
 
 _START = "Start with: torchrun --nproc_per_node=N train/main.py"
@@ -37,12 +38,13 @@ class Place:
     def from_environment(cls, environ: Mapping[str, str]) -> "Place":
         """Read torchrun's variables.
 
-        Raises ConfigError when only some of them are set, which would make every rank a world of its own, or when they
-        do not go together.
+        Raises ConfigError when only some of them are set, or none and srun has started several, which would make every
+        rank a world of its own, or when they do not go together.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         missing = [name for name in names if name not in environ]
         if "RANK" in missing and "LOCAL_RANK" in missing:
+            check_alone(environ)
             return cls(0, 1, 0, 1, _restarts(environ), launched=False, address="", port=0, hosted=False)
         if missing:
             raise ConfigError(
@@ -63,7 +65,9 @@ class Place:
 
 def speaks(environ: Mapping[str, str]) -> bool:
     """Whether this process tells of what is wrong before it is sure of its place: all do but those of a later rank."""
-    rank = environ.get("RANK", "0")
+    if "RANK" not in environ:
+        return is_first(environ)
+    rank = environ["RANK"]
     return not _is_count(rank) or int(rank) == 0
 
 

@@ -368,6 +368,14 @@ NAMES = [
     case("run.name='a\tb'", says="run.name='a\\tb' … control characters"),
     case("run.name='\x1b[31m'", says="run.name='\\x1b[31m' … control characters"),
     case(f"run.name={'n' * 201}", says="nnn has more than 200 bytes … shorter"),
+    case("run.root='s3://bucket/runs'", says="run.root=s3://bucket/runs is an address … Type a folder"),
+    case("run.root='gs://b'", says="run.root=gs://b is an address"),
+    case(
+        "run.root='$SCRATCH/runs'",
+        says="run.root=$SCRATCH/runs holds $SCRATCH, which no shell has replaced … Type run.root=",
+    ),
+    case("run.root='\\${HOME}/runs'", says="holds ${HOME}, which no shell has replaced"),
+    case("run.root='~nobody-of-this-name/runs'", says="nobody knows the home folder that ~ means … Type"),
     case("run.root=", says="run.root='' is empty … Type run.root=runs"),
     case("run.root='a\nb'", says="run.root='a\\nb' … control characters"),
 ]

@@ -21,7 +21,10 @@ WRONG = {
     "UTF-16 without mark": ("seed: 1\n".encode("utf-16-be"), "x.yaml is UTF-16"),
     "Latin-1": ("# Größe\n".encode("latin-1"), "x.yaml, line 2 holds the byte 0xf6, which is no UTF-8"),
     "list": (b"- a\n- b\n", "x.yaml holds a list, and a config is keys and values"),
-    "base": (b"defaults: [nope]\n", "experiment=x does not compose: In 'experiment/x': Could not load 'experiment/nope'"),
+    "base": (
+        b"defaults: [nope]\n",
+        "experiment=x does not compose: In 'experiment/x': Could not load 'experiment/nope'",
+    ),
     "variable": (b"seed: ${oc.env:NOPE_NOPE}\n", "Environment variable 'NOPE_NOPE' not found"),
     "number": (b"1: 2\n", "1 is not a key of the config"),
 }

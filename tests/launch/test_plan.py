@@ -43,6 +43,7 @@ def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
         **huge_pages({}),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
+        "PHALANX_GPUS": "2",
     }
 
 

@@ -4,11 +4,12 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from tests.pacer import TASK, Pace
-from tests.ranks import ROOT, quoted
+from tests.ranks import ROOT, SMALL, quoted
 from tests.slurm.lab import Desk, first_on_path, program
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=5")
@@ -171,3 +172,17 @@ def test_machine_without_slurm_says_so(desk: Desk) -> None:
     done = desk.type(*ONE, environ={"PATH": "/nowhere:/usr/sbin"})
     assert done.returncode == 2
     assert "There is no sbatch on PATH" in done.stderr
+
+
+def test_tasks_of_srun_are_no_worlds_of_one(desk: Desk) -> None:
+    """Which would train the same run beside one another, or one of them while the others leave."""
+    entry, here = (sys.executable, str(ROOT / "train" / "main.py")), f"run.root={quoted(str(desk.runs))}"
+    tiny = ("model=mlp", "model.hidden=[8]", "train.steps=2", *SMALL, here)
+    several = desk.cluster.run("srun", "--ntasks=2", *entry, *tiny, cwd=desk.folder)
+    assert several.returncode == 2
+    assert several.stderr.count("error: srun started this command 2 times (SLURM_STEP_NUM_TASKS=2)") == 1
+    assert not desk.runs.exists()
+    script = f"#!/bin/sh\n{shlex.join([*entry, *tiny])}\n"
+    (desk.folder / "script").write_text(script)
+    alone = desk.cluster.run("sbatch", "--wait", "--ntasks=2", "script", cwd=desk.folder)
+    assert alone.returncode == 0, "a batch script is one process, whatever the job asks for"
