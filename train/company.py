@@ -20,7 +20,8 @@ def check_alone(environ: Mapping[str, str]) -> None:
                 f"{starter} started this command {tasks} times ({size}={tasks}), and each would be a world of one that "
                 "trains the same run. Type phalanx submit … to train on a cluster, or let it start one task a node: srun "
                 "--ntasks-per-node=1 torchrun --nnodes=… --nproc_per_node=… train/main.py. Where each task shall train a "
-                f"run of its own, type env -u {rank} before the command"
+                f"run of its own, type env -u {rank} before the command",
+                agreed=True,
             )
 
 

@@ -21,7 +21,8 @@ def refuse(error: ConfigError, leads: bool) -> NoReturn:
         cause.leave(ExitCode.CONFIG, 0, str(error))
     else:
         threading.Event().wait(_LAUNCHER_S)
-        say(f"error: {error}")  # nobody has ended this rank meanwhile, so the others did not meet the same trouble
+        if not error.agreed:
+            say(f"error: {error}")  # nobody has ended this rank meanwhile, so the others did not meet the same trouble
     end(ExitCode.CONFIG)
 
 
