@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,11 +19,12 @@ from launch.sweeping.conductor import Conductor
 from launch.sweeping.crew import Crew
 from launch.sweeping.energy import Energy, counter
 from launch.sweeping.experiment import experiment
+from launch.sweeping.leaving import NO_ROOM, unwritable
 from launch.sweeping.order import Order, order
 from launch.sweeping.plan import Plan
 from launch.sweeping.pool import Pool
 from launch.sweeping.rungs import Ladder
-from launch.sweeping.search import open_search
+from launch.sweeping.search import Search, open_search
 from launch.sweeping.slots import Warm, slots
 from launch.sweeping.space import placed
 from launch.words import config_options, words
@@ -30,6 +32,9 @@ from train.config import Auto, Device, Mode, PrunerName
 from train.files import write_whole
 from train.nvml import library
 from train.outcome import ConfigError, ExitCode
+from train.refusal import say
+
+_STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the code is
 
 
 @click.command()
@@ -40,6 +45,14 @@ from train.outcome import ConfigError, ExitCode
     "--save", type=Path, metavar="FILE", help="With --best: write it as an experiment, conf/experiment/mine.yaml."
 )
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
+@click.option(
+    "--grace",
+    type=click.IntRange(min=1),
+    default=120,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long trials that are told to leave may take to save.",
+)
 @click.option("--also", multiple=True, hidden=True)  # what a job adds to each trial, and nobody typed
 def sweep(
     overrides: Sequence[str],
@@ -48,6 +61,7 @@ def sweep(
     best: str | None,
     save: Path | None,
     root: Path,
+    grace: int,
     also: Sequence[str],
 ) -> None:
     """Search for the best config: every point is a whole run, with its own ranks and its own folder.
@@ -66,7 +80,13 @@ def sweep(
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.
     with Ears() as ears, Crew(asked.folder) as crew:
-        code = _conducted(asked, crew, ears)
+        try:
+            code = _conducted(asked, crew, ears, grace)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            say(f"error: {unwritable(asked.folder, error)}")
+            code = ExitCode.NO_ROOM
     sys.exit(code)
 
 
@@ -80,7 +100,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
     click.echo(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
+def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
@@ -88,21 +108,33 @@ def _conducted(asked: Order, crew: Crew, ears: Ears) -> ExitCode:
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
         pool.go_on()
-        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show)
+        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
         click.echo(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")
         try:
             code = conductor.run()
         finally:
-            with crew.alone():  # of several that leave together one knows that it is the last
-                state = "running" if crew.others() else code.name.lower()
-                found = results.write(conductor, state)
-                crew.leave()
-            board.tell(conductor, found)
-        write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
-    _sum_up(asked, found, code)
+            found = _last_words(conductor, board, code)
+        if conductor.trouble is None:
+            write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
+    if not conductor.storage_lost:
+        _sum_up(asked, found, code, conductor)
     return code
+
+
+def _last_words(conductor: Conductor, board: Board, code: ExitCode) -> list[results.Row]:
+    """Leave, and write down what the sweep has come to, as far as that can be."""
+    if conductor.storage_lost:
+        return []
+    found: list[results.Row] = []
+    in_vain = (OSError,) if conductor.trouble is not None else ()  # it was said already what cannot be written
+    with suppress(*in_vain), conductor.crew.alone():  # of several that leave together one knows that it is the last
+        state = "running" if conductor.crew.others() else _STATES.get(code, code.name.lower())
+        found = results.write(conductor, state)
+        conductor.crew.leave()
+    board.tell(conductor, found)
+    return found
 
 
 def _plan(asked: Order, threads: int) -> Plan:
@@ -139,16 +171,39 @@ def _ladder(asked: Order) -> Ladder | None:
     return Ladder(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
-def _sum_up(asked: Order, found: list[results.Row], code: ExitCode) -> None:
+def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in (ExitCode.STOPPED, ExitCode.PREEMPTED):
-        click.echo("stopped, all saved; the same command continues")
+        click.echo(_stopped(found, conductor.unsaved))
+    elif code is ExitCode.BUG:
+        click.echo(f"no trial was trained to its end{_commonest(conductor.search)}")
     elif (elsewhere := sum(row.state == "running" for row in found)) and code is ExitCode.FINISHED:
         click.echo(f"nothing is left to do here; {elsewhere} trials are under way elsewhere")
     elif code is ExitCode.GAVE_UP:
-        click.echo(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures)")
+        reason = _commonest(conductor.search)
+        click.echo(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
     if first is not None:
         click.echo(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
         click.echo(f"page: {asked.folder / page.PAGE}")
         click.echo(results.command(placed(asked.space.typed, first.words), asked.sweep.ranks))
+
+
+def _stopped(found: list[results.Row], unsaved: Sequence[int]) -> str:
+    if unsaved:
+        named = ", ".join(f"{trial:04d}" for trial in sorted(unsaved))
+        return f"stopped; {named} had not saved and was ended: the same command continues from the newest checkpoints"
+    if alone := [row.run for row in found if row.state == "stopped"]:
+        return f"{', '.join(alone)} was stopped and is saved; the same command continues with it"
+    return "stopped, all saved; the same command continues"
+
+
+def _commonest(search: Search) -> str:
+    """Why trials failed, if any did."""
+    reasons = search.reasons()
+    if not reasons:
+        return ""
+    first, count = reasons[0]
+    failed = sum(each for _, each in reasons)
+    told = f"all {failed} failed" if search.all_failed() else f"{failed} failed"
+    return f": {told}, {count} of them with: {first}" if len(reasons) > 1 else f": {told} with: {first}"

@@ -8,11 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
+
 from launch import cause
 from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
 from launch.sweeping.crew import Crew
 from launch.sweeping.energy import Energy
+from launch.sweeping.leaving import NO_ROOM, Leaving, unwritable
+from launch.sweeping.patience import Away
 from launch.sweeping.plan import Job
 from launch.sweeping.pool import Pool
 from launch.sweeping.search import ENERGY_J, RANK_S, STEPS
@@ -23,12 +27,13 @@ from train.config import Mode
 from train.files import write_json
 from train.hearing import UNTIL, StopFile
 from train.outcome import ConfigError, ExitCode
+from train.refusal import say
 
 _LOOK_S = 0.02
 _SHOWN_S = 0.5
 _ASK_S = 1.0  # between two questions for a run where there was none
 _KILLS = "kills_{}"  # attribute of a trial, by the place of the run's seed
-_TRIES = 3  # of a run whose ranks are killed
+_TRIES = 3  # of a run whose ranks are killed, and of a process to fork from
 
 
 @dataclass
@@ -65,10 +70,11 @@ class Conductor:
         ears: Ears,
         energy: Energy,
         changed: Callable[["Conductor"], None],
+        grace_s: float,
     ) -> None:
         """`warm` is closed when the sweep ends; `crew` tells that this process is to leave, as `ears` do.
 
-        `changed` is called when a run ends, and now and then.
+        `changed` is called when a run ends, and now and then. Runs that are told to leave have `grace_s` seconds for it.
         """
         self.plan = pool.plan
         self.search = pool.search
@@ -80,10 +86,14 @@ class Conductor:
         self._ears = ears
         self._energy = energy
         self._changed = changed
+        self._grace_s = grace_s
         self._lingering: list[World] = []  # that have trained to the end, and say goodbye
         self._failed_before = len(self.search.failed())
-        self._why_leaving: ExitCode | None = None
-        self._trouble: ConfigError | None = None
+        self._leaving: Leaving | None = None
+        self.trouble: ConfigError | None = None
+        self.storage_lost = False  # nothing more can be asked or told
+        self._deaths = 0  # of the warm process, since a trial ended
+        self.unsaved: list[int] = []  # trials that were ended by force
         self._shown = time.monotonic()
         self._asked = -_ASK_S
         self._looked_ahead = False
@@ -99,26 +109,37 @@ class Conductor:
                         self._turn()
                     except Gone:
                         self._replace_warm()
+                    except OSError as error:
+                        if error.errno not in NO_ROOM:
+                            raise
+                        self._give_up(unwritable(self.plan.folder, error), ExitCode.NO_ROOM)
                     except ConfigError as error:
-                        self._trouble = self._trouble or error
-                        self._leave(ExitCode.CONFIG)
-            except BaseException:
-                self._end_all()
-                raise
+                        self.storage_lost |= isinstance(error, Away)
+                        self._give_up(error, ExitCode.CONFIG)
             finally:
-                self._warm.close()
-        if self._trouble is not None:
-            raise self._trouble
-        return self._why_leaving or ExitCode.FINISHED
+                self._warm.close()  # what still runs saves and leaves
+        return self._code()
+
+    def _code(self) -> ExitCode:
+        if self.trouble is not None:
+            say(f"error: {self.trouble}")
+        if self.storage_lost:
+            return ExitCode.CONFIG
+        if self._leaving is not None and (self.trouble is not None or not self.search.all_failed()):
+            return self._leaving.why
+        if self.pool.are_stopped():
+            return ExitCode.STOPPED
+        return ExitCode.FINISHED if self.search.completed() or self.crew.others() else ExitCode.BUG
 
     def _goes_on(self) -> bool:
-        leaves = self._why_leaving is not None or self._nothing_left
+        leaves = self._leaving is not None or self._nothing_left
         return bool(self._running or self._lingering) or not leaves
 
     def _turn(self) -> None:
-        if self._why_leaving is None:
+        if self._leaving is None:
             self._fill()
         self._hear()
+        self._hurry()
         settled = False
         for attempt in list(self._running.values()):
             self._warm.take_ended(attempt.world)
@@ -134,7 +155,7 @@ class Conductor:
         if settled or time.monotonic() > self._shown + _SHOWN_S:
             self._shown = time.monotonic()
             self._changed(self)
-            if self._why_leaving is None:
+            if self._leaving is None:
                 self._look_up()
 
     def _look_up(self) -> None:
@@ -204,11 +225,35 @@ class Conductor:
 
     def _leave(self, why: ExitCode) -> None:
         """All save and leave; the same command goes on."""
-        self._why_leaving = self._why_leaving or why
+        if self._leaving is None:
+            self._leaving = Leaving(why, self._grace_s)
+            if self._running:
+                click.echo(f"saving {self._named()} and leaving; Ctrl-C again ends at once")
         for attempt in self._running.values():
             attempt.world.send(signal.SIGTERM)
 
+    def _give_up(self, trouble: ConfigError, code: ExitCode) -> None:
+        """All save and leave; somebody has to mend something first."""
+        if self.trouble is None:
+            self.trouble = trouble
+            self._leave(code)
+
+    def _hurry(self) -> None:
+        """Whoever leaves is waited for only so long, and by name."""
+        if self._leaving is None or not self._worlds():
+            return
+        if self._leaving.is_over():
+            self._end_all()
+        elif self._leaving.is_to_be_told():
+            click.echo(f"waiting for {self._named()} to save, {self._leaving}")
+
+    def _named(self) -> str:
+        """The runs under way, with their processes."""
+        named = [f"{each.run.name} (process {each.world.pids[0]})" for each in self._running.values()]
+        return ", ".join(named) or "the goodbyes of runs that have ended"
+
     def _end_all(self) -> None:
+        self.unsaved += [each.job.trial for each in self._running.values() if each.job.trial not in self.unsaved]
         for world in self._worlds():
             world.send(signal.SIGKILL)
 
@@ -217,6 +262,9 @@ class Conductor:
 
     def _replace_warm(self) -> None:
         """Its ranks were told to save and leave when it died, and nobody hears how they end."""
+        self._deaths += 1
+        if self._deaths > _TRIES:
+            raise RuntimeError(f"the process that ranks are forked from died {self._deaths} times, and no trial ended")
         for attempt in self._running.values():
             self._energy.end(attempt.slot)
             self.pool.give_back(attempt.job)
@@ -225,11 +273,13 @@ class Conductor:
         self._running.clear()
         self._lingering.clear()
         self._warm.close()
-        if self._why_leaving is None:
+        if self._leaving is None:
             self._warm = Warm(self._ears)
 
     def _follow(self, attempt: _Attempt) -> None:
         """Report evaluations, and ask a trial to leave that does not deserve its slot."""
+        if self.trouble is not None:
+            return  # the next start reports them
         trial = attempt.job.trial
         if _events_bytes(attempt.run) > attempt.events_bytes:  # its ranks have their GPUs
             self._warm.prepare(attempt.slot, self.plan.config.ranks)
@@ -253,7 +303,10 @@ class Conductor:
     # How runs end
 
     def _settle(self, attempt: _Attempt) -> None:
+        self._deaths = 0
         used_j = self._energy.end(attempt.slot)
+        if self.storage_lost:
+            return  # what this process held is free when it has ended
         with self.search.alone():
             if self.pool.is_mine(attempt.job):
                 self._count(attempt, used_j)
@@ -284,15 +337,16 @@ class Conductor:
             self.pool.score(attempt.job)
         elif ended.code is ExitCode.STOPPED and attempt.pruned:
             self.search.prune(trial)
-        elif ended.code is ExitCode.PREEMPTED or self._why_leaving is not None:
+        elif ended.code is ExitCode.PREEMPTED or self._leaving is not None:
             pass  # its end stays open
         elif ended.code is ExitCode.STOPPED:
             if not self._came_to_its_rung(attempt):
                 self.pool.stopped(attempt.job)
         elif ended.code is ExitCode.CONFIG and attempt.goes_on:
             # What it began with is no longer what is here.
-            self._trouble = self._trouble or ConfigError(f"trial {trial}: {ended.message}")
-            self._leave(ExitCode.CONFIG)
+            self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.CONFIG)
+        elif ended.code is ExitCode.NO_ROOM:
+            self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.NO_ROOM)
         elif any(code < 0 for code in attempt.world.codes.values()) and self._kills(attempt.job) < _TRIES:
             pass
         else:

@@ -6,12 +6,15 @@ a sweep that was killed goes on from there.
 
 import json
 import os
+import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from launch.sweeping.patience import patient
 from launch.sweeping.space import Choice, Interval, Space
 from train.config import Mode, PrunerConfig, PrunerName, SamplerName, SweepConfig
 from train.outcome import ConfigError
@@ -137,6 +140,15 @@ class Search:
         """Those trained to their end."""
         return [trial for trial in self.trials() if trial.state is self._states.COMPLETE]
 
+    def all_failed(self) -> bool:
+        """Whether each point was tried and failed."""
+        return len(self.failed()) >= self.size
+
+    def reasons(self) -> "list[tuple[str, int]]":
+        """Why trials failed, the commonest first, and how many each."""
+        told = [_without_place(self.noted(number, ERROR, "")) for number in self.failed()]
+        return Counter(told).most_common()
+
     def noted(self, number: int, name: str, without: Any) -> Any:
         """An attribute of a trial; `without` where it has none."""
         return self.trials()[number].user_attrs.get(name, without)
@@ -198,6 +210,8 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
             f"{folder} holds another search, with another {' and another '.join(changed)}. Type run.name=… for a sweep of "
             "its own"
         )
+    if config.storage is not None:
+        patient(study._storage, config.storage)
     return Search(study, space, config, turn, journal)
 
 
@@ -234,6 +248,11 @@ def _mend(journal: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _without_place(error: str) -> str:
+    """The same for whichever rank told of it."""
+    return re.sub(r"^rank \d+( on \S+)?:? ", "", error)
 
 
 def direction(mode: Mode) -> Literal["minimize", "maximize"]:
