@@ -43,6 +43,7 @@ class Pool:
     def take(self) -> Job | None:
         """The next run, this process's until `give_back`; None where there is none right now."""
         with self.search.alone():
+            self.search.draw()
             while (job := self._next()) is not None:
                 if self._was_trained(job):
                     self.score(job)
@@ -153,7 +154,7 @@ class Pool:
         first_with: dict[str, FrozenTrial] = {}
         found = []
         for trial in self.search.trials():
-            known = self._digest(trial)
+            known = self._digest(trial) if self.search.is_drawn(trial) else None
             if known is None:
                 continue
             first = first_with.setdefault(known, trial)

@@ -36,6 +36,7 @@ PROMOTED = "promoted"  # how many rungs it was let go on from
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 ENERGY_J = "energy_j"  # that its GPUs used
 _IDENTITY = "identity"  # attribute of the study
+_ENQUEUED = "fixed_params"  # Optuna's own attribute of a trial: what of its point Study.enqueue_trial was given
 
 Turn = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
 
@@ -66,14 +67,15 @@ class Search:
 
     @property
     def size(self) -> int:
-        """How many points there are to try."""
+        """How many points there are to try, those that somebody else enqueued in the study among them."""
+        enqueued = sum(_ENQUEUED in trial.system_attrs for trial in self.trials())
         if self._grid is None:
             assert self._config.trials is not None
-            return self._config.trials
-        return min(len(self._grid), self._config.trials or len(self._grid))
+            return self._config.trials + enqueued
+        return min(len(self._grid), self._config.trials or len(self._grid)) + enqueued
 
     def trials(self) -> "list[FrozenTrial]":
-        """All that were asked for, in order."""
+        """All that were asked for, in order; one without a whole point is not drawn yet."""
         return self.study.get_trials(deepcopy=False)
 
     def ask(self) -> int | None:
@@ -82,8 +84,43 @@ class Search:
             trials = self.trials()
             if len(trials) >= self.size:
                 return None
-            self.study.sampler = self._sampler(len(trials))
-            return self.study.ask(self._distributions).number
+            number = len(trials)
+            self.study._storage.create_new_trial(self.study._study_id)
+            self._draw(self.trials()[number])
+            return number
+
+    def draw(self) -> None:
+        """Draw what is not drawn yet: what somebody enqueued in the study, and what a process that was killed had asked
+        for. Where what was enqueued is no point of the space, that trial fails."""
+        with self.alone():
+            for trial in self.trials():
+                if not trial.state.is_finished() and not self.is_drawn(trial):
+                    self._draw(trial)
+
+    def is_drawn(self, trial: "FrozenTrial") -> bool:
+        return trial.state is not self._states.WAITING and self._distributions.keys() <= trial.params.keys()
+
+    def _draw(self, found: "FrozenTrial") -> None:
+        from optuna.trial import Trial
+
+        storage, wanted = self.study._storage, found.system_attrs.get(_ENQUEUED, {})
+        if found.state is self._states.WAITING:
+            storage.set_trial_state_values(found._trial_id, state=self._states.RUNNING)
+        try:
+            if wanted:
+                storage.set_trial_system_attr(found._trial_id, _ENQUEUED, self._spelt(wanted))
+            self.study.sampler = self._sampler(found.number)
+            trial = Trial(self.study, found._trial_id)
+            for name, of in self._distributions.items():
+                trial._suggest(name, of)
+        except ValueError as error:
+            self.fail(found.number, f"what was enqueued is no point of the space: {error}", out_of_memory=False)
+
+    def _spelt(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """A point that somebody enqueued, its choices spelt as the command line spells them. Raises ValueError."""
+        for name in wanted.keys() - self._distributions.keys():
+            raise ValueError(f"{name} is not swept, but {', '.join(self._distributions)}")
+        return {name: _spelt(self._distributions[name], value) for name, value in wanted.items()}
 
     def words(self, number: int) -> list[str]:
         """What the trial's command line has beside the words that all share."""
@@ -164,7 +201,8 @@ class Search:
         from launch.sweeping.sampling import Careful, Listed
 
         if self._grid is not None:
-            return Listed(self._grid[number], self._distributions)
+            own = sum(_ENQUEUED not in trial.system_attrs for trial in self.trials()[:number])
+            return Listed(self._grid[own % len(self._grid)], self._distributions)
         seed = (self._config.seed * 1_000_003 + number) % 2**32
         if self._config.sampler is SamplerName.random:
             return Careful(RandomSampler(seed), self._distributions, MEMORY)
@@ -248,6 +286,17 @@ def _mend(journal: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _spelt(of: "BaseDistribution", value: object) -> object:
+    """A value as a distribution has it; a choice may be given as the number that it spells."""
+    choices = getattr(of, "choices", ())
+    if isinstance(value, bool | int | float):
+        for choice in choices:
+            with suppress(ValueError):
+                if float(choice) == value:
+                    return choice
+    return value
 
 
 def _without_place(error: str) -> str:

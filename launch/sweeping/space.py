@@ -58,8 +58,8 @@ class Space:
         return placed(self.typed, self.chosen(point))
 
     def chosen(self, point: Mapping[str, Any]) -> list[str]:
-        """What of it is the point's own."""
-        return [f"{dimension.key}={point[dimension.key]}" for dimension in self.dimensions]
+        """What of it is the point's own; nothing after the equals sign where that is not known."""
+        return [f"{dimension.key}={point.get(dimension.key, '')}" for dimension in self.dimensions]
 
     def grid(self) -> Iterator[dict[str, str]]:
         """All points, the last dimension varying fastest. Raises ConfigError where there are infinitely many."""

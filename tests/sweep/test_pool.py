@@ -16,7 +16,7 @@ from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import Search, open_search
 from launch.sweeping.space import Space, read
 from train.compose import Composed, compose
-from train.config import Config, Mode, SweepConfig
+from train.config import Config, Mode, SamplerName, SweepConfig
 from train.files import write_json
 from train.identity import digest
 from train.outcome import ConfigError
@@ -27,9 +27,10 @@ LADDER = Ladder(first=10, eta=3, batch=64, smaller=True)
 
 
 def composed(words: Any, **changes: Any) -> Composed:
-    """Of a point, without Hydra's 0.1 s: all that tells points apart here is their learning rate."""
-    lr = next(float(word.partition("=")[2]) for word in words if word.startswith("optim.lr="))
-    config = replace(BASE.config, optim={**BASE.config.optim, "lr": lr}, **changes)
+    """Of a point, without Hydra's 0.1 s: what tells points apart here is their learning rate, and a seed."""
+    typed = dict(word.split("=") for word in words)
+    lr, seed = float(typed["optim.lr"]), int(typed.get("seed", "0"))
+    config = replace(BASE.config, optim={**BASE.config.optim, "lr": lr}, seed=seed, **changes)
     return cast("Composed", SimpleNamespace(config=config))
 
 
@@ -245,3 +246,54 @@ def test_a_trial_that_a_person_stopped_stays_open_until_the_command_is_typed_aga
         assert (pool.are_stopped(), pool.states()) == ([0], {0: "stopped"})
     with start(tmp_path, config=config) as pool:
         assert pool.take() == first
+
+
+@pytest.mark.parametrize("sampler", ["grid", "random"])
+def test_what_is_enqueued_in_the_study_is_trained_besides(tmp_path: Path, sampler: str) -> None:
+    config = settings(sampler=SamplerName[sampler], trials=3)
+    with start(tmp_path, config=config) as pool:
+        assert pool.take() == Job(0, 0)
+        pool.search.study.enqueue_trial({"optim.lr": 7.0})
+        pool.search.study.enqueue_trial({"optim.lr": "9"})
+        pool.search.study.enqueue_trial({"optim.lr": 77})
+        pool.search.study.enqueue_trial({"lr": 1})
+        assert set(pool.states().values()) == {"running", "queued"}
+    with start(tmp_path, config=config) as pool:
+        taken = []
+        while (job := pool.take()) is not None:
+            taken.append((job.trial, pool.words(job)[0]))
+        assert len(pool.search.trials()) == 7
+        assert [pool.search.words(trial) for trial in (1, 2)] == [["optim.lr=7"], ["optim.lr=9"]]
+        if sampler == "grid":  # where nothing is drawn twice
+            assert [dict(taken)[trial] for trial in (0, 5, 6)] == ["optim.lr=1", "optim.lr=2", "optim.lr=3"]
+        assert states(pool)[3] == states(pool)[4] == "fail"
+        assert "lr is not swept, but optim.lr" in pool.search.noted(4, "error", "")
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_trial_that_was_asked_for_and_not_drawn_when_its_sweep_was_killed_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    space = read(("optim.lr=1,2,3", "seed=4,5"), lambda group: ())
+    with start(tmp_path, space=space) as pool:
+        killed_at(pool.search, "set_trial_param", monkeypatch, at)
+        with pytest.raises(Killed):
+            [pool.take() for _ in range(2)]
+    monkeypatch.undo()
+    with start(tmp_path, space=space) as pool:
+        taken = []
+        while (job := pool.take()) is not None:
+            taken.append(tuple(pool.words(job)[:2]))
+        assert len(taken) == len(set(taken)) == 6
+
+
+def test_a_point_that_does_not_compose_fails_alone(tmp_path: Path) -> None:
+    def made(words: Any) -> Composed:
+        found = composed(words)
+        if found.config.optim["lr"] == 2:
+            raise ConfigError("optim.lr=2 does not fit")
+        return found
+
+    with start(tmp_path, made=made, config=settings(trials=3)) as pool:
+        assert [pool.take() for _ in range(3)] == [Job(0, 0), Job(2, 0), None]
+        assert states(pool)[1] == "fail"
