@@ -70,7 +70,7 @@ def run(
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
     again = world.together(lambda: undone(opened.path, progress.step) if world.leads and not opened.new else {})
     sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
-    ledger = Ledger(progress, sink, parts.loader.timeline, config.train.max_skips, epoch_samples)
+    ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
     afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
     start_s = time.time() - started
     meter.add("start", start_s)
@@ -220,6 +220,7 @@ def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, wo
         "steps": progress.step,
         "samples": progress.position,
         "skipped": progress.skips,
+        **({"skipped_steps": progress.skipped_steps} if progress.skipped_steps else {}),
         "eval": progress.evaluation,
         "best": {"step": progress.best_step, "value": progress.best_value},
         "world_sizes": progress.world_sizes,

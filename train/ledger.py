@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from train.config import CheckpointConfig, Mode
-from train.data.loader import Timeline
+from train.data.loader import Loader
 from train.direction import of_checkpoint
 from train.meter import Spent, rates
 from train.optim import Updater
@@ -23,6 +23,7 @@ from train.window import Record, mean
 from train.world import World
 
 _GIB = 2**30
+_LISTED = 1000  # skipped steps that a summary names; events.jsonl has all
 EVENTS = "events.jsonl"
 
 
@@ -32,7 +33,7 @@ class Ledger:
 
     progress: Progress
     sink: Sink
-    timeline: Timeline
+    loader: Loader
     max_skips: int
     epoch_samples: int
 
@@ -69,8 +70,9 @@ class Ledger:
                 progress.skips_in_row = 0
                 continue
             progress.skips += 1
-            span, reason = self.timeline.span(record.step), record.not_finite
-            self.event("skip", skipped_step=record.step + 1, not_finite=reason, positions=[span.start, span.stop])
+            progress.skipped_steps = [*progress.skipped_steps, record.step + 1][:_LISTED]
+            indices, reason = self.loader.indices(record.step), record.not_finite
+            self.event("skip", skipped_step=record.step + 1, not_finite=reason, indices=indices)
             if reason == "overflow":
                 continue
             progress.skips_in_row += 1
@@ -78,7 +80,7 @@ class Ledger:
                 raise GaveUp(
                     f"{progress.skips_in_row} steps in a row up to step {record.step + 1} had a {reason} that is not "
                     "finite, and none of them touched the weights. Lower optim.lr, set train.clip_norm, or look at the "
-                    f"samples at positions {span.start} to {span.stop - 1}; train.max_skips allows more"
+                    f"samples of data.train with the indices {_few(indices)}; train.max_skips allows more"
                 )
 
     def write_train(self, spent: Spent, updater: Updater) -> None:
@@ -138,6 +140,11 @@ def _of(failure: Failure) -> list[dict[str, Any]]:
     error = {"rank": late["rank"], "host": late["host"], "code": failure.code, "message": message}
     hang = [] if failure.hang is None else [{"name": "hang", **failure.hang}]
     return [*hang, {"name": "error", **error}]
+
+
+def _few(indices: Sequence[int]) -> str:
+    listed = ", ".join(map(str, indices[:16]))
+    return f"{listed} and {len(indices) - 16} more (events.jsonl)" if len(indices) > 16 else listed
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -20,6 +20,7 @@ class Progress:
     applied: int = 0  # steps that were not skipped, as far as the host knows: up to the last record
     skips_in_row: int = 0
     skips: int = 0
+    skipped_steps: list[int] = field(default_factory=list)  # the first of them, counted from 1
     best_step: int | None = None
     best_value: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the newest

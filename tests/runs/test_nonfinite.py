@@ -8,7 +8,8 @@ import pytest
 
 from tests.ranks import Results, Starter
 from tests.step.planted import SIGN
-from tests.step.small import BATCH, killed_once, planted
+from tests.step.small import BATCH, SAMPLES, killed_once, planted
+from train.data.order import Order
 
 RUN = ("train.steps=12", "checkpoint.every=1")
 
@@ -20,7 +21,13 @@ def hashes(results: Results) -> dict[int, str]:
 
 
 def skips(results: Results) -> list[tuple[int, str, list[int]]]:
-    return [(e["skipped_step"], e["not_finite"], e["positions"]) for e in results.events("skip")]
+    return [(e["skipped_step"], e["not_finite"], e["indices"]) for e in results.events("skip")]
+
+
+def samples(step: int) -> list[int]:
+    """Indices, in the data set, of the samples of a step of the first epoch; steps count from 1."""
+    found: list[int] = Order(SAMPLES, seed=0).indices(position(step, 0), position(step + 1, 0)).tolist()
+    return found
 
 
 def position(step: int, sample: int) -> int:
@@ -38,7 +45,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all(
 ) -> None:
     run = (*planted(spoilt=[position(6, sample)], value=f"'{value}'"), *RUN)
     results = starter.train(ranks, *run, "train.ema_decay=0.9", name="run")
-    assert skips(results) == [(6, "loss", [position(6, 0), position(7, 0)])]
+    assert skips(results) == [(6, "loss", samples(6))]
     after = hashes(results)
     assert after[6] == after[5], "the skipped step left the weights alone"
     assert len(set(after.values())) == 11, "and every other step changed them"
@@ -57,7 +64,7 @@ def test_either_of_loss_and_gradient_is_enough_and_they_are_told_apart(
     """On one rank: the other learns of it in the reduced gradient."""
     run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, f"task._target_=tests.step.planted.{task}")
     results = starter.train(2, *run, name="run")
-    assert skips(results) == [(3, reason, [position(3, 0), position(4, 0)])]
+    assert skips(results) == [(3, reason, samples(3))]
     assert hashes(results)[3] == hashes(results)[2]
 
 
@@ -65,7 +72,7 @@ def test_either_of_loss_and_gradient_is_enough_and_they_are_told_apart(
 def test_one_micro_batch_of_several_is_enough(starter: Starter, sample: int) -> None:
     run = (*planted(spoilt=[position(3, sample)]), *RUN, "train.micro_batch=1", "train.steps=5")
     results = starter.train(3, *run, name="run")
-    assert skips(results) == [(3, "loss", [position(3, 0), position(4, 0)])]
+    assert skips(results) == [(3, "loss", samples(3))]
     assert hashes(results)[3] == hashes(results)[2]
     assert hashes(results)[4] != hashes(results)[3]
 
@@ -76,7 +83,7 @@ def test_a_loss_that_stays_so_ends_the_run_with_code_4_one_message_and_the_last_
     assert ended.codes == [4, 4], ended.output
     assert ended.output.count("error: 3 steps in a row") == 1, "one rank speaks for all"
     assert "3 steps in a row up to step 9" in ended.output
-    assert "positions 64 to 71" in ended.output
+    assert f"indices {', '.join(map(str, samples(9)))};" in ended.output
     assert "Traceback" not in ended.output
     results = starter.results("run")
     assert sorted(hashes(results)) == [4, 8]
@@ -99,6 +106,7 @@ def test_restart_amid_skipped_steps_ends_with_the_same_bits_and_the_same_count(s
     assert killed.sha256 == undisturbed.sha256
     assert killed.timeless() == undisturbed.timeless()
     assert killed.summary["skipped"] == undisturbed.summary["skipped"] == 3
+    assert killed.summary["skipped_steps"] == undisturbed.summary["skipped_steps"] == [5, 6, 7]
 
 
 def test_skips_in_a_row_are_counted_over_a_restart(starter: Starter) -> None:

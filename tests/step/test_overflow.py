@@ -39,7 +39,7 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     scale = parts.step.updater.scale = LossScale(torch.device("cpu"))
     window = Window(warmed_up(parts))
     heard = Heard()
-    ledger = Ledger(Progress(began=0.0), heard, parts.loader.timeline, max_skips, epoch_samples=100)
+    ledger = Ledger(Progress(began=0.0), heard, parts.loader, max_skips, epoch_samples=100)
     try:
         for work in parts.loader.from_step(0):
             window.add(parts.step(work))

@@ -121,6 +121,10 @@ class Loader:
         found = dict(zip(asked, one.batches(asked.values()), strict=True))
         return Rehearsal(span, found["batch"], found.get("few"), found.get("single"))
 
+    def indices(self, step: int) -> list[int]:
+        """Which samples of the data set all ranks together take in 0-based `step`."""
+        return self.fetcher.source.indices(self.timeline.span(step))
+
     def lonely(self) -> int | None:
         """The first step, 0-based, in which some rank has a micro-batch of one sample, or None."""
         alone = (step for step in self._kinds() if 1 in {size for sizes in self._sizes(step) for size in sizes})

@@ -54,6 +54,11 @@ class Source(Dataset[Batch]):
         batch = self._batch(indices, positions.start) if self._by_batch else self._collected(indices, positions.start)
         return batch if self._augment is None else self._changed(self._augment, batch, positions)
 
+    def indices(self, positions: Span) -> list[int]:
+        """Which samples of the data set stand at these positions."""
+        found: list[int] = self._order.indices(*positions).tolist()
+        return found
+
     def _collected(self, indices: NDArray[np.int64], position: int) -> Batch:
         """The batch of a dataset that is asked sample by sample."""
         if self._draws is not False:

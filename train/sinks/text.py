@@ -38,9 +38,17 @@ def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
         yield joined("  eval    ", *_fields(metrics, list(metrics)))
     if isinstance(best, Mapping) and best.get("value") is not None:
         yield joined("  best    ", *_fields(best, ["value", "step"]))
+    if summary.get("skipped"):
+        yield f"  skipped   {_skipped(summary['skipped'], summary.get('skipped_steps'))}"
     for label, key in (("weights", "weights_sha256"), ("folder", "folder")):
         if key in summary:
             yield f"  {label:<8}  {summary[key]}"
+
+
+def _skipped(count: object, steps: object) -> str:
+    named = ", ".join(map(str, steps[:8])) if isinstance(steps, list) else ""
+    more = ", …" if isinstance(steps, list) and len(steps) > 8 else ""
+    return f"{count} steps that were not finite ({named}{more}): events.jsonl has their samples"
 
 
 def at(line: Mapping[str, object], total_steps: int) -> str:
