@@ -36,20 +36,20 @@ def witness(code: int, message: str) -> None:
 
 
 def report(message: str, rank: int) -> None:
-    """Leave the last line where torchrun looks for what to put into its report on this rank."""
+    """Leave the first line where torchrun looks for what to put into its report on this rank."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:
         return
-    line = _last_line(message)
+    line = _safe(message).partition("\n")[0]
     extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
     with suppress(OSError):
         Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
 
 
 def _words(code: int, rank: int, message: str, host: str | None) -> str:
-    words = {"code": int(code), "rank": rank, "host": host or socket.gethostname(), "message": _last_line(message)}
+    words = {"code": int(code), "rank": rank, "host": host or socket.gethostname(), "message": _safe(message)}
     return json.dumps(words) + "\n"
 
 
-def _last_line(message: str) -> str:
-    return redact(message.strip().rpartition("\n")[2], secrets_of(os.environ))
+def _safe(message: str) -> str:
+    return redact(message.strip(), secrets_of(os.environ))

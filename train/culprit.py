@@ -51,6 +51,20 @@ def message(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
 
 
+def headline(error: BaseException) -> str:
+    """Such as "in step 17 of 90, data.train's sample 42, batch (8, 3) float32, at mypkg/curves.py:31 in ratios"."""
+    facts, line = circumstances(error), where(error)
+    step, sample, batch = facts.get("step"), facts.get("sample"), facts.get("batch")
+    parts = [
+        str(facts.get("act", "")),
+        "" if step is None else f"in step {step}" if "act" not in facts else f"after step {step}",
+        "" if sample is None else f"{facts.get('set', 'the data set')}'s sample {sample}",
+        "" if batch is None else f"batch {batch}",
+        "" if line is None else f"at {line}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
 def told(error: BaseException) -> str:
     """The traceback with the user's frames alone; the whole one where no frame is the user's."""
     shown = traceback.TracebackException.from_exception(error)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NoReturn
 
-from train import cause
+from train import cause, logs
 from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, Preempted
 from train.redact import redact, secrets_of
 from train.refusal import end, say
@@ -60,14 +60,16 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
     limit.daemon = True
     limit.start()
     failure = world.fail(error)
-    failure = replace(failure, text=redact(failure.text, secrets_of(os.environ)))
+    secrets = secrets_of(os.environ)
+    failure = replace(failure, text=redact(failure.text, secrets), message=redact(failure.message, secrets))
     if failure.rank == world.rank:
         words = _words(error, failure)
         say(words)
         logger.info("said %s", words)
+        short = failure.said if failure.said in words else words
         late = failure.hang or {"rank": failure.rank, "host": failure.host}
-        cause.leave(failure.code, late["rank"], words, late["host"])
-        cause.report(words, world.rank)
+        cause.leave(failure.code, late["rank"], short, late["host"])
+        cause.report(short, world.rank)
         world.release()
     else:
         logger.info("leaving because %s", failure)
@@ -99,4 +101,16 @@ def _words(error: BaseException, failure: Failure) -> str:
         return "interrupted; the same command continues from the newest checkpoint"
     if isinstance(error, Preempted) and failure.code == ExitCode.PREEMPTED:
         return f"{failure.text}; the same command begins again"
-    return f"error on rank {failure.rank} on {failure.host}:\n{failure.text}"
+    where = f" {failure.where}" if failure.where else ""
+    return f"error on rank {failure.rank} on {failure.host}{where}:\n{failure.text}{_more(failure)}"
+
+
+def _more(failure: Failure) -> str:
+    """Where the frames are that were left out, and what a GPU means."""
+    hint = (
+        "\nThat is an index out of range in a GPU kernel, such as a label: world.device=cpu shows which, and where"
+        if "device-side assert" in failure.message
+        else ""
+    )
+    log = logs.file()
+    return hint if log is None or not failure.where else f"{hint}\nEvery frame of it is in {log}"

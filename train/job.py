@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train import environment, fingerprint, lease, logs, resume, weights
+from train import culprit, environment, fingerprint, lease, logs, resume, weights
 from train.build import Parts, build, packages, set_up_process, targets
 from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
@@ -53,7 +53,8 @@ def run(
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
-    names = rehearse(config, parts, world)
+    with culprit.during(act="in the rehearsal before the first step"):
+        names = rehearse(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     world.together(lambda: check_sinks(config, os.environ) if world.leads else None)

@@ -135,9 +135,10 @@ def stand_in(run: Path, failure: Failure, world: World) -> None:
 
 
 def _of(failure: Failure) -> list[dict[str, Any]]:
-    message = failure.text.rstrip().splitlines()[-1]
     late = failure.hang or {"rank": failure.rank, "host": failure.host}
-    error = {"rank": late["rank"], "host": late["host"], "code": failure.code, "message": message}
+    error = {"rank": late["rank"], "host": late["host"], "code": failure.code, "message": failure.said.strip()}
+    if failure.where:
+        error["where"] = failure.where
     hang = [] if failure.hang is None else [{"name": "hang", **failure.hang}]
     return [*hang, {"name": "error", **error}]
 

@@ -27,3 +27,11 @@ def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))
     logging.getLogger().addHandler(handler)
+
+
+def file() -> str | None:
+    """Where this rank's log is, None before there is a run folder."""
+    files = [
+        handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)
+    ]
+    return files[-1] if files else None

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from train import resume
+from train import culprit, resume
 from train.build import Parts
 from train.checkpoint import Checkpoints
 from train.config import Config
@@ -50,10 +50,11 @@ class Run:
                 self._leave(wish)
                 return wish
             self.world.watch.at("data", progress.step)
-            with self.meter.part("data"):
-                work = next(works)
-            with self.meter.part("step"):
-                self.window.add(self.parts.step(work))
+            with culprit.during(step=progress.step + 1):
+                with self.meter.part("data"), culprit.during(set="data.train"):
+                    work = next(works)
+                with self.meter.part("step"):
+                    self.window.add(self.parts.step(work))
             progress.step += 1
             progress.position += work.samples
 
@@ -90,7 +91,8 @@ class Run:
             return False
         begin = time.monotonic()
         self.world.watch.at("evaluate", self.progress.step)
-        with self.meter.part("evaluate"):
+        facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
+        with self.meter.part("evaluate"), culprit.during(**facts):
             metrics = evaluation(state.model, state.updater.average, self.window.names, self.world)
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)

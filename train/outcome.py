@@ -67,13 +67,23 @@ class Hung(RuntimeError):  # noqa: N818
 @dataclass(frozen=True)
 class Failure:
     """What ended the run: the rank that failed first and speaks, the exit code of all ranks, its traceback or message,
-    and where a rank hangs, Hang's fields, as of a rank that may not be able to speak."""
+    and where a rank hangs, Hang's fields, as of a rank that may not be able to speak.
+
+    Of an exception `message` is what it says, all lines of it, and `where` what was under way and in whose line.
+    """
 
     rank: int
     host: str
     code: int
     text: str
     hang: dict[str, Any] | None = None
+    message: str = ""
+    where: str = ""
+
+    @property
+    def said(self) -> str:
+        """Without frames."""
+        return self.message or self.text
 
     def __str__(self) -> str:
         return (

@@ -9,9 +9,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train import buffers
+from train import buffers, culprit
 from train.config import CommHook, ParallelConfig
-from train.data.batch import Batch
+from train.data.batch import Batch, shapes
 from train.outcome import ConfigError
 from train.tasks.answer import checked
 from train.tasks.task import Ratio, Task
@@ -39,7 +39,11 @@ class Replica(nn.Module):
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
             nothing = torch.stack([_first(p).float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
-        return checked(self._task.ratios(self.model, batch), trains=True)
+        try:
+            return checked(self._task.ratios(self.model, batch), trains=True)
+        except Exception as error:
+            culprit.note(error, batch=shapes(batch))
+            raise
 
 
 def _first(parameter: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ class Trouble:
     config: str | None  # the message of a ConfigError
     code: int
     text: str  # the traceback of anything else
+    message: str = ""  # what the exception says
+    where: str = ""
 
 
 def merged(troubles: list[Trouble], size: int) -> str:

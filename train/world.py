@@ -1,7 +1,6 @@
 """The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
 
 import socket
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TypeVar
@@ -10,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
+from train import culprit
 from train.alarm import Alarm
 from train.exchange import Exchange, connect, listen
 from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, PeerFailed, Preempted
@@ -125,7 +125,8 @@ class World:
         except Exception as error:
             own = error
             message = str(error) if isinstance(error, ConfigError) else None
-            trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), traceback.format_exc())
+            told = (culprit.told(error), culprit.message(error), culprit.headline(error))
+            trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), *told)
         troubles = [found for found in self.gather(trouble) if found is not None]
         if not troubles:
             return answer  # type: ignore[return-value]
@@ -135,7 +136,7 @@ class World:
         first = unexpected[0]
         if first.rank == self.rank and own is not None:
             raise own
-        raise PeerFailed(Failure(first.rank, first.host, first.code, first.text))
+        raise PeerFailed(Failure(first.rank, first.host, first.code, first.text, None, first.message, first.where))
 
     def fail(self, error: BaseException) -> Failure:
         """Tell all ranks that this one failed, unless another did before; returns the failure that came first.
@@ -144,9 +145,10 @@ class World:
         for `release`.
         """
         for_people = isinstance(error, ConfigError | GaveUp | Hung | Preempted)
-        text = str(error) if for_people else "".join(traceback.format_exception(error))
+        said = str(error) if for_people else culprit.message(error)
+        text, where = (said, "") if for_people else (culprit.told(error), culprit.headline(error))
         hang = asdict(error.hang) if isinstance(error, Hung) else None
-        own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang)
+        own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
         self._own = own
         self.watch.close()
         if self._alarm is None:
@@ -186,7 +188,8 @@ class World:
         )
         logs = ", ".join(f"logs/rank_{rank}.log" for rank in silent)
         text = f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
-        return replace(own, text=text, code=ExitCode.BUG if own.code == ExitCode.PREEMPTED else own.code)
+        code = ExitCode.BUG if own.code == ExitCode.PREEMPTED else own.code
+        return replace(own, text=text, message=text, where="", code=code)
 
     def leave(self) -> None:
         """End of a run that went well. All ranks call it."""

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 Batch = Any
+_TOLD = 6  # tensors of a batch that a message tells of
 
 
 def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -23,6 +24,19 @@ def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch
     if isinstance(batch, list | tuple):
         return type(batch)(apply(value, change) for value in batch)
     return batch
+
+
+def shapes(batch: Batch) -> str:
+    """What a batch is made of, such as "(64, 1, 28, 28) float32, (64,) int64", cut where it is long."""
+    told: list[str] = []
+
+    def tell(tensor: torch.Tensor) -> torch.Tensor:
+        told.append(f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}")
+        return tensor
+
+    apply(batch, tell)
+    more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return ", ".join(told[:_TOLD]) + more if told else f"a {type(batch).__name__}"
 
 
 def collated(samples: list[Any]) -> Batch:
