@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from launch import processes, slurm
-from launch.holders import holders, is_there
+from launch.holders import holders, is_process, is_there
 from launch.jobs import given
-from launch.runs import run_or_sweep
+from launch.runs import owner, run_or_sweep
+from launch.show import show
 from launch.sweeping.standing import fares
 from train import lease
 from train.hearing import TWICE_S
-from train.lease import Holder
+from train.lease import Holder, Looks
 from train.outcome import ConfigError
 
 _LOOK_S = 0.05
@@ -35,11 +36,12 @@ def cancel(run: str, root: Path) -> None:
     jobs = submitted[folder.resolve()].jobs if folder.resolve() in submitted else ()
     for job in jobs:
         slurm.cancel(job.job, os.environ)
-        click.echo(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
+        show(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
     # Slurm ends those that it has.
-    held = [holder for holder in holders(folder) if not jobs or holder.job is None]
+    looks = Looks()
+    held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
     if not jobs and not held:
-        state = fares(folder, time.time()).state
+        state = fares(folder, time.time(), looks).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
     for holder in held:
         if not lease.is_here(holder):
@@ -47,18 +49,37 @@ def cancel(run: str, root: Path) -> None:
                 f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
                 f"{run}, or this command on {holder.host}"
             )
-        _end(folder, holder)
-        click.echo(f"ended {holder}")
+        _end(folder, holder, looks)
+        show(f"ended {holder}")
 
 
-def _end(folder: Path, holder: Holder) -> None:
-    """As by Ctrl-C twice. One that is deaf to it saves and leaves. Raises ConfigError when the process does not leave."""
+def _holders(folder: Path, looks: Looks) -> list[Holder]:
+    try:
+        return holders(folder, looks)
+    except OSError as error:
+        raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner(folder)}") from None
+
+
+def _end(folder: Path, holder: Holder, looks: Looks) -> None:
+    """As by Ctrl-C twice. One that is deaf to it saves and leaves.
+
+    Raises ConfigError when the process does not leave, or cannot be shown to be the run's: what a file says of it is no
+    proof, and the folder may be a copy, or a stranger's.
+    """
     told = signal.SIGTERM if processes.ignores(holder.pid, signal.SIGINT) else signal.SIGINT
     for wait_s in (1.1 * TWICE_S, _LEAVE_S):
-        processes.send(holder.pid, told)
+        if not (proof := is_process(folder, holder)):
+            if not is_there(folder, holder, looks):
+                return
+            whose = "belongs to another user" if proof is None else "does not hold that folder"
+            raise ConfigError(f"{holder}, which {folder} names, {whose}, so it is not sent a signal: phalanx stop asks")
+        try:
+            processes.send(holder.pid, told)
+        except PermissionError:
+            raise ConfigError(f"{holder} belongs to another user, who alone can end it. Ask {owner(folder)}") from None
         end_s = time.monotonic() + wait_s
         while time.monotonic() < end_s:
-            if not is_there(folder, holder):
+            if not is_there(folder, holder, looks):
                 return
             time.sleep(_LOOK_S)
     raise ConfigError(f"{holder} was told twice and has not left. Type kill -KILL {holder.pid}")

@@ -18,6 +18,7 @@ from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
 from launch.reach import is_ours, why_closed
+from launch.show import show
 from train.outcome import ConfigError, ExitCode
 from train.sight import GIVEN
 
@@ -79,7 +80,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             findings = [*before, missed]
         else:
             findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
-    click.echo(as_json(findings) if as_data else table(findings))
+    show(as_json(findings) if as_data else table(findings))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
 

@@ -8,7 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from train.files import opened
+
 Entry = dict[str, Any]
+_LONGEST = 2**22  # bytes of a line; the rest of a longer one is no line of ours
 _LATEST_S, _STEPS = 2.0**33, 2**53  # beyond these a number is no time in seconds since 1970, and no count of steps
 
 
@@ -32,7 +35,7 @@ class Evaluations:
 
     def new(self) -> list[Entry]:
         """Those since the last time; all of them where the file was replaced, as at a new start."""
-        with suppress(OSError), self._path.open("rb") as file:
+        with suppress(OSError), os.fdopen(opened(self._path), "rb") as file:
             if (inode := os.fstat(file.fileno()).st_ino) != self._file:
                 self._file, self._read = inode, 0
             file.seek(self._read)
@@ -58,19 +61,20 @@ def whole(value: object) -> int | None:
 
 
 def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]:
-    with suppress(OSError), path.open("rb") as file:
-        start = 0 if newest_bytes is None else max(0, os.fstat(file.fileno()).st_size - newest_bytes)
+    with suppress(OSError), os.fdopen(opened(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = 0 if newest_bytes is None else max(0, size - newest_bytes)
         file.seek(start)
         if start:
-            file.readline()  # the rest of a line that began before
-        for line in file:
+            file.readline(size - start)  # the rest of a line that began before
+        while file.tell() < size and (line := file.readline(_LONGEST)):
             if (entry := _entry(line, kind)) is not None:
                 yield entry
 
 
 def _entry(line: bytes, kind: str) -> Entry | None:
     """What a line says, where it is whole and one of ours."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         entry = json.loads(line) if line.endswith(b"\n") else None
         if isinstance(entry, dict) and _is_ours(entry, kind):
             return entry

@@ -1,17 +1,21 @@
 """`phalanx logs`: what a rank wrote."""
 
-import shutil
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from launch.runs import named
-from train import lease
+from train.escape import printable
+from train.files import opened
+from train.lease import Looks
 from train.outcome import ConfigError
 
 _LOOK_S = 0.2
+_PIECE = 2**16  # characters
 
 
 @click.command()
@@ -22,19 +26,28 @@ _LOOK_S = 0.2
 def logs(run: str, rank: int, follow: bool, root: Path) -> None:
     """Print the log of a rank of RUN, a folder or the name of one."""
     folder = named(run, root)
-    path = folder / "logs" / f"rank_{rank}.log"
-    if not path.exists():
-        ranks = sorted(int(log.stem.removeprefix("rank_")) for log in path.parent.glob("rank_*.log"))
+    path, looks = folder / "logs" / f"rank_{rank}.log", Looks()
+    if not os.path.lexists(path):
+        names = [log.stem.removeprefix("rank_") for log in path.parent.glob("rank_*.log")]
+        ranks = sorted(int(name) for name in names if name.isdecimal())
         there = f"There are logs of ranks {', '.join(map(str, ranks))}" if ranks else "There is no log of any rank yet"
         raise ConfigError(f"--rank={rank}: {folder.name} has no {path.name}. {there}")
     try:
-        with path.open("rb") as file:
+        with os.fdopen(opened(path), encoding="utf-8", errors="replace") as file:
             while True:
-                lives = follow and lease.live(folder) is not None  # before reading, so that its last words are read
-                shutil.copyfileobj(file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+                lives = follow and looks.live(folder) is not None  # before reading, so that its last words are read
+                _copy(file)
                 if not lives:
                     return
                 time.sleep(_LOOK_S)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except KeyboardInterrupt:
         return
+
+
+def _copy(file: TextIO) -> None:
+    """What is there now, to standard output."""
+    while text := file.read(_PIECE):
+        sys.stdout.buffer.write(printable(text).encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()

@@ -9,6 +9,7 @@ import click
 from launch.reporting import history
 from launch.reporting.page import page
 from launch.runs import find, sweep_named
+from launch.show import show
 from launch.sweeping import page as of_sweep
 from launch.sweeping import results
 from train.files import write_whole
@@ -36,7 +37,7 @@ def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
         write_whole(file, text)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Type --out with another file") from None
-    click.echo(click.format_filename(file))
+    show(str(file))
 
 
 def _home(folders: Sequence[Path]) -> Path:

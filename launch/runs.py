@@ -1,6 +1,7 @@
 """Which folders of runs and of sweeps there are, and which one a word names."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from train.nearest import nearest
@@ -16,7 +17,7 @@ def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> lis
     """
     if words:
         return [named(word, root, coming) for word in words]
-    begun = sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)
+    begun = sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)  # one that is deleted, too
     there = {folder.resolve() for folder in begun}
     return begun + [folder for folder in coming if folder not in there]
 
@@ -53,4 +54,17 @@ def sweep_named(word: str, root: Path) -> Path | None:
 
 
 def _changed(run: Path) -> float:
-    return max(path.stat().st_mtime for path in (run / "events.jsonl", run / "resolved.yaml") if path.exists())
+    """Seconds since 1970; 0 for one that is being deleted, or is not shown."""
+    found = [0.0]
+    for name in ("events.jsonl", "resolved.yaml"):
+        with suppress(OSError):
+            found.append((run / name).lstat().st_mtime)
+    return max(found)
+
+
+def owner(folder: Path) -> str:
+    """Whose folder it is."""
+    try:
+        return folder.owner()
+    except (OSError, KeyError):  # a number without a name
+        return "its owner"

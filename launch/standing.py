@@ -1,5 +1,6 @@
 """How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -8,8 +9,8 @@ from typing import Any
 
 from launch.jobs import Given
 from launch.lines import Entry, number, read_events, read_lines, whole
-from train import lease
 from train.files import read_json
+from train.lease import Looks
 from train.meter import goodput
 
 _LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
@@ -49,16 +50,26 @@ class Standing:
         return {**vars(self), "run": str(self.run)}
 
 
-def standing(run: Path, now: float) -> Standing:
-    """How the run in the folder `run` fares at `now`, seconds since 1970."""
+def unseen(folder: Path, why: str) -> Standing:
+    """A run or a sweep of which nothing can be told, and why."""
+    state = "unreadable" if os.path.lexists(folder) else "gone"
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("step", "steps", "loss", "samples_per_s", "eta_s", "goodput", "event", "said_s")
+    )
+    return Standing(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
+
+
+def standing(run: Path, now: float, looks: Looks | None = None) -> Standing:
+    """How the run in the folder `run` fares at `now`, seconds since 1970. Raises OSError where that is not shown to us."""
+    looks = looks or Looks()
     written = list(read_lines(run, _LINES_BYTES))
     lines = [line for line in written if line["split"] == "train"]
     evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
     events = list(read_events(run, _EVENTS_BYTES))
     summary = _object(run / "summary.json")
-    holder = None if summary else lease.live(run)
+    holder = None if summary else looks.live(run)
     newest = [*lines[-1:], *events[-1:]]
-    said_s = now - max(entry["time"] for entry in newest) if newest else None
+    said_s = _said_s(run, newest, now, looks if holder is not None else None)
     step = max((int(entry["step"]) for entry in newest), default=None)
     begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
     steps = whole((summary or begin).get("steps"))
@@ -87,6 +98,16 @@ def standing(run: Path, now: float) -> Standing:
 def _metrics(line: Entry) -> dict[str, float]:
     found = {name: number(line[name]) for name in line if name not in _NO_METRIC}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: Looks | None) -> float | None:
+    """How long ago a run said something; of one that lives by the file server's clock, as its own may be another."""
+    if not newest:
+        return None
+    if looks is None:
+        return float(now - max(entry["time"] for entry in newest))
+    written = max(path.lstat().st_mtime for path in (run / "metrics.jsonl", run / "events.jsonl") if path.exists())
+    return max(0.0, now - looks.ahead_s(run) - written)
 
 
 def with_job(found: Standing, given: Given | None) -> Standing:
@@ -126,7 +147,7 @@ def _goodput(run: Path) -> float | None:
     manifest = _object(newest) if newest is not None else None
     if progress is None or manifest is None:
         return None
-    with suppress(KeyError, TypeError, AttributeError):  # written by others
+    with suppress(KeyError, TypeError, AttributeError, ValueError, ArithmeticError):  # written by others
         return number(goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"])
     return None
 

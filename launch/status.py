@@ -13,8 +13,11 @@ import click
 
 from launch.jobs import Given, given
 from launch.runs import find, run_or_sweep, sweeps
+from launch.show import show
 from launch.standing import Standing, with_job
 from launch.sweeping.standing import fares
+from train.escape import on_one_line
+from train.lease import Looks
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
@@ -39,10 +42,11 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
+    looks = Looks(waits=False)
     for turn in count():
         if turn % _ASK_TURNS == 0:
             jobs = given(root, os.environ)
-        found = _standings(runs, root, jobs)
+        found = _standings(runs, root, jobs, looks)
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
@@ -50,7 +54,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             text = table(found, columns) if found else f"{root} holds no runs yet. Type phalanx run to train one"
         if watch:
             click.clear()
-        click.echo(text)
+        show(text)
         if not watch:
             return
         try:
@@ -59,23 +63,26 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             return
 
 
-def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given]) -> list[Standing]:
-    now = time.time()
+def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: Looks) -> list[Standing]:
+    folders = [run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
+    found = [fares(folder, time.time(), looks) for folder in folders]
+    if looks.unsure:
+        looks.settle()
+        found = [fares(folder, time.time(), looks) for folder in folders]
+    given = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]
+    return [each for each in given if each.state not in ("new", "gone") or each.run.exists()]  # some are deleted now
 
-    def look(folder: Path) -> Standing:
-        return with_job(fares(folder, now), jobs.get(folder.resolve()))
 
-    if words:
-        return [look(run_or_sweep(word, root, jobs)) for word in words]
+def _all(root: Path, jobs: Mapping[Path, Given]) -> list[Path]:
     begun = sweeps(root)
     known = {folder.resolve() for folder in begun}
     runs = find((), root, [folder for folder in jobs if folder not in known])
-    return [look(folder) for folder in (*runs, *begun)]
+    return [*(run for run in runs if run not in begun), *begun]
 
 
 def table(found: Sequence[Standing], columns: int | None = None) -> str:
     """One line a run under a line of heads, without the heads that do not fit into `columns` characters."""
-    cells = list(zip(_HEAD, *(_row(each) for each in found), strict=True))
+    cells = list(zip(_HEAD, *(tuple(map(on_one_line, _row(each))) for each in found), strict=True))
     spared = iter(_SPARED)
     while columns is not None and _width(cells) > columns and (head := next(spared, None)) is not None:
         cells = [column for column in cells if column[0] != head]
@@ -95,7 +102,7 @@ def _row(each: Standing) -> tuple[str, ...]:
     where = " ".join([*process, *([f"job {each.job}"] if each.job else [])])
     said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"
     return (
-        each.run.name.translate(_UNPRINTABLE).encode("utf-8", "replace").decode(),
+        each.run.name,
         each.state,
         f"{_or(each.step, 'd')}/{_or(each.steps, 'd')}",
         _or(each.loss, ".4g"),
@@ -106,9 +113,6 @@ def _row(each: Standing) -> tuple[str, ...]:
         each.why or said,
         where,
     )
-
-
-_UNPRINTABLE = {code: "?" for code in [*range(32), 127]}  # a name must not move the cursor
 
 
 def _or(value: float | None, form: str) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 import click
 
 from launch.holders import ask_to_leave, holders, is_there
-from launch.runs import is_sweep, run_or_sweep
+from launch.runs import is_sweep, owner, run_or_sweep
+from launch.show import show
 from launch.sweeping.standing import fares
+from train.lease import Holder, Looks
 from train.outcome import ConfigError
 
 _LOOK_S = 0.1
@@ -24,15 +26,25 @@ def stop(run: str, wait: bool, root: Path) -> None:
     one is not stopped.
     """
     folder = run_or_sweep(run, root)
-    asked = holders(folder)
-    if not asked:
-        raise ConfigError(
-            f"{folder} is not running: it is {fares(folder, time.time()).state}. There is nothing to stop"
-        )
-    ask_to_leave(folder)
-    click.echo(f"asked {', '.join(map(str, asked))} to save and leave")
-    while wait and any(is_there(folder, holder) for holder in asked):
+    looks = Looks()
+    asked = _asked(folder, looks)
+    show(f"asked {', '.join(map(str, asked))} to save and leave")
+    while wait and any(is_there(folder, holder, looks) for holder in asked):
         time.sleep(_LOOK_S)
     if wait:
-        now = fares(folder, time.time())
-        click.echo(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
+        now = fares(folder, time.time(), looks)
+        show(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
+
+
+def _asked(folder: Path, looks: Looks) -> list[Holder]:
+    """Whoever works there is asked to save and leave. Raises ConfigError where nobody does, or the folder is not ours."""
+    try:
+        if not (found := holders(folder, looks)):
+            state = fares(folder, time.time(), looks).state
+            raise ConfigError(f"{folder} is not running: it is {state}. There is nothing to stop")
+        ask_to_leave(folder, looks)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} is not yours to stop: {error.strerror}. Ask {owner(folder)}, whose run it is"
+        ) from None
+    return found

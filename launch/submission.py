@@ -130,8 +130,9 @@ def submitted(root: Path) -> list[Submitted]:
     """What was submitted from this root, the oldest first; a run is there once for each submission."""
     found = []
     for path in sorted((root.absolute() / SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        for element, run in told["runs"].items():
+        told = read_json(path)
+        runs = told.get("runs") if isinstance(told, dict) else None
+        for element, run in runs.items() if isinstance(runs, dict) else ():
             log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
             found.append(Submitted(Path(run), _token(path.parent), element, log))
     return found

@@ -12,6 +12,7 @@ import click
 
 from launch import slurm
 from launch.job import Job, check, elements, plan, ranks_per_node
+from launch.show import show
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
 from launch.sweeping.order import order as order_of_sweep
 from launch.words import config_options, words
@@ -84,7 +85,7 @@ def submit(
     if wait:
         code = slurm.wait(job, os.environ)
         if doctor:
-            click.echo(_log(submission, job).read_text(encoding="utf-8", errors="replace"), nl=False)
+            show(_log(submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
         sys.exit(code)
 
 

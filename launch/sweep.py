@@ -13,6 +13,7 @@ from launch.claim import claim
 from launch.ears import Ears
 from launch.machine import look
 from launch.runs import sweep_named
+from launch.show import show
 from launch.sweeping import page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor
@@ -97,7 +98,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
             write_whole(save, text)
         except OSError as error:
             raise ConfigError(f"{save} cannot be written: {error.strerror}. Type --save with another file") from None
-    click.echo(results.command(best.words, best.ranks))
+    show(results.command(best.words, best.ranks))
 
 
 def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode:
@@ -109,7 +110,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode
         pool = Pool(_plan(asked, places[0].threads), search, crew)
         pool.go_on()
         conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
-        click.echo(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
+        show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")
         try:
@@ -175,18 +176,18 @@ def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: C
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in (ExitCode.STOPPED, ExitCode.PREEMPTED):
-        click.echo(_stopped(found, conductor.unsaved))
+        show(_stopped(found, conductor.unsaved))
     elif code is ExitCode.BUG:
-        click.echo(f"no trial was trained to its end{_commonest(conductor.search)}")
+        show(f"no trial was trained to its end{_commonest(conductor.search)}")
     elif (elsewhere := sum(row.state == "running" for row in found)) and code is ExitCode.FINISHED:
-        click.echo(f"nothing is left to do here; {elsewhere} trials are under way elsewhere")
+        show(f"nothing is left to do here; {elsewhere} trials are under way elsewhere")
     elif code is ExitCode.GAVE_UP:
         reason = _commonest(conductor.search)
-        click.echo(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
+        show(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
     if first is not None:
-        click.echo(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
-        click.echo(f"page: {asked.folder / page.PAGE}")
-        click.echo(results.command(placed(asked.space.typed, first.words), asked.sweep.ranks))
+        show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
+        show(f"page: {asked.folder / page.PAGE}")
+        show(results.command(placed(asked.space.typed, first.words), asked.sweep.ranks))
 
 
 def _stopped(found: list[results.Row], unsaved: Sequence[int]) -> str:

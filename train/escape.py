@@ -1,6 +1,7 @@
-"""Text that is to be taken as it stands, also where it holds a ${ that OmegaConf would look up."""
+"""Text that is to be taken as it stands, also where it holds a ${ that OmegaConf would look up, or what moves a cursor."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,27 @@ from typing import Any
 def escaped(text: str) -> str:
     """`text` so that OmegaConf takes no ${ in it for an interpolation. Backslashes count only right before one."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal may have it: what would move its cursor, colour it, turn it round or call it is spelt out."""
+    lines = text.split("\n")
+    return text if all(map(str.isprintable, lines)) else "\n".join(_spelt(line, keep="\t") for line in lines)
+
+
+def on_one_line(text: str) -> str:
+    """The same, of a name or of a message that has one line."""
+    return text if text.isprintable() else _spelt(text, keep="")
+
+
+def _spelt(text: str, keep: str) -> str:
+    # Of what Python calls not printable, spaces of any width do no harm.
+    return "".join(
+        letter
+        if letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def all_escaped(node: Any) -> Any:

@@ -16,11 +16,12 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ _BEATS = 1.6  # within which a holder that lives has touched its file, whatever 
 _LONG_DEAD_S = 3600.0  # age of the last touch, by the file server's clock, that no clock's error explains
 _AHEAD_S = 2.0  # by which a touch may seem to lie in the future
 _SMALL = 2**16  # bytes
+_NAMED = re.compile(r"[0-9]{8}\.json")
 _DYING_S = 5.0  # a process that was killed may need that long to be gone
 _REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
 _LOOK_S = 0.05
@@ -114,31 +116,43 @@ class Lease:
 class Looks:
     """Looks at holders, as often as somebody wants to know, and remembers which of them touched their files meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = True) -> None:
+        """Who asks about many runs does not wait for each, but once for those that are `unsure` in the end."""
+        self.unsure: dict[Path, Holder] = {}
+        self._waits = waits
         self._seen: dict[Path, tuple[int, float]] = {}  # of a file: its last touch, and when that was first seen here
         self._clocks: dict[int, float] = {}  # of a file system: how far its clock is ahead of time.monotonic()
 
     def live(self, run: Path) -> Holder | None:
         """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here.
 
-        Takes two beats where one look does not tell.
+        Takes a beat or two where one look does not tell. Raises OSError for a run that is not shown to us.
         """
-        return self.live_among([run]).get(run)
+        if (holder := _held(run)) is None:
+            return None
+        if (lives := self._lives(run, holder)) is None:
+            self.unsure[run] = holder
+            lives = self.settle()[run] if self._waits else False
+        return holder if lives else None
 
-    def live_among(self, runs: Sequence[Path]) -> dict[Path, Holder]:
-        """The same of many runs at once, of those that have such a holder. Raises OSError for one that cannot be seen."""
-        found = {run: holder for run in runs if (holder := _held(run)) is not None}
-        told = {run: self._lives(run, holder) for run, holder in found.items()}
+    def settle(self) -> dict[Path, bool]:
+        """Wait until it is told of all that are unsure whether they live."""
+        told: dict[Path, bool | None] = dict.fromkeys(self.unsure)
         end_s = time.monotonic() + _BEATS * BEAT_S
         while None in told.values() and time.monotonic() < end_s:
-            time.sleep(_LOOK_S)
-            told |= {run: self._lives(run, found[run]) for run, lives in told.items() if lives is None}
-        return {run: found[run] for run, lives in told.items() if lives}
+            time.sleep(BEAT_S / 10)
+            told |= {run: self._lives(run, self.unsure[run]) for run, lives in told.items() if lives is None}
+        self.unsure = {}
+        return {run: bool(lives) for run, lives in told.items()}
 
     def is_dead(self, run: Path, holder: Holder) -> bool:
         """Whether one of another machine has had the time to touch its file and has not. Never by a clock alone."""
         untouched_s, age_s = self._look(run, holder)
         return untouched_s > DEAD_S or (untouched_s > _BEATS * BEAT_S and age_s > DEAD_S)
+
+    def ahead_s(self, run: Path) -> float:
+        """How many seconds this machine's clock is ahead of that of the file system that the run lies on."""
+        return time.time() - time.monotonic() - self._clock(run / "lease", (run / "lease").stat().st_dev)
 
     def _lives(self, run: Path, holder: Holder) -> bool | None:
         """None: one look does not tell."""
@@ -164,9 +178,12 @@ class Looks:
             found = os.fstat(file.fileno())
         if self._seen.get(path, (None, 0.0))[0] != found.st_mtime_ns:
             self._seen[path] = (found.st_mtime_ns, now)
-        if found.st_dev not in self._clocks:
-            self._clocks[found.st_dev] = _now(path.parent) - now
-        return now - self._seen[path][1], self._clocks[found.st_dev] + now - found.st_mtime
+        return now - self._seen[path][1], self._clock(path.parent, found.st_dev) + now - found.st_mtime
+
+    def _clock(self, folder: Path, device: int) -> float:
+        if device not in self._clocks:
+            self._clocks[device] = _now(folder) - time.monotonic()
+        return self._clocks[device]
 
 
 def live(run: Path) -> Holder | None:
@@ -413,7 +430,11 @@ def began(pid: int) -> int | None:
 
 
 def _incarnations(run: Path) -> list[int]:
-    return sorted(int(path.stem) for path in (run / "lease").glob("[0-9]" * 8 + ".json"))
+    """Raises OSError where the folder of leases is not shown to us."""
+    try:
+        return sorted(int(name[:8]) for name in os.listdir(run / "lease") if _NAMED.fullmatch(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _newest(run: Path) -> int:

@@ -1,18 +1,28 @@
 """Every rank's log, in a file of its own; warnings of rank 0 on the console, too."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from train.escape import printable
+from train.files import opened
 from train.redact import RedactingFilter, secrets_of
+
+
+class _Printable(logging.Formatter):
+    """What is told of a run's folder may be a stranger's words, and a terminal obeys what it is sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def to_console(leads: bool, environ: Mapping[str, str]) -> None:
     """Before there is a run folder: warnings of rank 0 go to standard error, all else nowhere."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr) if leads else logging.NullHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -21,9 +31,12 @@ def to_console(leads: bool, environ: Mapping[str, str]) -> None:
 
 
 def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
-    """From now on also into `folder`/rank_N.log."""
+    """From now on also into `folder`/rank_N.log, which is no link, or another file would be written to."""
     folder.mkdir(exist_ok=True)
-    handler = logging.FileHandler(folder / f"rank_{rank}.log", encoding="utf-8")
+    path = folder / f"rank_{rank}.log"
+    handler = logging.StreamHandler(
+        os.fdopen(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8")
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))
     logging.getLogger().addHandler(handler)

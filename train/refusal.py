@@ -8,6 +8,7 @@ from multiprocessing import active_children
 from typing import NoReturn
 
 from train import cause, output
+from train.escape import printable
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact, secrets_of
 
@@ -29,7 +30,7 @@ def refuse(error: ConfigError, leads: bool) -> NoReturn:
 def say(text: str) -> None:
     """To standard error, in one piece, without secrets. That nobody reads it any more is no reason to fail."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(redact(text, secrets_of(os.environ)).rstrip("\n") + "\n")
+        sys.stderr.write(printable(redact(text, secrets_of(os.environ))).rstrip("\n") + "\n")
         sys.stderr.flush()
 
 

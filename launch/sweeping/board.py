@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from launch.runs import SWEEP
+from launch.show import show
 from launch.status import span
 from launch.sweeping import results
 from launch.sweeping.results import Row
 from launch.sweeping.standing import ENDED
+from train.escape import on_one_line
 
 if TYPE_CHECKING:
     from launch.sweeping.conductor import Conductor
@@ -70,7 +70,7 @@ class Board(AbstractContextManager["Board"]):
         ended = [row for row in found if row.ended and row.trial not in self._told]
         self._told |= {row.trial for row in ended}
         for row in ended:
-            click.echo(_line(row, conductor.plan.metric))
+            show(_line(row, conductor.plan.metric))
 
     def _another_wrote(self, conductor: "Conductor") -> bool:
         """Whether another process has written what is on the disk since the last time."""
@@ -91,7 +91,8 @@ class Board(AbstractContextManager["Board"]):
             return row.ended, results.merit(row.value, plan.mode)
 
         for row in sorted(found, key=place)[:_ROWS]:
-            table.add_row(str(row.trial), row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *row.chosen)
+            shown = (row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *map(on_one_line, row.chosen))
+            table.add_row(str(row.trial), *shown)
         return table
 
     def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:

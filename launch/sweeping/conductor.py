@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
-
 from launch import cause
 from launch.ears import Ears
 from launch.lines import Evaluations, number, read_events, whole
+from launch.show import show
 from launch.sweeping.crew import Crew
 from launch.sweeping.energy import Energy
 from launch.sweeping.leaving import NO_ROOM, Leaving, unwritable
@@ -228,7 +227,7 @@ class Conductor:
         if self._leaving is None:
             self._leaving = Leaving(why, self._grace_s)
             if self._running:
-                click.echo(f"saving {self._named()} and leaving; Ctrl-C again ends at once")
+                show(f"saving {self._named()} and leaving; Ctrl-C again ends at once")
         for attempt in self._running.values():
             attempt.world.send(signal.SIGTERM)
 
@@ -245,7 +244,7 @@ class Conductor:
         if self._leaving.is_over():
             self._end_all()
         elif self._leaving.is_to_be_told():
-            click.echo(f"waiting for {self._named()} to save, {self._leaving}")
+            show(f"waiting for {self._named()} to save, {self._leaving}")
 
     def _named(self) -> str:
         """The runs under way, with their processes."""

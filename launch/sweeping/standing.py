@@ -5,25 +5,29 @@ from pathlib import Path
 from launch.holders import holders
 from launch.lines import number, whole
 from launch.runs import SWEEP, is_sweep
-from launch.standing import Standing, standing
+from launch.standing import Standing, standing, unseen
 from train.files import read_json
+from train.lease import Looks
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
-def fares(folder: Path, now: float) -> Standing:
+def fares(folder: Path, now: float, looks: Looks) -> Standing:
     """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
-    return _of_sweep(folder, now) if is_sweep(folder) else standing(folder, now)
+    try:
+        return _of_sweep(folder, now, looks) if is_sweep(folder) else standing(folder, now, looks)
+    except OSError as error:
+        return unseen(folder, error.strerror or str(error))
 
 
-def _of_sweep(folder: Path, now: float) -> Standing:
+def _of_sweep(folder: Path, now: float, looks: Looks) -> Standing:
     found = read_json(folder / SWEEP)
     found = found if isinstance(found, dict) else {}
     rows, best = found.get("rows"), found.get("best")
     rows = rows if isinstance(rows, list) else []
     best = best if isinstance(best, dict) else {}
     value = number(best.get("value"))
-    at_work = holders(folder)
+    at_work = holders(folder, looks)
     state, holder = str(found.get("state", "new")), next(iter(at_work), None)
     if state == "running" and holder is None:
         state = "died"

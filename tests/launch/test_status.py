@@ -142,7 +142,7 @@ def test_table_and_json_list_what_is_below_a_folder(starter: Starter) -> None:
     assert code == 0
     assert head.split()[:3] == ["RUN", "STATE", "STEP"]
     assert first.split()[:3] == ["a", "finished", "2/2"]
-    assert second.startswith("b and?more  finished  3/3")
+    assert second.startswith(r"b and\nmore  finished  3/3")
     code, output = phalanx(starter, "status", "--json", "a")
     assert json.loads(output)["state"] == "finished"
     code, output = phalanx(starter, "status", "aa")
