@@ -22,7 +22,7 @@ ROOMS = {
     "world": "alarm exchange failure join logs stop watch world",
     "maths": "buffers ema evaluate extra gradients nhwc optim optimizer_state parallel precision schedule step tryout "
     "unchanged weights window",
-    "record": "begin checkpoint environment fingerprint folder ledger progress resume sinks sinks.*",
+    "record": "begin checkpoint environment fingerprint folder ledger progress resume sameness sinks sinks.*",
     "run": "build job loop main rehearse",
 }
 WITHOUT_TORCH = ("ground", "config")  # less what is imported where it is needed

@@ -27,7 +27,12 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, as_text(value))
+
+
+def as_text(value: Any) -> str:
+    """What a JSON file of ours holds."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def opened(path: Path, flags: int = os.O_RDONLY) -> int:

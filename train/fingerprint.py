@@ -19,6 +19,7 @@ from train.outcome import ConfigError
 from train.rng import seed_all
 
 SAMPLES = 16
+DRAWS = "its samples come out different each time"  # what is recorded of data without a fingerprint
 COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
 
 
@@ -51,21 +52,26 @@ def data(dataset: Any) -> str:
     """The dataset's own `fingerprint()`, else a sha256 (hex) of its length and of up to `SAMPLES` spread samples.
 
     Each sample is drawn with the global random states of Python, NumPy and torch (CPU) seeded, and these are as
-    before afterwards; a dataset with a random generator of its own needs its own `fingerprint()`. Raises ConfigError
-    where that method returns no string, or where there is neither the method nor a length.
+    before afterwards; a dataset with a random generator of its own is noticed by its second hash, and is `DRAWS`. Raises
+    ConfigError where that method returns no string, or where there is neither the method nor a length.
     """
     own = getattr(dataset, "fingerprint", None)
     if callable(own):
         return _own(dataset, own())
     if not hasattr(dataset, "__len__"):
         raise ConfigError(f"{type(dataset).__name__} has no length: give it a method `fingerprint() -> str`.")
+    with _random_states_kept():
+        first, second = _drawn(dataset), _drawn(dataset)
+    return first if first == second else DRAWS
+
+
+def _drawn(dataset: Any) -> str:
     length = len(dataset)
     digest = hashlib.sha256()
     _feed(digest, length)
-    with _random_states_kept():
-        for index in _spread(length):
-            seed_all(index, torch.device("cpu"))
-            _feed(digest, dataset[index])
+    for index in _spread(length):
+        seed_all(index, torch.device("cpu"))
+        _feed(digest, dataset[index])
     return digest.hexdigest()
 
 

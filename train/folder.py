@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import environment, fingerprint, identity, resolved
+from train import environment, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
-from train.files import sync_folder, write_json, write_whole
+from train.files import as_text, sync_folder, write_json, write_whole
+from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
 from train.root import folder_of_runs
+from train.sameness import ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
 
-ENVIRONMENT, SUMMARY, EVENTS = "environment.json", "summary.json", "events.jsonl"
+SUMMARY = "summary.json"
 
 _ELSEWHERE = "Type run.root=… with a folder to write to"
 
@@ -30,15 +32,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Facts:
-    """What a digest of the config cannot see: what ran, the code and the data, and what `auto` resolved to."""
+    """What a digest of the config cannot see, beside it: what ran, the code and the data, and what `auto` resolved to."""
 
+    digest: str
     environment: Mapping[str, Any]
     code: Mapping[str, str]
     data: Mapping[str, str]
     auto: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.environment, "code": self.code, "data": self.data, "auto": self.auto}
+        known = {"config_digest": self.digest, "code": self.code, "data": self.data, "auto": self.auto}
+        return {**self.environment, **known}
 
 
 @dataclass(frozen=True)
@@ -62,35 +66,84 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
 
     `attempt` counts how often a launcher began this very command again. Returns what it found and the hold on the
     folder. Raises ConfigError when the folder is another run's, when a process trains it right now, or when code or
-    data changed since it began; nothing is changed then.
+    data changed since a step was saved; nothing is changed then.
     """
     path = _path(config.run)
     if config.run.fresh and path.exists() and not (attempt and held_by_this_launch(path, os.environ)):
         _set_aside(path)
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
-    before = _recorded(path)
+    _check_is_a_run(path)
     held = claim(path, attempt, os.environ)
     try:
         if new:
-            return Opened(path, held.incarnation, True, None, [], None), held
+            return Opened(path, held.incarnation, True, None, _drawing({}, facts), None), held
         summary = _summary(path)
-        _same_config(path, config, summary)
-        changes = _changes(before, facts)
-        if changes and config.run.accept is not Accept.changed:
-            raise ConfigError(
-                f"Since {path} began, its code or data changed: {_listed(changes)}. Continuing would mix two "
-                "experiments. Type run.accept=changed to continue all the same, or run.fresh=true to set the folder "
-                "aside and begin anew"
-            )
-        notes = environment.differences(before, facts.environment)
-        notes += identity.differences(before["auto"], facts.auto)
-        if changes and summary is None:
-            _write_json(path / ENVIRONMENT, {**before, "code": facts.code, "data": facts.data})
-            notes += [f"accepted: {change}" for change in changes]
-        return Opened(path, held.incarnation, False, _began(path), notes, summary), held
+        found = compared(path, config)
+        add_facts(found, facts.code, facts.data)
+        if found.all and summary is None and not saved(path):
+            _write(path, {RESOLVED: resolved.written(plain), ENVIRONMENT: as_text(facts.as_json())})
+            notes = [
+                f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
+                *_drawing({}, facts),
+            ]
+            return Opened(path, held.incarnation, True, None, notes, None), held
+        _check_same(path, config, found, summary)
+        if summary is None:
+            _write(path, _mended(found, plain, facts))
+        return Opened(path, held.incarnation, False, _began(path), _notes(found, facts), summary), held
     except BaseException:
         held.withdraw()
         raise
+
+
+def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of this run and what it came to, if it has finished, whatever became of its code since.
+
+    None, too, where the data are looked for at another place, and only their hash tells whether they are the same.
+    Raises ConfigError when the folder is another run's.
+    """
+    path = _path(config.run)
+    if config.run.fresh:
+        return None
+    try:
+        summary = _finished_summary(path)
+    except _DAMAGE:
+        return None
+    found = compared(path, config)
+    if found.moved:
+        return None
+    _check_same(path, config, found, summary)
+    return path, summary
+
+
+def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError where the run in the folder is another one, or might be and nobody accepted it."""
+    accepted = config.run.accept is Accept.changed
+    if found.damage and (found.other or not accepted):
+        way = "" if found.other else "Type run.accept=changed to write it anew and continue all the same. "
+        raise ConfigError(f"{'; '.join(found.damage.values())}. {way}{_ANEW}")
+    if found.other:
+        longer = all(change.startswith(("train.steps:", "train.epochs:")) for change in found.other)
+        hint = (
+            f"To train it longer type run.name=… train.extend_from={path}. " if longer and summary is not None else ""
+        )
+        raise ConfigError(f"{path} is the run of another config: {_listed(found.other)}. {hint}{_ANEW}")
+    if found.changed and summary is None and not accepted:
+        raise ConfigError(
+            f"Since {path} began, its code or data changed: {_listed(found.changed)}. Continuing would mix two "
+            "experiments. Type run.accept=changed to continue all the same, or run.fresh=true to set the folder "
+            "aside and begin anew"
+        )
+
+
+def _notes(found: Found, facts: Facts) -> list[str]:
+    """What differs without being in the way."""
+    since = environment.differences(found.before, facts.environment)
+    since += identity.differences(found.before["auto"], facts.auto) if found.before["auto"] else []
+    notes = [f"since the run began: {line}" for line in since]
+    notes += [f"accepted: {line}" for line in (*found.damage.values(), *found.changed)]
+    notes += _drawing(found.before["data"], facts)
+    return notes + [f"{name} are the same at another place: {line}" for name, line in found.moved.items()]
 
 
 def stored_config(run: Path) -> Config:
@@ -104,13 +157,23 @@ def stored_config(run: Path) -> Config:
 def _summary(run: Path) -> dict[str, Any] | None:
     """What the run came to; None when it has not finished, or finished without a readable word of it."""
     try:
-        found: dict[str, Any] = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-        return found if found["weights_sha256"] and found["steps"] else None
+        return _finished_summary(run)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGE as error:
         logger.warning("%s is damaged (%s) and is written anew from the last checkpoint", run / SUMMARY, error)
         return None
+
+
+_DAMAGE = (OSError, LookupError, TypeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError)
+
+
+def _finished_summary(run: Path) -> dict[str, Any]:
+    """What the run came to. Raises one of _DAMAGE."""
+    found: dict[str, Any] = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+    if not (found["weights_sha256"] and found["steps"]):
+        raise LookupError("it has no weights_sha256 or no steps")
+    return found
 
 
 def _began(run: Path) -> float | None:
@@ -163,26 +226,43 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _mended(found: Found, plain: Mapping[str, Any], facts: Facts) -> dict[str, str]:
+    """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
+    files = {RESOLVED: resolved.written(plain)} if RESOLVED in found.damage else {}
+    if ENVIRONMENT in found.damage:
+        return {**files, ENVIRONMENT: as_text(facts.as_json())}
+    now = {**found.before, "code": facts.code, "data": facts.data}
+    return {**files, ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], facts) else files
+
+
+def _drawing(recorded: Mapping[str, str], facts: Facts) -> list[str]:
+    """A warning for data that are found to draw by themselves, once."""
+    drawing = [name for name, known in facts.data.items() if known == DRAWS != recorded.get(name)]
+    return [
+        f"{name} draws from a generator of its own: a sample came out different the second time. The run goes on after a "
+        "restart, but not with the same bits. Draw from random, numpy.random or torch, which are seeded for each sample"
+        for name in drawing
+    ]
+
+
+def _write(path: Path, files: Mapping[str, str]) -> None:
     try:
-        write_json(path, value)
+        for name, text in files.items():
+            write_whole(path / name, text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be written to: {error.strerror}") from None
 
 
-def _recorded(path: Path) -> dict[str, Any]:
-    """environment.json of an existing run. Raises ConfigError when it is no run's, damaged, or cannot be written to."""
-    if not path.is_dir() or not (path / RESOLVED).is_file():
+def _check_is_a_run(path: Path) -> None:
+    """Raise ConfigError when the folder is no run's, or cannot be written to."""
+    if not _is_a_run(path):
         raise _no_run(path)
     if not os.access(path, os.W_OK):
         raise ConfigError(f"The run folder {path} cannot be written to. {_ELSEWHERE}")
-    try:
-        found: dict[str, Any] = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
-        if not all(isinstance(found[part], dict) for part in ("code", "data", "auto")):
-            raise ValueError("parts are missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path / ENVIRONMENT} is damaged ({error}). {_ANEW}") from None
-    return found
+
+
+def _is_a_run(path: Path) -> bool:
+    return any((path / name).exists() for name in (RESOLVED, ENVIRONMENT, "checkpoints"))
 
 
 def _no_run(path: Path) -> ConfigError:
@@ -192,24 +272,8 @@ def _no_run(path: Path) -> ConfigError:
 _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name=… for another one"
 
 
-def _same_config(path: Path, config: Config, summary: Mapping[str, Any] | None) -> None:
-    changed = identity.differences(identity.defining(stored_config(path)), identity.defining(config))
-    if not changed:
-        return
-    longer = all(change.startswith(("train.steps:", "train.epochs:")) for change in changed)
-    hint = f"To train it longer type run.name=… train.extend_from={path}. " if longer and summary is not None else ""
-    raise ConfigError(f"{path} is the run of another config: {_listed(changed)}. {hint}{_ANEW}")
-
-
-def _changes(before: Mapping[str, Any], facts: Facts) -> list[str]:
-    changes = fingerprint.changed(before["code"], facts.code)
-    data = before["data"]
-    names = sorted(data.keys() | facts.data.keys())
-    return changes + [f"what {name} holds" for name in names if data.get(name) != facts.data.get(name)]
-
-
 def _set_aside(path: Path) -> None:
-    if not any((path / name).exists() for name in (RESOLVED, ENVIRONMENT, "checkpoints")):
+    if not _is_a_run(path):
         raise _no_run(path)
     names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())

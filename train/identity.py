@@ -25,7 +25,12 @@ def digest(config: Config) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines such as "optim.lr: 0.001 -> 0.01", without secrets, for what two defining parts disagree on.
+    """Lines such as "optim.lr: 0.001 -> 0.01", without secrets, for what two defining parts disagree on."""
+    return list(differing(before, now).values())
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that two defining parts disagree on, each with a line on it.
 
     What was stored redacted agrees with anything: nobody can tell any more.
     """
@@ -34,7 +39,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in sorted(old.keys() | new.keys())}
     others = {key: pair for key, pair in pairs.items() if not _agree(*pair)}
     shown = {key: redact({key.rpartition(".")[2]: pair}) for key, pair in others.items()}
-    return [f"{key}: {was} -> {now}" for key, pair in shown.items() for was, now in pair.values()]
+    return {key: f"{key}: {was} -> {now}" for key, pair in shown.items() for was, now in pair.values()}
 
 
 def _defines(leaf: Leaf, value: Any) -> bool:

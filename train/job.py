@@ -17,7 +17,7 @@ from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
 from train.data.workers import aside
 from train.files import sha256, write_json
-from train.folder import SUMMARY, Facts, Opened, open_run
+from train.folder import SUMMARY, Facts, Opened, finished, open_run
 from train.hearing import Signals, StopFile, Wish, granted_s, until_step
 from train.identity import digest
 from train.ledger import Ledger, stand_in
@@ -50,6 +50,11 @@ def run(
     """
     config = composed.config
     world.watch.at("build", 0)
+    done = world.from_leader(world.together(lambda: finished(config) if world.leads else None))
+    if done is not None:
+        _say_finished(*done, world)
+        signals.close()
+        return ExitCode.FINISHED
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
@@ -106,6 +111,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
         facts = Facts(
+            digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
             code=fingerprint.code(packages(config, targets(config, composed.foreign)), ROOT),
             data=data,
@@ -173,7 +179,7 @@ def _announce(
     for note in parts.notes if world.leads else ():
         logger.warning("%s", note)
     for note in notes:
-        logger.warning("since the run began: %s", note)
+        logger.warning("%s", note)
     ledger.event(
         "start" if opened.new else "resume",
         folder=str(opened.path),

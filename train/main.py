@@ -81,11 +81,16 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     from train import job, logs
     from train.build import check_targets, targets
     from train.failure import ending
+    from train.folder import finished
     from train.join import join
 
     logs.to_console(place.leads, os.environ)
     try:
-        check_targets(composed.config, targets(composed.config, composed.foreign))
+        try:
+            check_targets(composed.config, targets(composed.config, composed.foreign))
+        except Exception:  # whatever the user's own modules raise
+            if finished(composed.config) is None:  # a run that has finished needs nothing built
+                raise
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
         refuse(error, place.leads)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import Config
-from train.folder import ENVIRONMENT
+from train.sameness import ENVIRONMENT
 from train.sinks.sink import FanOut, Sink
 
 
