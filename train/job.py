@@ -75,7 +75,7 @@ def run(
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
     again = world.together(lambda: undone(opened.path, progress.step) if world.leads and not opened.new else {})
-    sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
+    sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])
     ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
     afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
     start_s = time.time() - started
