@@ -190,7 +190,7 @@ class DataConfig:
 class ParallelConfig:
     bucket_mb: float | None = _rounding(0, above=True)
     static_graph: bool = _rounding()
-    find_unused: bool = _inert()
+    find_unused: bool = _defining(neutral=False)  # a gradient that is absent moves no momentum, one of zero does
     sync_batchnorm: bool = _defining()
     broadcast_buffers: bool = _defining(neutral=False)
     comm_hook: CommHook = _defining()

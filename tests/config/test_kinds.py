@@ -1,9 +1,14 @@
 """Every leaf of the config says what another value of it means for the weights."""
 
 import dataclasses
+import operator
 import typing
+from typing import Any
 
+from tests.config.others import other, with_value
+from train.compose import compose
 from train.config import Config, Kind, Leaf, schema
+from train.identity import digest
 
 ROUNDING = {
     *("train.threads", "train.compile", "train.channels_last", "train.deterministic", "world.device", "world.backend"),
@@ -35,3 +40,15 @@ def test_the_rounding_keys_are_those_of_the_contract() -> None:
 def test_open_groups_define() -> None:
     for key in ("seed", "model", "data.train", "data.eval", "data.augment", "task", "optim", "schedule"):
         assert schema()[key].kind is Kind.defining
+
+
+def test_another_value_of_a_defining_key_is_another_name_and_of_another_key_is_not() -> None:
+    found = compose([]).config
+    names: dict[str, Any] = {}
+    for key, leaf in schema().items():
+        value = operator.attrgetter(key)(found)
+        changed = with_value(found, key, other(key, value))
+        assert operator.attrgetter(key)(changed) != value
+        assert (digest(changed) != digest(found)) is (leaf.kind is Kind.defining), key
+        names[digest(changed)] = key
+    assert len(names) == 1 + sum(leaf.kind is Kind.defining for leaf in schema().values()), "each its own"

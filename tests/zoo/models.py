@@ -414,6 +414,23 @@ def _set_weight(module: nn.Module, inputs: object) -> None:
     module.weight = F.normalize(module.get_parameter("direction"), dim=1)
 
 
+class Menagerie(nn.Module):
+    """Many of them in one: what a test that has one run for all of them trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(
+            made()
+            for made in (FrozenBackbone, OwnTrain, Norms, Queue, HiddenQueue, Centre, Codebook, Growing, Late, Expanded)
+        )
+        self.members.extend(made() for made in (Filled, Counting, Cached, Hooked, Tied, ExtraState, Renormed))
+        self.branch = ComesAndGoes()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = torch.stack([member(inputs) for member in self.members]).mean(0) + self.branch(inputs)
+        return logits
+
+
 ZOO: dict[str, Callable[[], nn.Module]] = {
     made.__name__: made
     for made in (
