@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.processes import children
 from tests.ranks import QUIET, ROOT, until
 
-_ANSWER = re.compile("phalanx: (starting |SIG|ending it at once)")
+_ANSWER = re.compile(r"phalanx: (starting \d+ rank|SIG|ending it at once)")
 _RANK = """#!{python}
 import json, os, signal, sys, threading
 from pathlib import Path

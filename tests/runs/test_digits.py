@@ -24,7 +24,7 @@ def test_default_run_under_torchrun_learns_the_digits_and_says_where_it_is(tmp_p
     assert results.metrics("eval")[-1]["accuracy"] == results.summary["eval"]["accuracy"]
     manifest = json.loads(max(results.folder.glob("checkpoints/step_*/manifest.json")).read_text())
     assert manifest["weights_sha256"] == results.sha256
-    assert re.search(r"step \d+/225  loss [0-9.]+  accuracy [0-9.]+ .* samples/s  ETA ", output)
+    assert re.search(r"step \d+/225  epoch [0-9.]+  loss [0-9.]+  accuracy [0-9.]+ .* samples/s  ETA ", output)
     assert "\x1b" not in output
     told = {event["event"]: event["step"] for event in results.events()}
     assert told == {"start": 0, "evaluate": 225, "checkpoint": 225, "finish": 225}
