@@ -18,6 +18,7 @@ from train.config import Accept, Config, RunConfig
 from train.files import as_text, sync_folder, write_json, write_whole
 from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
+from train.links import check_links
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
 from train.root import folder_of_runs
@@ -73,6 +74,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
         _set_aside(path)
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
     _check_is_a_run(path)
+    check_links(path)
     held = claim(path, attempt, os.environ)
     try:
         if new:

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from train.files import sync_folder
+from train.files import opened, sync_folder
 from train.sinks.sink import Sink
 
 
@@ -68,7 +68,7 @@ def undone(folder: Path, step: int) -> dict[str, float]:
 
 
 def _append_to(path: Path) -> FileIO:
-    return open(path, "ab", buffering=0)
+    return open(path, "ab", buffering=0, opener=lambda name, flags: opened(Path(name), flags))
 
 
 def _append(file: FileIO, line: Mapping[str, object]) -> None:
@@ -99,7 +99,8 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callab
     lines = path.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
     beside = path.with_name(f"{path.name}.new")
-    with open(beside, "wb") as file:
+    beside.unlink(missing_ok=True)  # a link there, or a second name of another file, is not written through
+    with os.fdopen(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
         file.writelines(kept)
         file.flush()
         os.fsync(file.fileno())
