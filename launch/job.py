@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.options import asks_for_gpus, further
 from launch.submission import Submission
 from train.config import ClusterConfig
 from train.outcome import ConfigError
@@ -62,6 +63,7 @@ def check(cluster: ClusterConfig) -> None:
             f"cluster.ranks_per_node={ranks} is more than cluster.gpus_per_node={gpus}, and a rank needs a GPU of its "
             f"own. Type cluster.ranks_per_node={gpus}"
         )
+    further(cluster.sbatch, {}, gpus)
     for mount in cluster.mounts:
         if not mount.startswith("/") or "," in mount:
             raise ConfigError(f"cluster.mounts has {mount!r}. Type absolute folders, such as cluster.mounts=[/data]")
@@ -85,7 +87,39 @@ def plan(
     Raises ConfigError for a path that Slurm or pyxis would misread.
     """
     ranks = ranks_per_node(cluster)
-    asked = {
+    asked = _asked(cluster, name, submission, ranks, after, array)
+    more = further(cluster.sbatch, asked, cluster.gpus_per_node)
+    if any(asks_for_gpus(option, value) for option, value in more.items()):
+        asked["gpus-per-node"] = None
+    options = [f"--{option}={value}" for option, value in asked.items() if value is not None]
+    options += [f"--{option}" if value is None else f"--{option}={value}" for option, value in more.items()]
+    script = str(submission.code / "slurm" / "train.sbatch")
+    environ = {
+        "PHALANX_SUBMISSION": str(submission.folder),
+        "PHALANX_CODE": str(submission.code),
+        "PHALANX_ENTRY": entry,
+        "PHALANX_DIRECTORY": str(submission.directory),
+        "PHALANX_PYTHON": "python3" if cluster.container else python,
+        "PHALANX_NODES": str(cluster.nodes),
+        **({GIVEN: str(cluster.gpus_per_node)} if cluster.gpus_per_node else {}),
+        "PHALANX_RANKS_PER_NODE": str(ranks),
+        "PHALANX_NOTICE_S": str(cluster.notice_s),
+        "PHALANX_MAX_REQUEUES": str(cluster.max_requeues),
+        "PHALANX_MAX_FAILURES": str(cluster.max_failures),
+        "PHALANX_SETUP": "\n".join(cluster.setup),
+        "PHALANX_CONTAINER": cluster.container or "",
+        "PHALANX_MOUNTS": _mounts(cluster, submission) if cluster.container else "",
+        **({"PYTHONPATH": ":".join(submission.path)} if submission.path else {}),
+    }
+    without = sorted(name for name in variables if _INHERITED.fullmatch(name) and name not in environ)
+    return Job(("sbatch", "--parsable", "--requeue", *options, script), tuple(without), environ)
+
+
+def _asked(
+    cluster: ClusterConfig, name: str, submission: Submission, ranks: int, after: str | None, array: str | None
+) -> dict[str, str | None]:
+    """The options of sbatch that a job sets itself, None where it leaves one out."""
+    return {
         "job-name": name,
         "comment": submission.token,
         "output": _log(submission.folder, array),
@@ -108,27 +142,6 @@ def plan(
         "export": "ALL",
         "open-mode": "append",  # a requeue goes on in the same log
     }
-    options = [f"--{option}={value}" for option, value in asked.items() if value is not None]
-    script = str(submission.code / "slurm" / "train.sbatch")
-    environ = {
-        "PHALANX_SUBMISSION": str(submission.folder),
-        "PHALANX_CODE": str(submission.code),
-        "PHALANX_ENTRY": entry,
-        "PHALANX_DIRECTORY": str(submission.directory),
-        "PHALANX_PYTHON": "python3" if cluster.container else python,
-        "PHALANX_NODES": str(cluster.nodes),
-        **({GIVEN: str(cluster.gpus_per_node)} if cluster.gpus_per_node else {}),
-        "PHALANX_RANKS_PER_NODE": str(ranks),
-        "PHALANX_NOTICE_S": str(cluster.notice_s),
-        "PHALANX_MAX_REQUEUES": str(cluster.max_requeues),
-        "PHALANX_MAX_FAILURES": str(cluster.max_failures),
-        "PHALANX_SETUP": "\n".join(cluster.setup),
-        "PHALANX_CONTAINER": cluster.container or "",
-        "PHALANX_MOUNTS": _mounts(cluster, submission) if cluster.container else "",
-        **({"PYTHONPATH": ":".join(submission.path)} if submission.path else {}),
-    }
-    without = sorted(name for name in variables if _INHERITED.fullmatch(name) and name not in environ)
-    return Job(("sbatch", "--parsable", "--requeue", *options, script), tuple(without), environ)
 
 
 def elements(array: str) -> list[int]:

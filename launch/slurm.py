@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ from launch.job import Job
 from train.outcome import ConfigError
 
 _ANSWER_S = 60.0  # a controller that many others ask may take its time
-_LOOK_S = 5.0  # between two questions to a controller that many others ask, too
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def expected_start(job: Job, environ: Mapping[str, str]) -> str:
 def queue(environ: Mapping[str, str]) -> list[Queued]:
     """This user's jobs that wait or run, each element of an array by itself. Raises ConfigError when nobody answers."""
     lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%R|%k").splitlines()
-    found = [line.split("|", 4) for line in lines]
+    found = [line.split("|", 4) for line in lines if line.count("|") >= 4]  # others' comments may hold line breaks
     return [
         Queued(job, token, "" if element == "N/A" else element, state, reason.strip("()"))
         for job, element, state, reason, token in found
@@ -85,17 +83,31 @@ def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | No
 
 def check_known(job: str, environ: Mapping[str, str]) -> None:
     """Raise ConfigError for a job that Slurm does not know: what comes after it would never start."""
-    if not _ask(environ, "scontrol", "--oneliner", "show", "job", job, missing=""):
+    if not told(job, environ):
         raise ConfigError(f"--after={job}: Slurm knows no such job, or none any more. `squeue --me` lists yours")
 
 
-def wait(job: str, environ: Mapping[str, str]) -> int:
-    """Wait until the job has ended, requeues and all elements included; returns the highest exit code of them."""
-    while _ask(environ, "squeue", "--me", "--noheader", "--format=%i", f"--jobs={job}", missing="").strip():
-        time.sleep(_LOOK_S)
-    told = _ask(environ, "scontrol", "--oneliner", "show", "job", job)
-    codes = re.findall(r"\bExitCode=(\d+):(\d+)", told)
-    return max(128 + int(signal) if int(signal) else int(code) for code, signal in codes)
+def told(job: str, environ: Mapping[str, str]) -> str:
+    """What the controller knows of a job, a line for each element; nothing of one that it has forgotten.
+
+    Raises ConfigError when nobody answers.
+    """
+    whole = {**environ, "SLURM_BITSTR_LEN": "0"}  # else the indices of an array end in dots
+    return _ask(whole, "scontrol", "--oneliner", "show", "job", job, missing="")
+
+
+def accounted(job: str, environ: Mapping[str, str]) -> dict[str, tuple[str, int, int]]:
+    """By the ids of a job or its elements: state, exit code and signal, as far as there is an accounting that knows."""
+    try:
+        fields = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode")
+        lines = _ask(environ, "sacct", f"--jobs={job}", *fields).splitlines()
+    except ConfigError:
+        return {}
+    found = {}
+    for line in lines:
+        if match := re.fullmatch(r"([^|]+)\|(\w+)[^|]*\|(\d+):(\d+)", line):
+            found[match[1]] = (match[2], int(match[3]), int(match[4]))
+    return found
 
 
 def cancel(job: str, environ: Mapping[str, str]) -> None:
@@ -111,7 +123,11 @@ def _run(job: Job, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[s
 def _ask(environ: Mapping[str, str], *command: str, missing: str | None = None) -> str:
     """What a program of Slurm prints. `missing` is the answer where it knows no such job any more."""
     try:
-        done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, timeout=_ANSWER_S)
+        done = subprocess.run(
+            command, env=dict(environ), capture_output=True, text=True, errors="replace", timeout=_ANSWER_S
+        )
+    except OSError as error:
+        raise ConfigError(f"{command[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{command[0]} did not answer within {_ANSWER_S:g} s") from None
     if done.returncode == 0:

@@ -2,14 +2,14 @@
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launch import snapshot
 from launch.runs import SWEEP
@@ -129,10 +129,8 @@ class Submitted:
 def submitted(root: Path) -> list[Submitted]:
     """What was submitted from this root, the oldest first; a run is there once for each submission."""
     found = []
-    for path in sorted((root.absolute() / SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime):
-        told = read_json(path)
-        runs = told.get("runs") if isinstance(told, dict) else None
-        for element, run in runs.items() if isinstance(runs, dict) else ():
+    for path, told in _records(root):
+        for element, run in told["runs"].items():
             log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
             found.append(Submitted(Path(run), _token(path.parent), element, log))
     return found
@@ -143,14 +141,25 @@ def remove_old(root: Path, live: Collection[str]) -> None:
 
     Those are needed whose token is one of `live`, and those that hold a run that has not finished.
     """
-    records = sorted((root / SUBMITTED).glob(f"*/{_RECORD}"), key=lambda path: path.stat().st_ctime)
-    over = [record.parent for record in records if _token(record.parent) not in live and _has_finished(record)]
+    records = _records(root)
+    over = [path.parent for path, told in records if _token(path.parent) not in live and _has_finished(told)]
     for folder in over[:-_KEPT]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _has_finished(record: Path) -> bool:
-    runs = json.loads(record.read_text(encoding="utf-8"))["runs"].values()
+def _records(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files of the submissions from this root and what they hold, the oldest first, less those just removed."""
+    found = []
+    for path in (root.absolute() / SUBMITTED).glob(f"*/{_RECORD}"):
+        with suppress(OSError):
+            told = read_json(path)
+            if isinstance(told, dict) and isinstance(told.get("runs"), dict):
+                found.append((path.stat().st_ctime, path, told))
+    return [(path, told) for _, path, told in sorted(found, key=lambda each: each[:2])]
+
+
+def _has_finished(told: Mapping[str, Any]) -> bool:
+    runs = told["runs"].values()
     return all((Path(run) / "summary.json").exists() or _is_finished_sweep(Path(run)) for run in runs)
 
 

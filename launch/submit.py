@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from launch import slurm
+from launch import slurm, waiting
 from launch.job import Job, check, elements, plan, ranks_per_node
 from launch.show import show
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
@@ -83,7 +83,7 @@ def submit(
         return
     job, submission = _submitted(order, runs)
     if wait:
-        code = slurm.wait(job, os.environ)
+        code = waiting.wait(job, submission.runs or [""], os.environ)
         if doctor:
             show(_log(submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
         sys.exit(code)

@@ -214,6 +214,7 @@ class ClusterConfig:
     mounts: list[str] = _inert()
     setup: list[str] = _inert()
     mail: str | None = _inert()
+    sbatch: list[str] = _inert()
     notice_s: int = _inert(30, 65535)  # the field that sbatch keeps it in has 16 bits
     max_requeues: int = _inert(0)
     max_failures: int = _inert(0)

@@ -153,3 +153,32 @@ for word; do case $word in --container-*) ;; *) words+=("$word") ;; esac; done; 
     (mounts,) = [line for line in ranks.splitlines() if line.startswith("--container-mounts=")]
     assert mounts.endswith(",/data:/inside")
     assert f"{desk.runs}:{desk.runs}" in mounts
+
+
+def test_container_that_nothing_here_can_start_is_said_and_not_tried_again(desk: Desk) -> None:
+    """srun of this cluster has no pyxis, and there is no Apptainer."""
+    images = {"registry": "nvcr.io#nvidia/pytorch:25.10-py3", "file": "/images/mine.sif"}
+    jobs = {name: submit(desk, name, "exit 0", f"cluster.container={quoted(image)}") for name, image in images.items()}
+    assert {name: ended(job, "FAILED") for name, job in jobs.items()} == dict.fromkeys(images, ("0", "2:0"))
+    for name, job in jobs.items():
+        assert f"not started: cluster.container={images[name]} needs pyxis" in job.log
+
+
+def test_container_is_apptainers_where_the_cluster_has_that(desk: Desk) -> None:
+    """A stand-in for it, which runs what it is given where it is."""
+    record = f"""printf '%s\\n' "$@" >>{desk.folder}/given; shift
+while [[ $1 == --* ]]; do [[ $1 == --nv ]] || shift; shift; done; shift; exec "$@\""""
+    program(desk.folder / "bin", "apptainer", record)
+    on_path = first_on_path(desk.folder / "bin")
+    words = (
+        "cluster.container='nvcr.io#nvidia/pytorch:25.10-py3'",
+        "cluster.mounts=[/data]",
+        "cluster.gpus_per_node=1",
+    )
+    job = submit(desk, "boxed", "exit 0", *words, environ=on_path)
+    assert ended(job, "COMPLETED") == ("0", "0:0")
+    given = (desk.folder / "given").read_text().splitlines()
+    assert given[:2] == ["exec", "--bind"]
+    assert given[2].endswith(",/data")
+    assert f"{desk.runs}:{desk.runs}" in given[2]
+    assert given[3:6] == ["--nv", "docker://nvcr.io/nvidia/pytorch:25.10-py3", "bash"]

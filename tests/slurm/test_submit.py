@@ -116,6 +116,13 @@ def test_any_name_and_folder_is_carried_exactly(desk: Desk) -> None:
     assert not list(desk.folder.rglob("pwned"))
 
 
+def test_further_options_of_sbatch_are_the_jobs(desk: Desk) -> None:
+    job = desk.submit(*TINY, "cluster.gpus_per_node=1", "cluster.sbatch=['exclude=n[1-2]',exclusive,'gres=gpu:1']")
+    facts = desk.cluster.facts(job.job)
+    assert (facts["ExcNodeList"], facts["OverSubscribe"], facts["TresPerNode"]) == ("n[1-2]", "NO", "gres:gpu:1")
+    desk.cluster.ask("scancel", job.job)
+
+
 def test_slurm_says_when_a_job_would_start(desk: Desk) -> None:
     done = desk.type("--test-only", *TINY, *ONE)
     assert done.returncode == 0, done.stderr
