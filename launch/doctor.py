@@ -71,7 +71,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
         )
     with claim(machine.gpus, ranks, {}) as claimed:
         size = ranks or len(claimed.gpus) or 2
-        environ = {"OMP_NUM_THREADS": str(max(1, len(machine.cores) // size))}
+        environ = {"OMP_NUM_THREADS": str(max(1, machine.cpus // size))}
         if machine.gpus or before:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
             environ[GIVEN] = str(len(claimed.gpus))

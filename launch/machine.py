@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from train import cores
 from train.outcome import ConfigError
 
 _ANSWER_S = 30.0  # a driver that is loaded for this one question, with eight GPUs, takes up to ten
@@ -27,12 +28,21 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`cores` are those this process may run on, `nodes` the cores of each NUMA node; `numactl` is there or not."""
+    """`cores` are those this process may run on, `nodes` the cores of each NUMA node; `numactl` is there or not.
+
+    `quota` is how many CPUs a container may use at a time, None for all.
+    """
 
     cores: frozenset[int]
     gpus: tuple[Gpu, ...]
     nodes: Mapping[int, frozenset[int]]
     numactl: bool
+    quota: int | None = None
+
+    @property
+    def cpus(self) -> int:
+        """As many as there are to compute on."""
+        return len(self.cores) if self.quota is None else max(1, min(len(self.cores), self.quota))
 
 
 def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
@@ -45,7 +55,13 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
         int(folder.name.removeprefix("node")): frozenset(numbers((folder / "cpulist").read_text()))
         for folder in _NODES.glob("node[0-9]*")
     }
-    return Machine(frozenset(os.sched_getaffinity(0)), gpus, nodes, shutil.which("numactl") is not None)
+    return Machine(
+        cores=frozenset(os.sched_getaffinity(0)),
+        gpus=gpus,
+        nodes=nodes,
+        numactl=shutil.which("numactl") is not None,
+        quota=cores.own_quota(),
+    )
 
 
 def lists_gpus(environ: Mapping[str, str]) -> bool:

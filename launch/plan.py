@@ -65,7 +65,7 @@ def plan(
             f"{size} ranks on slices of a GPU (MIG): CUDA shows a process one slice alone, and NCCL joins none. Type -n 1"
         )
     added = {
-        "OMP_NUM_THREADS": str(max(1, len(machine.cores) // size)),
+        "OMP_NUM_THREADS": str(max(1, machine.cpus // size)),
         # For when this process is killed: torchrun's own 30 s are too short for a large save. 2.11 has no more, and no
         # option for it.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),

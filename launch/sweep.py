@@ -105,7 +105,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
-        places = slots(asked.sweep, machine, claimed.gpus)
+        places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
         pool.go_on()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from train import optim, weights
+from train import cores, optim, weights
 from train.begin import Begin, begin
 from train.config import Auto, Config
 from train.data.augment import Augment
@@ -101,7 +101,7 @@ def _capability(device: torch.device) -> tuple[int, int] | None:
 def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
     threads = config.train.threads
     if isinstance(threads, Auto):
-        threads = max(1, len(os.sched_getaffinity(0)) // world.place.local_size)
+        threads = cores.threads(os.environ, world.place.local_size)
     torch.set_num_threads(threads)
     precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)

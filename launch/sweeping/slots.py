@@ -17,6 +17,7 @@ from launch.ears import Ears
 from launch.machine import Gpu, Machine
 from train.allocator import huge_pages
 from train.config import SweepConfig
+from train.cores import typed
 from train.outcome import ConfigError
 from train.sight import GIVEN
 
@@ -35,9 +36,12 @@ class Slot:
     threads: int
 
 
-def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu]) -> list[Slot]:
-    """The slots of this machine; `gpus` are those to use. Raises ConfigError where not one trial fits."""
-    have = len(gpus) if gpus else len(machine.cores)
+def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Slot]:
+    """The slots of this machine; `gpus` are those to use, and an OMP_NUM_THREADS in `environ` holds.
+
+    Raises ConfigError where not one trial fits.
+    """
+    have = len(gpus) if gpus else machine.cpus
     if config.ranks > have:
         what = "free GPUs" if gpus else "CPU cores"
         raise ConfigError(
@@ -47,7 +51,7 @@ def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu]) -> list[Sl
         raise ConfigError("Ranks on slices of a GPU (MIG) do not find each other. Type sweep.ranks=1")
     places = have // config.ranks * (config.per_gpu if gpus else 1)
     count = min(places, config.slots or places) if gpus else config.slots or places
-    threads = max(1, len(machine.cores) // (count * config.ranks))
+    threads = typed(environ) or max(1, machine.cpus // (count * config.ranks))
     return [Slot(number, _share(number, config, gpus), threads) for number in range(count)]
 
 

@@ -87,12 +87,16 @@ def test_a_machine_is_divided_into_slots_that_share_nothing_unasked(
     settings: dict[str, int], cores: int, gpus: int, expected: list[Slot]
 ) -> None:
     found = machine(cores, gpus)
-    assert slots(config(**settings), found, found.gpus) == expected
+    assert slots(config(**settings), found, found.gpus, {}) == expected
+
+
+def test_threads_that_are_typed_hold_in_every_slot() -> None:
+    assert {slot.threads for slot in slots(config(ranks=2), machine(), (), {"OMP_NUM_THREADS": "3"})} == {3}
 
 
 def test_more_ranks_than_there_is_room_for_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"sweep.ranks=3 is more .* free GPUs for: 2. Type sweep.ranks=2"):
-        slots(config(ranks=3), machine(gpus=2), machine(gpus=2).gpus)
+        slots(config(ranks=3), machine(gpus=2), machine(gpus=2).gpus, {})
 
 
 def test_trials_that_share_a_gpu_share_what_it_uses_meanwhile() -> None:

@@ -136,3 +136,15 @@ class Sent(Rows):
         self.__dict__.update(state)
         with Path(self.journal).open("a") as lines:
             lines.write("sent\n")
+
+
+class Threaded(Rows):
+    """Fails unless as many threads compute as it was told."""
+
+    def __init__(self, samples: int, threads: int) -> None:
+        super().__init__(samples)
+        self._threads = threads
+
+    def __getitem__(self, index: int) -> Any:
+        assert torch.get_num_threads() == self._threads
+        return super().__getitem__(index)
