@@ -8,20 +8,23 @@ has a manifest under its final name is whole, unless a disk damaged it later, wh
 """
 
 import errno
+import hashlib
 import json
+import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from train import lease
-from train.files import sha256, sync_file, sync_folder, write_json
+from train.files import mode, sha256, sync_file, sync_folder, write_json
 from train.outcome import ConfigError
+from train.room import writing
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -48,7 +51,9 @@ class Checkpoint:
 
 
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-_UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+_OWN_HASH = "manifest_sha256"  # of all else that the manifest says
+_LEFT = (".staging", ".deleting")  # what saves and deletions that were cut short leave
 
 
 class DamagedError(Exception):
@@ -76,9 +81,11 @@ class Checkpoints:
         staging, final = self.staging(step), self.folder / f"step_{step:08d}"
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
         for name in files:
+            (staging / name).chmod(mode())
             sync_file(staging / name)
         own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
-        write_json(staging / MANIFEST, {**own, **facts, "time": time.time(), "files": files})
+        manifest = {**own, **facts, "time": time.time(), "files": files}
+        write_json(staging / MANIFEST, {**manifest, _OWN_HASH: _hash(manifest)})
         lease.check(self._run, self._incarnation)
         if final.exists():
             if _incarnation(final) > self._incarnation:
@@ -92,46 +99,83 @@ class Checkpoints:
         folders = [folder for folder in self._folders() if (folder / MANIFEST).exists() and not self._fenced(folder)]
         return sorted(_step(folder) for folder in folders)
 
-    def clean(self) -> None:
-        """Delete what saves that never came to their end left behind, set aside what was saved by who had been replaced."""
+    def saving(self, write: Callable[[], None]) -> Callable[[], None]:
+        """`write`, which writes files of a checkpoint, but raising NoRoom where they do not get there, and ConfigError
+        once another start has taken the run over, which takes such files away."""
+
+        def act() -> None:
+            try:
+                with writing(self.folder):
+                    write()
+            except Exception:
+                lease.check(self._run, self._incarnation)
+                raise
+
+        return act
+
+    def drop(self, step: int) -> None:
+        """Give up on what stands in the staging folder."""
+        shutil.rmtree(self.staging(step), ignore_errors=True)
+
+    def clean(self, bad: Mapping[Path, str]) -> list[str]:
+        """Delete what saves and deletions that were cut short left behind; set aside what is `bad`, what lost its
+        manifest, and what was saved by who had been replaced. Returns words for what is no checkpoint any more."""
         lease.check(self._run, self._incarnation)
-        for path in self.folder.glob(".step_*.staging"):
-            shutil.rmtree(path)
+        self.folder.mkdir(exist_ok=True)
+        for path in self.folder.glob(".step_*"):
+            if path.suffix in _LEFT:
+                shutil.rmtree(path)
+        lost = {folder: f"{MANIFEST} is missing" for folder in self._folders() if not (folder / MANIFEST).exists()}
         for folder in self._folders():
-            with _kept_if_unreadable(folder):
-                if not (folder / MANIFEST).exists():
-                    _remove(folder)
-                elif self._fenced(folder):
-                    folder.rename(_free_name(folder, "fenced"))
+            if folder not in bad and folder not in lost and self._fenced(folder):
+                folder.rename(_free_name(folder, "fenced"))
+        told = []
+        for folder, why in {**bad, **lost}.items():
+            told.append(f"checkpoint {folder.name} is damaged ({why}) and set aside")
+            with suppress(OSError):  # it is passed by at the next start, too
+                folder.rename(_free_name(folder, "damaged"))
+        return told
 
     def retain(self, keep: int, best: int | None) -> None:
-        """Delete all but the newest `keep` checkpoints and the one of step `best`."""
+        """Delete all but the newest `keep` checkpoints and the one of step `best`, and of what was saved by who had been
+        replaced all but the newest."""
         lease.check(self._run, self._incarnation)
         for step in self.steps()[:-keep]:
             if step != best:
                 _remove(self.folder / f"step_{step:08d}")
+        for folder in sorted(self.folder.glob("step_*.fenced"), key=lambda folder: folder.stat().st_mtime)[:-1]:
+            _remove(folder)
 
-    def newest_good(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint whose files are what its manifest says, and what was wrong with newer ones.
+    def newest_good(self) -> tuple[Checkpoint | None, dict[Path, str]]:
+        """The newest checkpoint whose files are what its manifest says, and what is wrong with newer ones.
 
-        Damaged ones are set aside under a name that ends in .damaged, so that nothing is lost. Raises ConfigError, and
-        sets nothing aside, for one that cannot be read or is another version's: it may be as good as ever.
+        Changes nothing. Raises ConfigError where the folder cannot be read, or a checkpoint for other reasons than a
+        disk that is damaged in places, or where it is another version's: all may be as good as ever.
         """
-        troubles: list[str] = []
+        bad: dict[Path, str] = {}
         for step in reversed(self.steps()):
             folder = self.folder / f"step_{step:08d}"
             try:
-                return verified(folder), troubles
+                return verified(folder), bad
             except DamagedError as error:
-                troubles.append(f"checkpoint {folder.name} is damaged ({error}) and set aside")
-                folder.rename(_free_name(folder, "damaged"))
-        return None, troubles
+                bad[folder] = str(error)
+        return None, bad
 
     def _fenced(self, folder: Path) -> bool:
         return lease.fenced(self._run, _incarnation(folder), _step(folder))
 
     def _folders(self) -> list[Path]:
-        return [path for path in self.folder.glob("step_*") if re.fullmatch(r"step_\d{8,}", path.name)]
+        """Raises ConfigError where it cannot be told what there is: Path.glob would take that for nothing."""
+        try:
+            with os.scandir(self.folder) as found:
+                return [Path(entry.path) for entry in found if re.fullmatch(r"step_\d{8,}", entry.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be read: {error.strerror}. Mount it, or mend that, and type the same command "
+                "again; or run.fresh=true to begin anew"
+            ) from None
 
 
 def verified(folder: Path) -> Checkpoint:
@@ -169,6 +213,8 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
         step = int(manifest["step"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+    if _OWN_HASH in manifest and manifest[_OWN_HASH] != _hash(manifest):
+        raise DamagedError(f"{MANIFEST} is not what was written")
     if written != FORMAT:
         raise DamagedError(f"{MANIFEST} is of format {written!r}, not {FORMAT}")
     return manifest, files, step
@@ -176,10 +222,14 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
 
 @contextmanager
 def _kept_if_unreadable(folder: Path) -> Iterator[None]:
-    """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds."""
+    """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds;
+    DamagedError where the disk itself cannot read a part of it."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EIO:
+            name = Path(error.filename or folder).name
+            raise DamagedError(f"{name} cannot be read: {error.strerror}") from None
         if error.errno not in _UNREADABLE:
             raise
         raise ConfigError(
@@ -212,9 +262,15 @@ def _verified_or_explain(folder: Path) -> Checkpoint:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint, the manifest first: a half deleted one must not look whole."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    """Delete a checkpoint, under another name: a half deleted one must not look like one that lost a part."""
+    doomed = folder.with_name(f".{folder.name}.deleting")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _hash(manifest: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in manifest.items() if key != _OWN_HASH}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _step(folder: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from train import cause, logs
-from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, Preempted
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, Preempted
 from train.redact import redact, secrets_of
 from train.refusal import end, say
 from train.world import World
@@ -95,7 +95,7 @@ def _leave_unheard(world: World, afterwards: list[Callable[[Failure], None]]) ->
 
 
 def _words(error: BaseException, failure: Failure) -> str:
-    if isinstance(error, ConfigError | GaveUp | Hung):
+    if isinstance(error, ConfigError | GaveUp | Hung | NoRoom):
         return f"error: {failure.text}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"

@@ -18,7 +18,7 @@ def write_whole(path: Path, content: str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -59,6 +59,12 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def mode() -> int:
+    """What the umask leaves of a file that all may read. Asked of the system: to ask by setting it is no thread's to do."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 0o666 & ~int(facts["Umask"], 8)
 
 
 def sync_file(path: Path) -> None:

@@ -19,8 +19,9 @@ from train.files import as_text, sync_folder, write_json, write_whole
 from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
 from train.links import check_links
-from train.outcome import ConfigError
+from train.outcome import ConfigError, NoRoom
 from train.resolved import RESOLVED
+from train.room import writing
 from train.root import folder_of_runs
 from train.sameness import ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
 
@@ -210,19 +211,22 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
     """
     made = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".beginning-"))
-        made.chmod(0o755)
-        (made / "logs").mkdir()
-        Checkpoints(made).folder.mkdir()
-        write_whole(made / RESOLVED, resolved.written(plain))
-        write_json(made / ENVIRONMENT, facts.as_json())
-        made.rename(path)
-        sync_folder(path.parent)
-        return True
-    except OSError as error:
+        with writing(path.parent, ours=False):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".beginning-"))
+            made.chmod(0o755)
+            (made / "logs").mkdir()
+            Checkpoints(made).folder.mkdir()
+            write_whole(made / RESOLVED, resolved.written(plain))
+            write_json(made / ENVIRONMENT, facts.as_json())
+            made.rename(path)
+            sync_folder(path.parent)
+            return True
+    except (OSError, NoRoom) as error:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, NoRoom):
+            raise
         if made is not None and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
@@ -249,8 +253,9 @@ def _drawing(recorded: Mapping[str, str], facts: Facts) -> list[str]:
 
 def _write(path: Path, files: Mapping[str, str]) -> None:
     try:
-        for name, text in files.items():
-            write_whole(path / name, text)
+        with writing(path):
+            for name, text in files.items():
+                write_whole(path / name, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written to: {error.strerror}") from None
 

@@ -20,14 +20,15 @@ from train.files import sha256, write_json
 from train.folder import SUMMARY, Facts, Opened, finished, open_run
 from train.hearing import Signals, StopFile, Wish, granted_s, until_step
 from train.identity import digest
-from train.ledger import Ledger, stand_in
+from train.ledger import Ledger, saved_step, stand_in
 from train.loop import Run
 from train.meter import Meter, goodput, minor_faults
-from train.outcome import ExitCode, Failure
+from train.outcome import ConfigError, ExitCode, Failure
 from train.precision import Precision
 from train.progress import Progress
 from train.redact import redact, secrets_of
 from train.rehearse import rehearse
+from train.room import writing
 from train.sinks.jsonl import undone
 from train.sinks.open import check_sinks, open_sinks
 from train.sinks.sink import Silent, Sink
@@ -70,7 +71,7 @@ def run(
         signals.close()
         release()
         return ExitCode.FINISHED
-    logs.to_file(opened.path / "logs", world.rank, os.environ)
+    world.together(lambda: _log_there(opened, world))
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
@@ -141,10 +142,25 @@ def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, st
     return Progress(began=began)
 
 
+def _log_there(opened: Opened, world: World) -> None:
+    with writing(opened.path):
+        logs.to_file(opened.path / "logs", world.rank, os.environ)
+
+
 def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
-    checkpoints.clean()
-    found, troubles = checkpoints.newest_good()
-    lease.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
+    """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
+    found, bad = checkpoints.newest_good()
+    saved = saved_step(opened.path)
+    if found is None and (bad or saved):
+        told = "; ".join(f"{folder.name}: {why}" for folder, why in bad.items())
+        raise ConfigError(
+            f"No checkpoint of {checkpoints.folder} can be used ({told or 'there is none'})"
+            f"{f', though step {saved} was saved' if saved else ''}. Mount it or bring it back and type the same command "
+            "again, or run.fresh=true to set the run aside and begin anew. Nothing was changed"
+        )
+    with writing(opened.path):
+        troubles = checkpoints.clean(bad)
+        lease.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
     for trouble in troubles:
         logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
     return found
@@ -158,7 +174,8 @@ def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, 
             return Silent()
         steps = parts.loader.timeline.steps
         plain = _to_be_told(composed)
-        return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
+        with writing(opened.path):
+            return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
 
     return world.together(act)
 
@@ -246,4 +263,5 @@ def _check(opened: Opened) -> None:
 
 def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
     _check(opened)
-    write_json(opened.path / SUMMARY, summary)
+    with writing(opened.path):
+        write_json(opened.path / SUMMARY, summary)

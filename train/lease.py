@@ -28,6 +28,7 @@ from pathlib import Path
 
 from train.files import opened, read_text, sync_folder, write_whole
 from train.outcome import ConfigError
+from train.room import writing
 
 BEAT_S = 5.0  # between touches
 DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead
@@ -232,7 +233,8 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     minutes at most; one that Slurm began anew takes the run over at once.
     """
     try:
-        return _claimed(run, attempt, environ)
+        with writing(run, ours=False):
+            return _claimed(run, attempt, environ)
     except OSError as error:
         raise ConfigError(
             f"{run} cannot be held: {error.strerror}. Type run.root=… with a folder to write to"

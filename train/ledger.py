@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,20 @@ class Ledger:
             return False
         progress.best_step, progress.best_value = progress.step, value
         return True
+
+
+def saved_step(run: Path) -> int | None:
+    """The last step that this run says it has saved, None where it says of none. Raises OSError."""
+    try:
+        lines = (run / EVENTS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if entry["event"] == "checkpoint":
+                return int(entry["step"])
+    return None
 
 
 def stand_in(run: Path, failure: Failure, world: World) -> None:

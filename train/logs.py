@@ -28,6 +28,7 @@ def to_console(leads: bool, environ: Mapping[str, str]) -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, is no reason for a traceback
 
 
 def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:

@@ -12,13 +12,14 @@ from train.data.prefetch import on_device
 from train.hearing import Wish
 from train.ledger import Ledger
 from train.meter import Meter
-from train.outcome import ConfigError, ExitCode
+from train.outcome import ConfigError, ExitCode, NoRoom, PeerFailed
 from train.progress import Progress
 from train.stop import Stop
 from train.window import Window
-from train.world import World
+from train.world import World, code_of
 
 _LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
+_PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Run:
     grace_s: float  # that the launcher gives a stop
     saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
     saved_step: int | None = None
+    failed_saves: int = 0  # in a row
 
     def fit(self) -> Wish | None:
         """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
@@ -64,7 +66,7 @@ class Run:
             if self._due(self.config.eval.every):
                 save |= self._evaluate()
             if save:
-                self._save()
+                self._save(ends=progress.step == loader.timeline.steps)
         return None
 
     def _due(self, every: int | None) -> bool:
@@ -102,7 +104,7 @@ class Run:
         if wish.code is ExitCode.CONFIG:
             raise ConfigError(wish.why, agreed=True)
         if self.saved_step != self.progress.step:
-            self._save()
+            self._save(ends=True)
         name = "preempt" if wish.code is ExitCode.PREEMPTED else "stop"
         took_s = time.time() - wish.heard
         self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.grace_s)
@@ -110,17 +112,32 @@ class Run:
         if took_s > self.grace_s:
             logger.warning("from the wish to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
 
-    def _save(self) -> None:
+    def _save(self, *, ends: bool) -> None:
+        """Save; where the folder cannot be written, go on to the next time that it is due, unless the run `ends` here."""
         begin = time.monotonic()
         self.world.watch.at("checkpoint", self.progress.step)
         with self.meter.part("checkpoint"):
             records, _ = self.window.drain(self.world)
             self.ledger.take(records)
-            self.ledger.sync()
-            resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
-        self.saved, self.saved_step = time.monotonic(), self.progress.step
+            try:
+                self.world.together(self.ledger.sync)
+                resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
+            except (NoRoom, PeerFailed) as error:
+                self._failed(error, ends)
+                return
+        self.saved, self.saved_step, self.failed_saves = time.monotonic(), self.progress.step, 0
         if (took_s := self.saved - begin) > self.grace_s:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.ledger.event("checkpoint", took_s=round(took_s, 3))
         if self.world.leads:
             self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)
+
+    def _failed(self, error: NoRoom | PeerFailed, ends: bool) -> None:
+        """A save came to nothing, on all ranks alike. Raises `error` where no other one may come."""
+        self.failed_saves += 1
+        if code_of(error) is not ExitCode.NO_ROOM or ends or self.failed_saves > _PATIENCE:
+            raise error
+        self.saved = time.monotonic()
+        why = str(error) if isinstance(error, NoRoom) else error.failure.text
+        logger.warning("step %d was not saved, which is tried again when it is due: %s", self.progress.step, why)
+        self.ledger.event("save_failed", why=why)

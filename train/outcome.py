@@ -38,6 +38,10 @@ class Preempted(RuntimeError):  # noqa: N818
     """Told to leave before training began, so that there is nothing to save. Ends with code 3."""
 
 
+class NoRoom(RuntimeError):  # noqa: N818
+    """The run folder cannot be written. Ends with code 8, without a traceback."""
+
+
 @dataclass(frozen=True)
 class Hang:
     """The rank that is late, what it does after `step` steps, since when, which ranks wait for it, and where its main

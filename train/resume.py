@@ -42,10 +42,17 @@ def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str
     parameters = dict(state.model.named_parameters())
     unlike = buffers.unlike({**parameters, **own}, state.world)
     _check_alike(unlike, parameters, progress.step)
-    staging = checkpoints.staging(progress.step)
-    state.world.together(lambda: _write(state, progress, unlike[state.world.rank], staging))
+    staging, world = checkpoints.staging(progress.step), state.world
     facts = {"config_digest": digest, "own_buffers": sorted({name for names in unlike for name in names})}
-    state.world.together(lambda: _commit(state, progress, checkpoints, facts) if state.world.leads else None)
+    try:
+        world.together(checkpoints.saving(lambda: _write(state, progress, unlike[world.rank], staging)))
+        world.together(
+            checkpoints.saving(lambda: _commit(state, progress, checkpoints, facts) if world.leads else None)
+        )
+    except Exception:
+        if world.leads:
+            checkpoints.drop(progress.step)
+        raise
 
 
 def _check_alike(unlike: Sequence[Sequence[str]], parameters: Collection[str], step: int) -> None:
@@ -140,7 +147,7 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
     if state.world.leads or any(own.values()):
         staging.mkdir(parents=True, exist_ok=True)
     if any(own.values()):
-        torch.save(own, staging / f"rank_{state.world.rank:05d}.pt")
+        _dump(own, staging / f"rank_{state.world.rank:05d}.pt")
     if not state.world.leads:
         return
     weights.save(state.model, staging / "model.safetensors")
@@ -154,8 +161,13 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
         "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
         "extra": own["extra"],
     }
-    torch.save({"update": state.updater.state(), **rest}, staging / "state.pt")
+    _dump({"update": state.updater.state(), **rest}, staging / "state.pt")
     write_json(staging / "progress.json", progress.as_json())
+
+
+def _dump(value: object, path: Path) -> None:
+    with path.open("wb") as file:  # torch's own does not tell what a write failed with
+        torch.save(value, file)
 
 
 def _commit(state: State, progress: Progress, checkpoints: Checkpoints, facts: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 from train import culprit
 from train.alarm import Alarm
 from train.exchange import Exchange, connect, listen
-from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, PeerFailed, Preempted
+from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
 from train.place import Place
 from train.trouble import Trouble, merged
 from train.watch import Watch
@@ -126,6 +126,7 @@ class World:
             own = error
             message = str(error) if isinstance(error, ConfigError) else None
             told = (culprit.told(error), culprit.message(error), culprit.headline(error))
+            told = (str(error), str(error), "") if isinstance(error, NoRoom) else told
             trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), *told)
         troubles = [found for found in self.gather(trouble) if found is not None]
         if not troubles:
@@ -144,7 +145,7 @@ class World:
         Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
         for `release`.
         """
-        for_people = isinstance(error, ConfigError | GaveUp | Hung | Preempted)
+        for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
         said = str(error) if for_people else culprit.message(error)
         text, where = (said, "") if for_people else (culprit.told(error), culprit.headline(error))
         hang = asdict(error.hang) if isinstance(error, Hung) else None
@@ -217,6 +218,8 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.PREEMPTED
     if isinstance(error, Hung):
         return ExitCode.HUNG
+    if isinstance(error, NoRoom):
+        return ExitCode.NO_ROOM
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.STOPPED
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

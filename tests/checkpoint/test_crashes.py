@@ -25,9 +25,8 @@ def test_save_that_is_killed_anywhere_leaves_the_one_before_or_itself(tmp_path: 
     for run in runs[:-1]:
         said = max((int(path.name[5:]) for path in run.glob("said_*")), default=0)
         checkpoints = Checkpoints(run)
-        checkpoints.clean()
-        found, troubles = checkpoints.newest_good()
-        assert troubles == [], run.name
+        found, bad = checkpoints.newest_good()
+        assert checkpoints.clean(bad) == [], run.name
         newest = 0 if found is None else found.step
         assert newest in (said, said + 1), run.name
         for step in checkpoints.steps():

@@ -12,6 +12,7 @@ import pytest
 from tests.checkpoint import crasher
 from train import checkpoint
 from train.checkpoint import MANIFEST, Checkpoints, source
+from train.files import sha256
 from train.outcome import ConfigError
 from train.progress import Progress
 
@@ -36,6 +37,7 @@ def become_folder(file: Path) -> None:
 def with_manifest(**changes: Any) -> Damage:
     def change(folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_text())
+        del manifest["manifest_sha256"]  # as older versions wrote it
         (folder / MANIFEST).write_text(json.dumps({**manifest, **changes}))
 
     return change
@@ -71,7 +73,8 @@ def test_damaged_checkpoint_is_set_aside_and_the_older_one_is_used(tmp_path: Pat
     checkpoints = Checkpoints(tmp_path)
     newest = checkpoints.folder / "step_00000003"
     damage(newest)
-    found, [trouble] = checkpoints.newest_good()
+    found, bad = checkpoints.newest_good()
+    [trouble] = checkpoints.clean(bad)
     assert found is not None
     assert found.step == 2
     assert "step_00000003" in trouble
@@ -87,9 +90,10 @@ def test_all_damaged_leaves_none_and_each_is_told(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in checkpoints.steps():
         flip(checkpoints.folder / f"step_{step:08d}/state.pt")
-    found, troubles = checkpoints.newest_good()
+    found, bad = checkpoints.newest_good()
     assert found is None
-    assert len(troubles) == 2
+    assert [folder.name for folder in bad] == ["step_00000003", "step_00000002"]
+    assert checkpoints.steps() == [2, 3], "until it is clear that an older one is good, nothing is set aside"
 
 
 def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path: Path) -> No
     assert checkpoints.steps() == [1, 2]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
 def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -132,7 +136,7 @@ def test_the_same_step_can_be_damaged_twice(tmp_path: Path) -> None:
     for _ in range(3):
         crasher.save(tmp_path, 1)
         cut(tmp_path / "checkpoints/step_00000001/state.pt")
-        Checkpoints(tmp_path).newest_good()
+        Checkpoints(tmp_path).clean(Checkpoints(tmp_path).newest_good()[1])
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step_00000001.1.damaged", "step_00000001.2.damaged", "step_00000001.damaged"]
 
@@ -146,8 +150,12 @@ def test_half_deleted_and_half_written_ones_are_no_checkpoints(tmp_path: Path) -
     (checkpoints.staging(3) / MANIFEST).write_text("{}")
     (checkpoints.folder / "step_of_my_own9").mkdir()
     assert checkpoints.steps() == [1]
-    checkpoints.clean()
-    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000001", "step_of_my_own9"]
+    (checkpoints.folder / ".step_00000004.deleting").mkdir()
+    [told] = checkpoints.clean({})
+    assert "step_00000002 is damaged (manifest.json is missing)" in told
+    left = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert left == ["step_00000001", "step_00000002.damaged", "step_of_my_own9"]
+    assert (checkpoints.folder / "step_00000002.damaged/state.pt").exists()
 
 
 def test_damage_in_a_checkpoint_that_was_named_is_an_error(tmp_path: Path) -> None:
@@ -158,3 +166,58 @@ def test_damage_in_a_checkpoint_that_was_named_is_an_error(tmp_path: Path) -> No
             source(named, want_best=False)
     with pytest.raises(ConfigError, match="holds no checkpoint"):
         source(tmp_path / "checkpoints", want_best=False)
+
+
+def test_a_bad_sector_falls_back_to_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        crasher.save(tmp_path, step)
+    checkpoints, read = Checkpoints(tmp_path), sha256
+
+    def torn(path: Path) -> str:
+        if path.parent.name == "step_00000002":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", torn)
+    found, bad = checkpoints.newest_good()
+    assert found is not None
+    assert found.step == 1
+    assert [(folder.name, "Input/output error" in why) for folder, why in bad.items()] == [("step_00000002", True)]
+
+
+def test_every_bit_of_a_manifest_counts_and_one_of_an_older_version_is_read(tmp_path: Path) -> None:
+    crasher.save(tmp_path, 1)
+    manifest = tmp_path / "checkpoints/step_00000001" / MANIFEST
+    content = manifest.read_bytes()
+    passed = 0
+    for position in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        manifest.write_bytes(bytes(flipped))
+        try:
+            passed += Checkpoints(tmp_path).newest_good()[0] is not None
+        except ConfigError:
+            assert b'"format"' in content[position - 12 : position + 12], position
+    name = len("manifest_sha256") // 3 + 1  # where its own name is hit, all else is what was written
+    assert passed <= name
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(content).items() if k != "manifest_sha256"}))
+    assert Checkpoints(tmp_path).newest_good()[0] is not None
+
+
+def test_of_what_replaced_starts_saved_one_is_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for _ in range(4):
+        crasher.commit(checkpoints, 1)
+    assert len(list(checkpoints.folder.glob("*.fenced"))) == 3
+    checkpoints.retain(1, None)
+    assert len(list(checkpoints.folder.glob("*.fenced"))) == 1
+
+
+def test_files_of_a_checkpoint_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        crasher.save(tmp_path, 1)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "checkpoints/step_00000001").iterdir()}
+    assert modes == {0o640}

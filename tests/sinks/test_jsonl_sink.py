@@ -141,18 +141,28 @@ for step in count(1):
     assert [line["step"] for line in metrics(tmp_path) if line["split"] == "train"] == list(range(1, 411))
 
 
-def test_a_file_that_cannot_grow_is_an_error(tmp_path: Path) -> None:
+def test_lines_that_find_no_room_wait_for_it_and_none_is_torn(tmp_path: Path) -> None:
     program = f"""
 import resource
 from pathlib import Path
+from train.outcome import NoRoom
 from train.sinks.jsonl import JsonLines
 sink = JsonLines(Path({str(tmp_path)!r}), 0, lambda: None)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-sink.write({{"step": 1, "text": "x" * 150}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+for step in (1, 2):
+    sink.write({{"step": step, "text": "x" * 150}})
+try:
+    sink.sync()
+except NoRoom as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sink.close(None)
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert "metrics.jsonl: only 100 of" in ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert "cannot be written: File too large" in ended.stdout
+    assert f"{tmp_path} has " in ended.stdout
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
 
 
 def test_sync_forces_both_files_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

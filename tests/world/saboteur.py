@@ -66,7 +66,7 @@ class Sabotaged(Classification):
             self._reach("write")
         elif event == "os.rename" and path.endswith(".staging"):
             self._reach("commit")
-        elif event == "os.remove" and path.endswith("manifest.json"):
+        elif event == "os.rename" and str(arguments[1]).endswith(".deleting"):
             self._reach("delete")
         elif event == "shutil.rmtree" and ".staging" not in path:
             self._reach("empty")

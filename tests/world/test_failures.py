@@ -73,18 +73,6 @@ def test_exception_in_an_evaluation_of_one_rank_ends_all(starter: Starter) -> No
     logs_tell(starter, 3, "the saboteur was here")
 
 
-def test_full_disk_ends_all_and_leaves_the_checkpoint_before(starter: Starter) -> None:
-    mark = starter.folder / "mark"
-    sabotage = Sabotage(0, "step", "fill_disk", 7, str(mark))
-    run = (*RUN, "model.hidden=[64]", "checkpoint.every=5")
-    ended = starter.run(2, *run, environ=sabotage.environ())
-    assert ended.codes == [1, 1]
-    one_traceback(ended, 0, "File too large")
-    logs_tell(starter, 2, "File too large")
-    assert starter.run(2, *run).codes == [0, 0]
-    assert [event["step"] for event in starter.results("r").events("resume")] == [5]
-
-
 @pytest.mark.parametrize(("act", "code"), [("memory", 6), ("gpu_memory", 6), ("exit", 1)])
 def test_cause_decides_the_exit_code_of_all_ranks(starter: Starter, act: str, code: int) -> None:
     ended = fail(starter, 2, 1, "step", act, after=3)

@@ -4,11 +4,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
 from train.files import opened, sync_folder
+from train.room import writing
 from train.sinks.sink import Sink
 
 
@@ -25,33 +27,59 @@ class JsonLines(Sink):
     def __init__(self, folder: Path, step: int, check: Callable[[], None]) -> None:
         """`check` raises when this process may not write to `folder` any more."""
         self._check = check
+        self._folder = folder
         metrics, events = folder / "metrics.jsonl", folder / "events.jsonl"
         _keep(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
         _keep(events, lambda entry: True, check)
-        self._metrics, self._events = _append_to(metrics), _append_to(events)
+        self._metrics, self._events = _Lines(metrics), _Lines(events)
         sync_folder(folder)
 
     def write(self, line: Mapping[str, object]) -> None:
-        _append(self._metrics, line)
+        self._metrics.append(line)
 
     def event(self, event: Mapping[str, object]) -> None:
-        _append(self._events, event)
+        self._events.append(event)
 
     def sync(self) -> None:
         """Force both files to the disk. To be called before a checkpoint is committed that counts on their lines.
 
-        Raises what `check` raises, or OSError when they are not what readers see any more.
+        Raises what `check` raises, NoRoom where a line does not get there, or OSError when they are not what readers see
+        any more.
         """
         self._check()
-        for file in (self._metrics, self._events):
-            os.fsync(file.fileno())
-            if os.fstat(file.fileno()).st_ino != os.stat(file.name).st_ino:
-                raise OSError(f"{file.name!s} was replaced by another process while this one wrote to it")
+        with writing(self._folder):
+            for lines in (self._metrics, self._events):
+                lines.sync()
+        for lines in (self._metrics, self._events):
+            if os.fstat(lines.file.fileno()).st_ino != os.stat(lines.file.name).st_ino:
+                raise OSError(f"{lines.file.name!s} was replaced by another process while this one wrote to it")
 
     def close(self, summary: Mapping[str, object] | None) -> None:
-        with self._metrics, self._events:
-            os.fsync(self._metrics.fileno())
-            os.fsync(self._events.fileno())
+        with self._metrics.file, self._events.file, writing(self._folder):
+            self._metrics.sync()
+            self._events.sync()
+
+
+class _Lines:
+    """A file that lines are appended to; those that find no room wait here, in their order, for the next or a `sync`."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = FileIO(path, "ab", opener=lambda name, flags: opened(Path(name), flags))
+        self._pending = b""
+
+    def append(self, line: Mapping[str, object]) -> None:
+        self._pending += json.dumps(_finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        with suppress(OSError):
+            self._flush()
+
+    def sync(self) -> None:
+        """Raises OSError."""
+        self._flush()
+        os.fsync(self.file.fileno())
+
+    def _flush(self) -> None:
+        while self._pending:
+            self._pending = self._pending[self.file.write(self._pending) or 0 :]
 
 
 def undone(folder: Path, step: int) -> dict[str, float]:
@@ -65,17 +93,6 @@ def undone(folder: Path, step: int) -> dict[str, float]:
     if not isinstance(reached, int) or not isinstance(until, (int, float)) or reached <= step:
         return {}
     return {"undone_steps": reached - step, "undone_until": until}
-
-
-def _append_to(path: Path) -> FileIO:
-    return open(path, "ab", buffering=0, opener=lambda name, flags: opened(Path(name), flags))
-
-
-def _append(file: FileIO, line: Mapping[str, object]) -> None:
-    entry = json.dumps(_finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    written = file.write(entry)
-    if written != len(entry):
-        raise OSError(f"{file.name!s}: only {written} of {len(entry)} bytes fitted. Is the disk full?")
 
 
 def _finite(value: object) -> object:
