@@ -147,7 +147,7 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
     if state.world.leads or any(own.values()):
         staging.mkdir(parents=True, exist_ok=True)
     if any(own.values()):
-        _dump(own, staging / f"rank_{state.world.rank:05d}.pt")
+        torch.save(own, staging / f"rank_{state.world.rank:05d}.pt")
     if not state.world.leads:
         return
     weights.save(state.model, staging / "model.safetensors")
@@ -161,13 +161,8 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
         "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
         "extra": own["extra"],
     }
-    _dump({"update": state.updater.state(), **rest}, staging / "state.pt")
+    torch.save({"update": state.updater.state(), **rest}, staging / "state.pt")
     write_json(staging / "progress.json", progress.as_json())
-
-
-def _dump(value: object, path: Path) -> None:
-    with path.open("wb") as file:  # torch's own does not tell what a write failed with
-        torch.save(value, file)
 
 
 def _commit(state: State, progress: Progress, checkpoints: Checkpoints, facts: dict[str, Any]) -> None:

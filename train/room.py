@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.
 _OURS = (*_DISK, errno.EACCES, errno.EPERM)  # of what this run alone writes, such as an immutable file
 _OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "inline_container")
 _GIB = 2**30
+_PROBE = 2**20  # bytes
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def writing(folder: Path, *, ours: bool = True) -> Iterator[None]:
         if number is None or (number and number not in (_OURS if ours else _DISK)):
             raise
         where = getattr(error, "filename", None) or folder
-        why = os.strerror(number) if number else "the file could not be written to its end"
+        why = os.strerror(number or _probed(folder))
         raise NoRoom(
             f"{where} cannot be written: {why}. {_free(folder)}. What was saved before is kept. Make room or mend that, "
             "and the same command continues"
@@ -41,6 +43,16 @@ def _number(error: Exception) -> int | None:
     if told:
         return int(told[1])
     return 0 if isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_TORCH) else None
+
+
+def _probed(folder: Path) -> int:
+    """What the system says to a write there now."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, _PROBE)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return errno.EIO
 
 
 def _free(folder: Path) -> str:
