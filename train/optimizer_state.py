@@ -13,6 +13,10 @@ from train.outcome import ConfigError
 _EXACT = (np.bool_, np.integer, np.float64)  # of NumPy's numbers, those that Python's own hold to the last bit
 _PLAIN = (torch.Tensor, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
+# What the fused kernels of torch take, each of the parameter's own shape but the count of steps.
+_SHAPED = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum"}
+_OLDER = "Set that checkpoint aside to continue from an older one"
+
 
 def of(optimizer: Optimizer, inner: bool) -> dict[str, Any]:
     """The state of `optimizer` and, with `inner`, of those that it holds. Raises ConfigError naming what is no value."""
@@ -48,6 +52,7 @@ def has_modes(optimizer: Optimizer) -> bool:
 
 def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """The groups stay the same objects: an optimizer around this one, or within it, may hold them, too."""
+    _check_shapes(optimizer, state)
     before = [(held, list(held.param_groups)) for held in (optimizer, *within(optimizer))]
     optimizer.load_state_dict(dict(state))
     for held, groups in before:
@@ -56,6 +61,32 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                 kept.update(found)
             with suppress(AttributeError):  # a property that looks them up in another optimizer
                 held.param_groups = groups
+
+
+def _check_shapes(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Raise ConfigError for what a kernel would read past its end: fused ones look at no shape but the parameter's."""
+    if "fused" not in optimizer.defaults:  # one without such a kernel may keep them in any shape
+        return
+    try:
+        indices = [index for group in state["param_groups"] for index in group["params"]]
+        kept = [dict(state["state"].get(index, {})) for index in indices]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"The state of {type(optimizer).__name__} cannot be read: {error!r}. {_OLDER}") from None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter, facts in zip(parameters, kept, strict=False):  # torch itself compares how many there are
+        for name in _SHAPED & facts.keys():
+            value = facts[name]
+            if isinstance(value, torch.Tensor) and not _fits(name, value, parameter):
+                raise ConfigError(
+                    f"{name} in the state of {type(optimizer).__name__} is {tuple(value.shape)}, of a parameter that is "
+                    f"{tuple(parameter.shape)}. {_OLDER}"
+                )
+
+
+def _fits(name: str, value: torch.Tensor, parameter: torch.Tensor) -> bool:
+    if name == "step":
+        return value.numel() == 1
+    return value.layout == torch.strided and value.shape == parameter.shape
 
 
 def _held(values: list[Any]) -> Iterator[Optimizer]:
