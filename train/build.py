@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
-from train import cores, optim, weights
+from train import admission, cores, optim, weights
 from train.begin import Begin, begin
 from train.config import Auto, Config
 from train.data.augment import Augment
@@ -216,7 +216,13 @@ def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Datas
 
 
 def _length(dataset: Dataset[Any], where: str) -> int:
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    if isinstance(dataset, IterableDataset):
+        raise ConfigError(
+            f"{where} is a stream, an IterableDataset, whose samples come in their own order. Only data sets that can be "
+            "indexed have an exact order over ranks and restarts: give it __len__ and __getitem__(index) instead of "
+            "__iter__, or keep its samples in a list"
+        )
+    if not hasattr(dataset, "__len__") or not _indexed(dataset):
         raise ConfigError(
             f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
         )
@@ -224,6 +230,13 @@ def _length(dataset: Dataset[Any], where: str) -> int:
     if length < 1:
         raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
     return length
+
+
+def _indexed(dataset: Dataset[Any]) -> bool:
+    """Whether it is more than torch's base class, which has a __getitem__ that only raises."""
+    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(
+        dataset, "__getitems__"
+    )
 
 
 def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
@@ -267,6 +280,7 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
         if world.device.type != "cuda":
             raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
         model = synchronised(model)
+    admission.check_model(model)
     return precision.converted(model.to(world.device))
 
 

@@ -15,6 +15,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _SITE = ("site-packages", "dist-packages")
 _OURS = tuple(f"{_ROOT / room}{os.sep}" for room in ("train", "launch"))
 _STANDARD = f"{sysconfig.get_paths()['stdlib']}{os.sep}"
+_LISTED = 8  # samples of a batch that a message names
 _WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
 
 
@@ -41,6 +42,8 @@ def circumstances(error: BaseException) -> dict[str, Any]:
 
 def where(error: BaseException) -> str | None:
     """The user's own line that `error` came through last, such as mypkg/curves.py:31 in ratios; None if none."""
+    if "line" in circumstances(error):  # it came from another process
+        return circumstances(error)["line"]  # type: ignore[no-any-return]
     frames = _of_user(traceback.extract_tb(error.__traceback__))
     own = [frame for frame in frames if not _is_installed(frame.filename)] or frames
     return f"{_short(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else None
@@ -48,25 +51,33 @@ def where(error: BaseException) -> str | None:
 
 def message(error: BaseException) -> str:
     """What the exception says, all lines of it, with its type."""
-    return "".join(traceback.format_exception_only(error)).strip()
+    return circumstances(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
 
 
 def headline(error: BaseException) -> str:
     """Such as "in step 17 of 90, data.train's sample 42, batch (8, 3) float32, at mypkg/curves.py:31 in ratios"."""
     facts, line = circumstances(error), where(error)
-    step, sample, batch = facts.get("step"), facts.get("sample"), facts.get("batch")
+    step, sample, samples, batch = (facts.get(name) for name in ("step", "sample", "samples", "batch"))
     parts = [
         str(facts.get("act", "")),
         "" if step is None else f"in step {step}" if "act" not in facts else f"after step {step}",
         "" if sample is None else f"{facts.get('set', 'the data set')}'s sample {sample}",
+        "" if samples is None else f"one of {facts.get('set', 'the data set')}'s samples {_listed(samples)}",
         "" if batch is None else f"batch {batch}",
         "" if line is None else f"at {line}",
     ]
     return ", ".join(part for part in parts if part)
 
 
+def _listed(samples: Sequence[int]) -> str:
+    more = f" and {len(samples) - _LISTED} more" if len(samples) > _LISTED else ""
+    return ", ".join(map(str, samples[:_LISTED])) + more
+
+
 def told(error: BaseException) -> str:
     """The traceback with the user's frames alone; the whole one where no frame is the user's."""
+    if "told" in circumstances(error):
+        return str(circumstances(error)["told"])
     shown = traceback.TracebackException.from_exception(error)
     if not _of_user(shown.stack):
         return "".join(shown.format()).strip()

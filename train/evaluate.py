@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from train import buffers
-from train.data.batch import Batch, apply
+from train import buffers, culprit
+from train.data.batch import Batch, apply, shapes
 from train.data.loader import Fetcher
 from train.data.prefetch import Mover
 from train.data.split import Span
@@ -17,6 +19,7 @@ from train.ema import Average
 from train.outcome import ConfigError
 from train.precision import Precision
 from train.rng import integer, seed_all
+from train.tasks.answer import checked
 from train.tasks.task import Task
 from train.unchanged import unchanged
 from train.world import World
@@ -39,10 +42,8 @@ class Evaluation:
     mover: Mover
     with_grad: bool = False  # for a model that differentiates in its forward and leaves autograd as it finds it
 
-    def __call__(
-        self, model: nn.Module, average: Average | None, names: Sequence[str], world: World
-    ) -> dict[str, float]:
-        """The metrics `names` of `model`, with the weights of its average where there is one. All ranks call it.
+    def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
+        """The metrics of `model`, with the weights of its average where there is one. All ranks call it.
 
         All look at rank 0's buffers. Sums and counts of each batch are kept apart until all ranks' are together and
         then added in the batches' order. What a model draws in an evaluation is decided by the batch's number.
@@ -54,18 +55,21 @@ class Evaluation:
             with self._evaluating(model, world):
                 rows = []
                 for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
-                    rows.append(self._row(model, names, number, batch, world))
+                    rows.append(self._row(model, number, batch, world))
                     world.watch.on()
+        names = _all(rows, world)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:
-            table[list(mine)] = torch.stack(rows).cpu()
+            places = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
+            table[tuple(torch.tensor(places).T)] = torch.cat([row.cells for row in rows]).cpu()
         totals = world.sum(table).cumsum(0)[-1]
         return {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
 
-    def rehearse(self, model: nn.Module, names: Sequence[str], world: World) -> None:
+    def rehearse(self, model: nn.Module, world: World) -> list[str]:
         """Evaluate one batch, and one of a single sample where the last has no more; leaves traces in the model.
 
-        All ranks call it. Raises ConfigError where the task talks to other ranks and some would not answer.
+        Returns the metrics' names. All ranks call it. Raises ConfigError where the task talks to other ranks and some
+        would not answer.
         """
         numbers = [world.rank if world.rank < self._batches else 0]
         last = self._span(self._batches - 1)
@@ -73,17 +77,16 @@ class Evaluation:
             numbers.append(self._batches - 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
         found = world.together(lambda: list(one.batches(map(self._span, numbers))))
-        seen = world.gather(
-            world.together(lambda: self._try(model, names, list(zip(numbers, found, strict=True)), world))
-        )
+        numbered = list(zip(numbers, found, strict=True))
+        rows, talks = world.together(lambda: self._try(model, numbered, world))
+        seen = world.gather((self.with_grad, talks))
         self.with_grad = any(with_grad for with_grad, _ in seen)
         if any(talks for _, talks in seen):
             self._check_equal(world.size)
+        return _all(rows, world)
 
-    def _try(
-        self, model: nn.Module, names: Sequence[str], numbered: Sequence[tuple[int, Batch]], world: World
-    ) -> tuple[bool, bool]:
-        """Whether the model can be evaluated with autograd alone, and whether that waits for other ranks.
+    def _try(self, model: nn.Module, numbered: Sequence[tuple[int, Batch]], world: World) -> "tuple[list[_Row], bool]":
+        """The rows of batches, and whether they wait for other ranks; with autograd only where that is needed.
 
         Raises what it raises even with autograd.
         """
@@ -91,14 +94,13 @@ class Evaluation:
         for self.with_grad in (False, True):
             try:
                 with self._evaluating(model, world):
-                    for number, batch in numbered:
-                        self._row(model, names, number, batch, world)
+                    rows = [self._row(model, number, batch, world) for number, batch in numbered]
             except RuntimeError as error:
                 if self.with_grad or "grad" not in str(error):
                     raise
             else:
                 break
-        return self.with_grad, world.collectives() != before
+        return rows, world.collectives() != before
 
     def _check_equal(self, ranks: int) -> None:
         if self.samples % (self.batch * ranks):
@@ -123,17 +125,33 @@ class Evaluation:
         with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
             yield
 
-    def _row(self, model: nn.Module, names: Sequence[str], number: int, batch: Batch, world: World) -> torch.Tensor:
-        """Sums and counts of batch `number`, shape (names, 2)."""
+    def _row(self, model: nn.Module, number: int, batch: Batch, world: World) -> "_Row":
+        """Sums and counts of batch `number`."""
         seed_all(integer(_EVALUATE, number), world.device)
-        ratios = self.task.ratios(model, apply(batch, self.mover))
-        device = ratios["loss"].total.device
-        cells = [_scalar(cell, device) for name in names for cell in ratios[name]]
-        return torch.stack(cells).view(len(names), 2)
+        try:
+            ratios = checked(self.task.ratios(model, apply(batch, self.mover)), trains=False)
+        except Exception as error:
+            culprit.note(error, batch=shapes(batch))
+            raise
+        cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
+        return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))
+
+
+class _Row(NamedTuple):
+    """Of one batch: metrics, and their sums and counts, shape (metrics, 2), on the device."""
+
+    names: list[str]
+    cells: torch.Tensor
+
+
+def _all(rows: Sequence[_Row], world: World) -> list[str]:
+    """The metrics of all ranks' batches, which may differ in them. All ranks call it."""
+    own = dict.fromkeys(chain(*(row.names for row in rows)))
+    return list(dict.fromkeys(chain(*world.gather(list(own)))))
 
 
 def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:
     """In float64 on the device; a number of the host's is filled in there, without a wait."""
     if isinstance(cell, torch.Tensor):
-        return cell.detach().double()
+        return cell.detach().to(device, torch.float64)
     return torch.full((), cell, dtype=torch.float64, device=device)

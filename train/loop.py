@@ -95,7 +95,7 @@ class Run:
         self.world.watch.at("evaluate", self.progress.step)
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
         with self.meter.part("evaluate"), culprit.during(**facts):
-            metrics = evaluation(state.model, state.updater.average, self.window.names, self.world)
+            metrics = evaluation(state.model, state.updater.average, self.world)
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 

@@ -28,7 +28,7 @@ class Replica(nn.Module):
         """`come_and_go`: some parameters take no part in some steps."""
         super().__init__()
         self.model = model
-        self._task = task
+        self.task = task
         self._come_and_go = come_and_go
 
     def forward(self, batch: Batch | None) -> Mapping[str, Ratio]:
@@ -40,7 +40,7 @@ class Replica(nn.Module):
             nothing = torch.stack([_first(p).float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
         try:
-            return checked(self._task.ratios(self.model, batch), trains=True)
+            return checked(self.task.ratios(self.model, batch), trains=True)
         except Exception as error:
             culprit.note(error, batch=shapes(batch))
             raise

@@ -25,13 +25,12 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
         found, waits = parts.step.warm_up(whole, config.parallel.find_unused)
         names = list(dict.fromkeys(chain(*world.gather(found))))  # their batches may differ in metrics
         _check_parameters([name for name, _ in model.named_parameters()], known)
-        _check_metric(config, names)
         if waits:
             _check_equal(loader, world.size)
         if single is not None:
             world.together(lambda: _try_alone(parts, apply(single, parts.mover)))
-        if parts.evaluation is not None:
-            parts.evaluation.rehearse(model, names, world)
+        evaluated = names if parts.evaluation is None else parts.evaluation.rehearse(model, world)
+        _check_metric(config, evaluated)
     return names
 
 

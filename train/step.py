@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from train import buffers
+from train import admission, buffers
 from train.data.batch import Batch
 from train.data.loader import Rehearsal, Work
 from train.gradients import Gradients
@@ -98,7 +98,9 @@ class Step:
         found = self._forward(span.start, rehearsal.batch)
         talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
-        (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
+        admission.check_reach(found["loss"].total, model, self.spread.replica.task)
+        with admission.dense(model):
+            (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         if bare and not find_unused:
             raise ConfigError(unused(bare))

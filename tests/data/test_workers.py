@@ -27,7 +27,7 @@ from tests.data.datasets import (
     Unsendable,
 )
 from tests.ranks import ROOT, until
-from train import fingerprint
+from train import culprit, fingerprint
 from train.data.loader import Fetcher, Timeline
 from train.data.split import Span
 from train.data.workers import aside
@@ -79,8 +79,12 @@ def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
 
 
 def test_what_a_worker_raises_arrives_with_its_traceback() -> None:
-    with pytest.raises(OSError, match=r"(?s)in _read.*sample \d+ cannot be read"):
+    with pytest.raises(OSError, match=r"sample \d+ cannot be read") as raised:
         list(Fetcher(source(Failing(50)), 2, 2, False).batches(SPANS))
+    assert "in _read" in culprit.told(raised.value)
+    assert "train/data/source.py" not in culprit.told(raised.value)
+    assert "train/data/source.py" in str(raised.value.__cause__)
+    assert f"sample {culprit.circumstances(raised.value)['sample']} cannot be read" in str(raised.value)
 
 
 def test_a_killed_worker_is_named() -> None:

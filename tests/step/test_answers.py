@@ -62,8 +62,17 @@ def test_a_mean_is_told_to_return_its_sum_first_of_all() -> None:
 
 
 def test_batches_may_differ_in_their_metrics_on_any_number_of_ranks(starter: Starter) -> None:
-    one = starter.train(1, *PRESENT, name="one").metrics("train")
-    two = starter.train(2, *PRESENT, name="two").metrics("train")
+    """And each split has its own; the best checkpoint may be told by one that only the evaluation has."""
+    evaluated = ("data.eval={_target_:tests.step.planted.Planted,samples:40}", "eval.batch=8", "eval.every=3")
+    best = ("checkpoint.best_metric=eval_only", "checkpoint.best_mode=max", "checkpoint.every=3")
+    runs = [starter.train(ranks, *PRESENT, *evaluated, *best, name=f"{ranks}") for ranks in (1, 2)]
+    one, two = (run.metrics("train") for run in runs)
+    for alone, shared in zip(*(run.metrics("eval") for run in runs), strict=True):
+        assert {name for name in alone if name.startswith("right/")} == {f"right/{kind}" for kind in range(10)}
+        assert "train_only" not in alone
+        assert {**alone, "time": 0} == {**shared, "time": 0}
+    assert runs[0].summary["best"] == runs[1].summary["best"]
+    assert runs[0].summary["best"]["value"] == max(line["eval_only"] for line in runs[0].metrics("eval"))
     own = {name for line in one for name in line if name.startswith("right/")}
     assert len(own) > 5
     for alone, shared in zip(one, two, strict=True):

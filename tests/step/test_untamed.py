@@ -48,12 +48,12 @@ def everything(item: object) -> Any:
     )
 
 
-def trained(parts: Parts, names: list[str], world: World, every: int | None) -> str:
+def trained(parts: Parts, world: World, every: int | None) -> str:
     for work in parts.loader.from_step(0):
         parts.step(moved(work, parts.mover))
         if every is not None and work.step % every == 0:
             assert parts.evaluation is not None
-            parts.evaluation(parts.state.model, parts.state.updater.average, names, world)
+            parts.evaluation(parts.state.model, parts.state.updater.average, world)
     return weights_sha256(parts.state.model.state_dict())
 
 
@@ -62,13 +62,13 @@ def test_rehearsal_and_evaluation_leave_no_trace(name: str, config: Config, swit
     config, world, parts = of_member(name, config)
     model = parts.state.model
     before = everything(model)
-    names = rehearse(config, parts, world)
+    rehearse(config, parts, world)
     assert everything(model) == before
     for work in parts.loader.from_step(4):
         parts.step(moved(work, parts.mover))
         before = everything(model)
         assert parts.evaluation is not None
-        parts.evaluation(model, parts.state.updater.average, names, world)
+        parts.evaluation(model, parts.state.updater.average, world)
         assert everything(model) == before
 
 
@@ -77,5 +77,6 @@ def test_how_often_is_evaluated_changes_no_bit(name: str, config: Config, switch
     found = set()
     for every in (1, None):
         config, world, parts = of_member(name, config)
-        found.add(trained(parts, rehearse(config, parts, world), world, every))
+        rehearse(config, parts, world)
+        found.add(trained(parts, world, every))
     assert len(found) == 1

@@ -52,3 +52,17 @@ def test_what_failed_before_and_in_an_evaluation_is_told(starter: Starter) -> No
     assert "KeyError: 'score'" in ended.output
     assert "TwoLinesError: no score" in ended.output
     assert re.search(r"error on rank 0 on \S+ in (an evaluation|the rehearsal)", ended.output)
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 1)])
+def test_a_sample_that_cannot_be_read_is_named_by_its_own_index(starter: Starter, ranks: int, workers: int) -> None:
+    ended = starter.run(ranks, *RUN, *TORN, f"data.workers={workers}")
+    assert ended.codes == [1] * ranks
+    told = ended.output[ended.output.index("error on rank") :]
+    line = r"tests/zoo/faults.py:\d+ in __getitem__:\n"
+    assert re.match(rf"error on rank \d on \S+ in step \d+, data\.train's sample 42, at .*{line}", told)
+    assert "TwoLinesError: image 42 is torn\nscan it anew\nor leave it out" in told
+    assert "site-packages/torch" not in told
+    assert "train/data" not in told
+    [event] = starter.results("r").events("error")
+    assert event["message"].endswith("image 42 is torn\nscan it anew\nor leave it out")

@@ -89,3 +89,36 @@ class Wrong(Task):
         inputs, labels = batch
         answer, _ = WRONG[self._kind]
         return answer(model(inputs), labels)
+
+
+class Prototypes(nn.Module):
+    """A loss with weights of its own, as of metric learning."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, classes))
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(features @ self.weight, labels, reduction="sum")
+
+
+class Holding(Task):
+    """Holds what trains, or would, in the place `kind`."""
+
+    def __init__(self, kind: str, width: int = 4, classes: int = 3) -> None:
+        loss = Prototypes(width, classes)
+        self.loss = loss if kind in ("module", "teacher", "frozen") else None
+        self.by_name = {"losses": [loss]} if kind == "nested" else {}
+        self.scale = torch.ones((), requires_grad=True) if kind == "tensor" else 1.0
+        self._kind = kind
+        if kind == "frozen":
+            loss.requires_grad_(False)
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        inputs, labels = batch
+        logits = model(inputs)
+        total = F.cross_entropy(logits, labels, reduction="sum") * self.scale
+        for loss in [*self.by_name.get("losses", ()), *([] if self.loss is None else [self.loss])]:
+            with torch.set_grad_enabled(self._kind != "teacher"):
+                total = total + loss(inputs, labels)
+        return {"loss": Ratio(total, len(labels))}

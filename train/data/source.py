@@ -1,6 +1,7 @@
 """Positions in, a batch out: the one function behind every way of loading, in this process or in workers."""
 
 from collections.abc import Callable, Sequence
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
+from train import culprit
 from train.data.augment import Augment
 from train.data.batch import Batch, apply, collated
 from train.data.order import InTurn, Order
@@ -51,8 +53,15 @@ class Source(Dataset[Batch]):
     def __getitems__(self, positions: Span) -> Batch:
         """The batch of the samples at positions.start..positions.stop-1."""
         indices = self._order.indices(*positions)
-        batch = self._batch(indices, positions.start) if self._by_batch else self._collected(indices, positions.start)
-        return batch if self._augment is None else self._changed(self._augment, batch, positions)
+        try:
+            batch = (
+                self._batch(indices, positions.start) if self._by_batch else self._collected(indices, positions.start)
+            )
+            return batch if self._augment is None else self._changed(self._augment, batch, positions)
+        except Exception as error:
+            if "sample" not in culprit.circumstances(error):
+                culprit.note(error, samples=indices.tolist())
+            raise
 
     def indices(self, positions: Span) -> list[int]:
         """Which samples of the data set stand at these positions."""
@@ -65,7 +74,12 @@ class Source(Dataset[Batch]):
             return collated(self._each(self._one, indices, position))
         seed, device = self._seed_at(position), _device()
         seed_all(seed, device)
-        samples = [self._dataset[index] for index in indices.tolist()]
+        left = iter(indices.tolist())
+        try:
+            samples = [self._dataset[index] for index in left]
+        except Exception as error:
+            culprit.note(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
+            raise
         self._draws = drawn(seed, device)
         return collated(self._each(self._one, indices, position) if self._draws else samples)
 
@@ -89,7 +103,8 @@ class Source(Dataset[Batch]):
         for i in range(len(indices)):
             seed = self._seed_at(position + i)
             seed_all(seed, device)
-            samples.append(ask(indices[i : i + 1]))
+            with culprit.during(sample=int(indices[i])):
+                samples.append(ask(indices[i : i + 1]))
             if watches:
                 self._draws = drawn(seed, device) or bool(self._draws)
         return samples

@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from train.allocator import keep_freed_memory
+from train.data.failed import Failed
 from train.data.parcel import Cargo, Parcel, arrived, pack, unpack
 from train.outcome import ConfigError
 
@@ -73,7 +74,9 @@ class Workers(Generic[Answer]):
             except (RuntimeError, OSError, EOFError) as error:
                 _explain(answers._workers, error)
                 raise
-            yield unpack(answer)
+            if isinstance(found := unpack(answer), Failed):
+                raise found.error()
+            yield found
 
     def _begin(self, count: int) -> "DataLoader[Parcel]":
         return DataLoader(
@@ -108,7 +111,10 @@ class _Remote(Dataset[Parcel]):
         self._cargo = Cargo()
 
     def __getitems__(self, question: Any) -> Parcel:
-        return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
+        try:
+            return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
+        except Exception as error:
+            return pack(Failed.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remote, self._cargo.load(self._dataset)
