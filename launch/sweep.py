@@ -14,7 +14,7 @@ from launch.ears import Ears
 from launch.machine import look
 from launch.runs import sweep_named
 from launch.show import show
-from launch.sweeping import page, results
+from launch.sweeping import edits, page, results
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor
 from launch.sweeping.crew import Crew
@@ -146,8 +146,6 @@ def _plan(asked: Order, threads: int) -> Plan:
     shared = [*asked.also, f"run.root={quoted(str(asked.folder))}"]
     if config.wandb.group is None:
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
-    if isinstance(config.train.threads, Auto):
-        shared.append(f"train.threads={threads}")
     assert sweep.metric is not None
     assert sweep.mode is not None
     return Plan(
@@ -158,6 +156,7 @@ def _plan(asked: Order, threads: int) -> Plan:
         mode=sweep.mode,
         seed=config.seed,
         shared=tuple(shared),
+        threads=threads if isinstance(config.train.threads, Auto) else None,
         compose=compose,
         ladder=_ladder(asked),
     )
@@ -184,10 +183,12 @@ def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: C
     elif code is ExitCode.GAVE_UP:
         reason = _commonest(conductor.search)
         show(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
+    if edited := edits.differences(asked.folder, found):
+        show(edited)
     if first is not None:
         show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
         show(f"page: {asked.folder / page.PAGE}")
-        show(results.command(placed(asked.space.typed, first.words), asked.sweep.ranks))
+        show(results.command([*placed(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
 
 
 def _stopped(found: list[results.Row], unsaved: Sequence[int]) -> str:

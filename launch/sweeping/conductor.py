@@ -288,7 +288,7 @@ class Conductor:
                 raise ConfigError(
                     f"sweep.metric={self.plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
-            if self.plan.config.seeds > 1 or entry["step"] <= max(self.pool.climber(trial).values, default=0):
+            if entry["step"] <= max(self.pool.climber(trial).values, default=0):
                 continue
             with self.search.alone():
                 if not self.pool.is_mine(attempt.job):

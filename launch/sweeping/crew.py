@@ -29,6 +29,7 @@ class Crew(AbstractContextManager["Crew"]):
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
         self._turns = 0  # `alone` within `alone`
+        self.looks = lease.Looks()  # at the others and at runs: one that looks again and again needs no clock
 
     def __enter__(self) -> "Crew":
         """Raises ConfigError where the file system does not let processes take turns."""
@@ -73,7 +74,7 @@ class Crew(AbstractContextManager["Crew"]):
         """Whether one of them works right now, as far as can be told from here."""
         if name == self.name:
             return True
-        holder = lease.live(self._sweep / _WORKERS / name)
+        holder = self.looks.live(self._sweep / _WORKERS / name)
         return holder is not None and not lease.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:

@@ -1,7 +1,7 @@
 """A sweep on a page that needs no network: what is best, what it depends on, and how the trials came there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from launch.lines import number, read_lines
 from launch.reporting.charts import RUN_COLOURS, drawn, html_of
 from launch.reporting.render import rendered
 from launch.sweeping import results
+from launch.sweeping.edits import differences
 from launch.sweeping.results import Found, Row
 from launch.sweeping.search import direction, distribution
 from train.config import Mode
@@ -27,7 +28,8 @@ def page(found: Found) -> str:
     """The whole page, as HTML."""
     first = found.best
     order = sorted(found.rows, key=lambda row: (row.state != "complete", results.merit(row.value, found.mode)))
-    study = _study(found)
+    study = _study(found, ("complete",))
+    shown = _shown(order)
     return rendered(
         "sweeping/page.html",
         title=found.folder.resolve().name,
@@ -37,26 +39,32 @@ def page(found: Found) -> str:
         best=first,
         command=None if first is None else results.command(found.words(first), found.ranks),
         noise=_noise(found.rows, first, found.mode),
+        edited=differences(found.folder, found.rows),
         importances=_importances(study),
-        charts=_charts(study, found.metric),
+        charts=_charts(study, found),
         curves=_curves(found),
-        rows=[_row(row) for row in order[:_ROWS]],
-        left_out=max(0, len(order) - _ROWS),
+        rows=[_row(row) for row in shown],
+        left_out=len(order) - len(shown),
         trials=found.trials,
         rank_hours=f"{sum(row.rank_s for row in found.rows) / 3600:.3g}",
         energy=_energy(found.rows),
     )
 
 
-def _study(found: Found) -> "Study":
-    """The trials that were trained to their end, as Optuna draws them."""
+def _shown(order: Sequence[Row]) -> list[Row]:
+    """The first ones, and of the others those that failed, so that nobody looks for them elsewhere."""
+    return [*order[:_ROWS], *[row for row in order[_ROWS:] if row.state == "failed"][:_ROWS]]
+
+
+def _study(found: Found, states: Collection[str]) -> "Study":
+    """The trials in these states that have a value, as Optuna draws them."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {dimension.key: distribution(dimension) for dimension in found.dimensions}
     study = optuna.create_study(direction=direction(found.mode))
     for row in found.rows:
-        if row.state == "complete" and row.value is not None:
+        if row.state in states and row.value is not None:
             chosen = zip(found.dimensions, row.chosen, strict=True)
             point = {dimension.key: dimension.read(text) for dimension, text in chosen}
             study.add_trial(optuna.create_trial(params=point, distributions=distributions, value=row.value))
@@ -96,16 +104,39 @@ def _importances(study: "Study") -> Mapping[str, str]:
     return {}
 
 
-def _charts(study: "Study", metric: str) -> list[str]:
-    """Each dimension against the score, and all of them at once."""
+def _charts(study: "Study", found: Found) -> list[str]:
+    """Each dimension against the score, and all of them at once; trials that were pruned with their last value."""
     from optuna import visualization
 
-    if len(study.trials) < 2:
+    everyone = _study(found, ("complete", "pruned"))
+    if len(everyone.trials) < 2:
         return []
-    figures = [visualization.plot_slice(study, target_name=metric)]
-    if len(study.trials[0].params) > 1:
-        figures.append(visualization.plot_parallel_coordinate(study, target_name=metric))
+    slices = visualization.plot_slice(study if study.trials else everyone, target_name=found.metric)
+    figures = [_with_pruned(slices, found) if study.trials else slices]
+    if len(found.dimensions) > 1:
+        figures.append(visualization.plot_parallel_coordinate(everyone, target_name=found.metric))
     return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
+
+
+def _with_pruned(slices: Any, found: Found) -> Any:
+    """Optuna's chart of complete trials, with crosses for those that were pruned."""
+    keys = sorted(dimension.key for dimension in found.dimensions)  # as Optuna orders them
+    pruned = [row for row in found.rows if row.state == "pruned" and row.value is not None]
+    for column, key in enumerate(keys, 1):
+        place, dimension = next((n, each) for n, each in enumerate(found.dimensions) if each.key == key)
+        trace = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "pruned",
+            "x": [dimension.read(row.chosen[place]) for row in pruned],
+            "y": [row.value for row in pruned],
+            "marker": {"color": "#999999", "symbol": "x", "size": 7},
+            "text": [f"trial {row.trial}, pruned at step {row.step}" for row in pruned],
+            "hovertemplate": "%{text}<extra>%{x}: %{y:.4g}</extra>",
+            "showlegend": False,
+        }
+        slices.add_trace(trace, **({"row": 1, "col": column} if len(keys) > 1 else {}))
+    return slices
 
 
 def _curves(found: Found) -> str:

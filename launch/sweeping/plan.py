@@ -24,6 +24,7 @@ class Job(NamedTuple):
 class Plan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
+    `threads` are those of a rank in this process's slots, None where the words say how many.
     `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `ladder` is for trials that are
     halved.
     """
@@ -35,6 +36,7 @@ class Plan:
     mode: Mode
     seed: int
     shared: tuple[str, ...]
+    threads: int | None
     compose: "Callable[[Sequence[str]], Composed]"
     ladder: Ladder | None
 
@@ -43,11 +45,22 @@ class Plan:
         more = f"-seed{self.seed + job.place}" if self.config.seeds > 1 else ""
         return self.folder / f"{job.trial:04d}{more}"
 
-    def words(self, job: Job, chosen: Sequence[str]) -> list[str]:
-        """The command line of a run of the point that `chosen` spells."""
+    def words(self, job: Job, chosen: Sequence[str], threads: int | None) -> list[str]:
+        """The command line of a run of the point that `chosen` spells; what is trained depends on `threads`, too."""
         seed = [f"seed={self.seed + job.place}"] if self.config.seeds > 1 else []
-        return [*placed(self.space.typed, chosen), *self.shared, *seed, f"run.name='{self.run(job).name}'"]
+        return [
+            *placed(self.space.typed, chosen),
+            *self.shared,
+            *added(threads),
+            *seed,
+            f"run.name='{self.run(job).name}'",
+        ]
 
     def jobs(self, trial: int) -> list[Job]:
         """The runs of a trial, one a seed."""
         return [Job(trial, place) for place in range(self.config.seeds)]
+
+
+def added(threads: int | None) -> list[str]:
+    """The words that a sweep adds to a point's and that its weights depend on."""
+    return [] if threads is None else [f"train.threads={threads}"]

@@ -8,9 +8,8 @@ from launch.lines import number
 from launch.sweeping.crew import Crew
 from launch.sweeping.plan import Job, Plan
 from launch.sweeping.rungs import Climber
-from launch.sweeping.search import BATCH, DIGEST, EVERY, PROMOTED, Search
+from launch.sweeping.search import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
 from launch.sweeping.trained import is_of
-from train import lease
 from train.files import read_json
 from train.identity import digest
 from train.outcome import ConfigError
@@ -178,12 +177,13 @@ class Pool:
     def _is_alive(self, job: Job) -> bool:
         """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
         run = self.plan.run(job)
-        return run.exists() and lease.live(run) is not None
+        return run.exists() and self._crew.looks.live(run) is not None
 
     # What they are
 
     def words(self, job: Job) -> list[str]:
-        return self.plan.words(job, self.search.words(job.trial))
+        threads = self.search.noted(job.trial, THREADS, self.plan.threads)
+        return self.plan.words(job, self.search.words(job.trial), threads)
 
     def composed(self, job: Job) -> "Composed":
         if job not in self._made:
@@ -195,6 +195,8 @@ class Pool:
         known: str | None = trial.user_attrs.get(DIGEST)
         if trial.state.is_finished() or {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
             return known
+        if THREADS not in trial.user_attrs:
+            self.search.note(trial.number, THREADS, self.plan.threads)  # wherever it goes on, it has as many
         try:
             config = self.composed(Job(trial.number, 0)).config
         except ConfigError as error:

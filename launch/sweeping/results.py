@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from launch.lines import number
 from launch.runs import SWEEP
-from launch.sweeping.plan import Job
-from launch.sweeping.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS
+from launch.sweeping.plan import Job, added
+from launch.sweeping.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from launch.sweeping.space import Choice, Interval, placed
 from launch.sweeping.standing import ENDED
 from train.config import Mode
@@ -29,8 +29,9 @@ TRIALS = "trials.csv"
 
 @dataclass(frozen=True)
 class Row:
-    """A trial: `state` is running, queued, waiting (at a rung), complete, pruned or failed; `step` is of its newest
-    evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used, where measured."""
+    """A trial: `state` is running, queued, waiting (at a rung), stopped (by a person), complete, pruned or failed; `step`
+    is of its newest evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used,
+    where measured; `added` are words beside those of its point that its weights depend on."""
 
     trial: int
     state: str
@@ -41,6 +42,7 @@ class Row:
     rank_s: float
     energy_j: float | None
     words: list[str]
+    added: list[str]
     run: str
     error: str | None
 
@@ -73,6 +75,7 @@ def rows(conductor: "Conductor") -> list[Row]:
                 rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
                 energy_j=trial.user_attrs.get(ENERGY_J),
                 words=conductor.plan.space.chosen(trial.params),
+                added=added(trial.user_attrs.get(THREADS)),
                 run=conductor.plan.run(Job(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
             )
@@ -147,7 +150,7 @@ class Found:
 
     def words(self, row: Row) -> list[str]:
         """The command line of a trial's point."""
-        return placed(self.typed, row.words)
+        return [*placed(self.typed, row.words), *row.added]
 
 
 def read(folder: Path) -> Found:

@@ -32,6 +32,7 @@ JOURNAL = "journal.jsonl"
 ERROR, MEMORY = "error", "out_of_memory"
 SEEDS = "by_seed"  # its values, one a seed
 DIGEST, BATCH, EVERY, STEPS = "config_digest", "batch", "eval_every", "steps"
+THREADS = "threads"  # of each rank, where no word says how many
 PROMOTED = "promoted"  # how many rungs it was let go on from
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 ENERGY_J = "energy_j"  # that its GPUs used

@@ -1,6 +1,10 @@
 """How the slots of a sweep begin, follow and end runs, with ranks that stand in for real ones: no process is started."""
 
 import errno
+import itertools
+import os
+import random
+import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from launch.ears import Ears
 from launch.sweeping.conductor import Conductor
@@ -17,6 +22,7 @@ from launch.sweeping.patience import Away
 from launch.sweeping.plan import Job
 from launch.sweeping.pool import Pool
 from launch.sweeping.slots import Gone, Slot, Warm
+from launch.sweeping.space import Space, read
 from tests.sweep.test_pool import settings, start, states, train
 from train.cause import VARIABLE
 from train.files import write_json
@@ -224,3 +230,79 @@ def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
         with pytest.raises(RuntimeError, match="died 4 times"):
             conductor.run()
         assert set(states(pool).values()) <= {"running"}
+
+
+def _work(folder: Path, points: int) -> None:
+    """A start of the sweep, whose trials are trained at once."""
+    with start(folder, config=settings(), space=_space(points)) as pool:
+
+        def act(world: World) -> None:
+            finish(pool, world, float(world.run))
+
+        slots = [Slot(number, (), 1) for number in range(3)]
+        heard, energy = cast("Ears", Heard()), Energy(lambda gpu: None, slots)
+        Conductor(pool, pool._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
+
+
+def _space(points: int) -> Space:
+    return read((f"optim.lr=range(1,{points + 1})",), lambda group: ())
+
+
+def _killed(folder: Path, points: int, seconds: float | None = None, write: int | None = None) -> bool:
+    """Whether a start was killed before its end, after so many seconds or at so many writes to its journal."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            if write is not None:
+                _die_at(write)
+            _work(folder, points)
+            code = 0
+        finally:
+            os._exit(code)
+    pidfd = os.pidfd_open(pid)
+    if not select.select([pidfd], [], [], seconds)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def _die_at(write: int) -> None:
+    append, left = JournalFileBackend.append_logs, iter(range(write))
+
+    def appended(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, logs)
+
+    JournalFileBackend.append_logs = appended  # type: ignore[method-assign]
+
+
+def _check(folder: Path, points: int) -> None:
+    _work(folder, points)
+    with start(folder, config=settings(), space=_space(points)) as pool:
+        assert states(pool) == dict.fromkeys(range(points), "complete")
+        assert [trial.value for trial in pool.search.trials()] == [float(number) for number in range(points)]
+
+
+def test_whichever_write_a_sweep_is_killed_before_each_trial_ends_complete_with_its_own_score(tmp_path: Path) -> None:
+    """Nothing prunes here, so nothing is pruned."""
+    for write in itertools.count(6):  # before, there is no trial
+        if not _killed(tmp_path / f"{write}", 2, write=write):
+            assert write > 20
+            return
+        _check(tmp_path / f"{write}", 2)
+
+
+@pytest.mark.slow
+def test_whenever_a_sweep_is_killed_each_trial_ends_complete_with_its_own_score(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    folder, points, killed = tmp_path / "0", 24, 0
+    while killed < 400:
+        if not _killed(folder, points, seconds=chance.uniform(0.02, 0.4)):
+            _check(folder, points)
+            folder = tmp_path / f"{killed}-{folder.name}"
+        killed += 1
+    _check(folder, points)

@@ -1,7 +1,9 @@
 """What a sweep decides by itself: its space, its slots, who goes on at a rung, and where no point is drawn again."""
 
+import dataclasses
 import itertools
 import json
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,20 +13,23 @@ from typing import Any, cast
 import pytest
 
 from launch.machine import Gpu, Machine
+from launch.sweeping import page
 from launch.sweeping.board import Board
 from launch.sweeping.conductor import Conductor
 from launch.sweeping.crew import Crew
+from launch.sweeping.edits import differences
 from launch.sweeping.energy import Energy
 from launch.sweeping.plan import Plan
 from launch.sweeping.pool import Pool
-from launch.sweeping.results import command
+from launch.sweeping.results import Found, Row, best_of, command
 from launch.sweeping.rungs import Climber, Ladder
 from launch.sweeping.search import JOURNAL, MEMORY, Search, open_search
 from launch.sweeping.slots import Slot, slots
 from launch.sweeping.space import Choice, Interval, Space, read
+from train import lease
 from train.compose import compose
 from train.config import Mode, SweepConfig
-from train.files import read_json
+from train.files import read_json, write_json
 from train.outcome import ConfigError
 
 MODELS = ["convnet", "mlp", "resnet18"]
@@ -247,7 +252,16 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
     for _ in range(40):
         found.ask()
     plan = Plan(
-        tmp_path / "s", space("a=interval(0.0,1.0)"), config(trials=40), "accuracy", Mode.max, 0, (), compose, None
+        tmp_path / "s",
+        space("a=interval(0.0,1.0)"),
+        config(trials=40),
+        "accuracy",
+        Mode.max,
+        0,
+        (),
+        None,
+        compose,
+        None,
     )
     with Crew(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
         told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())
@@ -261,3 +275,66 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
     (row, *_) = read_json(tmp_path / "s" / "sweep.json")["rows"]
     assert row["step"] > next(steps) / 4, "it is renewed all the same"
     assert spent_s < 0.5
+
+
+def row(trial: int, state: str, value: float | None, run: str = "", **changes: Any) -> Row:
+    known = {"by_seed": [], "step": 5, "steps": 8, "rank_s": 1.0, "energy_j": None, "added": [], "error": None}
+    words = [f"optim.lr={trial + 1}", "model.hidden=[8]"]
+    return Row(trial=trial, state=state, value=value, words=words, run=run or f"{trial:04d}", **{**known, **changes})
+
+
+def found(folder: Path, rows: list[Row]) -> Found:
+    dimensions: list[Choice | Interval] = [
+        Interval("optim.lr", 1, 1000, log=False),
+        Choice("model.hidden", ("[8]", "[16]")),
+    ]
+    return Found(folder, "finished", "loss", Mode.min, len(rows), 1, ["model=mlp", 0, "seed=1", 1], dimensions, rows)
+
+
+def test_page_shows_what_was_pruned_and_every_failure(tmp_path: Path) -> None:
+    complete = [row(trial, "complete", float(trial)) for trial in range(250)]
+    rows = [*complete, row(250, "failed", None, error="a bug"), row(251, "pruned", 7.5)]
+    text = page.page(found(tmp_path, rows))
+    assert "trial 251, pruned at step 5" in text
+    assert "<td>250</td><td>failed</td>" in text
+    assert "51 more in trials.csv" in text
+
+
+def test_command_of_the_best_point_has_its_words_where_they_were_typed_and_what_the_sweep_added(tmp_path: Path) -> None:
+    rows = [row(0, "complete", 0.5, added=["train.threads=3"])]
+    write_json(
+        tmp_path / "sweep.json",
+        {**vars(found(tmp_path, rows)), "mode": "min", "folder": "", "rows": [vars(rows[0])], "dimensions": []},
+    )
+    best = best_of(tmp_path)
+    assert best.words == ["model=mlp", "optim.lr=1", "seed=1", "model.hidden=[8]", "train.threads=3"]
+
+
+def test_trials_that_were_trained_with_other_code_are_said_to_be(tmp_path: Path) -> None:
+    rows = [row(trial, "failed" if trial == 3 else "complete", 1.0) for trial in range(5)]
+    for trial, code in enumerate([{"a.py": "1"}, {"a.py": "1", "b.py": "9"}, {"a.py": "2"}, {"a.py": "3"}]):
+        (tmp_path / f"{trial:04d}").mkdir()
+        write_json(tmp_path / f"{trial:04d}/environment.json", {"code": code})
+    assert differences(tmp_path, rows[:2]) == "", "another target has other files"
+    assert "different code (a.py): trials 0, 1; trials 2. They are ranked together" in differences(tmp_path, rows)
+    assert "different code (a.py)" in page.page(found(tmp_path, rows))
+
+
+def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this machine, of another one, and of the file server: each may be an hour ahead or behind."""
+    now = time.time()
+    for skew_s in (3600.0, -3600.0):
+        folder = tmp_path / f"{skew_s}"
+        folder.mkdir()
+        with Crew(folder) as crew, monkeypatch.context() as patched:
+            for name, touched in (("alive", now), ("dead", now - 3600.0)):
+                (folder / "workers" / name / "lease").mkdir(parents=True)
+                file = folder / "workers" / name / "lease" / "00000001.json"
+                write_json(file, dataclasses.asdict(lease.Holder(1, name, "another machine", 1, 1)))
+                os.utime(file, (touched, touched))
+            patched.setattr(time, "time", lambda skewed=now + skew_s: skewed)
+            assert crew.lives("alive")
+            assert crew.others()
+            assert not crew.lives("dead")

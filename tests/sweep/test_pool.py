@@ -55,7 +55,7 @@ def start(
     config = config or settings()
     with Crew(folder) as crew:
         search = open_search(folder, space, config, {}, crew.alone)
-        pool = Pool(Plan(folder, space, config, "loss", Mode.min, 0, (), made, ladder), search, crew)
+        pool = Pool(Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder), search, crew)
         pool.go_on()
         yield pool
 

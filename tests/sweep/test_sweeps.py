@@ -59,13 +59,20 @@ def test_the_same_command_again_trains_nothing_twice_and_names_the_best(sweeper:
     assert sweeper.phalanx("sweep", "--best", "s").stdout == command + "\n"
 
 
-def test_best_point_can_be_written_out_as_an_experiment(sweeper: Sweeper) -> None:
-    words = (*SHORT, "optim.lr=1e-3,1e-2", "model.hidden=[8],[16]", "optim=adamw")
-    found = sweeper.finish(*words)
+def test_best_point_can_be_written_out_as_an_experiment_and_trains_the_same_weights(
+    sweeper: Sweeper, starter: Starter
+) -> None:
+    words = (*SHORT, "optim.lr=1e-3,1e-2", "optim=adamw", "train.threads=auto", "model.hidden=[8],[16]")
+    found = sweeper.finish(*words, environ={"OMP_NUM_THREADS": "2"})
+    assert "train.threads=2" in sweeper.phalanx("sweep", "--best", "s").stdout, "what weights depend on is no secret"
     file = sweeper.folder / "conf/experiment/mine.yaml"
     file.parent.mkdir(parents=True)
     assert sweeper.phalanx("sweep", "--best", "s", "--save", str(file)).returncode == 0
-    again = compose([f"--config-dir={file.parents[1]}", "experiment=mine"]).config
+    mine = (f"--config-dir={file.parents[1]}", "experiment=mine")
+    again = compose(mine).config
+    assert again.train.threads == 2
+    weights = starter.train(1, *mine, "train.threads=2", name="mine").sha256
+    assert weights == sweeper.results(found["best"]["trial"]).sha256
     was = compose([*SHORT, "optim=adamw", *found["best"]["words"]]).config
     assert digest(again) == digest(was)
     assert again.eval == was.eval
@@ -240,6 +247,7 @@ def test_seeds_repeat_each_point_and_their_mean_ranks_it(sweeper: Sweeper) -> No
             for seed in (5, 6)
         ]
         assert row["by_seed"] == values
+        assert (row["step"], row["steps"]) == (8, 8)
         assert row["value"] == pytest.approx(sum(values) / 2)
 
 
@@ -393,7 +401,9 @@ def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights
         for process in crew:
             process.kill()
             process.communicate()
-        for row in sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else ():
+        rows = sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else []
+        assert {row["state"] for row in rows} <= {"complete", "running", "queued"}, "nothing prunes, and nothing failed"
+        for row in rows:
             if row["state"] == "complete":
                 assert decided.setdefault(row["trial"], row["value"]) == row["value"]
     assert hits > 4, "all were done too soon"
