@@ -1,6 +1,5 @@
 """GPUs are claimed for this machine and all its users, by what ends with the processes that hold it."""
 
-import errno
 import shlex
 import socket
 import struct
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.machine import Gpu
+from launch.names import asking, bound
 from train.outcome import ConfigError
 from train.redact import redact_argv
 from train.refusal import say
 
 _TURN_S = 30.0  # for what takes milliseconds; who waits in vain goes on without its turn
-_ASKERS = 4096  # that may ask who holds a GPU while it is held
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
@@ -68,7 +67,7 @@ def _take(
         for gpu in gpus:
             if len(held) == wanted:
                 return
-            name = _bound(gpu.uuid)
+            name = bound(f"gpu-{gpu.uuid}")
             if name is None:
                 holders[gpu] = _holder(gpu)
             elif gpu.uuid in busy:
@@ -81,8 +80,8 @@ def _take(
 @contextmanager
 def _turn() -> Iterator[None]:
     """One after the other: two runs that each took half of what they need would both be refused."""
-    while (turn := _bound("turn")) is None:
-        with suppress(ConnectionError), _asking("turn", _TURN_S) as other:
+    while (turn := bound("gpu-turn")) is None:
+        with suppress(ConnectionError), asking("gpu-turn", _TURN_S) as other:
             try:
                 other.recv(1)  # it ends when the other's turn does
             except TimeoutError:
@@ -92,35 +91,6 @@ def _turn() -> Iterator[None]:
     finally:
         if turn is not None:
             turn.close()
-
-
-def _bound(name: str) -> socket.socket | None:
-    """A name that only one process of this machine can have; None where another has it.
-
-    It lives in the kernel: no file of it can be removed, replaced or left behind, and no user needs a right to it.
-    """
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(_address(name))
-        bound.listen(_ASKERS)
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRINUSE:
-            return None
-        raise
-    return bound
-
-
-@contextmanager
-def _asking(name: str, timeout_s: float) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(timeout_s)
-        asking.connect(_address(name))
-        yield asking
-
-
-def _address(name: str) -> str:
-    return f"\0phalanx-gpu-{name}"
 
 
 def _refuse(wanted: int, held: Mapping[Gpu, socket.socket], holders: Mapping[Gpu, str], busy: bool) -> None:
@@ -134,7 +104,7 @@ def _refuse(wanted: int, held: Mapping[Gpu, socket.socket], holders: Mapping[Gpu
 
 def _holder(gpu: Gpu) -> str:
     try:
-        with _asking(gpu.uuid, 1.0) as other:
+        with asking(f"gpu-{gpu.uuid}", 1.0) as other:
             pid, _, _ = _PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     except OSError:  # let go a moment ago
         return f"another run holds {gpu.uuid}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from launch import cause, processes, traces
 from launch.ears import Ears
+from launch.names import holding
 from launch.plan import FOLDER, Plan
 from train.outcome import ExitCode
 from train.refusal import say
@@ -28,7 +29,7 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
     """
     processes.adopt_orphans()
     launch = uuid.uuid4().hex
-    with Ears() as ears:
+    with Ears() as ears, holding(f"launch-{launch}"):
         restarts = 0
         while True:
             ended = _run(plan, descriptors, restarts, launch, grace_s, ears)

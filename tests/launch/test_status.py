@@ -164,6 +164,37 @@ def test_log_is_followed_until_the_run_has_ended(starter: Starter) -> None:
     assert "There are logs of ranks 0, 1" in output
 
 
+def test_log_is_followed_over_restarts(launcher: Launcher, starter: Starter) -> None:
+    """Until the launcher, which may begin a start after another, is gone."""
+    body = f"""
+sys.path.insert(0, {str(ROOT)!r})
+from train import lease
+here = here.parent / "runs" / "r"
+(here / "logs").mkdir(parents=True, exist_ok=True)
+(here / "resolved.yaml").touch()
+with lease.claim(here, restart, os.environ), (here / "logs" / "rank_0.log").open("a") as log:
+    log.write(f"start {{restart}}\\n")
+    log.flush()
+    tell(f"began{{restart}}")
+    while not (here / f"go{{restart}}").exists(): threading.Event().wait(0.01)
+cause(5)
+sys.exit(1)
+"""
+    started = launcher.start("run", "--max-restarts", "1", body=body)
+    run = started.here.parent / "runs" / "r"
+    until((run / "began0-0").exists)
+    command = [sys.executable, "-m", "launch.cli", "logs", str(run), "-f"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "start 0\n"
+        (run / "go0").touch()
+        assert following.stdout.readline() == "start 1\n"
+        (run / "go1").touch()
+        assert following.stdout.read() == ""
+    assert following.returncode == 0
+    assert started.wait()[0] == 5
+
+
 def test_damaged_or_foreign_lines_do_not_hide_a_run(tmp_path: Path) -> None:
     foreign = '{"time": 1.0, "step": 1, "split": "train"}\n{"time": "1", "step": 1, "event": "start"}\n{"time": 1.0}\n'
     for name, text in (

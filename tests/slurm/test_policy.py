@@ -95,6 +95,9 @@ def test_node_without_the_python_says_so(desk: Desk) -> None:
     job = desk.submit(f"cluster.setup=[{quoted(line)}]", "cluster.ranks_per_node=1")
     assert ended(job, "FAILED") == ("0", "2:0")
     assert f"error: n1 cannot execute {desk.folder}/gone" in job.log
+    told = desk.phalanx("logs", "-f", job.results.folder.name, "--root", str(desk.runs))
+    assert (told.returncode, told.stdout) == (0, job.log), "what a job says that never came to a run"
+    assert "this is its job's log" in told.stderr
 
 
 SUSPECTS = [
