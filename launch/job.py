@@ -21,6 +21,11 @@ _INHERITED = re.compile(
 )
 
 
+def of_a_job(variable: str) -> bool:
+    """Whether each job, step or launcher sets the environment variable anew."""
+    return _INHERITED.fullmatch(variable) is not None
+
+
 @dataclass(frozen=True)
 class Job:
     """`command` is sbatch and its arguments; of the shell's environment it loses `without` and gains `environ`."""

@@ -11,12 +11,13 @@ from pathlib import Path
 import click
 
 from launch import slurm, waiting
-from launch.job import Job, check, elements, plan, ranks_per_node
+from launch.job import Job, check, elements, of_a_job, plan, ranks_per_node
 from launch.show import show
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
 from launch.sweeping.order import order as order_of_sweep
 from launch.words import config_options, words
 from train.config import ClusterConfig, Config
+from train.escape import looked_up_there
 from train.outcome import ConfigError
 
 _DOCTOR = "doctor"  # the job's name
@@ -99,7 +100,9 @@ def _runs(order: Order) -> dict[str, Config]:
         return dict.fromkeys(indices, _shared(order))
     runs = {}
     for index in indices:
-        runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
+        with looked_up_there(of_a_job):
+            runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
+        _check_named(runs[index], order.words)
         cluster = runs[index].cluster
         check(cluster)
         if order.doctor:
@@ -111,6 +114,19 @@ def _runs(order: Order) -> dict[str, Config]:
             "the index: type seed=%a, for example"
         )
     return runs
+
+
+def _check_named(config: Config, words: Sequence[str]) -> None:
+    """Raise ConfigError where the name of a run would depend on what each job has anew."""
+    from train.identity import defining, leaves
+    from train.overrides import typed_for
+
+    open_ones = [key for key, value in leaves(defining(config)) if isinstance(value, str) and "${oc.env:" in value]
+    if open_ones and typed_for("run.name", words) is None:
+        raise ConfigError(
+            f"{open_ones[0]} is known to the job alone, and it is part of the name that a run has by default, so a "
+            "requeue might be another run. Type run.name=…, under which a run goes on with the same data at another path"
+        )
 
 
 def _shared(order: Order) -> Config:

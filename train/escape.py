@@ -1,8 +1,9 @@
 """Text that is to be taken as it stands, also where it holds a ${ that OmegaConf would look up, or what moves a cursor."""
 
+import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,6 +53,27 @@ def nothing_looked_up() -> Iterator[None]:
 
     known = dict(BaseContainer._resolvers)
     BaseContainer._resolvers.clear()
+    try:
+        yield
+    finally:
+        BaseContainer._resolvers.update(known)
+
+
+@contextmanager
+def looked_up_there(of_a_job: Callable[[str], bool]) -> Iterator[None]:
+    """Within, `${oc.env:NAME}` stays as it is where a variable is that of a job to come, or is not set here.
+
+    For a config that is composed in one place and is to be composed again, and then to hold, in another.
+    """
+    from omegaconf import OmegaConf  # here, as the launcher reads this file
+    from omegaconf.basecontainer import BaseContainer
+
+    def environment(name: str, *default: object) -> object:
+        here = None if of_a_job(name) else os.environ.get(name, *default)
+        return f"${{oc.env:{name}}}" if here is None else here
+
+    known = dict(BaseContainer._resolvers)
+    OmegaConf.register_new_resolver("oc.env", environment, replace=True)
     try:
         yield
     finally:

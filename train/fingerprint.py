@@ -52,27 +52,28 @@ def data(dataset: Any) -> str:
     """The dataset's own `fingerprint()`, else a sha256 (hex) of its length and of up to `SAMPLES` spread samples.
 
     Each sample is drawn with the global random states of Python, NumPy and torch (CPU) seeded, and these are as
-    before afterwards; a dataset with a random generator of its own is noticed by its second hash, and is `DRAWS`. Raises
-    ConfigError where that method returns no string, or where there is neither the method nor a length.
+    before afterwards. Raises ConfigError where that method returns no string, or where there is neither the method nor a
+    length.
     """
     own = getattr(dataset, "fingerprint", None)
     if callable(own):
         return _own(dataset, own())
     if not hasattr(dataset, "__len__"):
         raise ConfigError(f"{type(dataset).__name__} has no length: give it a method `fingerprint() -> str`.")
-    with _random_states_kept():
-        first, second = _drawn(dataset), _drawn(dataset)
-    return first if first == second else DRAWS
-
-
-def _drawn(dataset: Any) -> str:
     length = len(dataset)
     digest = hashlib.sha256()
     _feed(digest, length)
-    for index in _spread(length):
-        seed_all(index, torch.device("cpu"))
-        _feed(digest, dataset[index])
+    with _random_states_kept():
+        for index in _spread(length):
+            seed_all(index, torch.device("cpu"))
+            _feed(digest, dataset[index])
     return digest.hexdigest()
+
+
+def steady(dataset: Any) -> str:
+    """The same, and `DRAWS` for a dataset with a random generator of its own, whose second hash is another one."""
+    first = data(dataset)
+    return first if callable(getattr(dataset, "fingerprint", None)) or data(dataset) == first else DRAWS
 
 
 def _places(name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 from train import environment, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
-from train.files import as_text, sync_folder, write_json, write_whole
+from train.files import as_text, read_text, sync_folder, write_json, write_whole
 from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
 from train.links import check_links
@@ -168,12 +168,12 @@ def _summary(run: Path) -> dict[str, Any] | None:
         return None
 
 
-_DAMAGE = (OSError, LookupError, TypeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError)
+_DAMAGE = (OSError, LookupError, TypeError, RecursionError, ValueError)
 
 
 def _finished_summary(run: Path) -> dict[str, Any]:
     """What the run came to. Raises one of _DAMAGE."""
-    found: dict[str, Any] = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(read_text(run / SUMMARY))
     if not (found["weights_sha256"] and found["steps"]):
         raise LookupError("it has no weights_sha256 or no steps")
     return found

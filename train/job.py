@@ -108,7 +108,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         if not world.leads:
             return None, lambda: None
         workers = config.data.workers
-        data = {f"data.{name}": aside(fingerprint.data, found, workers) for name, found in parts.datasets.items()}
+        data = {f"data.{name}": aside(fingerprint.steady, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
         facts = Facts(

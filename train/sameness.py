@@ -9,7 +9,7 @@ from typing import Any
 
 from train import fingerprint, identity, resolved
 from train.config import Config
-from train.files import read_json
+from train.files import opened, read_json, read_text
 from train.former import former_digest
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
@@ -43,7 +43,7 @@ def compared(run: Path, config: Config) -> Found:
     """What the folder `run` tells of its config and environment against `config`. Nothing is built or hashed for it."""
     found = Found()
     try:
-        before = json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))
+        before = json.loads(read_text(run / ENVIRONMENT))
         if not all(isinstance(before[part], dict) for part in _PARTS):
             raise ValueError("parts are missing")
         found.before = before
@@ -93,7 +93,7 @@ def _holds_steps(folder: Path) -> bool:
 
 def _tells_of_one(events: Path) -> bool:
     try:
-        with events.open(encoding="utf-8", errors="replace") as lines:
+        with os.fdopen(opened(events), encoding="utf-8", errors="replace") as lines:
             return any('"event":"checkpoint"' in line.replace(" ", "") for line in lines)
     except FileNotFoundError:
         return False

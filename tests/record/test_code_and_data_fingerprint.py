@@ -136,6 +136,22 @@ def test_a_fingerprint_that_is_no_string_and_a_dataset_without_length_are_the_us
         fingerprint.data(number for number in range(3))
 
 
+def test_data_that_draw_by_themselves_are_noticed() -> None:
+    class Drawing(Listed):
+        generator = np.random.default_rng(0)
+
+        def __getitem__(self, index: int) -> Any:
+            return super().__getitem__(index) + self.generator.random()
+
+    class Own(Drawing):
+        def fingerprint(self) -> str:
+            return "version 7"
+
+    assert fingerprint.steady(Drawing([1, 2])) == fingerprint.DRAWS
+    assert fingerprint.steady(Own([1, 2])) == "version 7"
+    assert fingerprint.steady(Augmented()) == fingerprint.data(Augmented())
+
+
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 100, 12345])
 def test_samples_are_spread_from_the_first_to_the_last(length: int) -> None:
     dataset = Listed(list(range(length)))

@@ -57,6 +57,21 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
     assert events(tmp_path)[0]["by"] == {"rank": [None]}
 
 
+def test_damaged_lines_are_told_and_kept_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record(tmp_path, range(1, 6))
+    whole = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    whole[2] = b"\x00" * 10 + b"\n"
+    torn = b"".join(whole) + b'{"step": 6'
+    (tmp_path / "metrics.jsonl").write_bytes(torn)
+    record(tmp_path, range(6, 8), begin=5)
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 4, 5, 6, 7]
+    assert "metrics.jsonl was damaged: line 3 held no JSON object" in caplog.text
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == torn
+    caplog.clear()
+    record(tmp_path, range(8, 9), begin=7)
+    assert not caplog.text
+
+
 def test_a_restart_repeats_no_line_and_misses_none(tmp_path: Path) -> None:
     record(tmp_path, range(31))
     record(tmp_path, range(21, 41), begin=20)

@@ -1,9 +1,10 @@
 """The run's own record, metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
 
 import json
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import ClassVar, final
 from train.files import opened, sync_folder
 from train.room import writing
 from train.sinks.sink import Sink
+
+logger = logging.getLogger(__name__)
 
 
 @final
@@ -114,7 +117,9 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callab
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if (entry := _entry(line)) is not None and wanted(entry)]
+    entries = [_entry(line) for line in lines]
+    kept = [line for line, entry in zip(lines, entries, strict=True) if entry is not None and wanted(entry)]
+    _tell_damaged(path, [i for i, entry in enumerate(entries, 1) if entry is None and lines[i - 1].endswith(b"\n")])
     beside = path.with_name(f"{path.name}.new")
     beside.unlink(missing_ok=True)  # a link there, or a second name of another file, is not written through
     with os.fdopen(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
@@ -126,11 +131,23 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callab
     sync_folder(path.parent)
 
 
+def _tell_damaged(path: Path, numbers: Sequence[int]) -> None:
+    """A last line without its end is what a kill leaves; others were whole once."""
+    if numbers:
+        more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
+        which = f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:3]))}{more}"
+        kept = path.with_name(f"{path.name}.damaged")
+        kept.unlink(missing_ok=True)
+        with os.fdopen(opened(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+            file.write(path.read_bytes())
+        logger.warning("%s was damaged: %s held no JSON object and went; %s is as it was", path, which, kept.name)
+
+
 def _entry(line: bytes) -> dict[str, object] | None:
     """The object a line holds, or None if the line is torn: no end, or (after a power cut) no JSON."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 
