@@ -102,8 +102,8 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
 def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
     """The folder of this run and what it came to, if it has finished, whatever became of its code since.
 
-    None, too, where the data are looked for at another place, and only their hash tells whether they are the same.
-    Raises ConfigError when the folder is another run's.
+    None, too, where only a hash tells whether data at another place, or weights to begin with, are those of then. Raises
+    ConfigError when the folder is another run's.
     """
     path = _path(config.run)
     if config.run.fresh:
@@ -113,7 +113,7 @@ def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
     except _DAMAGE:
         return None
     found = compared(path, config)
-    if found.moved:
+    if found.moved or config.train.init_from is not None:
         return None
     _check_same(path, config, found, summary)
     return path, summary
@@ -131,7 +131,7 @@ def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, 
             f"To train it longer type run.name=… train.extend_from={path}. " if longer and summary is not None else ""
         )
         raise ConfigError(f"{path} is the run of another config: {_listed(found.other)}. {hint}{_ANEW}")
-    if found.changed and summary is None and not accepted:
+    if (found.data or (found.code and summary is None)) and not accepted:
         raise ConfigError(
             f"Since {path} began, its code or data changed: {_listed(found.changed)}. Continuing would mix two "
             "experiments. Type run.accept=changed to continue all the same, or run.fresh=true to set the folder "

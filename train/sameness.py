@@ -22,14 +22,15 @@ _PARTS = ("code", "data", "auto")
 class Found:
     """What this command's run and the one in the folder differ in.
 
-    `other` are lines on the config, `changed` on code and data, `moved` the data sets whose path alone is another one,
-    with a line each. `damage` says what is wrong with a file by which they are compared, by its name. `before` is
+    `other` are lines on the config, `code` and `data` on what these hold, `moved` the data sets whose path alone is another
+    one, with a line each. `damage` says what is wrong with a file by which they are compared, by its name. `before` is
     environment.json, its parts empty where it cannot be read. A damaged resolved.yaml is no other config where another
     file of the run holds the digest of this one.
     """
 
     other: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
     damage: dict[str, str] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=lambda: {part: {} for part in _PARTS})
@@ -37,6 +38,10 @@ class Found:
     @property
     def all(self) -> list[str]:
         return [*self.damage.values(), *self.other, *self.changed]
+
+    @property
+    def changed(self) -> list[str]:
+        return [*self.code, *self.data]
 
 
 def compared(run: Path, config: Config) -> Found:
@@ -68,11 +73,11 @@ def compared(run: Path, config: Config) -> Found:
 def add_facts(found: Found, code: Mapping[str, str], data: Mapping[str, str]) -> None:
     """Compare also what had to be built or hashed: moved data that are the same no longer differ, others do."""
     before, recorded = found.before["code"], found.before["data"]
-    found.changed += fingerprint.changed(before, code) if before else []
+    found.code += fingerprint.changed(before, code) if before else []
     for name in sorted(recorded.keys() | data.keys() if recorded else ()):
         known = recorded.get(name) == data.get(name)
         if not known and fingerprint.DRAWS not in (recorded.get(name), data.get(name)):
-            found.changed.append(f"what {name} holds")
+            found.data.append(f"what {name} holds")
         if not known and name in found.moved:
             found.other.append(found.moved.pop(name))
 
