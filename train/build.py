@@ -23,7 +23,7 @@ from train.ema import Average
 from train.evaluate import Evaluation
 from train.extra import extra
 from train.gradients import Gradients
-from train.nhwc import in_nhwc
+from train.nhwc import Convolutions, takes_nhwc
 from train.outcome import ConfigError
 from train.parallel import Replica, Spread, synchronised
 from train.precision import LossScale, Precision, choose, set_up
@@ -114,7 +114,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
-        alone.model.to(memory_format=torch.contiguous_format)
+        alone.convolutions.as_made()
     if config.train.compile:
         alone.model.compile()
     replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
@@ -133,7 +133,8 @@ class _Alone:
     model: nn.Module
     mover: Mover
     rehearsal: Rehearsal
-    nhwc: bool  # convolutions are in NHWC memory order, or there are none
+    convolutions: Convolutions
+    nhwc: bool  # they are in NHWC memory order, or there are none
 
 
 def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
@@ -153,10 +154,12 @@ def _alone(config: Config, builder: Targets, world: World, precision: Precision)
     if start.weights is not None:
         weights.load(model, start.weights)
     mover = Mover(world.device, precision.of)
-    images = config.train.channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules())
-    rehearsal = loader.rehearsal(few=images)
-    nhwc = not images or in_nhwc(model, task, apply(rehearsal.few, mover), precision, world)
-    return _Alone(datasets, task, start, loader, model, mover, rehearsal, nhwc)
+    convolutions = Convolutions(model)
+    asked = config.train.channels_last and bool(convolutions)
+    rehearsal = loader.rehearsal(few=asked)
+    few = apply(rehearsal.few, mover)
+    nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
+    return _Alone(datasets, task, start, loader, model, mover, rehearsal, convolutions, nhwc)
 
 
 def _asleep(model: nn.Module) -> list[str]:

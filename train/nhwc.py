@@ -10,27 +10,43 @@ from train.unchanged import unchanged
 from train.world import World
 
 
-def in_nhwc(model: nn.Module, task: Task, batch: Batch, precision: Precision, world: World) -> bool:
-    """Give the weights of two-dimensional convolutions NHWC order; returns whether the model works with it.
+class Convolutions:
+    """The weights of a model's two-dimensional convolutions, which make what a convolution answers NHWC or NCHW."""
 
-    Such weights make what a convolution answers NHWC, which `.view` and code that counts on strides do not take. So a
-    forward and a backward of a few samples are tried, which leave no trace. Only what works in the usual order alone
-    speaks against it; whatever else is wrong the rehearsal tells better.
+    def __init__(self, model: nn.Module) -> None:
+        found = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        self._made = [(weight, weight.data) for weight in found if isinstance(weight, nn.Parameter)]
+
+    def __bool__(self) -> bool:
+        return bool(self._made)
+
+    def in_nhwc(self) -> None:
+        for weight, made in self._made:
+            # Not .contiguous(): of one channel it keeps strides that say NCHW, and so would what the convolution answers.
+            weight.data = torch.empty_like(made, memory_format=torch.channels_last).copy_(made)
+
+    def as_made(self) -> None:
+        for weight, made in self._made:
+            weight.data = made.copy_(weight.data)
+
+
+def takes_nhwc(
+    convolutions: Convolutions, model: nn.Module, task: Task, batch: Batch, precision: Precision, world: World
+) -> bool:
+    """Bring the convolutions into NHWC order; returns whether the model works so.
+
+    `.view` and code that counts on strides do not take what they answer then. So a forward and a backward of a few
+    samples are tried, which leave no trace. Only what works in the order that its author gave it speaks against; whatever
+    else is wrong the rehearsal tells better.
     """
-    _lay_out(model, torch.channels_last)
+    convolutions.in_nhwc()
     if _works(model, task, batch, precision, world):
         return True
-    _lay_out(model, torch.contiguous_format)
+    convolutions.as_made()
     if _works(model, task, batch, precision, world):
         return False
-    _lay_out(model, torch.channels_last)
+    convolutions.in_nhwc()
     return True
-
-
-def _lay_out(model: nn.Module, order: torch.memory_format) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and isinstance(module.weight, nn.Parameter):
-            module.weight.data = module.weight.data.contiguous(memory_format=order)
 
 
 def _works(model: nn.Module, task: Task, batch: Batch, precision: Precision, world: World) -> bool:
