@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +56,24 @@ def _fill(module: nn.Module, leaf: str, now: torch.Tensor, value: torch.Tensor) 
 def _shares(tensor: torch.Tensor) -> bool:
     """Whether elements share a place in memory, as those of an expanded tensor do: nothing can be written there."""
     return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+@contextmanager
+def writable(model: nn.Module) -> Iterator[None]:
+    """Within it, buffers whose elements share memory are copies that can be written; those that were not come back."""
+    made = [
+        (module, leaf, value)
+        for module in model.modules()
+        for leaf, value in module._buffers.items()
+        if value is not None and _shares(value)
+    ]
+    for module, leaf, value in made:
+        module._buffers[leaf] = value.contiguous()
+    yield
+    for module, leaf, value in made:
+        now = module._buffers.get(leaf)
+        if now is not None and torch.equal(now, value):
+            module._buffers[leaf] = value
 
 
 def share(model: nn.Module, world: World) -> None:

@@ -73,7 +73,8 @@ def load(
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     wanted.update({**(extra or {}), **found})
     try:
-        model.load_state_dict(wanted)
+        with buffers.writable(model):
+            model.load_state_dict(wanted)
     except RuntimeError as error:
         raise ConfigError(f"The model does not take the weights in {path}: {error}") from None
     now = model.state_dict()

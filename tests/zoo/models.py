@@ -466,6 +466,81 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Restarting(Two):
+    """Many of them in one model, whose state lies in buffers and extra state alone: a restart changes no bit."""
+
+    KEPT = (
+        FrozenBackbone,
+        PretrainedInEval,
+        OwnTrain,
+        Norms,
+        Queue,
+        HiddenQueue,
+        Centre,
+        Codebook,
+        Growing,
+        Late,
+        Expanded,
+        Filled,
+        Cached,
+        Complex,
+        Mixed,
+        Tied,
+        ExtraState,
+        Viewing,
+        Filming,
+        OldWeightNorm,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = nn.ModuleList()
+        for kind in self.KEPT:
+            member = kind()
+            del member.first, member.last
+            self.members.append(member)
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        for member in self.members:
+            hidden = (hidden + member.between(hidden)).tanh()  # type: ignore[operator]
+        return hidden
+
+
+class FromData(Two):
+    """Initialises a parameter from the first batch that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(HIDDEN))
+        self.begun = False
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        if not self.begun:
+            self.scale.data.copy_(1 + hidden.detach().std(0))
+            self.begun = True
+        return hidden * self.scale
+
+
+class Thawing(Two):
+    """Freezes a layer, or begins to train it, in the fourth forward of training; `dies` leaves it out from then on."""
+
+    def __init__(self, frozen: bool = False, dies: bool = False) -> None:
+        super().__init__()
+        self.body = nn.Linear(HIDDEN, HIDDEN).requires_grad_(not frozen)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self._frozen, self._dies = frozen, dies
+        self.calls: torch.Tensor
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        self.calls += self.training
+        if self.calls < 4:
+            return hidden + self.body(hidden)
+        if self._dies:
+            return hidden
+        self.body.requires_grad_(self._frozen)
+        return hidden + self.body(hidden)
+
+
 def untamed(name: str, planted: Iterable[str]) -> tuple[str, ...]:
     """What is typed to train the member `name`, instead of the model that the words `planted` choose."""
     apart = ("parallel.find_unused=true",) if name == "ComesAndGoes" else ()

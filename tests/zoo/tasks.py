@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,6 +24,36 @@ class Present(Task):
             found[f"right/{kind}"] = Ratio((right & (labels == kind)).sum(), (labels == kind).sum())
         found["train_only" if model.training else "eval_only"] = Ratio(right.float().sum(), len(labels))
         return found
+
+
+class Contrasting(Task):
+    """Tells each sample from all others of the batch: the ranks gather features in their forward (Radford et al. 2021)."""
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        inputs, labels = batch
+        ours, theirs = (F.normalize(model(view), dim=1) for view in (inputs, inputs.roll(1, 1)))
+        offset = 0
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            theirs = torch.cat(_Gathered.apply(theirs))
+            offset = dist.get_rank() * len(ours)
+        targets = torch.arange(len(ours)) + offset
+        return {"loss": Ratio(F.cross_entropy(ours @ theirs.T / 0.1, targets, reduction="sum"), len(labels))}
+
+
+class _Gathered(torch.autograd.Function):
+    """Every rank's tensor, of one shape; gradients go back to where it came from."""
+
+    @staticmethod
+    def forward(context: Any, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor)
+        return tuple(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        whole = torch.stack(gradients)
+        dist.all_reduce(whole)
+        return whole[dist.get_rank()]
 
 
 class Plain(Task):
