@@ -6,6 +6,7 @@ with one byte through a socket, waits for theirs, and adds up what lies in all s
 so the others know at once.
 """
 
+import errno
 import mmap
 import os
 import secrets
@@ -89,9 +90,25 @@ def listen(ranks: int, timeout_s: float) -> socket.socket:
 def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_s: float) -> Exchange:
     """Connect the ranks, each to all others. All call it with the `names` of the listeners in rank order.
 
-    Raises OSError where a rank does not come in time or the machine lacks the memory.
+    Raises OSError where a rank does not come in time or the machine lacks the memory, and on the others then, too.
     """
     peers: dict[int, socket.socket] = {}
+    try:
+        _call(peers, rank, listener, names, timeout_s)
+        memory = _memory(peers, rank, 2 * len(names) * _SLOT)
+    except OSError:
+        for peer in peers.values():
+            peer.close()
+        raise
+    for peer in peers.values():
+        peer.settimeout(None)  # who is late is told by the ranks' watch, which knows what is worth a wait
+    return Exchange(rank, memory.view(2, len(names), _SLOT), peers)
+
+
+def _call(
+    peers: dict[int, socket.socket], rank: int, listener: socket.socket, names: Sequence[bytes], timeout_s: float
+) -> None:
+    """Fill `peers` with a connection to each other rank."""
     for earlier in range(rank):
         peers[earlier] = socket.socket(socket.AF_UNIX)
         peers[earlier].settimeout(timeout_s)
@@ -105,10 +122,6 @@ def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_
         caller.settimeout(timeout_s)
         (later,) = struct.unpack("i", caller.recv(4))
         peers[later] = caller
-    memory = _memory(peers, rank, 2 * len(names) * _SLOT)
-    for peer in peers.values():
-        peer.settimeout(None)  # who is late is told by the ranks' watch, which knows what is worth a wait
-    return Exchange(rank, memory.view(2, len(names), _SLOT), peers)
 
 
 def _user(caller: socket.socket) -> int:
@@ -119,13 +132,28 @@ def _user(caller: socket.socket) -> int:
 
 def _memory(peers: Mapping[int, socket.socket], rank: int, size: int) -> torch.Tensor:
     """Memory without a name, made by rank 0 and passed on: it goes when the last rank does."""
-    if rank == 0:
-        file = os.memfd_create("phalanx-exchange")
+    file = _made(peers, size) if rank == 0 else _received(peers[0])
+    try:
+        memory = mmap.mmap(file, size)
+    finally:
+        os.close(file)
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _made(peers: Mapping[int, socket.socket], size: int) -> int:
+    file = os.memfd_create("phalanx-exchange")
+    try:
         os.posix_fallocate(file, 0, size)  # a lack of memory is an error now and not a signal later
         for peer in peers.values():
             socket.send_fds(peer, [_READY], [file])
-    else:
-        _, (file,), _, _ = socket.recv_fds(peers[0], 1, 1)
-    memory = mmap.mmap(file, size)
-    os.close(file)
-    return torch.frombuffer(memory, dtype=torch.uint8)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _received(leader: socket.socket) -> int:
+    _, files, _, _ = socket.recv_fds(leader, 1, 1)
+    if not files:
+        raise ConnectionAbortedError(errno.ECONNABORTED, "rank 0 could not share memory")
+    return files[0]

@@ -1,5 +1,6 @@
 """The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -16,6 +17,8 @@ from train.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, 
 from train.place import Place
 from train.trouble import Trouble, merged
 from train.watch import Watch
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 _WORD_S = 1.5  # how long a rank waits for the word of the one that failed first
@@ -57,13 +60,36 @@ class World:
         return self.rank == 0
 
     def share_memory(self, timeout_s: float) -> None:
-        """Let the ranks of one machine add up in memory what they have there. All ranks call it."""
+        """Let the ranks of one machine add up in memory what they have there. All ranks call it.
+
+        Where one cannot have the memory all go on without: the sums have the same bits, and take longer.
+        """
         if self.size == 1 or not self.place.one_machine:
             return
-        with self.together(lambda: listen(self.size, timeout_s)) as listener:
-            names = self.gather(listener.getsockname())
-            self.exchange = self.together(lambda: connect(self.rank, listener, names, timeout_s))
-        self.watch.awaited = self.exchange.awaited
+        listener = _or_error(lambda: listen(self.size, timeout_s))
+        names = self.gather(None if isinstance(listener, OSError) else listener.getsockname())
+        found = listener if isinstance(listener, OSError) else self._exchange(listener, names, timeout_s)
+        errors = self.gather(str(found) if isinstance(found, OSError) else None)
+        if isinstance(found, Exchange) and not any(errors):
+            self.exchange = found
+            self.watch.awaited = found.awaited
+            return
+        if isinstance(found, Exchange):
+            found.close()
+        if self.leads:
+            why = next(filter(None, errors))
+            logger.warning(
+                "the ranks add up through %s, which takes longer, and share no memory: %s", self.backend, why
+            )
+
+    def _exchange(
+        self, listener: socket.socket, names: Sequence[bytes | None], timeout_s: float
+    ) -> "Exchange | OSError":
+        with listener:
+            every = [name for name in names if name is not None]
+            if len(every) < len(names):
+                return OSError("not all ranks can be called")
+            return _or_error(lambda: connect(self.rank, listener, every, timeout_s))
 
     def gather(self, value: Answer) -> list[Answer]:
         """Every rank's value, in rank order, on every rank. All ranks call it. The values are pickled between ranks."""
@@ -204,6 +230,13 @@ class World:
             self.exchange.close()
         self._alarm.close()
         dist.destroy_process_group()
+
+
+def _or_error(act: Callable[[], Answer]) -> Answer | OSError:
+    try:
+        return act()
+    except OSError as error:
+        return error
 
 
 def code_of(error: BaseException) -> ExitCode:

@@ -30,12 +30,11 @@ def main() -> None:
         Place.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
     )
     world.share_memory(timeout_s=30)
-    assert world.exchange is not None
+    print("through gloo" if world.exchange is None else "through memory", flush=True)
     for asked in sys.argv[1:]:
         dtype, _, numbers = asked.partition(":")
         tensor = drawn(world.rank, dtype, int(numbers))
-        world.exchange.add(tensor)
-        print(digest(tensor), flush=True)
+        print(digest(world.sum(tensor)), flush=True)
     world.leave()
 
 

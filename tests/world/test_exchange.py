@@ -1,6 +1,7 @@
 """Ranks of one machine add up in memory that they share, and nobody else takes part."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +20,14 @@ _LARGE = 2**20 // 4 + 3  # numbers: more than one slot
 CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5])
-def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(ranks: int) -> None:
+def no_memory() -> None:
+    """Of this process's files none may grow to what the ranks would share."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+
+@pytest.mark.parametrize(("ranks", "without"), [(2, False), (3, False), (5, False), (3, True)])
+def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(ranks: int, without: bool) -> None:
+    """Also `without` memory for the first rank to share, when all go through gloo."""
     asked = [f"{dtype}:{numbers}" for dtype, numbers in CASES]
     port = free_port()
     started = [
@@ -30,11 +37,13 @@ def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(ranks: int) ->
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=no_memory if without and rank == 0 else None,
         )
         for rank in range(ranks)
     ]
     answers = [process.communicate(timeout=60)[0].splitlines() for process in started]
     assert [process.returncode for process in started] == [0] * ranks
+    assert {answer.pop(0) for answer in answers} == {"through gloo" if without else "through memory"}
     for case, (dtype, numbers) in enumerate(CASES):
         total = drawn(0, dtype, numbers)
         for rank in range(1, ranks):
