@@ -20,9 +20,10 @@ if not __package__:
 import json
 import logging
 
-from launch.cause import RANKS, first_failed
+from launch.cause import RANKS, first_failed, for_memory
 from launch.loopback import keep_to_loopback
-from train.cause import witness
+from launch.memory import kills
+from train.cause import correct, witness
 from train.outcome import ExitCode
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    ranks = os.environ.get(RANKS)
+    ranks, before = os.environ.get(RANKS), kills()
     if ranks and "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
         logging.disable(logging.ERROR)  # that a rank failed is told by the rank and the launcher, once
     try:
@@ -49,7 +50,9 @@ def main() -> None:
             Path(ranks).write_text(json.dumps(ended))
         else:
             print(error, file=sys.stderr)
-            first = first_failed(ended)
+            first = for_memory(first_failed(ended), kills() - before)
+            if first.code is ExitCode.OUT_OF_MEMORY:
+                correct(first.code, first.message)
             if first.code is ExitCode.PREEMPTED:
                 sys.exit(128 + signal.SIGTERM)
             witness(first.code, first.message)

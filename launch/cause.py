@@ -50,6 +50,17 @@ def read(folder: Path, agent: int) -> Cause:
     return _told(told) or (first_failed(ended) if ended else _of_agent(agent))
 
 
+def for_memory(found: Cause, killed: int) -> Cause:
+    """The same cause, or that the kernel had `killed` processes for memory meanwhile, where nothing else is known of it."""
+    if not killed or found.code != ExitCode.BUG:
+        return found
+    message = (
+        f"{found.message}; the kernel killed {killed} process{'es' if killed > 1 else ''} here for lack of memory. Type a "
+        "smaller train.micro_batch or fewer data.workers, or give the run more memory"
+    )
+    return Cause(ExitCode.OUT_OF_MEMORY, message, said=False)
+
+
 def first_failed(ended: Sequence[tuple[int, int, int]]) -> Cause:
     """The cause as the ends of ranks tell it: of each that failed its rank, code and time in seconds."""
     first_s = min(time_s for _, _, time_s in ended)

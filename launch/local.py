@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from launch import cause, processes, traces
+from launch import cause, memory, processes, traces
 from launch.ears import Ears
 from launch.names import holding
 from launch.plan import FOLDER, Plan
@@ -48,6 +48,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
     with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
         folder = Path(name)
         environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, launch, os.environ)}
+        before = memory.kills()
         bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
         hold = processes.tether(signal.SIGTERM)
 
@@ -70,7 +71,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
             _bury(agent, bystanders, ears)
         if kept := traces.keep(folder):
             say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
-        return killed or cause.read(folder, agent.returncode)
+        return killed or cause.for_memory(cause.read(folder, agent.returncode), memory.kills() - before)
 
 
 def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause.Cause | None:

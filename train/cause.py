@@ -10,7 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from train.files import write_whole
+from train.files import read_json, write_whole
+from train.outcome import ExitCode
 from train.redact import redact, secrets_of
 
 VARIABLE = "PHALANX_CAUSE_FILE"
@@ -33,6 +34,15 @@ def witness(code: int, message: str) -> None:
     if path is not None:
         with suppress(OSError), open(path, "x", encoding="utf-8") as file:
             file.write(_words(code, -1, message, None))
+
+
+def correct(code: int, message: str) -> None:
+    """As `witness`, for what no rank can know: it outweighs a rank's word that something unknown ended it."""
+    path = os.environ.get(VARIABLE)
+    known = None if path is None else read_json(Path(path))
+    if path is not None and isinstance(known, dict) and known.get("code") == ExitCode.BUG:
+        with suppress(OSError):
+            write_whole(Path(path), _words(code, known.get("rank", -1), message, known.get("host")))
 
 
 def report(message: str, rank: int) -> None:

@@ -106,8 +106,13 @@ def _words(error: BaseException, failure: Failure) -> str:
 
 
 def _more(failure: Failure) -> str:
-    """Where the frames are that were left out, and what a GPU means."""
+    """Where the frames are that were left out, and what a GPU means, or a lack of memory."""
     hint = (
+        "\nOut of memory: type a smaller train.micro_batch, which trains the same in smaller pieces, or fewer data.workers"
+        if failure.code == ExitCode.OUT_OF_MEMORY
+        else ""
+    )
+    hint += (
         "\nThat is an index out of range in a GPU kernel, such as a label: world.device=cpu shows which, and where"
         if "device-side assert" in failure.message
         else ""

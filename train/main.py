@@ -14,6 +14,7 @@ if not __package__:
 
 from train import allocator, cause, output
 from train.hearing import Signals
+from train.orphan import end_with_launcher
 from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
 from train.place import Place, speaks
 from train.refusal import end, refuse, say
@@ -27,6 +28,7 @@ def main(composed: "Composed | None" = None) -> None:
 
     `composed` is what the command line composes to, where somebody has found out already.
     """
+    end_with_launcher(os.environ)
     output.take_over()
     try:
         sys.exit(_run(composed, time.time()))

@@ -1,5 +1,6 @@
 """The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
 
+import errno
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -255,9 +256,21 @@ def code_of(error: BaseException) -> ExitCode:
         return ExitCode.NO_ROOM
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.STOPPED
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if _lacks_memory(error):
         return ExitCode.OUT_OF_MEMORY
     return ExitCode.HUNG if _is_collective(error) and _is_timeout(error) else ExitCode.BUG
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that there is not, of the host or of a GPU, in whichever words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("can't allocate memory", "DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, PeerFailed)
+        and any(word in str(error) for word in words)
+    )
 
 
 def _agreed(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,13 @@ from launch.machine import Gpu, Machine
 from train.allocator import huge_pages
 from train.config import SweepConfig
 from train.cores import typed
-from train.outcome import ConfigError
+from train.outcome import ConfigError, ExitCode
 from train.sight import GIVEN
 
 if TYPE_CHECKING:
     from train.compose import Composed
 
+_LEAVE_S = 10.0  # what ranks get to leave by themselves once one has failed
 _WARM = Path(__file__).with_name("warm.py")
 
 
@@ -67,6 +69,7 @@ class World:
     pids: tuple[int, ...]
     port: socket.socket
     codes: dict[int, int] = field(default_factory=dict)
+    _failed_s: float | None = None  # when a rank was first seen to have failed
 
     @property
     def ended(self) -> bool:
@@ -76,6 +79,14 @@ class World:
         for pid in self.pids:
             if pid not in self.codes:
                 processes.send(pid, heard)
+
+    def end_left_behind(self, now_s: float) -> None:
+        """Ranks that had joined leave by themselves when one fails; before that nobody tells them, as torchrun would."""
+        if not set(self.codes.values()) - {ExitCode.FINISHED, ExitCode.PREEMPTED, ExitCode.STOPPED}:
+            return
+        self._failed_s = self._failed_s or now_s
+        if now_s - self._failed_s > _LEAVE_S:
+            self.send(signal.SIGKILL)
 
 
 class Gone(RuntimeError):  # noqa: N818
@@ -141,6 +152,7 @@ class Warm:
         """Note which ranks of a world have ended by now. Raises Gone."""
         self._listen()
         world.codes |= {pid: self._ended.pop(pid) for pid in world.pids if pid in self._ended}
+        world.end_left_behind(time.monotonic())
         if world.ended:
             world.port.close()
 

@@ -119,6 +119,14 @@ def _gpu_memory() -> None:
     raise torch.OutOfMemoryError("no room on the saboteur's GPU")
 
 
+def _cpu_memory() -> None:
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+def _gpu_alloc() -> None:
+    raise torch.AcceleratorError("CUDA error: out of memory")
+
+
 def _fill_disk() -> None:
     """Files cannot grow beyond this any more: a disk that is full, as far as a checkpoint can tell."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_AT_BYTES, FULL_AT_BYTES))
@@ -128,6 +136,8 @@ _ACTS: dict[str, Callable[[], object]] = {
     "raise": _raise,
     "memory": _memory,
     "gpu_memory": _gpu_memory,
+    "cpu_memory": _cpu_memory,
+    "gpu_alloc": _gpu_alloc,
     "fill_disk": _fill_disk,
     "exit": lambda: sys.exit(7),
     "stuck": lambda: ctypes.CDLL(None).usleep(30_000_000) and ctypes.CDLL(None).pause(),

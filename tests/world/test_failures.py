@@ -73,11 +73,14 @@ def test_exception_in_an_evaluation_of_one_rank_ends_all(starter: Starter) -> No
     logs_tell(starter, 3, "the saboteur was here")
 
 
-@pytest.mark.parametrize(("act", "code"), [("memory", 6), ("gpu_memory", 6), ("exit", 1)])
+@pytest.mark.parametrize(
+    ("act", "code"), [("memory", 6), ("cpu_memory", 6), ("gpu_memory", 6), ("gpu_alloc", 6), ("exit", 1)]
+)
 def test_cause_decides_the_exit_code_of_all_ranks(starter: Starter, act: str, code: int) -> None:
     ended = fail(starter, 2, 1, "step", act, after=3)
     assert ended.codes == [code, code]
     assert ended.output.count("Traceback") == 1
+    assert ("type a smaller train.micro_batch" in ended.output) == (code == 6)
 
 
 def test_memory_error_while_building_is_out_of_memory_on_all(starter: Starter) -> None:

@@ -1,5 +1,6 @@
 """Parts that hang on one rank, in one place, as the environment variable HANG says: "RANK PLACE", at the third time."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -89,6 +90,7 @@ _HOW: dict[str, Callable[[], object]] = {
     "slow": lambda: time.sleep(7),
     "lock": lambda: threading.Lock().__enter__() and threading.Event().wait(),
     "queue": lambda: multiprocessing.get_context("spawn").Queue().get(),
+    "block": lambda: ctypes.PyDLL(None).pause(),  # and no other thread of the interpreter runs
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "collective": lambda: dist.all_reduce(torch.ones(1)),
 }

@@ -149,7 +149,7 @@ class _Question(Dataset[Any]):
 def _context() -> BaseContext:
     """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.utils.data"])
+    context.set_forkserver_preload(["torch.utils.data", "train.data.leash"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
         with _deaf_and_quiet():
             ensure_running()

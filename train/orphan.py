@@ -1,0 +1,19 @@
+"""A process that ends when the one that started it is gone, whatever it does then, such as to import for seconds."""
+
+import ctypes
+import signal
+from collections.abc import Mapping
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(heard: signal.Signals) -> None:
+    """From now on this process gets `heard` when the thread that started it has ended."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, heard, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+def end_with_launcher(environ: Mapping[str, str]) -> None:
+    """A rank of torchrun's ends with it; one that a shell started may outlive that."""
+    if "TORCHELASTIC_RUN_ID" in environ:
+        end_with_parent(signal.SIGTERM)
