@@ -144,7 +144,7 @@ def _plan(asked: Order, threads: int) -> Plan:
 
     config, sweep = asked.config, asked.sweep
     shared = [*asked.also, f"run.root={quoted(str(asked.folder))}"]
-    if config.wandb.group is None:
+    if config.wandb.group is None and not os.environ.get("WANDB_RUN_GROUP"):
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
     assert sweep.metric is not None
     assert sweep.mode is not None

@@ -153,7 +153,7 @@ class LogConfig:
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
     mode: WandbMode = _inert()
-    project: str = _inert()
+    project: str | None = _inert()
     entity: str | None = _inert()
     group: str | None = _inert()
     tags: list[str] = _inert()

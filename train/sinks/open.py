@@ -34,6 +34,7 @@ def open_sinks(
     from train.sinks.jsonl import JsonLines
     from train.sinks.rank_log import RankLog
     from train.sinks.wandb_mode import resolve_mode
+    from train.sinks.wandb_names import names
     from train.sinks.weights_and_biases import WeightsAndBiases
 
     sinks: list[Sink] = [
@@ -50,11 +51,7 @@ def open_sinks(
         WeightsAndBiases(
             folder,
             mode=resolve_mode(config.wandb.mode.name, os.environ),
-            project=config.wandb.project,
-            entity=config.wandb.entity,
-            group=config.wandb.group,
-            tags=config.wandb.tags,
-            name=config.run.name,
+            **names(config.wandb, config.run.name, folder, os.environ),
             config={**plain, "git_commit": None if git is None else git["commit"]},
             finish_timeout_s=config.wandb.finish_timeout_s,
         )

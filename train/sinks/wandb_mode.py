@@ -25,7 +25,7 @@ def resolve_mode(asked: str, environ: Mapping[str, str], netrc_path: Path | None
     """
     if asked != "auto":
         return _mode("wandb.mode", asked)
-    settings = _settings(environ)
+    settings = settings_file(environ)
     if environ.get("WANDB_MODE"):
         return _mode("WANDB_MODE", environ["WANDB_MODE"])
     if "mode" in settings:
@@ -42,7 +42,8 @@ def _mode(where: str, value: str) -> Mode:
     return cast(Mode, mode)
 
 
-def _settings(environ: Mapping[str, str]) -> Mapping[str, str]:
+def settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What W&B's own file of settings says."""
     folder = Path(environ["WANDB_CONFIG_DIR"]) if "WANDB_CONFIG_DIR" in environ else _home(environ) / ".config/wandb"
     parser = configparser.ConfigParser(interpolation=None)
     with suppress(configparser.Error, OSError, UnicodeDecodeError):

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @final
 class WeightsAndBiases(Sink):
-    """One W&B run for this run folder, however often the training starts; its files lie in `folder`/wandb.
+    """One W&B run for this run folder, however often the training starts; its files lie in wandb/ of `root`, or `folder`.
 
     A process of its own does the work (see `wandb_process`). The pipe to it is the queue: while it is full, lines are
     dropped. `config` must hold no secrets. `close` takes `finish_timeout_s` at most. A failure is one warning, after
@@ -54,10 +54,12 @@ class WeightsAndBiases(Sink):
         group: str | None,
         tags: Sequence[str],
         name: str | None,
+        root: Path | None = None,
         config: Mapping[str, object],
         finish_timeout_s: float,
     ) -> None:
-        self._files = folder.absolute() / "wandb"
+        place = (root or folder).absolute()
+        self._files = place / "wandb"
         self._finish_timeout_s = finish_timeout_s
         self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
@@ -73,12 +75,12 @@ class WeightsAndBiases(Sink):
             "run_tags": list(tags),
             "run_name": name,
             "resume": "allow",
-            "root_dir": str(folder.absolute()),
+            "root_dir": str(place),
             "x_stats_pid": os.getpid(),
             "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
         }
         try:
-            settings["run_id"] = _run_id(self._files / "run_id")
+            settings["run_id"] = _run_id(folder.absolute() / "wandb" / "run_id")
             self._process = _start_process()
             _introduce(self._process, {"settings": settings, "config": config})
         except OSError as error:
