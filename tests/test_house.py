@@ -20,8 +20,8 @@ ROOMS = {
     "models": "models models.*",
     "tasks": "tasks tasks.*",
     "world": "alarm exchange failure join logs stop watch world",
-    "maths": "admission buffers ema evaluate extra gradients nhwc optim optimizer_state parallel precision schedule step "
-    "tryout unchanged weights window",
+    "maths": "admission buffers ema evaluate extra gradients nhwc optim optimizer_state own_average parallel "
+    "precision schedule step tryout unchanged weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sameness sinks sinks.*",
     "run": "build job loop main rehearse",
 }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from train import admission, cores, optim, weights
+from train import admission, cores, optim, optimizer_state, weights
 from train.begin import Begin, begin
 from train.config import Auto, Config
 from train.data.augment import Augment
@@ -25,6 +25,7 @@ from train.extra import extra
 from train.gradients import Gradients
 from train.nhwc import Convolutions, takes_nhwc
 from train.outcome import ConfigError
+from train.own_average import OwnAverage
 from train.parallel import Replica, Spread, synchronised
 from train.precision import LossScale, Precision, choose, set_up
 from train.resume import State
@@ -300,23 +301,34 @@ def _updater(
     if any(parameter.is_complex() for parameter in model.parameters()) and node.get("fused"):
         node["fused"] = False  # no kernel takes complex numbers; the maths is the same
     groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
-    decay = config.train.ema_decay
 
     def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
 
+    optimizer = make(groups)
     return optim.Updater(
-        make(groups),
+        optimizer,
         gradients,
         builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
         steps,
         traits=tried(make, groups),
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
-        average=None if decay is None else Average(model, decay),
+        average=_average(config.train.ema_decay, optimizer, model),
         device=device,
         on_device=device.type == "cuda",
     )
+
+
+def _average(decay: float | None, optimizer: torch.optim.Optimizer, model: nn.Module) -> Average | None:
+    if not optimizer_state.has_modes(optimizer):
+        return None if decay is None else Average(model, decay)
+    if decay is not None:
+        raise ConfigError(
+            f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
+            "its eval() puts in place. Type train.ema_decay=null"
+        )
+    return OwnAverage(optimizer, model)
 
 
 def _evaluation(

@@ -16,6 +16,7 @@ from train.extra import extra, restored
 from train.files import write_json
 from train.optim import Updater
 from train.outcome import ConfigError
+from train.own_average import OwnAverage
 from train.parallel import Spread
 from train.progress import Progress
 from train.world import World
@@ -83,7 +84,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
         _say_rank_0s(checkpoint, state.world.size)
     kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
     free = found.get("in_weights", [])
-    if average is not None:
+    if average is not None and not isinstance(average, OwnAverage):
         weights.load(state.model, checkpoint.file("ema.safetensors"), kept, free)
         average.take()
     weights.load(state.model, checkpoint.file("model.safetensors"), kept, free)

@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from tests.ranks import Starter
+from tests.step.small import planted
 from tests.step.updaters import STEPS, Made, drawn, equal, small_model, trainable
 from tests.zoo.optimizers import REFUSED, TRAINABLE
 from train.gradients import Gradients
 from train.optim import Updater, groups
 from train.outcome import ConfigError
+from train.own_average import OwnAverage
 from train.schedule import Constant
 from train.target import Targets
 from train.tryout import Group, tried
@@ -122,3 +126,30 @@ def test_a_schedule_that_no_rate_could_follow_is_refused() -> None:
                 device=torch.device("cpu"),
                 on_device=False,
             )
+
+
+def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_trains_on_from_the_same_bits(
+    starter: Starter,
+) -> None:
+    model = small_model()
+    one = made(model, "tests.zoo.optimizers.Averaging", {"lr": 0.1})
+    for step in range(3):
+        one.step(drawn(model, step))
+    trained, by_hand = copy.deepcopy(model.state_dict()), copy.deepcopy(one.optimizer)
+    with OwnAverage(one.optimizer, model).placed():
+        by_hand.eval()  # type: ignore[attr-defined]
+        placed = [p for group in by_hand.param_groups for p in group["params"]]
+        assert equal([p.detach() for p in model.parameters()], [p.detach() for p in placed])
+        assert not equal(model.state_dict(), trained)
+    assert equal(model.state_dict(), trained)
+
+    own = ("~optim", "+optim={_target_:tests.zoo.optimizers.Averaging,lr:0.1,decay_1d:true}", "schedule=constant")
+    run = (*planted(), *own, "train.steps=8", "data.eval={_target_:tests.step.planted.Planted,samples:40}")
+    often = starter.train(1, *run, "eval.every=2", "checkpoint.every=4", name="often")
+    once = starter.train(2, *run, name="once")
+    assert often.metrics("eval")[-1]["loss"] == pytest.approx(once.metrics("eval")[-1]["loss"], rel=1e-5)
+    assert often.sha256 == starter.train(1, *run, name="never").sha256
+    last = often.folder / "checkpoints/step_00000008"
+    assert not equal(load_file(last / "ema.safetensors"), load_file(last / "model.safetensors"))
+    ended = starter.run(1, *run, "train.ema_decay=0.9", "run.name=twice")
+    assert (ended.codes, "Type train.ema_decay=null" in ended.output) == ([2], True)
