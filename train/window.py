@@ -10,6 +10,8 @@ import torch
 from train.step import Taken
 from train.world import World
 
+_LOT = 256  # steps
+
 
 @dataclass(frozen=True)
 class Record:
@@ -35,9 +37,13 @@ class Window:
 
     names: list[str]
     _taken: list[Taken] = field(default_factory=list)
+    _lots: list["_Lot"] = field(default_factory=list)
 
     def add(self, taken: Taken) -> None:
         self._taken.append(taken)
+        if len(self._taken) == _LOT:
+            self._lots.append(_Lot(self._taken))
+            self._taken = []
 
     def drain(self, world: World, asks: bool = False) -> tuple[list[Record], bool]:
         """The records of all steps since the last call, in order, and whether any rank `asks`.
@@ -45,45 +51,56 @@ class Window:
         All ranks call it, after the same step. It is the only wait for the device, and the only word between ranks
         beside the gradients, so whatever they have to agree on rides along.
         """
-        taken, self._taken = self._taken, []
-        names = list(dict.fromkeys(chain(self.names, *(ratios for step in taken for ratios in step.ratios))))
+        lots = [*self._lots, _Lot(self._taken)]
+        self._lots, self._taken = [], []
+        for lot in lots:
+            lot.scalars.fetch()
+        steps = [step for lot in lots for step in lot.steps]
+        sums = [of_step for lot in lots for of_step in lot.sums]
+        shared = [number for lot in lots for number in lot.shared]
+        names = list(dict.fromkeys(chain(self.names, *sums)))
         news = names[len(self.names) :]
-        sums, shared = _fetched(taken, names)
         told = [*_columns(sums, self.names), float(asks), float(bool(news))]
         *total, asked, more = world.sum(torch.tensor(told, dtype=torch.float64)).tolist()
-        ratios = [_ratios(self.names, row) for row in _rows(total, len(taken), 2 * len(self.names))]
+        ratios = [_ratios(self.names, row) for row in _rows(total, len(steps), 2 * len(self.names))]
         if more:
             # All ranks call these, as they all hear that one has met a metric that not all know.
             news = list(dict.fromkeys(chain(*world.gather(news))))
             total = world.sum(torch.tensor(_columns(sums, news), dtype=torch.float64)).tolist()
             ratios = [
                 {**known, **_ratios(news, row)}
-                for known, row in zip(ratios, _rows(total, len(taken), 2 * len(news)), strict=True)
+                for known, row in zip(ratios, _rows(total, len(steps), 2 * len(news)), strict=True)
             ]
             self.names = [*self.names, *news]
         records = [
-            Record(step.step, of_step, norm, skipped > 0, scale)
-            for step, of_step, (norm, skipped, scale) in zip(taken, ratios, _rows(shared, len(taken), 3), strict=True)
+            Record(step, of_step, norm, skipped > 0, scale)
+            for step, of_step, (norm, skipped, scale) in zip(steps, ratios, _rows(shared, len(steps), 3), strict=True)
         ]
         return records, bool(asked)
 
 
-def _fetched(taken: Sequence[Taken], names: Sequence[str]) -> tuple[list[dict[str, list[float]]], list[float]]:
-    """This rank's sum and count by step and name, and norm, skip and scale of each step."""
-    sums: list[dict[str, list[float]]] = [{name: [0.0, 0.0] for name in names} for _ in taken]
-    shared = [0.0] * (3 * len(taken))
-    scalars = _Scalars()
-    for row, step in enumerate(taken):
-        scalars.put(step.norm, shared, 3 * row)
-        scalars.put(step.skipped, shared, 3 * row + 1)
-        if step.scale is not None:
-            scalars.put(step.scale, shared, 3 * row + 2)
-        for ratios in step.ratios:
-            for name, ratio in ratios.items():
-                scalars.put(ratio.total, sums[row][name], 0)
-                scalars.put(ratio.count, sums[row][name], 1)
-    scalars.fetch()
-    return sums, shared
+class _Lot:
+    """Steps whose device scalars lie in one tensor a kind: some bytes each, where a tensor of its own takes kilobytes.
+
+    After `scalars.fetch` `sums` has this rank's sum and count by step and name, `shared` norm, skip and scale of each step.
+    """
+
+    def __init__(self, taken: Sequence[Taken]) -> None:
+        self.steps = [step.step for step in taken]
+        self.sums: list[dict[str, list[float]]] = [{} for _ in taken]
+        self.shared = [0.0] * (3 * len(taken))
+        self.scalars = _Scalars()
+        for row, step in enumerate(taken):
+            self.scalars.put(step.norm, self.shared, 3 * row)
+            self.scalars.put(step.skipped, self.shared, 3 * row + 1)
+            if step.scale is not None:
+                self.scalars.put(step.scale, self.shared, 3 * row + 2)
+            for ratios in step.ratios:
+                for name, ratio in ratios.items():
+                    pair = self.sums[row].setdefault(name, [0.0, 0.0])
+                    self.scalars.put(ratio.total, pair, 0)
+                    self.scalars.put(ratio.count, pair, 1)
+        self.scalars.stack()
 
 
 def _columns(sums: Sequence[dict[str, list[float]]], names: Sequence[str]) -> list[float]:
@@ -105,6 +122,7 @@ class _Scalars:
     def __init__(self) -> None:
         self._values: dict[object, list[torch.Tensor]] = {}
         self._places: dict[object, list[tuple[list[float], int]]] = {}
+        self._stacked: dict[object, torch.Tensor] = {}
 
     def put(self, value: torch.Tensor | int, row: list[float], column: int) -> None:
         if isinstance(value, torch.Tensor):
@@ -114,9 +132,14 @@ class _Scalars:
         else:
             row[column] += value
 
+    def stack(self) -> None:
+        """After the last `put`. Waits for no device."""
+        self._stacked = {kind: torch.stack(values) for kind, values in self._values.items()}
+        self._values = {}
+
     def fetch(self) -> None:
-        for kind, values in self._values.items():
-            for value, (row, column) in zip(torch.stack(values).tolist(), self._places[kind], strict=True):
+        for kind, values in self._stacked.items():
+            for value, (row, column) in zip(values.tolist(), self._places[kind], strict=True):
                 row[column] += value
 
 
