@@ -15,7 +15,7 @@ from train.config import Config, as_plain
 from train.escape import nothing_looked_up
 from train.explain import explain, options
 from train.foreign import as_typed_here
-from train.former import former_digest
+from train.former import former_digests
 from train.identity import digest
 from train.outcome import ConfigError
 from train.overrides import key, verbatim
@@ -105,9 +105,10 @@ def compose(argv: Sequence[str]) -> Composed:
 
 def _name(config: Config, experiment: str) -> str:
     """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
-    name, former = f"{experiment}-{digest(config)[:8]}", f"{experiment}-{former_digest(config)[:8]}"
-    root = folder_of_runs(config.run.root)
-    if not os.path.isfile(root / former / RESOLVED) or os.path.lexists(root / name):
+    name, root = f"{experiment}-{digest(config)[:8]}", folder_of_runs(config.run.root)
+    before = [f"{experiment}-{known[:8]}" for known in former_digests(config)]
+    former = next((known for known in before if os.path.isfile(root / known / RESOLVED)), None)
+    if former is None or os.path.lexists(root / name):
         return name
     if REDACTED in (root / former / RESOLVED).read_text(encoding="utf-8", errors="replace"):
         raise ConfigError(

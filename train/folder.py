@@ -144,7 +144,8 @@ def _notes(found: Found, facts: Facts) -> list[str]:
     since = environment.differences(found.before, facts.environment)
     since += identity.differences(found.before["auto"], facts.auto) if found.before["auto"] else []
     notes = [f"since the run began: {line}" for line in since]
-    notes += [f"accepted: {line}" for line in (*found.damage.values(), *found.changed)]
+    accepted = [*found.damage.values(), *found.changed]
+    notes += [f"accepted: {_listed(accepted)}"] if accepted else []
     notes += _drawing(found.before["data"], facts)
     return notes + [f"{name} are the same at another place: {line}" for name, line in found.moved.items()]
 

@@ -9,11 +9,16 @@ from train.config import Config, Kind, Needed, part
 from train.redact import REDACTED, names_a_secret, redact
 
 
-def former_digest(config: Config) -> str:
-    """SHA-256 in hex over the defining part as it was spelt, redacted by the words in its keys, as it was once taken."""
+def former_digests(config: Config) -> list[str]:
+    """SHA-256 in hex over the defining part as it was spelt, redacted by the words in its keys, as it was once taken.
+
+    The last one is of the first versions, which left out how ranks add their gradients up.
+    """
     kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Needed.needed)
     kept["train"]["max_skips"] = config.train.max_skips
-    return hashlib.sha256(json.dumps(redact(_hidden(kept, False)), sort_keys=True).encode()).hexdigest()
+    without = {name: section for name, section in kept.items() if name != "parallel"}
+    texts = [json.dumps(redact(_hidden(part, False)), sort_keys=True) for part in (kept, without)]
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
 
 def _hidden(value: Any, hidden: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from train import fingerprint, identity, resolved
 from train.config import Config
 from train.files import opened, read_json, read_text
-from train.former import former_digest
+from train.former import former_digests
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
 
@@ -58,7 +58,7 @@ def compared(run: Path, config: Config) -> Found:
         stored = resolved.read(run / RESOLVED)
     except ConfigError as error:
         found.damage[RESOLVED] = f"{run / RESOLVED} is damaged ({error})"
-        attested = not {identity.digest(config), former_digest(config)}.isdisjoint(_digests(run, found.before))
+        attested = not {identity.digest(config), *former_digests(config)}.isdisjoint(_digests(run, found.before))
         found.other += [] if attested else ["no file of it holds the digest of this config"]
         return found
     for key, line in identity.differing(identity.defining(stored), identity.defining(config)).items():

@@ -11,7 +11,7 @@ from tests.ranks import Starter
 from train.canonical import canonical, public, text
 from train.compose import compose
 from train.config import Config, Kind, Leaf
-from train.former import former_digest
+from train.former import former_digests
 from train.identity import defining, differences, digest
 from train.outcome import ConfigError
 from train.resolved import written
@@ -93,17 +93,19 @@ def test_a_key_that_came_later_is_left_out_while_it_is_neutral(monkeypatch: pyte
     assert defining(other) == {"parallel": {"powersgd_rank": 3}}
 
 
-def begun_before(root: Path, config: Config, stored: str) -> Path:
+def begun_before(root: Path, config: Config, stored: str, which: int = 0) -> Path:
     """A folder as an earlier version named it."""
-    folder = root / f"digits-{former_digest(config)[:8]}"
+    folder = root / f"digits-{former_digests(config)[which][:8]}"
     folder.mkdir(parents=True)
     (folder / "resolved.yaml").write_text(stored)
     return folder
 
 
-def test_a_run_that_an_earlier_version_began_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("which", "known"), [(0, "digits-645e6115"), (1, "digits-78044be1")])
+def test_a_run_that_an_earlier_version_began_is_found(tmp_path: Path, which: int, known: str) -> None:
     asked = compose([f"run.root={tmp_path}"])
-    folder = begun_before(tmp_path, asked.config, written(asked.plain))
+    folder = begun_before(tmp_path, asked.config, written(asked.plain), which)
+    assert folder.name == known, "as those versions named it"
     assert name(f"run.root={tmp_path}") == folder.name
     assert name(f"run.root={tmp_path}", "seed=1") not in (folder.name, asked.config.run.name)
     (tmp_path / str(asked.config.run.name)).mkdir()
