@@ -5,6 +5,10 @@ from pathlib import Path
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # a script's own folder would shadow other modules
+    import launch  # noqa: F401 - ours from here on, whatever else is called so
+    from train.own import step_aside
+
+    step_aside(sys.path[0])
 
 from importlib import import_module
 

@@ -43,7 +43,7 @@ def take(top: Path, target: Path, results: Path | None, environ: Mapping[str, st
 
 def take_installed(root: Path, target: Path) -> None:
     """Copy Phalanx from `root` where it is no checkout, such as among installed packages."""
-    for name in ("conf", "launch", "slurm", "train"):
+    for name in ("conf", "launch", "phalanx", "slurm", "train"):
         shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 

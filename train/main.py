@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:
-    # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there.
-    sys.path[0] = str(ROOT)
+    # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there. Data
+    # workers come by here, too, with the path that the rank has.
+    if os.path.realpath(sys.path[0]) == str(ROOT / "train"):
+        del sys.path[0]
+    sys.path.insert(0, str(ROOT))
+    from train.own import step_aside
+
+    step_aside(str(ROOT))
 
 from train import allocator, cause, output
 from train.hearing import Signals
@@ -70,9 +76,7 @@ def _ranks(size: int) -> str:
 
 def _sweep(words: list[str]) -> NoReturn:
     """Become `phalanx sweep`, which is what Hydra's -m means here."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "launch.cli", "sweep", *words]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
+    os.execv(sys.executable, [sys.executable, str(ROOT / "launch" / "cli.py"), "sweep", *words])
 
 
 def _train(composed: "Composed", place: Place, started: float) -> ExitCode:

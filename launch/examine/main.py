@@ -19,6 +19,10 @@ from typing import NoReturn
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # a script's own folder would shadow other modules
+    import launch  # noqa: F401 - ours from here on, whatever else is called so
+    from train.own import step_aside
+
+    step_aside(sys.path[0])
 
 from launch.finding import Finding, Verdict, as_json, failed, passes, table
 from train import cause

@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # a script's own folder would shadow other modules
+import launch  # noqa: F401 - ours from here on, whatever else is called so
+from train.own import step_aside
+
+step_aside(sys.path[0])
 
 import torch
 import torch._dynamo  # DDP and the optimizers import it at their first use

@@ -1,0 +1,1 @@
+"""Phalanx trains PyTorch models on any number of ranks."""
