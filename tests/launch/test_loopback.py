@@ -9,7 +9,7 @@ import pytest
 from tests.launch.command import Launcher, marked
 from train.listening import beyond_loopback, listened
 
-STRANGERS_PLATFORM = {"PET_STANDALONE": "1", "PET_NNODES": "2", "PET_RDZV_ENDPOINT": "0.0.0.0:0"}
+STRANGERS_PLATFORM = {"PET_STANDALONE": "1", "PET_RDZV_ENDPOINT": "0.0.0.0:0"}
 
 
 def test_launcher_and_its_store_are_not_reached_by_the_address_that_others_see(launcher: Launcher) -> None:
