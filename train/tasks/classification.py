@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch
+from train.data.batch import Batch, shapes
 from train.outcome import ConfigError
 from train.tasks.task import Ratio, Task
 
@@ -21,14 +23,35 @@ class Classification(Task):
             raise ConfigError(f"task.classes={classes} leaves nothing to tell apart. It must be at least 2")
         self._classes = classes
         self._label_smoothing = label_smoothing
+        self._looked_at: set[bool] = set()  # whether in training, of the batches that were looked at
 
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
-        inputs, labels = batch
+        inputs, labels = self._checked(batch, model.training)
         logits = model(inputs)
         self._check_shape(logits, len(labels))
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self._label_smoothing)
         correct = (logits.argmax(1) == labels).sum()
         return {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
+
+    def _checked(self, batch: Batch, training: bool) -> tuple[Any, torch.Tensor]:
+        """Inputs and labels. Of the first batch of training and evaluation, the rehearsed ones, the range is looked at."""
+        if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
+            raise ConfigError(
+                f"This task's batches are pairs of inputs and labels, and the data give {shapes(batch)} in a "
+                f"{type(batch).__name__}. Return (input, label) from __getitem__, or type task._target_= and a task of "
+                "your own"
+            )
+        inputs, labels = batch
+        if labels.dim() != 1 or labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+            raise ConfigError(
+                f"The labels of a batch are {shapes(labels)}, and this task wants one whole number a sample, from 0 to "
+                f"{self._classes - 1}. Return int(label) from __getitem__, the argmax of one-hot labels; for other "
+                "targets type task._target_= and a task of your own"
+            )
+        if training not in self._looked_at:
+            self._looked_at.add(training)
+            self._check_range(int(labels.min()), int(labels.max()), f"of {'training' if training else 'evaluation'}")
+        return inputs, labels.long()
 
     def _check_shape(self, logits: object, samples: int) -> None:
         """A label without a place in the logits would be found by an assertion in a GPU kernel, which names nothing."""
@@ -44,12 +67,25 @@ class Classification(Task):
             )
 
     def check(self, dataset: Dataset[Any]) -> None:
-        labels = getattr(dataset, "labels", None)
-        if labels is None or not len(labels):
-            return
-        low, high = int(torch.as_tensor(labels).min()), int(torch.as_tensor(labels).max())
+        labels = _whole_numbers(dataset)
+        if labels is not None and labels.size:
+            self._check_range(int(labels.min()), int(labels.max()), "")
+
+    def _check_range(self, low: int, high: int, whose: str) -> None:
         if low < 0 or high >= self._classes:
             raise ConfigError(
-                f"The labels run from {low} to {high}, and task.classes={self._classes} admits 0 to "
-                f"{self._classes - 1}. Type task.classes={high + 1}"
+                f"The labels{whose and ' '}{whose} run from {low} to {high}, and task.classes={self._classes} admits 0 to "
+                f"{self._classes - 1}. "
+                + (f"Type task.classes={high + 1}" if low >= 0 else "Give the classes numbers from 0 on")
             )
+
+
+def _whole_numbers(dataset: Dataset[Any]) -> NDArray[np.integer[Any]] | None:
+    """The attribute `labels`, where it is one whole number a sample; whatever else has that name is left alone."""
+    try:
+        found = getattr(dataset, "labels", None)
+        labels = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+        of_samples = labels.shape == (len(dataset),)  # type: ignore[arg-type]
+    except Exception:  # it is the user's, and may be anything
+        return None
+    return labels if of_samples and labels.dtype.kind in "iu" else None
