@@ -18,6 +18,7 @@ from launch.claim import claim
 from launch.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from launch.machine import look
 from launch.reach import is_ours, why_closed
+from launch.reader import forgive
 from launch.show import show
 from train.outcome import ConfigError, ExitCode
 from train.sight import GIVEN
@@ -54,6 +55,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
 
     The exit code is 1 when a line fails, else 0; 2 for bad input.
     """
+    forgive()
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder={folder} is no folder. Name the one that run folders will be in")
     meeting = _meeting(nodes, head, limit)

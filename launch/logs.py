@@ -11,6 +11,7 @@ import click
 
 from launch.jobs import Given, given
 from launch.names import is_taken
+from launch.reader import let_go
 from launch.runs import named
 from train import lease
 from train.escape import printable
@@ -44,6 +45,8 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
         if os.path.lexists(path):
             lives = _Asked(folder, root).goes_on
             _print(path, lambda: follow and lives())
+    except BrokenPipeError:
+        let_go(sys.stdout.fileno())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except KeyboardInterrupt:

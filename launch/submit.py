@@ -12,6 +12,7 @@ import click
 
 from launch import slurm, waiting
 from launch.job import Job, check, elements, of_a_job, plan, ranks_per_node
+from launch.reader import forgive
 from launch.show import show
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
 from launch.sweeping.order import order as order_of_sweep
@@ -66,6 +67,7 @@ def submit(
     The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
     running is not submitted again.
     """
+    forgive()
     if doctor and array is not None:
         raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
     if doctor and sweep:

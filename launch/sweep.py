@@ -12,6 +12,7 @@ from launch.busy import others
 from launch.claim import claim
 from launch.ears import Ears
 from launch.machine import look
+from launch.reader import forgive
 from launch.runs import sweep_named
 from launch.show import show
 from launch.sweeping import edits, page, results
@@ -77,6 +78,7 @@ def sweep(
     if best is not None:
         _tell(results.best_of(sweep_named(best, root) or root / best), save)
         return
+    forgive()
     asked = order(words(config_dir, config_name, overrides), also)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.

@@ -100,3 +100,21 @@ def test_options_of_hydra_that_say_where_configs_are_are_passed_on(launcher: Lau
     _, output = launcher.run(*argv)
     assert output.endswith("train/main.py '--config-dir=my conf' --config-name=mine seed=1 --cfg job -n\n")
     assert "--nproc-per-node=2 " in output
+
+
+@pytest.mark.parametrize(
+    "argv", [["submit", "--dry-run", "cluster.ranks_per_node=1"], ["logs", "run"]], ids=lambda argv: argv[0]
+)
+def test_a_reader_that_is_gone_is_no_failure(argv: list[str], tmp_path: Path) -> None:
+    """As `head` is, when it has what it wants."""
+    log = tmp_path / "runs" / "run" / "logs" / "rank_0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("line\n")
+    (tmp_path / "runs" / "run" / "resolved.yaml").touch()
+    read, write = os.pipe()
+    os.close(read)
+    environ = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "launch.cli", *argv]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

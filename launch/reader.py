@@ -1,0 +1,31 @@
+"""A reader of what is printed may be gone, as `head` is: that ends no work and is no failure."""
+
+import io
+import os
+import sys
+
+
+class _Forgiving(io.FileIO):
+    def write(self, data, /):  # type: ignore[no-untyped-def] # of the type that the base class has
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            let_go(self.fileno())
+            return len(memoryview(data))
+
+
+def forgive() -> None:
+    """From now on what is printed when nobody reads any more is lost, and the verb does its work."""
+    if sys.stdout is None:  # it was closed from the beginning
+        return
+    sys.stdout.flush()
+    raw = io.BufferedWriter(_Forgiving(sys.stdout.fileno(), "wb", closefd=False))
+    at_once, encoding = sys.stdout.isatty(), sys.stdout.encoding
+    sys.stdout = io.TextIOWrapper(raw, encoding, sys.stdout.errors, line_buffering=at_once)
+
+
+def let_go(descriptor: int) -> None:
+    """What is written there from now on goes nowhere, also what is written at the very end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
