@@ -1,6 +1,7 @@
 """`phalanx stop`: ask a run or a sweep that runs anywhere to save and leave."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from train.lease import Holder, Looks
 from train.outcome import ConfigError
 
 _LOOK_S = 0.1
+_TELL_S = 5.0  # between two words of who is waited for
 
 
 @click.command()
@@ -29,11 +31,21 @@ def stop(run: str, wait: bool, root: Path) -> None:
     looks = Looks()
     asked = _asked(folder, looks)
     show(f"asked {', '.join(map(str, asked))} to save and leave")
-    while wait and any(is_there(folder, holder, looks) for holder in asked):
-        time.sleep(_LOOK_S)
     if wait:
+        _wait(folder, asked, looks)
         now = fares(folder, time.time(), looks)
         show(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
+
+
+def _wait(folder: Path, asked: Sequence[Holder], looks: Looks) -> None:
+    """Until none of them is there. What holds a rank is bounded by its run, which ends it and says so."""
+    began = told = time.monotonic()
+    output = folder / ("output" if is_sweep(folder) else "logs")
+    while there := [holder for holder in asked if is_there(folder, holder, looks)]:
+        if (now := time.monotonic()) > told + _TELL_S:
+            show(f"waiting since {now - began:.0f} s for {', '.join(map(str, there))}, see {output}")
+            told = now
+        time.sleep(_LOOK_S)
 
 
 def _asked(folder: Path, looks: Looks) -> list[Holder]:

@@ -96,7 +96,7 @@ def _importances(study: "Study") -> Mapping[str, str]:
     """How much of the score's variance each dimension explains (fANOVA, Hutter et al., 2014)."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    if len(study.trials) < _FEW:
+    if len(study.get_trials(deepcopy=False)) < _FEW:
         return {}
     with suppress(ValueError, RuntimeError):  # as where all scores are alike
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(max_depth=_DEPTH, seed=0))
@@ -109,10 +109,11 @@ def _charts(study: "Study", found: Found) -> list[str]:
     from optuna import visualization
 
     everyone = _study(found, ("complete", "pruned"))
-    if len(everyone.trials) < 2:
+    if len(everyone.get_trials(deepcopy=False)) < 2:
         return []
-    slices = visualization.plot_slice(study if study.trials else everyone, target_name=found.metric)
-    figures = [_with_pruned(slices, found) if study.trials else slices]
+    complete = any(row.state == "complete" and row.value is not None for row in found.rows)
+    slices = visualization.plot_slice(study if complete else everyone, target_name=found.metric)
+    figures = [_with_pruned(slices, found) if complete else slices]
     if len(found.dimensions) > 1:
         figures.append(visualization.plot_parallel_coordinate(everyone, target_name=found.metric))
     return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
