@@ -59,7 +59,8 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     if name in found.choices:
         there = options(name, before, composer)
         if value(word) in there:  # it is there, and what it needs is not
-            return f"{word} does not compose: {_flat(_trouble([*before, word], composer))}"
+            trouble = re.sub(r" *Config search path: .*", "", _flat(_trouble([*before, word], composer)))
+            return f"{word} does not compose: {trouble}. Mend the defaults list of that file"
         return _no_option(word, name, there)
     if override.is_sweep_override():
         return _several(override)

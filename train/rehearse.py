@@ -8,6 +8,7 @@ from train.config import Config
 from train.data.batch import Batch, apply
 from train.data.loader import Loader
 from train.outcome import ConfigError
+from train.twice import warn_of_mean
 from train.unchanged import unchanged
 from train.world import World
 
@@ -27,6 +28,9 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
         _check_parameters([name for name, _ in model.named_parameters()], known)
         if waits:
             _check_equal(loader, world.size)
+        elif not config.train.compile:  # which would compile for each of its shapes
+            with parts.precision.autocast(world.device):
+                warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
         if single is not None:
             world.together(lambda: _try_alone(parts, apply(single, parts.mover)))
         evaluated = names if parts.evaluation is None else parts.evaluation.rehearse(model, world)

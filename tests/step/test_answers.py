@@ -1,16 +1,21 @@
 """What a task answers reaches the lines of metrics, each split with its own, or is refused in words before training."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tests.ranks import Starter
 from tests.step.small import planted
 from tests.zoo.tasks import WRONG, Plain, Wrong
+from train.data.batch import Batch
 from train.meter import Spent, rates
 from train.outcome import ConfigError
 from train.tasks.answer import RESERVED, check_count, checked
-from train.tasks.task import Ratio
+from train.tasks.task import Ratio, Task
+from train.twice import warn_of_mean
 
 BATCH = (torch.eye(4), torch.arange(4) % 3)
 PRESENT = (*planted(), "~task", "+task._target_=tests.zoo.tasks.Present", "train.steps=9", "log.every=3")
@@ -80,3 +85,28 @@ def test_batches_may_differ_in_their_metrics_on_any_number_of_ranks(starter: Sta
         assert {name: alone[name] for name in own & alone.keys()} == {name: shared[name] for name in own & alone.keys()}
     written = {name for line in one for name in line} - own - {"loss", "train_only"}
     assert written | rates(Spent({}, faults=10**9), 1, 1).keys() <= RESERVED
+
+
+@pytest.mark.parametrize(
+    ("reduction", "count", "warns"),
+    [("sum", None, False), ("mean", None, True), ("mean", torch.tensor(1), True), ("noise", None, False)],
+)
+def test_a_loss_that_does_not_grow_with_the_samples_is_told(
+    reduction: str, count: torch.Tensor | None, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Divided by the number of samples once more, or by a count of one."""
+
+    class Reducing(Task):
+        def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+            inputs, labels = batch
+            noise = torch.rand(()) if reduction == "noise" else 1.0
+            loss = F.cross_entropy(model(inputs), labels, reduction="sum" if reduction == "sum" else "mean")
+            return {"loss": Ratio(loss * noise, len(labels) if count is None else count)}
+
+    tried = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout())
+    tried[1].eval()
+    warn_of_mean(Reducing(), tried, BATCH, 4)
+    assert ("the loss looks like a mean: 2 samples, and the same ones twice" in caplog.text) == warns
+    assert [module.training for module in tried.modules()] == [True, True, False, True]
+    warn_of_mean(Reducing(), tried, (BATCH[0], BATCH[1][:3]), 4)
+    assert len(caplog.records) == warns, "a batch that is no rows is left alone"
