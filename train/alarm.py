@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
@@ -34,11 +34,15 @@ logger = logging.getLogger(__name__)
 class Alarm:
     """Every rank makes one after joining. `keeper` is the rank that holds the store, None where the launcher does."""
 
-    def __init__(self, store: Store, rank: int, hosts: Sequence[str], keeper: int | None) -> None:
+    def __init__(
+        self, store: Store, rank: int, hosts: Sequence[str], keeper: int | None, told: Callable[[], None]
+    ) -> None:
+        """`told` is called when a failure is: who uses the store may stop, as it is gone soon."""
         self._store = store.clone()  # each client of the store serves one thread at a time
         self._rank = rank
         self._hosts = hosts
         self._keeper = keeper
+        self._told = told
         self._over = threading.Event()
         self._heard = threading.Event()
         self._failure: Failure | None = None
@@ -116,6 +120,7 @@ class Alarm:
         try:
             store.wait(["failure"], _FOREVER)
             word = store.get("failure")
+            self._told()
             store.set(f"heard/{self._rank}", "")
             if not word or self._over.is_set():
                 return

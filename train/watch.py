@@ -196,7 +196,7 @@ class Watch:
             return None
         awaited = {late for sign in signs.values() for late in sign.awaits}
         late = [rank for rank in awaited if rank in signs and not signs[rank].awaits] or list(signs)
-        first = min(late, key=lambda rank: (signs[rank].place, rank))
+        first = min(late, key=lambda rank: (signs[rank].place, not _in_the_users_code(signs[rank]), rank))
         return self._hung(first, signs[first], "it waits for ranks that do not come there, and they for it")
 
     def _hung(self, rank: int, sign: Sign, why: str) -> Hung:
@@ -269,6 +269,12 @@ def _waits(frames: Sequence[FrameType], phase: str) -> bool:
     if innermost.endswith(_ENGINE) or (phase == "log" and torch.cuda.is_available()):
         return True
     return any(part in frame.f_code.co_filename for frame in frames[:4] for part in _WAITS)
+
+
+def _in_the_users_code(sign: Sign) -> bool:
+    """Whether a rank waits in a collective that the user's code began, and that the others may know nothing of."""
+    began = next((line for line in reversed(sign.stack) if not line.startswith(_LIBRARIES)), "")
+    return not began.startswith(_NOT_THE_USERS)
 
 
 def _is_debugged(frames: Sequence[FrameType]) -> bool:

@@ -54,7 +54,7 @@ class World:
         self._control = control
         self._alarm = None
         if store is not None:
-            self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0)
+            self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0, watch.close)
 
     @property
     def leads(self) -> bool:

@@ -77,7 +77,7 @@ def test_each_kind_of_hang_is_named(starter: Starter, rank: int, phase: str, how
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["forward", "evaluate"])
 def test_world_of_one_that_hangs_ends(starter: Starter, phase: str) -> None:
-    named(starter, 1, 0, phase, "loop", TASK)
+    named(starter, 1, 0, phase, "loop", TASK, "eval.batch=64")
 
 
 @pytest.mark.slow
