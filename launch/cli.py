@@ -16,6 +16,7 @@ import click
 
 from train.nearest import nearest
 from train.outcome import ConfigError, ExitCode
+from train.output import open_all
 from train.refusal import say
 
 VERBS = {  # each the module of its name; --help imports none of them
@@ -75,11 +76,17 @@ def main() -> None:
         help="Train PyTorch models on any number of GPUs, here or on a cluster.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    open_all()
     try:
         phalanx(prog_name="phalanx")
     except ConfigError as error:
         say(f"error: {error}")
         sys.exit(ExitCode.CONFIG)
+    except OSError as error:  # of a disk, a network or a folder of this machine's, which no line of ours would mend
+        where = "" if error.filename is None else f" ({error.filename})"
+        advice = ". Set TMPDIR to a folder that can be written to" if "temporary" in str(error) else ""
+        say(f"error: {error.strerror or error}{where}{advice}")
+        sys.exit(ExitCode.BUG)
 
 
 if __name__ == "__main__":

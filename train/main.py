@@ -35,6 +35,7 @@ def main(composed: "Composed | None" = None) -> None:
     `composed` is what the command line composes to, where somebody has found out already.
     """
     end_with_launcher(os.environ)
+    output.open_all()
     output.take_over()
     try:
         sys.exit(_run(composed, time.time()))

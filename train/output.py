@@ -119,6 +119,24 @@ def _sender(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
     return lambda data: os.write(descriptor, data), lambda: None
 
 
+def open_all() -> None:
+    """Give a process whose standard streams are closed the null device in their place.
+
+    The next file that it opens would take their numbers, and get what is printed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def take_over() -> None:
     """Make whatever this process prints from now on go by an `Output`: its own lines, and those of the user's code."""
     for name in ("stdout", "stderr"):

@@ -1,7 +1,12 @@
 """A job on several nodes trains as ranks at hand do."""
 
+import uuid
+
+from tests.launch.command import marked
+from tests.pacer import TASK, Pace
 from tests.ranks import Starter
 from tests.slurm.lab import Desk
+from train.listening import beyond_loopback, listened
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=20")
 FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")
@@ -32,3 +37,14 @@ def test_config_that_only_a_node_can_refuse_ends_the_job_for_good(desk: Desk) ->
     facts = job.cluster.facts(job.job)
     assert (facts["ExitCode"], facts["Restarts"]) == ("2:0", "0"), job.log
     assert job.log.count("world.device=cuda needs a GPU") == 1
+
+
+def test_job_of_one_node_listens_nowhere_but_on_its_loopback(desk: Desk) -> None:
+    pace, mark = Pace(after=9, gate=str(desk.folder / "gate")), uuid.uuid4().hex
+    words = (*TINY, TASK, "checkpoint.every=4", "log.every=1", "cluster.ranks_per_node=2")
+    job = desk.submit(*words, environ={**pace.environ(), "MARK": mark})
+    job.until_step(8)
+    assert listened(marked(mark))
+    assert beyond_loopback(marked(mark)) == set()
+    pace.open()
+    assert job.finish().summary["steps"] == 20

@@ -2,6 +2,7 @@
 
 import configparser
 import netrc
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,7 @@ def settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
     folder = Path(environ["WANDB_CONFIG_DIR"]) if "WANDB_CONFIG_DIR" in environ else _home(environ) / ".config/wandb"
     parser = configparser.ConfigParser(interpolation=None)
     with suppress(configparser.Error, OSError, UnicodeDecodeError):
-        parser.read(folder.expanduser() / "settings")
+        parser.read(Path(os.path.expanduser(folder)) / "settings")
     return dict(parser["default"]) if "default" in parser else {}
 
 
@@ -60,8 +61,9 @@ def _knows(path: Path, host: str) -> bool:
 
 
 def _netrc_path(environ: Mapping[str, str]) -> Path:
-    return Path(environ["NETRC"]).expanduser() if environ.get("NETRC") else _home(environ) / ".netrc"
+    return Path(os.path.expanduser(environ["NETRC"])) if environ.get("NETRC") else _home(environ) / ".netrc"
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
+    """A path that is not there where nobody knows of a home, as in a container with a user of its own."""
+    return Path(environ.get("HOME") or os.path.expanduser("~"))
