@@ -19,7 +19,7 @@ ROOMS = {
     "data": "rng data data.*",
     "models": "models models.*",
     "tasks": "tasks tasks.*",
-    "world": "alarm exchange failure join logs stop watch world",
+    "world": "alarm exchange failure join logs network stop watch world",
     "maths": "admission buffers ema evaluate extra gradients nhwc optim optimizer_state own_average parallel "
     "precision schedule step tryout twice unchanged weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sameness sinks sinks.*",

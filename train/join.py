@@ -12,6 +12,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from train.config import Backend, Device, WorldConfig
 from train.listening import beyond_loopback
+from train.network import choose_network
 from train.outcome import ConfigError, ExitCode, JoinFailed
 from train.place import Place
 from train.sight import blindness, given_gpus
@@ -54,6 +55,7 @@ def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
     watch = Watch(place.rank, place.size, config.timeout_s, store)
     device, hosts = _agree_on_device(store, place, config)
+    choose_network(store, place)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -1,11 +1,18 @@
-"""Ranks on one machine speak over the loopback alone."""
+"""Ranks on one machine speak over the loopback alone, and those of several by the network on which they are reached."""
 
 import os
 import re
+import socket
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from tests.ranks import Starter, until
 from tests.world.saboteur import TASK, Sabotage
+from train.network import choose_network
+from train.place import Place
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "world.timeout_s=5")
 _ACCEPTS = 0x10000  # flag in /proc/net/unix
@@ -38,3 +45,28 @@ def test_ranks_on_one_machine_listen_on_the_loopback_alone(starter: Starter) -> 
         world.kill()
         world.wait()
     assert found == [{"0100007F"}, {"0100007F"}]
+
+
+def outside() -> str:
+    """The address of this machine that others see, or the loopback's where it has none. Nothing is sent."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return "127.0.0.1"
+
+
+@pytest.mark.parametrize("head", ["127.0.1.1", "the head itself"])
+def test_gloo_listens_where_the_other_machines_are(monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    """Also on the head, whose own name Debian has at 127.0.1.1; what the user set holds."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "users")
+    address = outside()
+    place = Place(0, 2, 0, 1, 0, True, head if head[0] == "1" else address, 29500, hosted=True)
+    store = HashStore()
+    store.set("network/1", address)
+    choose_network(store, place)
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "users"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    choose_network(store, place)
+    chosen = os.environ["GLOO_SOCKET_IFNAME"]
+    assert chosen in [name for _, name in socket.if_nameindex()]
+    assert chosen.startswith("lo") == address.startswith("127.")
