@@ -18,6 +18,7 @@ from train.config import Accept, Config, RunConfig
 from train.files import as_text, read_text, sync_folder, write_json, write_whole
 from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
+from train.leftovers import sweep_lease
 from train.links import check_links
 from train.outcome import ConfigError, NoRoom
 from train.resolved import RESOLVED
@@ -77,6 +78,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
     _check_is_a_run(path)
     check_links(path)
     held = claim(path, attempt, os.environ)
+    sweep_lease(path)
     try:
         if new:
             return Opened(path, held.incarnation, True, None, _drawing({}, facts), None), held

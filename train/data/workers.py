@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from train import leftovers
 from train.allocator import keep_freed_memory
 from train.data.failed import Failed
 from train.data.parcel import Cargo, Parcel, arrived, pack, unpack
@@ -148,6 +149,7 @@ class _Question(Dataset[Any]):
 
 def _context() -> BaseContext:
     """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
+    leftovers.mark()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch.utils.data", "train.data.leash"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
