@@ -27,12 +27,12 @@ def mark(shared: Path = Path("/dev/shm")) -> None:
     """Sweep, and have what multiprocessing makes for this process from now on bear its mark."""
     for path in _dead(Path(tempfile.gettempdir()), shared):
         _remove(path)
-    config = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
-    if "phalanx" not in config.get("semprefix", ""):
+    names = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
+    if "phalanx" not in names["semprefix"]:
         own = f"phalanx-{_here()}-{os.getpid()}-{began(os.getpid())}-"
-        config["semprefix"] = f"/{own}"
-        config["tempdir"] = tempfile.mkdtemp(prefix=own)
-        atexit.register(shutil.rmtree, config["tempdir"], ignore_errors=True)
+        names["semprefix"] = f"/{own}"
+        names["tempdir"] = tempfile.mkdtemp(prefix=own)
+        atexit.register(shutil.rmtree, names["tempdir"], ignore_errors=True)
 
 
 def sweep_lease(run: Path) -> None:
