@@ -56,8 +56,9 @@ class Nursery:
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.kill()  # an interpreter with torch in it takes its time to end, and there is nothing to tidy up
+        self._process.wait()
         self._process.stdin.close()
-        self._process.wait(10)
         self._process.stdout.close()
 
     def _say(self, words: Mapping[str, Any]) -> None:
