@@ -59,7 +59,8 @@ def run(
     KEY=VALUE are Hydra overrides for train/main.py, passed on as they are; after -- so are Hydra's own options.
 
     Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
-    bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped.
+    bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped, 8 the run folder
+    cannot be written.
     """
     check_one_machine(os.environ)
     typed = words(config_dir, config_name, overrides)

@@ -3,7 +3,9 @@
 import logging
 import os
 import socket
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -20,6 +22,7 @@ from train.trouble import Trouble, merged
 from train.watch import Watch
 from train.world import World
 
+_LONG_S = 20.0  # after which a wait for the other ranks is told
 _READ_S = 2.0  # what the others get to read why no rank can begin
 # How long a rank waits for others is for the ranks' watch to say, which knows what they do. What NCCL does with a
 # collective that is late is to kill the process, so it comes after the watch.
@@ -105,15 +108,29 @@ def _store(place: Place, timeout: timedelta) -> Store:
     if place.one_machine and not place.hosted:
         address = "127.0.0.1"  # a store that finds its own address listens on all of them
         listener = _listen(place.port).detach() if place.leads else None
-    store = TCPStore(
-        address,
-        place.port,
-        place.size,
-        is_master=place.leads and not place.hosted,
-        timeout=timeout,
-        master_listen_fd=listener,
-    )
+    with _telling(place):
+        store = TCPStore(
+            address,
+            place.port,
+            place.size,
+            is_master=place.leads and not place.hosted,
+            timeout=timeout,
+            master_listen_fd=listener,
+        )
     return PrefixStore(f"phalanx/{place.attempt}", store)
+
+
+@contextmanager
+def _telling(place: Place) -> Iterator[None]:
+    """One line where the others are long in coming, as where another machine was never started."""
+    words = f"waiting for all {place.size} ranks to come to {place.address}:{place.port}, for {_LONG_S:g} s so far"
+    late = threading.Timer(_LONG_S, logger.warning, [words])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _listen(port: int) -> socket.socket:
