@@ -1,13 +1,21 @@
 """Weights as a file and as a hash: equal hashes mean equal bits, whatever the tensors are like."""
 
+import io
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tests.zoo.models import Complex, Copies, Expanded, ExtraState
 from train import weights
+from train.config import PrecisionName
+from train.extra import extra, plain, restored
 from train.outcome import ConfigError
+from train.precision import choose
 
 
 class Odd(nn.Module):
@@ -83,3 +91,64 @@ def test_file_that_is_no_safetensors_is_an_error_for_people(tmp_path: Path, cont
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read as safetensors"):
         weights.load(nn.Linear(1, 1), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("kind", [Complex, Copies, Expanded])
+def test_complex_numbers_copies_and_expanded_buffers_arrive(tmp_path: Path, kind: type[nn.Module]) -> None:
+    for asked in (PrecisionName.fp32, PrecisionName.fp64):
+        one, other = (choose(asked, None).converted(kind()) for _ in range(2))
+        with torch.no_grad():
+            for parameter in one.parameters():
+                parameter.add_(1)
+        weights.save(one, tmp_path / "w.safetensors")
+        weights.load(other, tmp_path / "w.safetensors")
+        assert sha256(one) == sha256(other)
+
+
+class Deaf(nn.Linear):
+    """Loads nothing."""
+
+    def load_state_dict(self, state: Any) -> None:  # type: ignore[override]
+        return None
+
+
+def test_weights_that_do_not_arrive_are_named(tmp_path: Path) -> None:
+    weights.save(nn.Linear(2, 3), tmp_path / "w.safetensors")
+    with pytest.raises(ConfigError, match="weight, bias did not arrive in the model"):
+        weights.load(Deaf(2, 3), tmp_path / "w.safetensors")
+
+
+def test_extra_state_goes_through_a_file_that_no_code_runs_from(tmp_path: Path) -> None:
+    values: list[Any] = [
+        None,
+        1,
+        2.5,
+        1j,
+        "text",
+        b"bytes",
+        torch.ones(2),
+        torch.float16,
+        torch.Size([1]),
+        {1: [2, (3,)]},
+    ]
+    values += [OrderedDict(a={1, 2}), np.float32(0.5), np.int64(3), np.ones((2, 3), dtype=np.int16), np.zeros(())]
+    torch.save(plain(values, "here"), tmp_path / "extra.pt")
+    found = restored(torch.load(tmp_path / "extra.pt", weights_only=True))
+    assert repr(found) == repr(values)
+    assert restored(plain(io.BytesIO(b"saved"), "here")).read() == b"saved"
+
+
+def test_extra_state_that_only_pickle_could_keep_is_refused_with_its_type() -> None:
+    with pytest.raises(ConfigError, match=r"extra state of here holds a pathlib\.PosixPath"):
+        plain({"path": Path("/")}, "here")
+
+
+def test_extra_state_is_loaded_with_the_weights_or_stays_what_it_is(tmp_path: Path) -> None:
+    one, other = ExtraState(), ExtraState()
+    one.samples, other.samples = 5, 7
+    weights.save(one, tmp_path / "w.safetensors")
+    weights.load(other, tmp_path / "w.safetensors")
+    assert other.samples == 7
+    kept = {name: restored(value) for name, value in extra(one.state_dict()).items()}
+    weights.load(other, tmp_path / "w.safetensors", kept)
+    assert other.samples == 5

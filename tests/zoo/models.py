@@ -371,6 +371,17 @@ class Viewing(Two):
         return self.layers(images).view(len(hidden), -1)[:, :HIDDEN]
 
 
+class Imaging(Two):
+    """Convolutions whose answer is reshaped, whichever order it lies in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, HIDDEN, 2))
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        return self.layers(torch.cat([hidden, hidden], 1).reshape(-1, 3, 2, 2)).flatten(1)
+
+
 class Filming(Two):
     """Convolutions in one and in three dimensions, and a parameter of four that belongs to none."""
 
@@ -459,6 +470,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
         Differentiating,
         DifferentiatingInPassing,
         Viewing,
+        Imaging,
         Filming,
         Renormed,
         OldWeightNorm,
