@@ -9,7 +9,7 @@ from typing import Any
 
 from launch.lines import Entry, read_events, read_lines
 from train import lease
-from train.files import read_json
+from train.files import read_json, read_text
 from train.lease import Holder
 
 _COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
@@ -41,7 +41,7 @@ def read(run: Path) -> History:
     events = _forward(read_events(run))
     return History(
         run=run,
-        config=(run / "resolved.yaml").read_text(encoding="utf-8", errors="replace"),
+        config=_text(run / "resolved.yaml"),
         lines=_forward(read_lines(run)),
         events=events,
         environment=environment if isinstance(environment, dict) else {},
@@ -50,6 +50,14 @@ def read(run: Path) -> History:
         seen={} if _is_copy(run, events) else {holder.incarnation: seen for holder, seen in holders},
         live=lease.live(run),
     )
+
+
+def _text(path: Path) -> str:
+    """What a file holds; nothing where there is none that can be read, or that ends."""
+    try:
+        return read_text(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def _forward(entries: Iterable[Entry]) -> list[Entry]:

@@ -23,6 +23,7 @@ from tests.world.saboteur import TASK as SABOTAGED
 from tests.world.saboteur import Sabotage
 from train.compose import compose
 from train.identity import digest
+from train.listening import beyond_loopback, listened
 
 GRID = (*SHORT, "optim.lr=1e-3,1e-2", "model.hidden=[8],[16]", "sweep.ranks=2")
 
@@ -140,6 +141,9 @@ def test_killed_processes_of_a_sweep_cost_nothing_but_time(sweeper: Sweeper, vic
     until(lambda: sweeper.results(0).reached(4), 100.0)
     warm = warm_of(process)
     until(lambda: len(children(warm)) == 4)
+    ours = [process.pid, warm, *children(warm)]
+    assert listened(ours)
+    assert beyond_loopback(ours) == set()
     trains, waits = children(warm)[1], children(warm)[3]
     os.kill({"rank": trains, "rank of the next trial": waits, "warm process": warm}[victim], signal.SIGKILL)
     pace.open()
