@@ -328,6 +328,23 @@ def test_start_that_sleeps_through_its_replacement_leaves_with_a_word_and_change
     assert [event["event"] for event in results.events()].count("error") == 0
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_start_that_sleeps_within_a_save_through_its_replacement_leaves_with_a_word(
+    starter: Starter, after: int
+) -> None:
+    """The replacement takes away what the save had written so far."""
+    frozen = Sabotage(0, "write", "stop", after, str(starter.folder / "mark")).environ()
+    asleep = starter.start(1, *RUN, TASK, "run.name=r", environ={**frozen, "SLURM_JOB_ID": "5"})
+    until((starter.folder / "mark").exists)
+    again = {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"}
+    assert starter.run(1, *RUN, TASK, "run.name=r", environ=again).codes == [0]
+    asleep.kill(with_signal=signal.SIGCONT)
+    ended = asleep.wait()
+    assert ended.codes == [2], ended.output
+    assert ended.output.count("has taken over") == 1
+    assert "Traceback" not in ended.output
+
+
 def test_run_is_free_as_soon_as_its_process_was_killed(starter: Starter) -> None:
     program = f"""
 from pathlib import Path
