@@ -1,134 +1,216 @@
-"""Time of a step: this trainer, logging and all, against a bare hand-written DDP loop, in turn within one run.
+"""Time of a step: this trainer, logging and all, against a bare hand-written loop, each in processes of its own.
 
-    torchrun --nproc_per_node=2 bench/step.py model=convnet
-    torchrun --nproc_per_node=1 bench/step.py model=mlp
+    python bench/step.py convnet        # 2 ranks; at most 0.60 of the bare loop
+    python bench/step.py resnet18       # 2 ranks, images of 32x32; at most 0.70
+    python bench/step.py mlp            # 2 ranks
+    python bench/step.py mlp -n 1
+    python bench/step.py rows           # 1 rank, a list of tensors fetched one by one, a plain loop; at most 1.1
+    python bench/step.py convnet --starts 6    # of one rank each: none more than 10 % slower than another
+    python bench/step.py convnet --weak        # two processes apart against a world of two; at least 0.93 (mlp: 0.88)
 
-Both train the same model on the same images in memory, 64 a rank, one thread a rank, without augmentation. They take
-turns of a few dozen steps, so that whatever else the machine does meets both. Prints medians and their ratio.
+They take turns of a few steps, so that whatever else the machine does meets all alike, and none computes in another's
+turn. Every process has one thread and 64 samples a step (rows: 256). The trainer has the environment that `phalanx run`
+gives it, the bare loop none. Prints the median of each process, and the ratio of the medians over all.
 """
 
-import dataclasses
+import argparse
+import json
 import os
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
 
-import torch
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from train import allocator
 
-from train import build, job
-from train.compose import compose
-from train.config import Config
-from train.data.digits import Digits
-from train.data.loader import Loader, Work
-from train.hearing import Signals
-from train.join import join
-from train.place import Place
-from train.precision import Precision
-from train.target import Targets
-from train.world import World
-
-_BATCH = 64  # a rank
-_TURN = 25  # steps before the other one goes on
-_TURNS = 24
-_WARM_TURNS = 2  # not counted
-
-
-@dataclass
-class Times:
-    ours: list[float] = field(default_factory=list)
-    bare: list[float] = field(default_factory=list)
+OFF = ("data.augment=null", "eval.every=null", "checkpoint.every=null", "wandb.mode=disabled", "train.threads=1")
 
 
 @dataclass(frozen=True)
-class InTurns(Loader):
-    """The trainer's own loader, which lets the bare loop go on for a while before every so many steps, and times both."""
+class Row:
+    """What is trained, with `batch` samples a rank, in `turns` turns of `steps` each. An eighth of them warms up."""
 
-    times: Times
-    bare: Iterator[None]
-
-    def from_step(self, first: int) -> Iterator[Work]:
-        works = super().from_step(first)
-        for step in range(first, self.timeline.steps):
-            if step % _TURN == 0:
-                self.times.bare += [_timed(self.bare) for _ in range(_TURN)]
-            begin = time.perf_counter()
-            yield next(works)
-            self.times.ours.append(time.perf_counter() - begin)  # fetching, step, and what is due after it
+    overrides: tuple[str, ...]
+    ranks: int = 2
+    batch: int = 64
+    steps: int = 25
+    turns: int = 24
+    plain: bool = False  # the bare loop on one rank goes without DistributedDataParallel
 
 
-def bare_loop(config: Config, world: World) -> Iterator[None]:
-    """What one writes by hand: DataLoader, DistributedSampler, DDP, Adam, and the loss read for the progress line."""
-    torch.manual_seed(config.seed)
-    model = build.targets(config, False).build(config.model, "model", torch.nn.Module)
-    parallel = DistributedDataParallel(model)
-    digits = Digits("train")
-    dataset = TensorDataset(*digits.__getitems__(torch.arange(len(digits)).numpy()))
-    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(dataset, world.size, world.rank)
-    loader = DataLoader(dataset, batch_size=_BATCH, sampler=sampler, drop_last=True)
-    optimizer = torch.optim.Adam(parallel.parameters(), lr=1e-3)
-    epoch = 0
-    while True:
-        sampler.set_epoch(epoch)
-        for images, labels in loader:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(parallel(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            loss.item()
-            yield
-        epoch += 1
+def _own(data: str, model: str) -> tuple[str, ...]:
+    train = (f"data.train._target_=bench.sets.{data}", "~data.train.split", "data.eval=null")
+    return (*train, "checkpoint.best_metric=null", *model.split())
 
 
-def _timed(steps: Iterator[None]) -> float:
-    begin = time.perf_counter()
-    next(steps)
-    return time.perf_counter() - begin
+ROWS = {
+    "convnet": Row(("model=convnet",)),
+    "mlp": Row(("model=mlp",), steps=100),
+    "resnet18": Row(_own("Pictures", "model=resnet18 +data.train.samples=2048"), steps=4, turns=16),
+    "rows": Row(
+        _own("Rows", "~model +model._target_=bench.sets.Linear +data.train.samples=20000 task.classes=2"),
+        ranks=1,
+        batch=256,
+        steps=100,
+        plain=True,
+    ),
+}
+
+
+@dataclass
+class Process:
+    """A rank under way: it takes a turn when it reads a line, and answers with the seconds of each step."""
+
+    process: "subprocess.Popen[str]"
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        return 1e3 * statistics.median(self.times[len(self.times) // 8 :])
+
+
+@dataclass
+class Contestant:
+    """Processes that take their turns at the same time."""
+
+    name: str
+    processes: list[Process]
+
+    def turn(self) -> None:
+        for each in self.processes:
+            _pipe(each.process.stdin).write("go\n")
+            _pipe(each.process.stdin).flush()
+        for each in self.processes:
+            answer = _pipe(each.process.stdout).readline()
+            if not answer:
+                sys.exit(f"a process of {self.name} has ended")
+            each.times += json.loads(answer)
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(each.median_ms for each in self.processes)
 
 
 def main() -> None:
-    place = Place.from_environment(os.environ)
-    times = Times()
-    with tempfile.TemporaryDirectory() as root:
-        fixed = [f"train.global_batch={_BATCH * place.size}", f"train.steps={_TURN * _TURNS}", "train.threads=1"]
-        off = ["data.augment=null", "eval.every=null", "checkpoint.every=null", f"run.root={root}", "run.name=bench"]
-        composed = compose([*fixed, *off, *sys.argv[1:]])
-        assert composed is not None
-        world = join(place, composed.config.world, deterministic=False)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("-n", "--ranks", type=int)
+    parser.add_argument("--starts", type=int, default=0, help="several starts of one rank against one another")
+    parser.add_argument("--weak", action="store_true", help="a world of two against two processes apart")
+    parser.add_argument("overrides", nargs="*")
+    asked = parser.parse_intermixed_args()
+    row = ROWS[asked.row]
+    ranks = asked.ranks or row.ranks
+    with tempfile.TemporaryDirectory() as folder:
 
-        def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> build.Parts:
-            parts = build.build(config, builder, world, precision)
-            own = {entry.name: getattr(parts.loader, entry.name) for entry in dataclasses.fields(Loader)}
-            return dataclasses.replace(parts, loader=InTurns(**own, times=times, bare=bare_loop(config, world)))
+        def started(kind: str, worlds: int, size: int) -> list[Process]:
+            return [each for _ in range(worlds) for each in _world(kind, asked.row, size, asked.overrides, folder)]
 
-        vars(job)["build"] = build_in_turns
-        sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - the progress lines are written, not shown
-        signals = Signals(place.rank, lambda _: os._exit(1))
-        signals.open()
-        job.run(composed, world, signals, time.time(), [])
-        sys.stdout = console
-        if world.leads:
-            _report(times, place.size, composed.config)
-        world.leave()
+        if asked.starts:
+            contestants = [Contestant(f"start {n + 1}", started("trainer", 1, 1)) for n in range(asked.starts)]
+        elif asked.weak:
+            apart = Contestant("two apart", started("trainer", 2, 1))
+            contestants = [apart, Contestant("a world of two", started("trainer", 1, 2))]
+        else:
+            bare = Contestant("bare loop", started("bare", 1, ranks))
+            contestants = [bare, Contestant("this trainer", started("trainer", 1, ranks))]
+        for _ in range(row.turns):
+            for contestant in contestants:
+                contestant.turn()
+        _report(asked.row, row, contestants, weak=asked.weak)
+        for contestant in contestants:
+            for each in contestant.processes:
+                each.process.communicate()
 
 
-def _report(times: Times, ranks: int, config: Config) -> None:
-    skip = _TURN * _WARM_TURNS
-    ours, bare = (statistics.median(taken[skip:]) * 1e3 for taken in (times.ours, times.bare))
-    ours_mean, bare_mean = (statistics.fmean(taken[skip:]) * 1e3 for taken in (times.ours, times.bare))
-    print(f"{config.model['_target_']} on {ranks} ranks, batch {_BATCH} a rank, {len(times.ours) - skip} steps each")
-    print(f"  bare loop     median {bare:7.3f} ms  mean {bare_mean:7.3f} ms")
-    print(f"  this trainer  median {ours:7.3f} ms  mean {ours_mean:7.3f} ms")
-    print(f"  ratio         median {ours / bare:7.3f}     mean {ours_mean / bare_mean:7.3f}")
+def _report(name: str, row: Row, contestants: Sequence[Contestant], *, weak: bool) -> None:
+    counted = row.turns * row.steps - row.turns * row.steps // 8
+    print(f"{name}, {row.batch} samples a rank, {counted} steps each, medians")
+    for contestant in contestants:
+        each = ", ".join(f"{process.median_ms:.3f}" for process in contestant.processes)
+        print(f"  {contestant.name:<15} {contestant.median_ms:8.3f} ms   each process {each}")
+    medians = [contestant.median_ms for contestant in contestants]
+    if len(contestants) > 2:
+        print(f"  the slowest over the fastest {max(medians) / min(medians):.3f}")
+    elif weak:
+        print(f"  weak scaling {medians[0] / medians[1]:.3f}")
+    else:
+        print(f"  ratio {medians[1] / medians[0]:.3f}")
+
+
+def _world(kind: str, name: str, size: int, overrides: Sequence[str], folder: str) -> list[Process]:
+    """Start the ranks of a world, each with its own pipes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        **os.environ,
+        **{"OMP_NUM_THREADS": "1", "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""},
+        **(allocator.huge_pages(os.environ) if kind == "trainer" else {}),
+    }
+    command = [sys.executable, __file__, kind, name, tempfile.mkdtemp(dir=folder), *overrides]
+    return [
+        Process(
+            subprocess.Popen(
+                command,
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        for rank in range(size)
+    ]
+
+
+def _pipe(found: "IO[str] | None") -> "IO[str]":
+    assert found is not None
+    return found
+
+
+def _child(kind: str, name: str, folder: str, overrides: Sequence[str]) -> None:
+    """A rank, of this trainer or of the bare loop."""
+    if kind == "trainer":
+        allocator.keep_freed_memory(os.environ)
+    row, ranks = ROWS[name], int(os.environ["WORLD_SIZE"])
+    words = [
+        *row.overrides,
+        *OFF,
+        f"train.global_batch={row.batch * ranks}",
+        f"train.steps={row.steps * row.turns + 1}",
+    ]  # one after the last turn
+    words += ["train.epochs=null", f"run.root={folder}", "run.name=bench", *overrides]
+    from bench import contest
+
+    sys.stdout, console = open(os.devnull, "w"), sys.stdout  # noqa: SIM115 - progress lines are written, not shown
+    turns = _turns(row, console)
+    if kind == "trainer":
+        contest.train(words, turns, row.steps)
+    else:
+        contest.loop(words, turns, row.steps, plain=row.plain and ranks == 1)
+
+
+def _turns(row: Row, console: "IO[str]") -> Iterator[list[float]]:
+    """A list for the seconds of each step, turn after turn; the last one is told when the next is asked for."""
+    for _ in range(row.turns):
+        if not sys.stdin.readline():
+            return
+        times: list[float] = []
+        yield times
+        print(json.dumps(times), file=console, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] in (["trainer"], ["bare"]):
+        _child(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
+    else:
+        main()

@@ -1,0 +1,110 @@
+"""What bench/step.py compares: the trainer and a bare loop, each step of theirs timed, in turns that somebody gives."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+
+from train import build, job
+from train.compose import compose
+from train.config import Config
+from train.data.loader import Loader, Work
+from train.hearing import Signals
+from train.join import join
+from train.place import Place
+from train.precision import Precision
+from train.target import Targets
+from train.world import World
+
+Turns = Iterator[list[float]]  # lists to put the seconds of each step into; the next is given when it is one's turn
+
+
+@dataclass(frozen=True)
+class InTurns(Loader):
+    """The trainer's own loader, which waits for its turn before every so many steps, and times them."""
+
+    turns: Turns
+    steps: int
+
+    def from_step(self, first: int) -> Iterator[Work]:
+        works = super().from_step(first)
+        times: list[float] = []
+        for step in range(first, self.timeline.steps):
+            if step % self.steps == 0:
+                times = next(self.turns, times)
+            begin = time.perf_counter()
+            yield next(works)
+            times.append(time.perf_counter() - begin)  # fetching, step, and what is due after it
+
+
+def train(words: Sequence[str], turns: Turns, steps: int) -> None:
+    """The whole job: logging, progress lines and all."""
+    place = Place.from_environment(os.environ)
+    composed = compose(words)
+    world = join(place, composed.config.world, deterministic=False)
+
+    def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> build.Parts:
+        parts = build.build(config, builder, world, precision)
+        own = {entry.name: getattr(parts.loader, entry.name) for entry in dataclasses.fields(Loader)}
+        return dataclasses.replace(parts, loader=InTurns(**own, turns=turns, steps=steps))
+
+    vars(job)["build"] = build_in_turns
+    signals = Signals(place.rank, lambda _: os._exit(1))
+    signals.open()
+    job.run(composed, world, signals, time.time(), [])
+    world.leave()
+
+
+def loop(words: Sequence[str], turns: Turns, steps: int, *, plain: bool) -> None:
+    """What one writes by hand: DataLoader, DistributedSampler, DDP, Adam, and the loss read for the progress line."""
+    config = compose(words).config
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    targets = build.targets(config, False)
+    model = targets.build(config.model, "model", nn.Module)
+    dataset = _one_by_one(targets.build(config.data.train, "data.train", Dataset))
+    if not plain:
+        dist.init_process_group("gloo")
+        model = DistributedDataParallel(model)
+    sampler: DistributedSampler[object] = DistributedSampler(dataset, size, rank)
+    loader = DataLoader(dataset, config.train.global_batch // size, sampler=sampler, drop_last=True)
+    taken = _steps(model, loader, sampler)
+    for times in turns:
+        for _ in range(steps):
+            begin = time.perf_counter()
+            next(taken)
+            times.append(time.perf_counter() - begin)
+    if not plain:
+        dist.destroy_process_group()
+
+
+def _one_by_one(dataset: "Dataset[object]") -> "Dataset[object]":
+    """Images in memory as a loop by hand has them; other data sets as they are."""
+    if not hasattr(dataset, "__getitems__"):
+        return dataset
+    every: tuple[torch.Tensor, ...] = dataset.__getitems__(torch.arange(len(dataset)).numpy())  # type: ignore[arg-type]
+    return TensorDataset(*every)
+
+
+def _steps(model: nn.Module, loader: "DataLoader[object]", sampler: "DistributedSampler[object]") -> Iterator[None]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    epoch = 0
+    while True:
+        sampler.set_epoch(epoch)
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss.item()
+            yield
+        epoch += 1
