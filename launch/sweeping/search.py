@@ -163,7 +163,11 @@ class Search:
         return True
 
     def share(self, first: "FrozenTrial", same: int) -> None:
-        """What became of the first is what becomes of one that is the same run."""
+        """What became of the first is what becomes of one that is the same run, and how it came there."""
+        with self.alone():
+            for step, value in first.intermediate_values.items():
+                self.study._storage.set_trial_intermediate_value(self.trials()[same]._trial_id, step, value)
+            self.note(same, STEPS, first.user_attrs.get(STEPS))
         if first.state is self._states.COMPLETE:
             self.complete(same, first.user_attrs[SEEDS])
         elif first.state is self._states.FAIL:

@@ -297,3 +297,17 @@ def test_a_point_that_does_not_compose_fails_alone(tmp_path: Path) -> None:
     with start(tmp_path, made=made, config=settings(trials=3)) as pool:
         assert [pool.take() for _ in range(3)] == [Job(0, 0), Job(2, 0), None]
         assert states(pool)[1] == "fail"
+
+
+def test_a_point_that_is_the_same_run_as_another_came_as_far(tmp_path: Path) -> None:
+    with start(tmp_path, space=read(("optim.lr=1,1.0,1e0",), lambda group: ())) as pool:
+        job = pool.take()
+        assert job is not None
+        assert pool.take() is None
+        evaluate(pool, job, 20, 0.5)
+        train(pool, job, 0.5)
+        pool.score(job)
+        pool.give_back(job)
+        assert pool.take() is None
+        assert [trial.intermediate_values for trial in pool.search.trials()] == [{10: 0.5, 20: 0.5}] * 2
+        assert set(states(pool).values()) == {"complete"}
