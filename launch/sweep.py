@@ -36,6 +36,7 @@ from train.nvml import library
 from train.outcome import ConfigError, ExitCode
 from train.refusal import say
 
+_TOLD = (ExitCode.STOPPED, ExitCode.PREEMPTED)
 _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the code is
 
 
@@ -119,7 +120,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode
             code = conductor.run()
         finally:
             found = _last_words(conductor, board, code)
-        if conductor.trouble is None:
+        if conductor.trouble is None and code not in _TOLD:  # who was told to leave has no seconds for it
             write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
     if not conductor.storage_lost:
         _sum_up(asked, found, code, conductor)
@@ -176,7 +177,7 @@ def _ladder(asked: Order) -> Ladder | None:
 def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
-    if code in (ExitCode.STOPPED, ExitCode.PREEMPTED):
+    if code in _TOLD:
         show(_stopped(found, conductor.unsaved))
     elif code is ExitCode.BUG:
         show(f"no trial was trained to its end{_commonest(conductor.search)}")
@@ -189,7 +190,7 @@ def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: C
         show(edited)
     if first is not None:
         show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
-        show(f"page: {asked.folder / page.PAGE}")
+        show(f"page: {asked.folder / page.PAGE}" if code not in _TOLD else f"page: phalanx report {asked.folder}")
         show(results.command([*placed(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
 
 

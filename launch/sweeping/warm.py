@@ -147,3 +147,4 @@ if __name__ == "__main__":
         importlib.import_module(found.name)
     compose([])  # reads Hydra's plugins and grammars once for all
     serve()
+    os._exit(0)  # at once, for that is when its ranks are told

@@ -165,7 +165,9 @@ def test_processes_share_a_sweep_and_one_takes_up_what_another_had_to_leave(
     assert re.search("s +running +0/4 .*2 at work", sweeper.phalanx("status").stdout)
     assert sweeper.phalanx("report", "s").stdout == "runs/s/report.html\n"
     assert re.search(r"running, \d of 4 trials", (sweeper.sweep / "report.html").read_text())
+    warm = Path(f"/proc/{warm_of(leaving)}")
     leaving.send_signal(heard)
+    until(lambda: heard is signal.SIGTERM or not warm.exists())
     pace.open()
     assert leaving.wait(100) == (3 if heard is signal.SIGTERM else -heard)
     output, errors = staying.communicate(timeout=200)
