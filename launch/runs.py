@@ -25,7 +25,7 @@ def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> lis
 def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     """The run folder that `word` names by its path, or by its name below `root`. Raises ConfigError when there is none."""
     for folder in (Path(word), root / word):
-        if (folder / "resolved.yaml").is_file() or folder.resolve() in coming:
+        if _holds(folder, "resolved.yaml") or folder.resolve() in coming:
             return folder
     if (sweep := sweep_named(word, root)) is not None:
         raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}")
@@ -45,12 +45,20 @@ def run_or_sweep(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
 
 
 def is_sweep(folder: Path) -> bool:
-    return (folder / SWEEP).is_file()
+    return _holds(folder, SWEEP)
 
 
 def sweep_named(word: str, root: Path) -> Path | None:
     """The folder of the sweep that `word` names by its path, or by its name below `root`."""
     return next((folder for folder in (Path(word), root / word) if is_sweep(folder)), None)
+
+
+def _holds(folder: Path, name: str) -> bool:
+    """Whether a folder that was named has that file. Raises ConfigError for one that is closed to this user."""
+    try:
+        return (folder / name).is_file()
+    except PermissionError:
+        raise ConfigError(f"{folder} is closed to you. Ask {owner(folder)}, whose it is") from None
 
 
 def _changed(run: Path) -> float:
