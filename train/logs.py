@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from train.escape import printable
 from train.files import opened
@@ -16,6 +17,12 @@ class _Printable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class _File(logging.StreamHandler[TextIO]):
+    def __init__(self, path: Path) -> None:
+        super().__init__(os.fdopen(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8"))
+        self.path = path
 
 
 def to_console(leads: bool, environ: Mapping[str, str]) -> None:
@@ -35,9 +42,7 @@ def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
     """From now on also into `folder`/rank_N.log, which is no link, or another file would be written to."""
     folder.mkdir(exist_ok=True)
     path = folder / f"rank_{rank}.log"
-    handler = logging.StreamHandler(
-        os.fdopen(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8")
-    )
+    handler = _File(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))
     logging.getLogger().addHandler(handler)
@@ -45,7 +50,5 @@ def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
 
 def file() -> str | None:
     """Where this rank's log is, None before there is a run folder."""
-    files = [
-        handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)
-    ]
-    return files[-1] if files else None
+    files = [handler.path for handler in logging.getLogger().handlers if isinstance(handler, _File)]
+    return str(files[-1]) if files else None
