@@ -158,6 +158,11 @@ VERSIONS = {"Python": "3.12.1", "torch": "2.14.1+cu130", "CUDA": "13.0", "NCCL":
             {"gpus": 0, "CUDA": None},
             "torch 2.14.1+cu130 is built without CUDA on rank 1 on b, which has a driver",
         ),
+        (
+            "CUDA and driver",
+            {"gpus": 0, "given": 8, "blindness": "the driver is too old"},
+            "8 GPUs are there and torch sees none on rank 1 on b: the driver is too old",
+        ),
     ],
 )
 def test_versions_that_do_not_fit_together_fail(name: str, changed: dict[str, Any], measured: str) -> None:
