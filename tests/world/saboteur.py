@@ -1,6 +1,7 @@
 """A task that harms its own rank at a chosen moment, as the environment variable SABOTAGE says."""
 
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ from train.tasks.task import Ratio
 
 TASK = "task._target_=tests.world.saboteur.Sabotaged"
 FULL_AT_BYTES = 100_000
+REHEARSED = 4  # forwards in eval mode before training: three for a loss that may be a mean, one of the evaluation's
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,17 @@ class Sabotaged(Classification):
         super().__init__(classes, label_smoothing)
         self._plan = Sabotage(**json.loads(os.environ.get("SABOTAGE", _NONE)))
         self._seen = 0
+        self._looked = itertools.count()  # goes on where a rehearsal leaves no trace
         if self._plan.rank == int(os.environ.get("RANK", "0")):
             sys.addaudithook(self._audit)
             self._reach("build")
 
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
         if self._plan.rank == int(os.environ.get("RANK", "0")):
-            self._reach("step" if model.training else "evaluate")
+            if model.training:
+                self._reach("step")
+            elif next(self._looked) >= REHEARSED:
+                self._reach("evaluate")
         return super().ratios(model, batch)
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:

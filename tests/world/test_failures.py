@@ -67,7 +67,7 @@ def test_exception_while_building_on_one_rank_ends_all(starter: Starter) -> None
 
 
 def test_exception_in_an_evaluation_of_one_rank_ends_all(starter: Starter) -> None:
-    ended = fail(starter, 3, 0, "evaluate", "raise", after=1)
+    ended = fail(starter, 3, 0, "evaluate", "raise")
     assert ended.codes == [1, 1, 1]
     one_traceback(ended, 0, "RuntimeError: the saboteur was here")
     logs_tell(starter, 3, "the saboteur was here")
