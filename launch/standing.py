@@ -89,9 +89,7 @@ def standing(run: Path, now: float, looks: Looks | None = None) -> Standing:
         host=None if holder is None else holder.host,
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
-        evaluation={
-            name: value for name in evaluated.keys() - _NO_METRIC if (value := number(evaluated[name])) is not None
-        },
+        evaluation=_metrics(evaluated),
     )
 
 
