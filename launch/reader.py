@@ -19,7 +19,11 @@ def forgive() -> None:
     if sys.stdout is None:  # it was closed from the beginning
         return
     sys.stdout.flush()
-    raw = io.BufferedWriter(_Forgiving(sys.stdout.fileno(), "wb", closefd=False))
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # it is no file, as where another program calls a verb
+        return
+    raw = io.BufferedWriter(_Forgiving(descriptor, "wb", closefd=False))
     at_once, encoding = sys.stdout.isatty(), sys.stdout.encoding
     sys.stdout = io.TextIOWrapper(raw, encoding, sys.stdout.errors, line_buffering=at_once)
 
