@@ -1,5 +1,6 @@
 """Which folders of runs and of sweeps there are, and which one a word names."""
 
+import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,15 @@ from train.nearest import nearest
 from train.outcome import ConfigError
 
 SWEEP = "sweep.json"  # in the folder of a sweep
+
+
+def check_shown(root: Path) -> None:
+    """Raise ConfigError where the folder that holds the runs is closed to this user."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            os.scandir(root).close()
+        except PermissionError:
+            raise ConfigError(f"{root} is closed to you. Ask {owner(root)}, whose it is") from None
 
 
 def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> list[Path]:

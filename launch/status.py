@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from launch.jobs import Given, given
-from launch.runs import find, run_or_sweep, sweeps
+from launch.runs import check_shown, find, run_or_sweep, sweeps
 from launch.show import show
 from launch.standing import Standing, with_job
 from launch.sweeping.standing import fares
@@ -43,6 +43,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
     looks = Looks(waits=False)
+    check_shown(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
             jobs = given(root, os.environ)

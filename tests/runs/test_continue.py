@@ -83,15 +83,20 @@ def test_damaged_newest_checkpoint_is_told_and_its_steps_are_done_again(starter:
     assert (results.folder / "checkpoints/step_00000012.damaged").is_dir()
 
 
-def test_run_whose_checkpoints_are_all_damaged_says_so_and_begins_anew(starter: Starter) -> None:
+def test_run_whose_checkpoints_are_all_damaged_says_so_and_begins_anew_when_it_is_told_to(starter: Starter) -> None:
     results = starter.train(1, *RUN, name="r")
     sha, lines = results.sha256, results.timeless()
     unfinish(results)
     for state in results.folder.glob("checkpoints/step_*/model.safetensors"):
         state.unlink()
-    ended = starter.run(1, *RUN, "run.name=r")
-    assert ended.codes == [0], ended.output
-    assert ended.output.count("continuing from the start") == 3
+    before = contents(results.folder)
+    message = error(starter, "run.name=r")
+    assert message.count("model.safetensors is missing") == 3
+    assert "run.fresh=true" in message
+    told = ("lease", "logs")  # who looked in
+    after = contents(results.folder)
+    assert {path for path in before if before[path] != after.get(path) and Path(path).parent.name not in told} == set()
+    assert starter.run(1, *RUN, "run.name=r", "run.fresh=true").codes == [0]
     assert (results.sha256, results.timeless()) == (sha, lines)
 
 
@@ -106,6 +111,7 @@ def test_checkpoint_is_never_unpickled(starter: Starter) -> None:
     newest = results.folder / "checkpoints/step_00000012"
     torch.save({"update": Bomb(), "generators": []}, newest / "state.pt")
     manifest = json.loads((newest / "manifest.json").read_text())
+    del manifest["manifest_sha256"]  # as an earlier version wrote it
     content = (newest / "state.pt").read_bytes()
     manifest["files"]["state.pt"] = {"size": len(content), "sha256": sha256(content).hexdigest()}
     (newest / "manifest.json").write_text(json.dumps(manifest))
@@ -200,10 +206,8 @@ def test_finished_run_trained_longer_is_as_if_it_had_never_ended(starter: Starte
     averages = [run.folder / "checkpoints/step_00000040/ema.safetensors" for run in (whole, longer)]
     assert averages[0].read_bytes() == averages[1].read_bytes()
     assert contents(first.folder) == before
-    unfinish(longer)
-    for step in (33, 36, 39, 40):
-        shutil.rmtree(longer.folder / f"checkpoints/step_{step:08d}", ignore_errors=True)
-    assert starter.train(ranks, *run, "train.steps=40", extend, name="longer").sha256 == whole.sha256
+    again = (*run, "train.steps=40", extend, "run.fresh=true")
+    assert starter.train(ranks, *again, name="longer").sha256 == whole.sha256
 
 
 def test_only_a_finished_run_of_the_same_config_is_trained_longer(starter: Starter) -> None:
