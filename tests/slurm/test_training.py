@@ -22,7 +22,7 @@ def test_two_nodes_of_two_ranks_train_the_weights_of_four_local_ranks(desk: Desk
 
 def test_two_jobs_share_a_node(desk: Desk) -> None:
     """Each with a port of its own, and GPUs of its own."""
-    one = (*TINY, "cluster.ranks_per_node=1", "cluster.gpus_per_node=1")
+    one = (*TINY, "cluster.ranks_per_node=1", "cluster.gpus_per_node=1", "world.device=cpu")
     jobs = [desk.submit(*one, f"seed={seed}") for seed in (1, 2)]
     assert {job.finish().summary["steps"] for job in jobs} == {20}
     first, second = (job.cluster.facts(job.job) for job in jobs)
