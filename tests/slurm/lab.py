@@ -70,6 +70,8 @@ class Cluster:
             for node in ("1", "2", "3", "4"):
                 self.command("heal-node", node)
         self.until(lambda: self.ask("squeue", "--noheader") == "" and self.command("status").returncode == 0)
+        busy = ("completing", "allocated", "mixed")  # a node that still tidies up is passed over for the next job
+        self.until(lambda: not self.ask("sinfo", "--noheader", f"--states={','.join(busy)}", "--format=%N"))
 
     def until(self, true: Callable[[], bool], timeout_s: float = 90.0) -> None:
         end = time.monotonic() + timeout_s
