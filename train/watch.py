@@ -95,11 +95,12 @@ class Watch:
         self._lived_s = 0.0
         self._asked_s: float | None = None  # when what holds the store was asked, and has not answered since
         self._sign = self._own(self._mark, 0.0)
+        self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
         if store is not None:
             store.set(f"at/{rank}", _written(self._sign))
-            told = threading.Thread(target=self._tell, args=(store.clone(),), name="signs", daemon=True)
-            told.start()
-        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+            self._threads.append(threading.Thread(target=self._tell, args=(store.clone(),), name="signs", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     def at(self, phase: str, step: int) -> None:
         """The main thread begins `phase` after `step` steps."""
@@ -117,6 +118,11 @@ class Watch:
     def close(self) -> None:
         self._over.set()
         self._asks.set()
+
+    def join(self) -> None:
+        """After `close`: until its threads have ended. One that the interpreter ended within torch would abort it."""
+        for thread in self._threads:
+            thread.join(_GONE_S)
 
     def _watch(self) -> None:
         seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()

@@ -222,6 +222,7 @@ class World:
     def leave(self) -> None:
         """End of a run that went well. All ranks call it."""
         self.watch.close()
+        self.watch.join()
         if self._alarm is None:
             return
         self._alarm.ignore()
