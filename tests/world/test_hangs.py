@@ -8,7 +8,7 @@ import pytest
 from tests.ranks import Starter
 from tests.zoo.hanging import DATA, MODEL, TASK
 
-TIMEOUT_S = 1.5
+TIMEOUT_S = 5.0  # which no step takes, however busy the machine is
 RUN = ("run.name=r", "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
 
 
@@ -90,9 +90,9 @@ def test_save_that_comes_to_no_end_is_named(starter: Starter) -> None:
 
 
 def test_what_one_rank_does_alone_may_take_longer_than_a_collective(starter: Starter) -> None:
-    """Rank 0 is asked for the model's state in a save, and takes seven times as long as a collective may."""
+    """Rank 0 is asked for the model's state in a save, and takes more than twice as long as a collective may."""
     began = time.monotonic()
     environ = {"HANG": "0 state slow"}
-    ended = starter.run(2, *RUN, *MODEL, "checkpoint.every=5", "world.timeout_s=1", environ=environ)
+    ended = starter.run(2, *RUN, *MODEL, "checkpoint.every=5", "world.timeout_s=3", environ=environ)
     assert ended.codes == [0, 0], ended.output
     assert time.monotonic() - began > 7
