@@ -37,6 +37,7 @@ _ALONE_S = 30.0  # and so long at least
 _LOOKS = 5  # in the time that a collective may take
 _LONGEST_LOOK_S = 5.0
 _ASKS = 0.4  # of that time, after which a rank that stands still asks for the others, and that they may be silent
+_SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for so long
 _FEW = 64  # so many ranks may all ask for all at every look
 _GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
 _WAITS = (os.sep + os.path.join("torch", "distributed", ""), os.path.join("train", "exchange.py"))
@@ -84,6 +85,7 @@ class Watch:
         self._host, self._machine, self._pid = socket.gethostname(), machine(), os.getpid()
         self._began = began(self._pid) or 0
         self._timeout_s = timeout_s
+        self._silence_s = max(_SILENT_S, _ASKS * timeout_s)
         self._look_s = min(timeout_s / _LOOKS, _LONGEST_LOOK_S)
         self._mark: tuple[str, int] = ("join", 0)
         self._main = threading.current_thread().ident
@@ -162,7 +164,7 @@ class Watch:
             return JoinFailed(f"rank {dead} on {own.host} is gone: it ended before the ranks had joined")
         if own.since_s < (self._timeout_s if own.waits else limit_s):
             return None
-        if self._asked_s is not None and self._lived_s - self._asked_s >= _ASKS * self._timeout_s:
+        if self._asked_s is not None and self._lived_s - self._asked_s >= self._silence_s:
             unknown = replace(own, phase="some part", stack=())
             return self._hung(
                 0, self._signs[0][0] if 0 in self._signs else unknown, "it holds the ranks' store and does not answer"
@@ -189,7 +191,7 @@ class Watch:
 
     def _silent(self) -> Hung | None:
         for rank, (sign, seen_s) in self._signs.items():
-            if self._lived_s - seen_s >= _ASKS * self._timeout_s:
+            if self._lived_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
                 return self._hung(rank, sign, why)
         return None
