@@ -11,13 +11,13 @@ import click
 
 from launch.jobs import Given, given
 from launch.names import is_taken
-from launch.reader import let_go
 from launch.runs import named
 from train import lease
 from train.escape import printable
 from train.files import opened
 from train.lease import Looks
 from train.outcome import ConfigError
+from train.output import let_go
 from train.refusal import say
 
 _LOOK_S = 0.2

@@ -1,19 +1,19 @@
 """The processes below one, and what Linux offers so that none is left behind."""
 
-import ctypes
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from train.orphan import end_with_parent, prctl
+
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
     """From now on a process whose parent died, below this one, becomes a child of this one."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def tether(heard: signal.Signals) -> Callable[[], None]:
@@ -21,7 +21,7 @@ def tether(heard: signal.Signals) -> Callable[[], None]:
     parent = os.getpid()
 
     def hold() -> None:
-        _prctl(_PR_SET_PDEATHSIG, heard)
+        end_with_parent(heard)
         if os.getppid() != parent:  # gone before that took effect
             os._exit(1)
 
@@ -60,8 +60,3 @@ def reap() -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")

@@ -1,8 +1,9 @@
 """A reader of what is printed may be gone, as `head` is: that ends no work and is no failure."""
 
 import io
-import os
 import sys
+
+from train.output import let_go
 
 
 class _Forgiving(io.FileIO):
@@ -26,10 +27,3 @@ def forgive() -> None:
     raw = io.BufferedWriter(_Forgiving(descriptor, "wb", closefd=False))
     at_once, encoding = sys.stdout.isatty(), sys.stdout.encoding
     sys.stdout = io.TextIOWrapper(raw, encoding, sys.stdout.errors, line_buffering=at_once)
-
-
-def let_go(descriptor: int) -> None:
-    """What is written there from now on goes nowhere, also what is written at the very end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)

@@ -12,7 +12,7 @@ from launch.claim import claim
 from launch.local import supervise
 from launch.machine import lists_gpus, look
 from launch.plan import plan, replaying
-from launch.words import config_options, words
+from launch.words import config_options, grace_option, words
 from train.company import check_one_machine
 from train.config import Device
 from train.refusal import say
@@ -33,14 +33,7 @@ from train.refusal import say
     default=0,
     help="How often to start again after a crash, a killed rank or a hang.",
 )
-@click.option(
-    "--grace",
-    type=click.IntRange(min=1),
-    default=120,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long ranks that were told to stop may take to save.",
-)
+@grace_option("How long ranks that were told to stop may take to save.")
 @click.option(
     *("--dry-run", "--dryrun"), is_flag=True, help="Print the command and its environment, and start nothing."
 )

@@ -29,7 +29,7 @@ from launch.sweeping.rungs import Ladder
 from launch.sweeping.search import Search, open_search
 from launch.sweeping.slots import Warm, slots
 from launch.sweeping.space import placed
-from launch.words import config_options, words
+from launch.words import config_options, grace_option, words
 from train.config import Auto, Device, Mode, PrunerName
 from train.files import write_whole
 from train.nvml import library
@@ -48,14 +48,7 @@ _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the 
     "--save", type=Path, metavar="FILE", help="With --best: write it as an experiment, conf/experiment/mine.yaml."
 )
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
-@click.option(
-    "--grace",
-    type=click.IntRange(min=1),
-    default=120,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long trials that are told to leave may take to save.",
-)
+@grace_option("How long trials that are told to leave may take to save.")
 @click.option("--also", multiple=True, hidden=True)  # what a job adds to each trial, and nobody typed
 def sweep(
     overrides: Sequence[str],

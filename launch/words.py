@@ -1,4 +1,4 @@
-"""What is typed for Hydra: overrides, and the two of its own options that are options of ours, too."""
+"""What verbs that train take alike: overrides, the two of Hydra's options that are options of ours, and --grace."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,6 +15,12 @@ def config_options(command: Command) -> Command:
     )
     folder = click.option("-cd", "--config-dir", metavar="DIR", help="A folder of your own configs, added to conf/.")
     return folder(named(command))
+
+
+def grace_option(meaning: str) -> Callable[[Command], Command]:
+    """Gives a verb the option --grace."""
+    kind = click.IntRange(min=1)
+    return click.option("--grace", type=kind, default=120, metavar="SECONDS", show_default=True, help=meaning)
 
 
 def words(config_dir: str | None, config_name: str | None, overrides: Sequence[str]) -> list[str]:

@@ -21,9 +21,9 @@ def check_model(model: nn.Module) -> None:
         if is_lazy(parameter):
             layer = model.get_submodule(name.rpartition(".")[0])
             raise ConfigError(
-                f"The model's {name} has no shape before its first batch: {_lazy(layer)}. Give the layer its number of "
-                "inputs, such as nn.Linear(64, 8) for nn.LazyLinear(8): optimizer and ranks need every weight from the "
-                "start"
+                f"The model's {name} has no shape before its first batch: it is a {type(layer).__name__}. Give the layer "
+                "its number of inputs, such as nn.Linear(64, 8) for nn.LazyLinear(8): optimizer and ranks need "
+                "every weight from the start"
             )
     for name, module in model.named_modules():
         if isinstance(module, _LAYERS) and module.sparse and module.weight.requires_grad:
@@ -102,10 +102,6 @@ def _bare(model: nn.Module) -> Iterator[tuple[int, str]]:
     for name, module in model.named_modules():
         own = {key: value for key, value in vars(module).items() if key not in apart}
         yield from _weights(own, f"the model's {name}." if name else "the model's ", 0)
-
-
-def _lazy(layer: nn.Module) -> str:
-    return f"it is a {type(layer).__name__}"
 
 
 def _sparse(name: str) -> str:

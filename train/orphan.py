@@ -9,8 +9,13 @@ _PR_SET_PDEATHSIG = 1
 
 def end_with_parent(heard: signal.Signals) -> None:
     """From now on this process gets `heard` when the thread that started it has ended."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, heard, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    prctl(_PR_SET_PDEATHSIG, heard)
+
+
+def prctl(option: int, value: int) -> None:
+    """Linux's prctl. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
 def end_with_launcher(environ: Mapping[str, str]) -> None:

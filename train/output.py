@@ -97,10 +97,15 @@ class Output(io.TextIOBase):
         except (OSError, ValueError):
             self._pending = b""
             with suppress(OSError):
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._descriptor)
-                os.close(null)
+                let_go(self._descriptor)
             self._send = len
+
+
+def let_go(descriptor: int) -> None:
+    """What is written there from now on goes nowhere, also what is written at the very end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _sender(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
