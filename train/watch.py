@@ -96,6 +96,7 @@ class Watch:
         self._over = threading.Event()
         self._lived_s = 0.0
         self._asked_s: float | None = None  # when what holds the store was asked, and has not answered since
+        self._answered_s = 0.0  # when it last did
         self._sign = self._own(self._mark, 0.0)
         self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
         if store is not None:
@@ -190,8 +191,9 @@ class Watch:
         return next((rank for rank, sign in here if began(sign.pid) != sign.began), None)
 
     def _silent(self) -> Hung | None:
+        """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
         for rank, (sign, seen_s) in self._signs.items():
-            if self._lived_s - seen_s >= self._silence_s:
+            if self._answered_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
                 return self._hung(rank, sign, why)
         return None
@@ -234,6 +236,7 @@ class Watch:
                 self._asked_s = None
                 for rank, words in found.items():
                     self._note(rank, Sign(**json.loads(words)))
+                self._answered_s = self._lived_s
 
     def _leave(self, error: BaseException) -> None:
         """Before the ranks have joined nobody can be told; the first of those that live speaks."""

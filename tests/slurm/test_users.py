@@ -27,11 +27,17 @@ def shared(cluster: Cluster) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def open_to_all(path: Path) -> bool:
+    return all(found.stat().st_mode & 0o001 for found in (path, *path.resolve().parents))
+
+
 def python() -> str:
-    """A Python of this version that another user may execute."""
+    """A Python that another user may execute, of this version and with the packages that are installed here."""
+    if not all(map(open_to_all, (ROOT, Path(sysconfig.get_path("purelib"))))):
+        pytest.skip("the checkout or the environment lies in a folder that is closed to other users")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for found in map(Path, (sys.executable, f"/usr/bin/{version}")):
-        if found.exists() and all(path.stat().st_mode & 0o001 for path in (found, *found.resolve().parents)):
+        if found.exists() and open_to_all(found):
             return str(found)
     pytest.skip("no Python of this version that another user may execute")
 
