@@ -98,9 +98,11 @@ class Pool:
         )
 
     def is_over(self) -> bool:
-        """Whether nothing is left that could ever be taken: all that is open waits at a rung, or for a person."""
+        """Whether nothing is left that could ever be taken: all that is open waits at a rung in vain, or for a person."""
+        if self.under_way():
+            return False
         resting = self._resting()
-        return not self.under_way() and all(each.job.trial in resting for each in self._free(self._open()))
+        return all(each.job.trial in resting for each in self._free(self._open())) and self._leader() is None
 
     def _next(self) -> Job | None:
         while True:
@@ -112,18 +114,21 @@ class Pool:
                 if not each.begun:
                     return each.job
             if self.search.ask() is None:
-                return self._leader([each for each in free if each.job.trial in resting])
+                return None if self.under_way() else self._leader()
 
     def _furthest_first(self, free: "Sequence[_Free]") -> "Sequence[_Free]":
         ladder = self.plan.ladder
         return free if ladder is None else sorted(free, key=lambda each: (-ladder.reached(each.climber), each.job))
 
-    def _leader(self, resting: "Sequence[_Free]") -> Job | None:
-        """Of few trials none may be good enough for the next rung: the best one is trained to its end in any case."""
+    def _leader(self) -> Job | None:
+        """Of few trials none may be good enough for the next rung: once nothing is under way, the best one is trained to
+        its end in any case."""
         ladder = self.plan.ladder
-        if ladder is None or not resting or self.search.completed() or self.under_way():
+        if ladder is None or self.search.completed():
             return None
-        leader = ladder.leader({each.job.trial: each.climber for each in resting})
+        resting = self._resting()
+        waiting = {each.job.trial: each.climber for each in self._free(self._open()) if each.job.trial in resting}
+        leader = ladder.leader(waiting)
         return None if leader is None else Job(leader, 0)
 
     def _promote(self, number: int) -> None:

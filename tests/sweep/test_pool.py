@@ -1,7 +1,7 @@
 """Which run of a sweep is next and what becomes of each trial, whoever is killed in between. No run is trained here."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,6 +212,26 @@ def test_halving_trains_nothing_further_whose_score_is_no_number(tmp_path: Path)
     with start(tmp_path / "none", LADDER, made=lambda words: composed(words, eval=_every(10))) as pool:
         assert set(climb(pool, dict.fromkeys(range(9), nan), 90).values()) == {10}
         assert set(states(pool).values()) == {"pruned"}
+
+
+def test_halving_trains_the_best_to_its_end_also_where_it_was_paused_after_another_process_had_asked(
+    tmp_path: Path,
+) -> None:
+    def here_too() -> AbstractContextManager[Pool]:
+        return start(tmp_path, LADDER, settings(trials=2), made=lambda words: composed(words, eval=_every(10)))
+
+    with here_too() as asking, here_too() as pausing:
+        worse, best = asking.take(), pausing.take()
+        assert worse is not None
+        assert best is not None
+        evaluate(asking, worse, 10, 0.5)
+        asking.give_back(worse)
+        assert asking.take() is None, "the one that is under way may be better"
+        evaluate(pausing, best, 10, 0.1)
+        pausing.give_back(best)
+        assert not asking.is_over()
+        assert asking.take() == best
+        assert not pausing.is_over(), "it is under way"
 
 
 def test_halving_ends_where_trials_are_evaluated_at_other_steps(tmp_path: Path) -> None:
