@@ -14,8 +14,8 @@ from tests.ranks import ROOT
 ROOMS = {
     "ground": "allocator cause cores culprit escape files fits hearing lease leftovers listening meter nearest nvml orphan "
     "outcome output own redact refusal company links room sight trouble",
-    "config": "canonical compose composer config direction explain foreign former identity limits overrides place resolved "
-    "root source target trust typed",
+    "config": "alias canonical compose composer config direction explain foreign former identity limits overrides place "
+    "resolved root source target trust typed",
     "data": "rng data data.*",
     "models": "models models.*",
     "tasks": "tasks tasks.*",

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from train.alias import APART, defaults, outermost
+
 # A module that its package hands on: the class is known by the package's name, wherever it is defined in there.
 _HANDED_ON = tuple(
     re.compile(rf"({package})\.\w+\.(\w+)")
@@ -29,21 +31,24 @@ def canonical(value: Any) -> Any:
     Numbers are equal where Python calls them so (1, 1.0, 1e0), but true is not 1, and the text "1" is no number.
     """
     if isinstance(value, Mapping):
-        return {
-            canonical(name): public(item) if name == "_target_" and isinstance(item, str) else canonical(item)
-            for name, item in value.items()
-        }
+        target = value.get("_target_")
+        if not isinstance(target, str):
+            return {canonical(name): canonical(item) for name, item in value.items()}
+        others = {canonical(name): canonical(item) for name, item in value.items() if name != "_target_"}
+        return {"_target_": public(target), **_less_defaults(others, target)}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def public(target: str) -> str:
-    """The name that a class or builder keeps when it moves within its package.
+    """The name that a class or builder keeps when it moves within its package, whichever it was typed by.
 
-    Ours are phalanx.<Class>; those of torch and torchvision carry the name of the package that documents them. Others stay
-    as they are written: which of two modules of a user's holds the class is told by importing them alone.
+    Ours are phalanx.<Class>; those of torch and torchvision carry the name of the package that documents them. So do others
+    as far as their source tells.
     """
+    if target.partition(".")[0] not in APART and all(part.isidentifier() for part in target.split(".")):
+        target = outermost(target)
     if found := _OURS.fullmatch(target):
         return f"phalanx.{found[1]}"
     if _SUB_PACKAGES.fullmatch(target):
@@ -52,6 +57,20 @@ def public(target: str) -> str:
         if found := module.fullmatch(target):
             return f"{found[1].removesuffix('.modules')}.{found[2]}"
     return target
+
+
+def _less_defaults(arguments: dict[Any, Any], target: str) -> dict[Any, Any]:
+    """Without the arguments of a class of ours that hold what they are by default.
+
+    Such a default says what a config meant before conf/ had the key, and so keeps the names of runs of then. Other
+    people's defaults change with their versions, and names would with them.
+    """
+    ours = defaults(target) if _OURS.fullmatch(target) else {}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name not in ours or text(value) != text(canonical(ours[name]))
+    }
 
 
 def text(value: Any) -> str:

@@ -1,13 +1,19 @@
 """What defines a run names it, however it is spelt; what does not, leaves its name alone."""
 
+import os
 import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.ranks import Starter
+from tests.ranks import ROOT, Starter
+from train.alias import defaults
 from train.canonical import canonical, public, text
 from train.compose import compose
 from train.config import Config, Kind, Leaf
@@ -64,6 +70,125 @@ def test_a_class_keeps_its_name_where_it_moves_within_its_package() -> None:
         assert public(old) == public(new) != public("torch.optim.lr_scheduler.StepLR")
     for kept in ("torch.optim.lr_scheduler.StepLR", "torchvision.models.segmentation.fcn_resnet50", "mine.Net"):
         assert public(kept) == kept
+
+
+PACKAGE = {
+    "own/__init__.py": "raise RuntimeError('a name imports nothing')\nfrom .models import *\nimport own.data as parts\n"
+    "import own.models.net as n\nBig = n.Net\nfrom torch.nn import Linear\n",
+    "own/models/__init__.py": "from .net import Net, Other\nfrom . import net\n__all__ = ['Net', 'net']\n",
+    "own/models/net.py": "class Net: ...\nclass Other: ...\ntry:\n    class Fast: ...\nexcept: Fast = Net\n",
+    "own/data/__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .blocks import Rows\n"
+    "def __getattr__(name):\n    from .blocks import Columns\n    return Columns\n",
+    "own/data/blocks.py": "class Rows: ...\nclass Columns: ...\nmade = type('made', (), {})\n",
+    "own/table.py": "import importlib\ndef __getattr__(name): return getattr(importlib.import_module('own.data'), name)\n",
+    "own/broken.py": "class (:\n",
+}
+ALIASES = {
+    "own.Net": ("own.models.Net", "own.models.net.Net", "own.Big"),
+    "own.models.Other": ("own.models.net.Other",),
+    "own.models.net.Fast": (),
+    "own.data.Rows": ("own.data.blocks.Rows",),
+    "own.data.Columns": ("own.data.blocks.Columns",),
+    "own.data.blocks.made": (),
+    "own.table.Rows": (),  # nobody can tell without asking it
+    "own.broken.Net": (),
+    "own.nothing.Net": (),
+    "nobodys.Net": (),
+    "torch.nn.Linear": ("own.Linear", "torch.nn.modules.linear.Linear"),
+}
+
+
+def own_package(folder: Path) -> None:
+    for name, text_of in PACKAGE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text_of)
+
+
+def test_one_object_of_a_users_package_has_one_name_whichever_alias_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_package(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {typed: public(typed) for known, others in ALIASES.items() for typed in (known, *others)} == {
+        typed: known for known, others in ALIASES.items() for typed in (known, *others)
+    }
+    runs = ["own.Net", "own.models.net.Net", "own.models.net.Other"]
+    assert len({name("model=mlp", f"model._target_={target}") for target in runs}) == 2
+    (tmp_path / "own/models/net.py").write_text("class Other: ...\nNet = Other\n")
+    assert public("own.Net") == "own.models.Other", "a file is read anew once it is another one"
+
+
+# What a launcher knows, which has no torch.
+LOOK = """
+import sys
+sys.modules["torch"] = None
+from train.compose import compose
+print(compose(sys.argv[1:]).config.run.name)
+"""
+
+
+def name_by(path: Sequence[Path], *words: str, cwd: Path) -> str:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, "-c", LOOK, *words]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_launcher_without_torch_gives_a_run_the_name_that_its_ranks_give_it(tmp_path: Path) -> None:
+    own_package(tmp_path)
+    words = ["model=mlp", "model._target_=own.models.net.Net"]
+    told = name_by([tmp_path, ROOT], *words, cwd=tmp_path)
+    rank = [sys.executable, str(ROOT / "train/main.py"), *words]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    began = subprocess.run(rank, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert "a name imports nothing" in began.stderr, "the rank builds it"
+    assert began.stdout.split(" on ")[0] == told
+
+
+def test_a_key_that_our_model_got_later_with_a_default_of_its_own_changes_no_name(tmp_path: Path) -> None:
+    for part in ("train", "conf"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    source, group = tmp_path / "train/models/mlp.py", tmp_path / "conf/model/mlp.yaml"
+    source.write_text(source.read_text().replace("dropout: float)", "dropout: float, norm: str = 'none')"))
+    group.write_text(group.read_text() + "norm: none # none | layer\n")
+    words = ["model=mlp", "seed=3"]
+    assert name_by([tmp_path], *words, cwd=tmp_path) == name(*words)
+    assert name_by([tmp_path], *words, "model.norm=layer", cwd=tmp_path) != name(*words)
+
+
+def test_defaults_are_told_by_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "classes.py").write_text(
+        "class Base:\n    def __init__(self, width=4, *, tied: bool = False, made=object()): ...\n"
+        "class Net(Base): ...\n"
+        "class Deep(Base):\n    def __init__(self, inputs, sizes=(1, 2)): ...\n"
+        "class Floor:\n    floor: float = 0.0\n"
+        "class Cosine(Floor):\n    final: float\n    rise: float = -1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    known = {"Net": {"width": 4, "tied": False}, "Deep": {"sizes": (1, 2)}, "Cosine": {"floor": 0.0, "rise": -1.0}}
+    assert {each: defaults(f"classes.{each}") for each in known} == known
+    assert defaults("classes.Nobody") == defaults("nobodys.Net") == {}
+
+
+def test_a_default_of_other_peoples_changes_no_name() -> None:
+    """It may be another one in their next version."""
+    for target, argument in (("torch.nn.Dropout", {"p": 0.5}), ("json.JSONEncoder", {"sort_keys": False})):
+        assert canonical({"_target_": target, **argument}).keys() == {"_target_", *argument}
+
+
+def test_the_groups_of_other_peoples_classes_keep_their_keys() -> None:
+    """One more changes the name of each run of that group. It can be typed: +optim.amsgrad=true."""
+    keys = {
+        "optim": {
+            "adam": "betas decay_1d eps fused lr weight_decay",
+            "adamw": "betas decay_1d eps fused lr weight_decay",
+            "sgd": "decay_1d fused lr momentum nesterov weight_decay",
+        },
+        "model": dict.fromkeys(("alexnet", "resnet18", "resnet50", "vgg16"), "num_classes"),
+    }
+    for group, options in keys.items():
+        for option, known in options.items():
+            found = yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
+            assert " ".join(sorted(found.keys() - {"_target_"})) == known, option
 
 
 def test_a_value_under_a_key_with_a_secrets_word_names_the_run() -> None:
