@@ -21,6 +21,7 @@ if not __package__:
 
     step_aside(sys.path[0])
 
+import gc
 import json
 import logging
 
@@ -38,10 +39,13 @@ def main() -> None:
     Where nobody asks how its ranks ended, a failure is left in the cause file: srun ends with the signal that killed a
     launcher on another node, which may be the one that this failure had sent there.
     """
+    gc.disable()  # collecting while torch is imported, and once more at the end, costs most of a second
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    gc.freeze()
+    gc.enable()
     ranks, before = os.environ.get(RANKS), kills()
     if ranks and "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
         logging.disable(logging.ERROR)  # that a rank failed is told by the rank and the launcher, once

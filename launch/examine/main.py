@@ -7,6 +7,7 @@ each node writes them there for its launcher.
 """
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -87,10 +88,13 @@ class Report:
 
 
 def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoReturn:
+    gc.disable()  # collecting while torch is imported costs half a second
     from launch.examine.company import Silent, assemble  # torch is imported only now
     from launch.examine.exam import examine
     from launch.examine.exams import exams
 
+    gc.freeze()
+    gc.enable()
     speaks_for_all = place.leads
     try:
         company = assemble(place if place.launched else _alone(place), asked.limit)

@@ -10,6 +10,7 @@ null; and {"pid", "argv", "environ", "cwd", "output"} for what it trains, with w
 signal). A rank says {"ready": pid} when it has met its GPU.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -28,6 +29,7 @@ from train.own import step_aside
 
 step_aside(sys.path[0])
 
+gc.disable()  # collecting while torch is imported costs half a second, and in a rank would copy what they share
 import torch
 import torch._dynamo  # DDP and the optimizers import it at their first use
 
@@ -146,5 +148,7 @@ if __name__ == "__main__":
     for found in pkgutil.walk_packages(train.__path__, "train."):
         importlib.import_module(found.name)
     compose([])  # reads Hydra's plugins and grammars once for all
+    gc.freeze()
+    gc.enable()
     serve()
     os._exit(0)  # at once, for that is when its ranks are told

@@ -151,7 +151,7 @@ def _context() -> BaseContext:
     """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
     leftovers.mark()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.utils.data", "train.data.leash"])
+    context.set_forkserver_preload(["train.data.leash", "torch.utils.data"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
         with _deaf_and_quiet():
             ensure_running()
