@@ -1,12 +1,20 @@
-"""A rank that adds tensors up with the others and prints what came out: python -m tests.world.adder DTYPE:NUMBERS …"""
+"""Ranks that add tensors up and say what came out: python -m tests.world.adder DTYPE:NUMBERS …
+
+Forks them for each line of JSON, {"ranks", "without"}, and answers with one: what each rank says. `without`, the first
+one has no memory to share.
+"""
 
 import hashlib
+import json
 import os
+import resource
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
+from tests.ranks import free_port, place
 from train.config import Backend, Device, WorldConfig
 from train.join import join
 from train.place import Place
@@ -24,19 +32,38 @@ def digest(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
-def main() -> None:
+def added(cases: list[str]) -> Iterator[str]:
+    """What a rank says."""
     torch.set_num_threads(1)
     world = join(
         Place.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
     )
     world.share_memory(timeout_s=30)
-    print("through gloo" if world.exchange is None else "through memory", flush=True)
-    for asked in sys.argv[1:]:
+    yield "through gloo" if world.exchange is None else "through memory"
+    for asked in cases:
         dtype, _, numbers = asked.partition(":")
-        tensor = drawn(world.rank, dtype, int(numbers))
-        print(digest(world.sum(tensor)), flush=True)
+        yield digest(world.sum(drawn(world.rank, dtype, int(numbers))))
     world.leave()
 
 
+def main(cases: list[str]) -> None:
+    for line in sys.stdin:
+        asked = json.loads(line)
+        ranks, port, said = asked["ranks"], free_port(), []
+        for rank in range(ranks):
+            hear, tell = os.pipe()
+            if os.fork() == 0:
+                os.environ.update(place(rank, ranks, port))
+                if asked["without"] and rank == 0:  # none of its files may grow to what the ranks would share
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+                os.write(tell, json.dumps(list(added(cases))).encode())
+                os._exit(0)
+            os.close(tell)
+            said.append(os.fdopen(hear))
+        answers = [json.loads(file.read()) for file in said]
+        assert [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(ranks)] == [0] * ranks
+        print(json.dumps(answers), flush=True)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,18 +1,19 @@
 """Ranks of one machine add up in memory that they share, and nobody else takes part."""
 
+import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from subprocess import PIPE
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from tests.ranks import QUIET, ROOT, free_port, place, until
+from tests.ranks import QUIET, ROOT, until
 from tests.world.adder import digest, drawn
 from train.exchange import Exchange, connect, listen
 
@@ -20,29 +21,26 @@ _LARGE = 2**20 // 4 + 3  # numbers: more than one slot
 CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
 
 
-def no_memory() -> None:
-    """Of this process's files none may grow to what the ranks would share."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+@pytest.fixture(scope="module")
+def adders() -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.world.adder", *(f"{dtype}:{numbers}" for dtype, numbers in CASES)]
+    environ = {**os.environ, **QUIET}
+    with subprocess.Popen(command, env=environ, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(("ranks", "without"), [(2, False), (3, False), (5, False), (3, True)])
-def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(ranks: int, without: bool) -> None:
+def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(
+    adders: "subprocess.Popen[str]", ranks: int, without: bool
+) -> None:
     """Also `without` memory for the first rank to share, when all go through gloo."""
-    asked = [f"{dtype}:{numbers}" for dtype, numbers in CASES]
-    port = free_port()
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.world.adder", *asked],
-            env={**os.environ, **QUIET, **place(rank, ranks, port)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=no_memory if without and rank == 0 else None,
-        )
-        for rank in range(ranks)
-    ]
-    answers = [process.communicate(timeout=60)[0].splitlines() for process in started]
-    assert [process.returncode for process in started] == [0] * ranks
+    assert adders.stdin is not None
+    assert adders.stdout is not None
+    print(json.dumps({"ranks": ranks, "without": without}), file=adders.stdin, flush=True)
+    answers = json.loads(adders.stdout.readline())
+    assert len(answers) == ranks
     assert {answer.pop(0) for answer in answers} == {"through gloo" if without else "through memory"}
     for case, (dtype, numbers) in enumerate(CASES):
         total = drawn(0, dtype, numbers)
@@ -110,7 +108,7 @@ def test_another_user_who_calls_is_not_let_in() -> None:
     intruders = []
 
     def intrude(name: bytes) -> None:
-        intruders.append(subprocess.Popen([sys.executable, "-c", code, name.hex()], stdout=subprocess.PIPE))
+        intruders.append(subprocess.Popen([sys.executable, "-c", code, name.hex()], stdout=PIPE))
         assert intruders[0].stdout is not None
         intruders[0].stdout.readline()  # it has called
 
