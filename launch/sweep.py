@@ -102,7 +102,7 @@ def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode
     busy = others(machine.gpus, os.environ)
     with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
-        search = open_search(asked.folder, asked.space, asked.sweep, asked.identity, crew.alone)
+        search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
         pool.go_on()
         conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)

@@ -10,15 +10,20 @@ from train.redact import REDACTED, names_a_secret, redact
 
 
 def former_digests(config: Config) -> list[str]:
-    """SHA-256 in hex over the defining part as it was spelt, redacted by the words in its keys, as it was once taken.
+    """SHA-256 in hex over each of the `former_definings`."""
+    texts = (json.dumps(kept, sort_keys=True) for kept in former_definings(config))
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def former_definings(config: Config) -> list[dict[str, Any]]:
+    """The defining part as it was spelt, redacted by the words in its keys, as it was once taken.
 
     The last one is of the first versions, which left out how ranks add their gradients up.
     """
     kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Needed.needed)
     kept["train"]["max_skips"] = config.train.max_skips
     without = {name: section for name, section in kept.items() if name != "parallel"}
-    texts = [json.dumps(redact(_hidden(part, False)), sort_keys=True) for part in (kept, without)]
-    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    return [redact(_hidden(part, False)) for part in (kept, without)]
 
 
 def _hidden(value: Any, hidden: bool) -> Any:

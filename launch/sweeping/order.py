@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launch.runs import is_sweep
 from launch.submission import run_root
 from launch.sweeping.corners import corners
 from launch.sweeping.grammar import nothing_swept
@@ -15,17 +17,21 @@ from launch.sweeping.space import Space, read
 from train.config import Config, PrunerName, SweepConfig
 from train.direction import of_sweep
 from train.outcome import ConfigError
+from train.redact import REDACTED
 
 
 @dataclass(frozen=True)
 class Order:
-    """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well."""
+    """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well.
+
+    `identities`: what the sweep is, as this version spells it and as earlier ones did.
+    """
 
     folder: Path
     space: Space
     config: Config
     sweep: SweepConfig
-    identity: Mapping[str, Any]
+    identities: Sequence[Mapping[str, Any]]
     also: tuple[str, ...]
 
 
@@ -35,7 +41,8 @@ def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
     Raises ConfigError for whatever is wrong. Nothing is written.
     """
     from train.compose import choices  # here, for Hydra takes longer to import than all the rest
-    from train.identity import defining, leaves
+    from train.former import former_definings
+    from train.identity import defining
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
     found = corners(space, also)
@@ -45,15 +52,41 @@ def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
     sweep = _resolved(found, typed, space)
     if tries_all(sweep):
         space.grid()
+    former = former_definings(config)
+    identities = [_identity(space, sweep, shared) for shared in (defining(config), *former)]
+    named = [word for word in typed if word.startswith("run.name=")]
+    hides = REDACTED in json.dumps(former)
+    name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
+    return Order(run_root(config.run) / name, space, config, sweep, identities, tuple(also))
+
+
+def _identity(space: Space, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What may not change when a sweep goes on; `shared` is what defines a point."""
+    from train.identity import leaves
+
     apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
     settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
     swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
-    fixed = {key: value for key, value in leaves(defining(config)) if not any(_under(key, name) for name in swept)}
+    fixed = {key: value for key, value in leaves(shared) if not any(_under(key, name) for name in swept)}
     dimensions = [vars(dimension) for dimension in space.dimensions]
-    identity = {"space": dimensions, **settings, "shared config": _sha256(fixed)}
-    named = [word for word in typed if word.startswith("run.name=")]
-    name = str(config.run.name) if named else f"sweep-{_sha256(identity)[:8]}"
-    return Order(run_root(config.run) / name, space, config, sweep, identity, tuple(also))
+    return {"space": dimensions, **settings, "shared config": _sha256(fixed)}
+
+
+def _name(identities: Sequence[Mapping[str, Any]], hides: bool, root: Path) -> str:
+    """The sweep's name by what it is; where an earlier version began it under another one, that.
+
+    Raises ConfigError where that version hid a value (`hides`), so that its sweep may be of another one.
+    """
+    name, *before = [f"sweep-{_sha256(each)[:8]}" for each in identities]
+    former = next((known for known in before if is_sweep(root / known)), None)
+    if former is None or os.path.lexists(root / name):
+        return name
+    if hides:
+        raise ConfigError(
+            f"{root / former} is this sweep or one that differs where an earlier version wrote {REDACTED}. "
+            f"Type run.name={former} to continue it, or run.name={name} for another sweep"
+        )
+    return former
 
 
 def _resolved(corners: Sequence[Config], typed: Sequence[str], space: Space) -> SweepConfig:

@@ -11,6 +11,7 @@ from launch.sweeping.rungs import Climber
 from launch.sweeping.search import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
 from launch.sweeping.trained import is_of
 from train.files import read_json
+from train.former import former_digests
 from train.identity import digest
 from train.outcome import ConfigError
 
@@ -218,9 +219,11 @@ class Pool:
         run = self.plan.run(job)
         if not (run / "summary.json").exists():
             return False
-        wanted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else digest(self.composed(job).config)
-        assert wanted is not None, "it was taken, so it was composed"
-        if is_of(run, wanted):
+        noted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else None
+        if noted is not None and is_of(run, [noted]):
+            return True
+        config = self.composed(job).config
+        if is_of(run, [digest(config), *former_digests(config)]):
             return True
         raise ConfigError(
             f"{run} holds a finished run of another config than trial {job.trial}, whose result it is not. Type run.name=… "

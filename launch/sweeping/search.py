@@ -222,18 +222,20 @@ def tries_all(config: SweepConfig) -> bool:
     return config.trials is None or config.sampler is SamplerName.grid
 
 
-def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mapping[str, Any], turn: Turn) -> Search:
+def open_search(
+    folder: Path, space: Space, config: SweepConfig, identities: Sequence[Mapping[str, Any]], turn: Turn
+) -> Search:
     """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `turn`.
 
-    `identity` is what may not change in between. Raises ConfigError when the storage cannot be used, or holds another
-    search.
+    `identities` are what may not change in between, first as it is told now, then as earlier versions told it. Raises
+    ConfigError when the storage cannot be used, or holds another search.
     """
     import optuna
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    now = json.loads(json.dumps(identity))
+    now, *former = json.loads(json.dumps(identities))
     journal = folder / JOURNAL if config.storage is None else None
     try:
         with turn():
@@ -247,7 +249,7 @@ def open_search(folder: Path, space: Space, config: SweepConfig, identity: Mappi
         raise ConfigError(
             f"{where} cannot be used: {reason}. Type run.name=… for a sweep of its own, or mend it"
         ) from None
-    if before is not None and before != now:
+    if before is not None and before not in (now, *former):
         changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         raise ConfigError(
             f"{folder} holds another search, with another {' and another '.join(changed)}. Type run.name=… for a sweep of "

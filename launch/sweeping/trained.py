@@ -1,18 +1,19 @@
 """Whose result a run's folder holds."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from train.files import read_json
 from train.outcome import ConfigError
 
 
-def is_of(run: Path, digest: str) -> bool:
-    """Whether the run in the folder `run` is that of the config with this digest, as far as its files tell."""
+def is_of(run: Path, digests: Collection[str]) -> bool:
+    """Whether the run in the folder `run` is that of the config with one of these digests, as far as its files tell."""
     newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
     manifest = None if newest is None else read_json(newest)
     if isinstance(manifest, dict):
-        return manifest.get("config_digest") == digest
-    return _of_config(run) == digest
+        return manifest.get("config_digest") in digests
+    return _of_config(run) in digests
 
 
 def _of_config(run: Path) -> str | None:

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import train.compose
 from launch.sweeping.order import order
+from launch.sweeping.search import open_search
 from train.compose import compose
+from train.files import write_json
 from train.outcome import ConfigError
 
 WRONG = {
@@ -103,3 +107,41 @@ def test_hundreds_of_values_are_checked_without_composing_each(monkeypatch: pyte
     found = order(["model=mlp,convnet", f"optim.lr={values}", "train.global_batch=range(64,128)"])
     assert len(list(found.space.grid())) == 2 * 500 * 64
     assert next(composes) <= 4
+
+
+BEFORE = ("model=mlp", "model.hidden=[8]", "train.steps=8", "train.epochs=null", "eval.every=4", "optim.lr=1e-3,1e-2")
+
+
+def begun_before(folder: Path) -> Path:
+    """What an earlier version leaves first."""
+    folder.mkdir()
+    write_json(folder / "sweep.json", {"state": "running", "rows": []})
+    return folder
+
+
+def test_a_sweep_that_an_earlier_version_began_is_found_and_gone_on_with(tmp_path: Path) -> None:
+    words = (*BEFORE, f"run.root={tmp_path}")
+    new = order(words).folder
+    folder = begun_before(tmp_path / "sweep-61a0c5e8")  # as that version named it
+    found = order(words)
+    assert found.folder == folder != new
+    former = found.identities[1]
+    for told, there in ((former, "one"), (found.identities[0], "two")):
+        (tmp_path / there).mkdir()
+        for identities in ([told], found.identities):
+            open_search(tmp_path / there, found.space, found.sweep, identities, lambda: nullcontext(True))
+    other = order((*words, "seed=1"))
+    assert other.folder not in (folder, new)
+    with pytest.raises(ConfigError, match="one holds another search, with another shared config"):
+        open_search(tmp_path / "one", other.space, other.sweep, other.identities, lambda: nullcontext(True))
+    new.mkdir()
+    assert order(words).folder == new
+
+
+def test_a_sweep_of_which_an_earlier_version_hid_a_value_is_named_and_not_mixed(tmp_path: Path) -> None:
+    words = (*BEFORE, f"run.root={tmp_path}", "+data.train.label_key=parity")
+    new = order(words)
+    folder = begun_before(tmp_path / "sweep-b9e8a9ae")
+    with pytest.raises(ConfigError, match=f"Type run.name={folder.name} to continue it, or run.name={new.folder.name}"):
+        order(words)
+    assert order((*words, f"run.name={folder.name}")).folder == folder

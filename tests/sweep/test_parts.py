@@ -190,7 +190,7 @@ def search(folder: Path, sampler: str, *words: str, **changes: Any) -> Search:
     folder.mkdir(exist_ok=True)
     identity = {"sampler": sampler, "space": words}
     return open_search(
-        folder, space(*words), config(trials=40, mode="min", **changes), identity, lambda: nullcontext(True)
+        folder, space(*words), config(trials=40, mode="min", **changes), [identity], lambda: nullcontext(True)
     )
 
 

@@ -18,6 +18,7 @@ from launch.sweeping.space import Space, read
 from train.compose import Composed, compose
 from train.config import Config, Mode, SamplerName, SweepConfig
 from train.files import write_json
+from train.former import former_digests
 from train.identity import digest
 from train.outcome import ConfigError
 
@@ -54,7 +55,7 @@ def start(
     folder.mkdir(exist_ok=True)
     config = config or settings()
     with Crew(folder) as crew:
-        search = open_search(folder, space, config, {}, crew.alone)
+        search = open_search(folder, space, config, [{}], crew.alone)
         pool = Pool(Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder), search, crew)
         pool.go_on()
         yield pool
@@ -155,6 +156,16 @@ def test_a_folder_of_another_point_is_no_result(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="0002 holds a finished run of another config than trial 2"):
             pool.take()
         assert states(pool)[2] == "running"
+
+
+def test_a_run_that_an_earlier_version_trained_is_a_points_result(tmp_path: Path) -> None:
+    with start(tmp_path) as pool:
+        config = composed(["optim.lr=1"]).config
+        train(pool, Job(0, 0), 0.5, config)
+        manifest = pool.plan.run(Job(0, 0)) / "checkpoints/step_00000008/manifest.json"
+        write_json(manifest, {"config_digest": former_digests(config)[0]})
+        assert pool.take() == Job(1, 0)
+        assert states(pool)[0] == "complete"
 
 
 def test_a_folder_without_checkpoints_is_known_by_its_config(tmp_path: Path) -> None:
