@@ -93,11 +93,12 @@ def _noise(found: Sequence[Row], first: Row | None, mode: Mode) -> str:
 
 
 def _importances(study: "Study") -> Mapping[str, str]:
-    """How much of the score's variance each dimension explains (fANOVA, Hutter et al., 2014)."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    if len(study.get_trials(deepcopy=False)) < _FEW:
+    """How much of the score's variance each dimension explains (fANOVA, Hutter et al., 2014), where there are several."""
+    trials = study.get_trials(deepcopy=False)
+    if len(trials) < _FEW or len(trials[0].distributions) < 2:
         return {}
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # scikit-learn, a second long
+
     with suppress(ValueError, RuntimeError):  # as where all scores are alike
         shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(max_depth=_DEPTH, seed=0))
         return {name: f"{share:.0%}" for name, share in shares.items()}
