@@ -1,6 +1,7 @@
 """`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or a sweep, or the doctor."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,8 +18,8 @@ from launch.show import show
 from launch.submission import ROOT, Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
 from launch.sweeping.order import order as order_of_sweep
 from launch.words import config_options, words
-from train.config import ClusterConfig, Config
-from train.escape import looked_up_there
+from train.config import ClusterConfig, Config, as_plain
+from train.escape import OPEN, looked_up_there
 from train.outcome import ConfigError
 
 _DOCTOR = "doctor"  # the job's name
@@ -123,7 +124,7 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
     from train.identity import defining, leaves
     from train.overrides import typed_for
 
-    open_ones = [key for key, value in leaves(defining(config)) if isinstance(value, str) and "${oc.env:" in value]
+    open_ones = [key for key, value in leaves(defining(config)) if isinstance(value, str) and OPEN in value]
     if open_ones and typed_for("run.name", words) is None:
         raise ConfigError(
             f"{open_ones[0]} is known to the job alone, and it is part of the name that a run has by default, so a "
@@ -133,7 +134,8 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
 
 def _shared(order: Order) -> Config:
     """A config of the sweep, under the sweep's own name. Raises ConfigError."""
-    found = order_of_sweep(order.words)
+    with looked_up_there(of_a_job):
+        found = order_of_sweep(order.words)
     cluster = found.config.cluster
     check(cluster)
     if cluster.nodes > 1:
@@ -172,7 +174,16 @@ def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
 
     # What is added is no part of what the sweep is, and its trials get it all the same.
     also = [f"--also={word}" for word in found.words[len(order.words) :]]
-    return replace(found, words=[*order.words, f"run.name={quoted(str(config.run.name))}", *also])
+    there = [f"--there={name}" for name in _known_there(config)]
+    return replace(found, words=[*order.words, f"run.name={quoted(str(config.run.name))}", *also, *there])
+
+
+def _known_there(config: Config) -> list[str]:
+    """The environment variables that were left for the jobs to look up."""
+    from train.identity import leaves
+
+    values = [value for _, value in leaves(as_plain(config)) if isinstance(value, str)]
+    return sorted({name for value in values for name in re.findall(re.escape(OPEN) + r"(\w+)\}", value)})
 
 
 def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:

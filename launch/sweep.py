@@ -50,6 +50,7 @@ _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the 
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
 @grace_option("How long trials that are told to leave may take to save.")
 @click.option("--also", multiple=True, hidden=True)  # what a job adds to each trial, and nobody typed
+@click.option("--there", multiple=True, hidden=True)  # variables that but the sweep's jobs know
 def sweep(
     overrides: Sequence[str],
     config_dir: str | None,
@@ -59,6 +60,7 @@ def sweep(
     root: Path,
     grace: int,
     also: Sequence[str],
+    there: Sequence[str],
 ) -> None:
     """Search for the best config: every point is a whole run, with its own ranks and its own folder.
 
@@ -73,7 +75,7 @@ def sweep(
         _tell(results.best_of(sweep_named(best, root) or root / best), save)
         return
     forgive()
-    asked = order(words(config_dir, config_name, overrides), also)
+    asked = order(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.
     with Ears() as ears, Crew(asked.folder) as crew:
@@ -155,6 +157,7 @@ def _plan(asked: Order, threads: int) -> Plan:
         threads=threads if isinstance(config.train.threads, Auto) else None,
         compose=compose,
         ladder=_ladder(asked),
+        open=frozenset(asked.open),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+OPEN = "${oc.env:"  # what `looked_up_there` leaves begins so
+
 
 def escaped(text: str) -> str:
     """`text` so that OmegaConf takes no ${ in it for an interpolation. Backslashes count only right before one."""
@@ -70,7 +72,7 @@ def looked_up_there(of_a_job: Callable[[str], bool]) -> Iterator[None]:
 
     def environment(name: str, *default: object) -> object:
         here = None if of_a_job(name) else os.environ.get(name, *default)
-        return f"${{oc.env:{name}}}" if here is None else here
+        return f"{OPEN}{name}}}" if here is None else here
 
     known = dict(BaseContainer._resolvers)
     OmegaConf.register_new_resolver("oc.env", environment, replace=True)

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launch.job import of_a_job
 from launch.runs import is_sweep
 from launch.submission import run_root
 from launch.sweeping.corners import corners
@@ -16,6 +17,7 @@ from launch.sweeping.search import tries_all
 from launch.sweeping.space import Space, read
 from train.config import Config, PrunerName, SweepConfig
 from train.direction import of_sweep
+from train.escape import OPEN, looked_up_there
 from train.outcome import ConfigError
 from train.redact import REDACTED
 
@@ -24,7 +26,8 @@ from train.redact import REDACTED
 class Order:
     """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well.
 
-    `identities`: what the sweep is, as this version spells it and as earlier ones did.
+    `identities`: what the sweep is, as this version spells it and as earlier ones did. `open` are the keys, with their
+    values, that each job of the sweep looks up for itself.
     """
 
     folder: Path
@@ -32,17 +35,20 @@ class Order:
     config: Config
     sweep: SweepConfig
     identities: Sequence[Mapping[str, Any]]
+    open: Mapping[str, str]
     also: tuple[str, ...]
 
 
-def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
+def order(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str] = ()) -> Order:
     """What `typed` asks for; `also` are words that no trial differs by and that have no part in what the sweep is.
+
+    `there` are environment variables that but the sweep's jobs know, beside those that every job has.
 
     Raises ConfigError for whatever is wrong. Nothing is written.
     """
     from train.compose import choices  # here, for Hydra takes longer to import than all the rest
     from train.former import former_definings
-    from train.identity import defining
+    from train.identity import defining, leaves
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
     found = corners(space, also)
@@ -52,12 +58,27 @@ def order(typed: Sequence[str], also: Sequence[str] = ()) -> Order:
     sweep = _resolved(found, typed, space)
     if tries_all(sweep):
         space.grid()
-    former = former_definings(config)
-    identities = [_identity(space, sweep, shared) for shared in (defining(config), *former)]
+    anywhere = _anywhere(found, space, also, there)
+    former = former_definings(anywhere[0])
+    identities = [_identity(space, sweep, shared) for shared in (defining(anywhere[0]), *former)]
+    left = {
+        key: value
+        for each in anywhere
+        for key, value in leaves(defining(each))
+        if isinstance(value, str) and OPEN in value
+    }
     named = [word for word in typed if word.startswith("run.name=")]
     hides = REDACTED in json.dumps(former)
     name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
-    return Order(run_root(config.run) / name, space, config, sweep, identities, tuple(also))
+    return Order(run_root(config.run) / name, space, config, sweep, identities, left, tuple(also))
+
+
+def _anywhere(found: Sequence[Config], space: Space, also: Sequence[str], there: Collection[str]) -> Sequence[Config]:
+    """The points `found` without what one job alone knows: a sweep is the same one in all of its jobs."""
+    if not there and not any(map(of_a_job, os.environ)):
+        return found
+    with looked_up_there(lambda name: name in there or of_a_job(name)):
+        return corners(space, also)
 
 
 def _identity(space: Space, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ class Plan:
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
     `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `ladder` is for trials that are
-    halved.
+    halved; `open` are the keys that each of the sweep's jobs looks up for itself.
     """
 
     folder: Path
@@ -39,6 +39,7 @@ class Plan:
     threads: int | None
     compose: "Callable[[Sequence[str]], Composed]"
     ladder: Ladder | None
+    open: frozenset[str]
 
     def run(self, job: Job) -> Path:
         """The folder of a run."""

@@ -9,7 +9,7 @@ from launch.sweeping.crew import Crew
 from launch.sweeping.plan import Job, Plan
 from launch.sweeping.rungs import Climber
 from launch.sweeping.search import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
-from launch.sweeping.trained import is_of
+from launch.sweeping.trained import is_elsewhere, is_of
 from train.files import read_json
 from train.former import former_digests
 from train.identity import digest
@@ -223,7 +223,8 @@ class Pool:
         if noted is not None and is_of(run, [noted]):
             return True
         config = self.composed(job).config
-        if is_of(run, [digest(config), *former_digests(config)]):
+        known = [digest(config), *former_digests(config)]
+        if is_of(run, known) or (self.plan.open and is_elsewhere(run, config, self.plan.open)):
             return True
         raise ConfigError(
             f"{run} holds a finished run of another config than trial {job.trial}, whose result it is not. Type run.name=… "

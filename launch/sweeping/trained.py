@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from train.config import Config
 from train.files import read_json
 from train.outcome import ConfigError
 
@@ -14,6 +15,18 @@ def is_of(run: Path, digests: Collection[str]) -> bool:
     if isinstance(manifest, dict):
         return manifest.get("config_digest") in digests
     return _of_config(run) in digests
+
+
+def is_elsewhere(run: Path, config: Config, left: Collection[str]) -> bool:
+    """Whether it is that of the config but for the keys `left`, which each job looks up for itself."""
+    from train import resolved
+    from train.identity import defining, differing
+
+    try:
+        stored = resolved.read(run / "resolved.yaml")
+    except ConfigError:
+        return False
+    return differing(defining(stored), defining(config)).keys() <= set(left)
 
 
 def _of_config(run: Path) -> str | None:

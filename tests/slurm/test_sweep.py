@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.cases import mnist
 from tests.pacer import TASK, Pace
 from tests.ranks import Results, Starter
 from tests.slurm.lab import Desk, Submitted
@@ -55,6 +56,16 @@ def test_elements_share_the_trials_and_each_has_the_weights_of_one_that_was_star
         "finished",
         "4/4",
     ]
+
+
+def test_elements_share_a_sweep_though_each_has_the_data_elsewhere(desk: Desk) -> None:
+    for element in ("0", "1"):
+        (desk.folder / element).mkdir()
+        mnist()(desk.folder / element)
+    where = f"data.train.root={desk.folder}/${{oc.env:SLURM_ARRAY_TASK_ID}}/mnist"
+    job = desk.submit(*SHORT, *SPACE, *ONE, "--sweep", "--array=0-1", "data=mnist", where, "data.train.download=false")
+    finish(job, 0, 1)
+    assert [row["state"] for row in rows(desk)] == ["complete"] * 4
 
 
 def preempt(job: Submitted, node: str) -> None:

@@ -262,6 +262,7 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         None,
         compose,
         None,
+        frozenset(),
     )
     with Crew(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
         told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())

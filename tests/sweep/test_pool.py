@@ -1,6 +1,6 @@
 """Which run of a sweep is next and what becomes of each trial, whoever is killed in between. No run is trained here."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,13 +50,16 @@ def start(
     config: SweepConfig | None = None,
     space: Space = SPACE,
     made: Callable[..., Any] = composed,
+    left: Sequence[str] = (),
 ) -> Iterator[Pool]:
     """What a start of the sweep's command opens."""
     folder.mkdir(exist_ok=True)
     config = config or settings()
     with Crew(folder) as crew:
         search = open_search(folder, space, config, [{}], crew.alone)
-        pool = Pool(Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder), search, crew)
+        pool = Pool(
+            Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder, frozenset(left)), search, crew
+        )
         pool.go_on()
         yield pool
 
@@ -180,6 +183,26 @@ def test_a_folder_without_checkpoints_is_known_by_its_config(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match="0001 holds a finished run of another config"):
             pool.take()
         assert states(pool)[0] == "complete"
+
+
+def test_a_run_of_another_element_is_a_points_result_though_each_has_its_data_elsewhere(tmp_path: Path) -> None:
+    from train.resolved import written
+
+    where = "data.train.root"
+    for left, lr, own in (([where], 1, True), ([], 1, False), ([where], 5, False)):
+        folder = tmp_path / f"{len(left)}{lr}"
+        space = read(("data=mnist", f"{where}=/here", "optim.lr=1,2"), lambda group: ())
+        with start(folder, space=space, made=compose, left=left) as pool:
+            run = pool.plan.run(Job(0, 0))
+            run.mkdir()
+            there = compose(["data=mnist", f"{where}=/there", "data.eval.root=/here", f"optim.lr={lr}"])
+            (run / "resolved.yaml").write_text(written(there.plain))
+            write_json(run / "summary.json", {"eval": {"loss": 0.5}})
+            if own:
+                assert pool.take() == Job(1, 0)
+            else:
+                with pytest.raises(ConfigError, match="0000 holds a finished run of another config"):
+                    pool.take()
 
 
 def evaluate(pool: Pool, job: Job, until: int, value: float, every: int = 10) -> None:
