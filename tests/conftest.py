@@ -14,9 +14,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a cluster or GPUs run one after the other; each other test runs wherever there is room."""
+    """Tests that share a cluster or GPUs run one after the other; each other test runs wherever there is room.
+
+    Files that name a group themselves have another cluster, as tests wait for Slurm for half of their time.
+    """
     for item in items:
-        if (shared := item.path.parent.name) in ("slurm", "gpu"):
+        shared = item.path.parent.name
+        if shared in ("slurm", "gpu") and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(shared))
 
 

@@ -34,6 +34,10 @@ class Pace:
     def open(self) -> None:
         Path(self.gate).touch()
 
+    def close(self) -> None:
+        """For the starts to come."""
+        Path(self.gate).unlink()
+
 
 class Paced(Classification):
     def __init__(self, classes: int, label_smoothing: float) -> None:

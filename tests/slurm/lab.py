@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
 
 CLUSTER = Path(__file__).with_name("cluster")
-_LOOK_S = 0.1  # Slurm announces nothing, and each question is a process
+_LOOK_S = 0.2  # Slurm announces nothing, and each question is a process
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,15 @@ class Submitted:
             return any(json.loads(line)["step"] >= step for line in lines)
 
         self.cluster.until(reached)
+
+    def until_event(self, name: str, times: int) -> dict[str, Any]:
+        """The `times`-th event of that name, once it is in the ledger."""
+
+        def found() -> list[dict[str, Any]]:
+            return self.results.events(name) if (self.results.folder / "events.jsonl").exists() else []
+
+        self.cluster.until(lambda: len(found()) >= times)
+        return found()[times - 1]
 
     def finish(self, timeout_s: float = 180.0) -> Results:
         """The results, once the job has ended well."""

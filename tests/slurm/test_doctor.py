@@ -11,8 +11,9 @@ def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) 
     assert "2 ranks on 2 hosts" in done.stdout
     assert "shared folder" in done.stdout
     assert [path.name for path in desk.runs.iterdir() if path.name[0] != "."] == []
-    queued = desk.phalanx("submit", "--doctor", root, *TWO)
-    assert desk.phalanx("submit", "--doctor", root, *TWO).returncode == 0, "a doctor is no run, and may come twice"
+    hold = "cluster.sbatch=['--hold']"
+    queued = desk.phalanx("submit", "--doctor", root, *TWO, hold)
+    assert desk.phalanx("submit", "--doctor", root, *TWO, hold).returncode == 0, "a doctor is no run, and may come twice"
     assert queued.stdout.splitlines()[1].split(maxsplit=1)[0] == "report"
 
 

@@ -5,9 +5,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.pacer import TASK, Pace
 from tests.ranks import QUIET, ROOT, SMALL, Results, Starter, quoted, until
 from tests.slurm.lab import Cluster
+
+pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 
 RUN = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=1", "world.timeout_s=10")
 
