@@ -13,7 +13,9 @@ def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) 
     assert [path.name for path in desk.runs.iterdir() if path.name[0] != "."] == []
     hold = "cluster.sbatch=['--hold']"
     queued = desk.phalanx("submit", "--doctor", root, *TWO, hold)
-    assert desk.phalanx("submit", "--doctor", root, *TWO, hold).returncode == 0, "a doctor is no run, and may come twice"
+    assert desk.phalanx("submit", "--doctor", root, *TWO, hold).returncode == 0, (
+        "a doctor is no run, and may come twice"
+    )
     assert queued.stdout.splitlines()[1].split(maxsplit=1)[0] == "report"
 
 
