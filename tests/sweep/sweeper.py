@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from train import lease
 
 SHORT = ("model=mlp", "train.steps=8", "eval.every=4", "checkpoint.every=4", "data.augment=null", "log.every=4")
 
+SWEEP = (sys.executable, "-m", "launch.cli", "sweep")
+HYDRA = (sys.executable, str(ROOT / "train/main.py"), "-m")  # Hydra's own option for it
+
 
 @dataclass(frozen=True)
 class Sweeper:
@@ -26,10 +29,12 @@ class Sweeper:
     def sweep(self) -> Path:
         return self.folder / "runs" / "s"
 
-    def start(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = SWEEP
+    ) -> "subprocess.Popen[str]":
         root = f"run.root={quoted(str(self.folder / 'runs'))}"
         return subprocess.Popen(
-            [sys.executable, "-m", "launch.cli", "sweep", root, "run.name=s", *SMALL, *words],
+            [*command, root, "run.name=s", *SMALL, *words],
             cwd=self.folder,
             env={**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **(environ or {})},
             stdout=subprocess.PIPE,
@@ -37,9 +42,11 @@ class Sweeper:
             text=True,
         )
 
-    def run(self, *words: str, environ: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    def run(
+        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = SWEEP
+    ) -> tuple[int, str, str]:
         """Exit code, output and errors."""
-        process = self.start(*words, environ=environ)
+        process = self.start(*words, environ=environ, command=command)
         output, errors = process.communicate(timeout=200)
         return process.returncode, output, errors
 

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import random
 import select
@@ -124,6 +125,24 @@ def test_a_sweep_whose_trials_all_fail_has_failed_and_tells_the_commonest_reason
     with conducting(tmp_path, lambda world: world.end(1, "loss is not finite")) as (conductor, pool, _):
         assert conductor.run() is ExitCode.BUG
         assert pool.search.reasons() == [("loss is not finite", 2)]
+
+
+def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(world: World) -> None:
+        (tmp_path / world.run).mkdir(exist_ok=True)
+        line = {"step": 4, "split": "eval", "time": 1.0, "accuracy": 0.5}
+        (tmp_path / world.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        if signal.SIGTERM in world.heard:
+            world.end(3)
+
+    with conducting(tmp_path, act, [None]) as (conductor, pool, ranks):
+        assert conductor.run() is ExitCode.CONFIG
+        assert set(states(pool).values()) == {"running"}
+        assert all(world.heard[0] is signal.SIGTERM for world in ranks.worlds)
+    told = capsys.readouterr().err
+    assert told == "error: sweep.metric=loss is no metric of the task, which has accuracy. Type one of them\n"
 
 
 def test_a_stopped_trial_stays_open_while_the_others_are_trained(tmp_path: Path) -> None:
