@@ -57,11 +57,9 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
 def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
     watch = Watch(place.rank, place.size, config.timeout_s, store)
-    device, hosts = _agree_on_device(store, place, config)
+    device, hosts = _agree_on_device(store, place, config, watch)
     choose_network(store, place)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group(
         backend,
         store=store,
@@ -142,7 +140,7 @@ def _listen(port: int) -> socket.socket:
         ) from None
 
 
-def _agree_on_device(store: Store, place: Place, config: WorldConfig) -> tuple[torch.device, list[str]]:
+def _agree_on_device(store: Store, place: Place, config: WorldConfig, watch: Watch) -> tuple[torch.device, list[str]]:
     """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
 
     All ranks call it.
@@ -150,8 +148,11 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig) -> tuple[t
     device, message = torch.device("cpu"), ""
     try:
         device = _device(place, config)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except ConfigError as error:
         message = str(error)
+    watch.at("join", 0)
     store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
     words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
     hosts = [host for host, _, _ in words]

@@ -30,7 +30,11 @@ from train.outcome import ExitCode, Hang, Hung, JoinFailed
 from train.refusal import end, say
 
 # In the order in which a rank comes through them; what is not in STEPS is done alone, by some rank at least.
-PHASES = ("join", "build", "warm up", "open", "restore", "data", "forward", "backward", "log", "evaluate", "checkpoint")
+_JOINING = ("device", "join")  # nobody but the ranks' store tells the others of one another
+PHASES = (
+    *_JOINING,
+    *("build", "warm up", "open", "restore", "data", "forward", "backward", "log", "evaluate", "checkpoint"),
+)
 _STEPS = {"data", "forward", "backward", "log", "evaluate"}
 _ALONE = 6  # work of one rank that neither reads nor writes a byte may take so many times longer than a collective
 _ALONE_S = 30.0  # and so long at least
@@ -38,9 +42,11 @@ _LOOKS = 5  # in the time that a collective may take
 _LONGEST_LOOK_S = 5.0
 _ASKS = 0.4  # of that time, after which a rank that stands still asks for the others, and that they may be silent
 _SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for so long
+_JOINS_S = 10.0  # so long it does not while a rank joins: that takes little, and the interpreter is not held
 _FEW = 64  # so many ranks may all ask for all at every look
 _GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
 _WAITS = (os.sep + os.path.join("torch", "distributed", ""), os.path.join("train", "exchange.py"))
+_STORE = (os.path.join("train", "join.py"), os.path.join("train", "network.py"))  # where the store is waited for in C++
 _ENGINE = os.path.join("autograd", "graph.py")  # where a backward computes and waits in C++
 _HERE = Path(__file__).parents[1]
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(os.__file__).parent), "<")
@@ -87,7 +93,7 @@ class Watch:
         self._timeout_s = timeout_s
         self._silence_s = max(_SILENT_S, _ASKS * timeout_s)
         self._look_s = min(timeout_s / _LOOKS, _LONGEST_LOOK_S)
-        self._mark: tuple[str, int] = ("join", 0)
+        self._mark: tuple[str, int] = ("device", 0)
         self._main = threading.current_thread().ident
         self._io = Path(f"/proc/self/task/{threading.get_native_id()}/io")
         self._looks = 0
@@ -129,7 +135,7 @@ class Watch:
 
     def _watch(self) -> None:
         seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()
-        while not self._over.wait(min(self._look_s, _GONE_S) if seen[0] == "join" else self._look_s):
+        while not self._over.wait(min(self._look_s, _GONE_S) if seen[0] in _JOINING else self._look_s):
             now = time.monotonic()
             passed_s, last = min(now - last, 2 * self._look_s), now
             self._lived_s += passed_s
@@ -151,7 +157,7 @@ class Watch:
 
     def _own(self, mark: tuple[str, int], since_s: float) -> Sign:
         phase, step = mark
-        late = since_s >= _ASKS * self._timeout_s or phase == "join"
+        late = since_s >= _ASKS * self._timeout_s or phase in _JOINING
         frames = _frames(self._main) if late else []
         waits = bool(frames) and _waits(frames, phase)
         stack = [f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in reversed(frames)]
@@ -161,8 +167,10 @@ class Watch:
 
     def _judged(self, own: Sign, limit_s: float) -> BaseException | None:
         """What is to be said of a rank that does not get on, as far as this one can tell."""
-        if own.waits and (dead := self._dead_here()) is not None:
-            return JoinFailed(f"rank {dead} on {own.host} is gone: it ended before the ranks had joined")
+        if own.waits and (gone := self._gone()) is not None:
+            return JoinFailed(
+                f"rank {gone} on {self._signs[gone][0].host} is gone: it ended before the ranks had joined"
+            )
         if own.since_s < (self._timeout_s if own.waits else limit_s):
             return None
         if self._asked_s is not None and self._lived_s - self._asked_s >= self._silence_s:
@@ -183,12 +191,17 @@ class Watch:
         signs = [sign for sign, _ in self._signs.values()]
         return any(not sign.waits and sign.since_s >= self._timeout_s and sign.place < own.place for sign in signs)
 
-    def _dead_here(self) -> int | None:
-        """While the ranks join, nothing else tells of a process that died; ranks on other machines are silent soon."""
-        if self._mark[0] != "join":
+    def _gone(self) -> int | None:
+        """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
+        says nothing any more, unless it begins to use its device, which may hold its interpreter."""
+        if self._mark[0] not in _JOINING:
             return None
-        here = [(rank, sign) for rank, (sign, _) in self._signs.items() if sign.machine == self._sign.machine]
-        return next((rank for rank, sign in here if began(sign.pid) != sign.began), None)
+        for rank, (sign, seen_s) in self._signs.items():
+            silent = sign.phase == "join" and self._answered_s - seen_s >= _JOINS_S
+            dead = sign.machine == self._machine and began(sign.pid) != sign.began
+            if dead or (silent and sign.machine != self._machine):
+                return rank
+        return None
 
     def _silent(self) -> Hung | None:
         """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
@@ -227,7 +240,7 @@ class Watch:
                 self._asks.clear()
                 sign = self._sign
                 store.set(f"at/{self._rank}", _written(sign))
-                if sign.since_s < _ASKS * self._timeout_s and sign.phase != "join" and self._size > _FEW:
+                if sign.since_s < _ASKS * self._timeout_s and sign.phase not in _JOINING and self._size > _FEW:
                     self._signs.clear()
                     continue
                 self._asked_s = self._lived_s
@@ -240,7 +253,7 @@ class Watch:
 
     def _leave(self, error: BaseException) -> None:
         """Before the ranks have joined nobody can be told; the first of those that live speaks."""
-        gone = self._dead_here()
+        gone = self._gone()
         code = ExitCode.HUNG if isinstance(error, Hung) else ExitCode.BUG
         if self._rank == (1 if gone == 0 else 0):
             say(f"error: {error}")
@@ -277,7 +290,7 @@ def _waits(frames: Sequence[FrameType], phase: str) -> bool:
     """Whether a main thread waits for other ranks, or may: a backward computes and waits in one call, and a GPU's
     queue is waited for where the host first needs a number of it."""
     innermost = frames[0].f_code.co_filename
-    if innermost.endswith(_ENGINE) or (phase == "log" and torch.cuda.is_available()):
+    if innermost.endswith((_ENGINE, *_STORE)) or (phase == "log" and torch.cuda.is_available()):
         return True
     return any(part in frame.f_code.co_filename for frame in frames[:4] for part in _WAITS)
 

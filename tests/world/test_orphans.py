@@ -1,15 +1,20 @@
 """Nothing of a start outlives what started it, however early that dies."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+
+import pytest
 
 from launch.processes import children
 from launch.sweeping.slots import World
 from tests.launch.command import marked
-from tests.ranks import SMALL, Starter, torchrun, until
+from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
 from tests.zoo.hanging import DATA
 
 
@@ -34,6 +39,42 @@ def test_data_workers_end_with_a_rank_that_is_killed_although_they_are_stuck(sta
     world.kill()
     world.wait()
     until(lambda: not marked(f"MARK={starter.folder}"), timeout_s=4.0)
+
+
+# Numbers of processes mean something else there, as on another machine; an unprivileged user may have one of his own.
+ELSEWHERE = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--pid", "--fork", "--kill-child")
+
+
+@pytest.mark.parametrize("there", [(), ELSEWHERE], ids=["here", "on another machine"])
+def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(tmp_path: Path, there: Sequence[str]) -> None:
+    port = free_port()
+    alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    environ = [{**os.environ, **QUIET, **place(rank, 3, port), **alone} for rank in range(3)]
+    train = [
+        sys.executable,
+        str(ROOT / "train/main.py"),
+        *SMALL,
+        "model=mlp",
+        f"run.root={tmp_path}",
+        "world.device=cpu",
+    ]
+    dying = [*there, sys.executable, "-m", "tests.world.joining"]
+    with ExitStack() as ended:
+        ranks = [
+            subprocess.Popen(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for words, env in zip((train, dying, train), environ, strict=True)
+        ]
+        for rank in ranks:
+            ended.enter_context(rank)
+            ended.callback(rank.kill)
+        assert ranks[1].stdout is not None
+        assert ranks[1].stdout.readline() == "joining\n", ranks[1].communicate()
+        ranks[1].kill()
+        said = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, -signal.SIGKILL, 1], said
+    assert "error: rank 1 on " in said[0]
+    assert "is gone: it ended before the ranks had joined" in said[0]
+    assert "Traceback" not in "".join(said)
 
 
 def test_ranks_of_a_trial_that_lost_one_before_they_joined_are_ended() -> None:

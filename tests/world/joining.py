@@ -1,0 +1,23 @@
+"""A rank that comes no further than the ranks' store: python -m tests.world.joining. It says a line when it is there."""
+
+import os
+import threading
+from datetime import timedelta
+
+from train.join import _store
+from train.place import Place
+from train.watch import Watch
+
+
+def main() -> None:
+    place = Place.from_environment(os.environ)
+    watch = Watch(place.rank, place.size, 600.0, _store(place, timedelta(seconds=60)))
+    watch.at("join", 0)
+    while watch._sign.phase != "join":
+        threading.Event().wait(0.05)
+    print("joining", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
