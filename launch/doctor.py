@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from launch.reach import is_ours, why_closed
 from launch.reader import forgive
 from launch.show import show
 from train.outcome import ConfigError, ExitCode
+from train.redact import redact
 from train.sight import GIVEN
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder={folder} is no folder. Name the one that run folders will be in")
     meeting = _meeting(nodes, head, limit)
-    before: list[Finding] = []
+    before = _options(os.environ)
     try:
         machine = look(os.environ, wants_gpus=True)
     except ConfigError as error:
@@ -74,7 +75,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
     with claim(machine.gpus, ranks, {}) as claimed:
         size = ranks or len(claimed.gpus) or 2
         environ = {"OMP_NUM_THREADS": str(max(1, machine.cpus // size))}
-        if machine.gpus or before:
+        if machine.gpus or failed(before):
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
             environ[GIVEN] = str(len(claimed.gpus))
         argv = [*meeting, f"--nproc-per-node={size}"]
@@ -84,6 +85,19 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
     show(as_json(findings) if as_data else table(findings))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
+
+
+def _options(environ: Mapping[str, str]) -> list[Finding]:
+    """What torchrun takes from the environment before anything of ours runs."""
+    found = [f"{name}={redact(value)}" for name, value in sorted(environ.items()) if name.startswith("PET_")]
+    if not found:
+        return []
+    advice = (
+        "a bare torchrun takes them for its options: with PET_NNODES=2 it waits 600 s for another machine before your "
+        "program starts, in silence. Type env -u PET_NNODES before the command to train on this machine alone"
+    )
+    expected = "none but those of a platform that starts each machine"
+    return [Finding("torchrun's variables", Verdict.WARN, ", ".join(found), expected, advice)]
 
 
 def _meeting(nodes: int, head: str | None, limit_s: float) -> list[str]:

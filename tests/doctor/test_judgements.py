@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from launch.doctor import _options
 from launch.examine.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
 from launch.examine.cards import Cards
 from launch.examine.clocks import Clocks, midpoint_s
@@ -276,3 +277,11 @@ def test_a_report_reads_back_as_it_was_and_shows_what_to_do() -> None:
     assert from_json(as_json(findings)) == findings
     assert "do: more" in table(findings)
     assert table(findings).endswith("1 pass, 1 fail")
+
+
+def test_variables_that_a_bare_torchrun_takes_for_options_are_named() -> None:
+    assert _options({"PATH": "/bin", "LOCAL_RANK": "0"}) == []
+    [found] = _options({"PET_NNODES": "2", "PET_RDZV_ENDPOINT": "db://me:hunter22@head:29400"})
+    assert found.verdict is Verdict.WARN
+    assert found.measured == "PET_NNODES=2, PET_RDZV_ENDPOINT=db://me:[redacted]@head:29400"
+    assert "Type env -u PET_NNODES" in found.advice
