@@ -1,5 +1,7 @@
 """Data sets that are not tame: in how they hold their samples, draw them, and use memory."""
 
+import ctypes
+import os
 import random
 import resource
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 WIDTH, CLASSES = 12, 10
+_M_MMAP_THRESHOLD = -3  # of <malloc.h>
 
 Sample = tuple[torch.Tensor, int]
 
@@ -31,11 +34,16 @@ class Rows(Dataset[Sample]):
 
 
 class Churning(Rows):
-    """Each sample works on 80 MiB and frees them; it says how many page faults that took, where `tells`."""
+    """Each sample works on 80 MiB and frees them; it says how many page faults that took, where `tells`.
+
+    Does as MALLOC_MMAP_THRESHOLD_ says, which glibc reads as a program starts and not in a rank that was forked.
+    """
 
     def __init__(self, samples: int, tells: bool = False) -> None:
         super().__init__(samples)
         self._tells = tells
+        if (threshold := os.environ.get("MALLOC_MMAP_THRESHOLD_")) is not None:
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, int(threshold))
 
     def __getitem__(self, index: int) -> Any:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
