@@ -95,7 +95,7 @@ def test_stop_reaches_a_run_through_its_folder(starter: Starter) -> None:
 def test_cancel_ends_a_run_at_once_and_the_same_command_continues_it(starter: Starter) -> None:
     """Rank 1 never comes to its next step, so nothing can be saved."""
     mark = starter.folder / "mark"
-    words = (TASK,)
+    words = (TASK, "train.steps=70")
     world = under_way(starter, *words, environ=Sabotage(1, "step", "sleep", 60, str(mark)).environ())
     until(mark.exists)
     code, output = phalanx(starter, "cancel", "r")

@@ -33,7 +33,7 @@ def distance(one: Results, other: Results) -> float:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(starter: Starter, optimizer: str) -> None:
-    run = (*SPLIT, *NOISY, f"optim={optimizer}", "train.precision=fp64", "train.steps=50", "train.clip_norm=1")
+    run = (*SPLIT, *NOISY, f"optim={optimizer}", "train.precision=fp64", "train.steps=25", "train.clip_norm=1")
     one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 2, 3, 4)]
     for other in others:
         assert abs(norm(other) / norm(one) - 1) < 1e-12
@@ -42,7 +42,7 @@ def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(starter: Star
 
 def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp32(starter: Starter) -> None:
     run = (*SPLIT, "model.dropout=0.3", "train.steps=10")
-    one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 2, 3, 4)]
+    one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 2, 3)]
     for other in others:
         assert abs(norm(other) / norm(one) - 1) < 1e-6
 

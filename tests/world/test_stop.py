@@ -23,6 +23,7 @@ RUN = (
     *("model=mlp", "model.hidden=[8]", f"train.steps={STEPS}", "train.ema_decay=0.9"),
     *("log.every=7", "eval.every=100", "checkpoint.every=25"),
 )
+SHORT = (PACED, "train.steps=90", "eval.every=20", "checkpoint.every=9")  # for what is held up until it was told
 WITHIN_S = 2.0
 _GRANT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
@@ -54,14 +55,14 @@ def stopped(starter: Starter, world: World, code: int, name: str) -> int:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal(starter: Starter, ranks: int) -> None:
-    run, opened = (*RUN, PACED, "train.steps=200"), Pace(after=0, gate=str(starter.folder)).environ()
+    run, opened = (*RUN, *SHORT), Pace(after=0, gate=str(starter.folder)).environ()
     undisturbed = starter.train(ranks, *run, name="undisturbed", environ=opened)
     results = starter.results("stopped")
     heard = [(signal.SIGTERM, 3), (signal.SIGUSR2, 3), (signal.SIGHUP, 3), (signal.SIGINT, 7)]
     last = 0
     for turn, (number, code) in enumerate(heard):
         rank = turn % ranks
-        pace = Pace(after=30, gate=str(starter.folder / f"gate-{turn}"))
+        pace = Pace(after=12, gate=str(starter.folder / f"gate-{turn}"))
         world = starter.start(ranks, *run, "run.name=stopped", environ=pace.environ())
         until_saved(results, start=turn + 1)
         began = time.monotonic()
@@ -69,7 +70,7 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
         pace.open()
         step = stopped(starter, world, code, "stopped")
         assert time.monotonic() - began < WITHIN_S
-        assert last < step < 200
+        assert last < step < 90
         last = step
         assert number.name in results.events()[-1]["why"]
         assert f"rank {rank}" in results.events()[-1]["why"]
@@ -170,13 +171,14 @@ def test_second_interrupt_ends_a_rank_that_is_stuck_in_a_wait_of_the_systems(sta
 
 
 def test_stop_file_stops_the_start_that_it_names_and_no_later_one(starter: Starter) -> None:
-    results = starter.results("r")
-    world = starter.start(2, *RUN, "run.name=r")
+    results, pace = starter.results("r"), Pace(after=12, gate=str(starter.folder / "gate"))
+    world = starter.start(2, *RUN, *SHORT, "run.name=r", environ=pace.environ())
     until_saved(results)
     (results.folder / "stop.json").write_text(json.dumps({"incarnation": 1}))
+    pace.open()
     stopped(starter, world, 7, "r")
     assert "stop.json" in results.events()[-1]["why"]
-    assert starter.run(2, *RUN, "run.name=r").codes == [0, 0]
+    assert starter.run(2, *RUN, *SHORT, "run.name=r", environ=pace.environ()).codes == [0, 0]
 
 
 def test_rank_that_waits_for_its_data_hears(starter: Starter) -> None:
@@ -253,17 +255,19 @@ def test_save_that_takes_longer_than_a_stop_may_is_warned_about(starter: Starter
 def test_hangup_that_nohup_turned_off_is_no_wish(starter: Starter) -> None:
     results = starter.results("r")
     (starter.folder / "mine.py").write_text("import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _CLASS)
-    world = starter.start(
-        1, *RUN, "run.name=r", "task._target_=mine.Quiet", environ={"PYTHONPATH": str(starter.folder)}
-    )
+    pace = Pace(after=12, gate=str(starter.folder / "gate"))
+    environ = {"PYTHONPATH": str(starter.folder), **pace.environ()}
+    run = (*RUN, *SHORT, "train.steps=30", "task._target_=mine.Quiet")
+    world = starter.start(1, *run, "run.name=r", environ=environ)
     until_saved(results)
     os.kill(world.pids[0], signal.SIGHUP)
+    pace.open()
     assert world.wait().codes == [0]
 
 
 _CLASS = """
-from train.tasks.classification import Classification
+from tests.pacer import Paced
 
-class Quiet(Classification):
+class Quiet(Paced):
     pass
 """
