@@ -33,9 +33,9 @@ def _read() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     if package is None or not package.submodule_search_locations:
         raise ConfigError("The digits come with scikit-learn, which is not installed. Type: pip install scikit-learn")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(path, "rt") as lines:
-        table = np.loadtxt(lines, delimiter=",", dtype=np.float32)
-    return table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
+    with gzip.open(path) as file:
+        table = np.array(file.read().replace(b"\n", b",").rstrip(b",").split(b","), np.uint8).reshape(-1, 65)
+    return table[:, :64].reshape(-1, 8, 8).astype(np.float32), table[:, 64].astype(np.int64)
 
 
 def _held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
