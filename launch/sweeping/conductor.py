@@ -288,9 +288,9 @@ class Conductor:
                 raise ConfigError(
                     f"sweep.metric={self.plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
-            if entry["step"] <= max(self.pool.climber(trial).values, default=0):
-                continue
             with self.search.alone():
+                if entry["step"] <= max(self.pool.climber(trial).values, default=0):
+                    continue
                 if not self.pool.is_mine(attempt.job):
                     return
                 ends = self.search.report(trial, entry["step"], self._number(entry[self.plan.metric]))

@@ -57,14 +57,32 @@ class Search:
         self._states = TrialState
         self._distributions = {dimension.key: distribution(dimension) for dimension in space.dimensions}
         self._grid = list(space.grid()) if tries_all(config) else None
+        self._is_turn = False
+        self._read: list[FrozenTrial] | None = None  # in this turn, and nothing was written since
+        self._ids: list[int] = []  # of the trials in the storage, which they keep
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else decides within. What a process that died then left half written is gone."""
         with self._turn() as begins:
-            if begins and self._journal is not None:
+            if not begins:
+                yield
+                return
+            if self._journal is not None:
                 _mend(self._journal)
-            yield
+            self._is_turn = True
+            try:
+                yield
+            finally:
+                self._is_turn, self._read = False, None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self.alone():
+            try:
+                yield
+            finally:
+                self._read = None
 
     @property
     def size(self) -> int:
@@ -76,17 +94,25 @@ class Search:
         return min(len(self._grid), self._config.trials or len(self._grid)) + enqueued
 
     def trials(self) -> "list[FrozenTrial]":
-        """All that were asked for, in order; one without a whole point is not drawn yet."""
-        return self.study.get_trials(deepcopy=False)
+        """All that were asked for, in order; one without a whole point is not drawn yet. A database is far away, so it is
+        asked once where nobody else may answer."""
+        found = self._read if self._read is not None else self.study.get_trials(deepcopy=False)
+        self._read = found if self._is_turn else None
+        return found
+
+    def _id(self, number: int) -> int:
+        if number >= len(self._ids):
+            self._ids = [trial._trial_id for trial in self.trials()]
+        return self._ids[number]
 
     def ask(self) -> int | None:
         """One more point to try, on record from now on; None where there are enough."""
         with self.alone():
-            trials = self.trials()
-            if len(trials) >= self.size:
+            number = len(self.trials())
+            if number >= self.size:
                 return None
-            number = len(trials)
-            self.study._storage.create_new_trial(self.study._study_id)
+            with self._writing():
+                self.study._storage.create_new_trial(self.study._study_id)
             self._draw(self.trials()[number])
             return number
 
@@ -105,17 +131,18 @@ class Search:
         from optuna.trial import Trial
 
         storage, wanted = self.study._storage, found.system_attrs.get(_ENQUEUED, {})
-        if found.state is self._states.WAITING:
-            storage.set_trial_state_values(found._trial_id, state=self._states.RUNNING)
-        try:
-            if wanted:
-                storage.set_trial_system_attr(found._trial_id, _ENQUEUED, self._spelt(wanted))
-            self.study.sampler = self._sampler(found.number)
-            trial = Trial(self.study, found._trial_id)
-            for name, of in self._distributions.items():
-                trial._suggest(name, of)
-        except ValueError as error:
-            self.fail(found.number, f"what was enqueued is no point of the space: {error}", out_of_memory=False)
+        with self._writing():
+            if found.state is self._states.WAITING:
+                storage.set_trial_state_values(found._trial_id, state=self._states.RUNNING)
+            try:
+                if wanted:
+                    storage.set_trial_system_attr(found._trial_id, _ENQUEUED, self._spelt(wanted))
+                self.study.sampler = self._sampler(found.number)
+                trial = Trial(self.study, found._trial_id)
+                for name, of in self._distributions.items():
+                    trial._suggest(name, of)
+            except ValueError as error:
+                self.fail(found.number, f"what was enqueued is no point of the space: {error}", out_of_memory=False)
 
     def _spelt(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """A point that somebody enqueued, its choices spelt as the command line spells them. Raises ValueError."""
@@ -131,25 +158,25 @@ class Search:
         """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
         from optuna.trial import Trial
 
-        with self.alone():
-            trial = Trial(self.study, self.trials()[number]._trial_id)
+        with self._writing():
+            trial = Trial(self.study, self._id(number))
             trial.report(value, step)
             return trial.should_prune()
 
     def complete(self, number: int, by_seed: Sequence[float]) -> None:
         """It was trained to its end, once a seed; the mean ranks it."""
-        with self.alone():
+        with self._writing():
             self.note(number, SEEDS, list(by_seed))
             self.study.tell(number, sum(by_seed) / len(by_seed))
 
     def prune(self, number: int) -> None:
         """It ended early, for good."""
-        with self.alone():
+        with self._writing():
             self.study.tell(number, state=self._states.PRUNED)
 
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
         """It came to nothing."""
-        with self.alone():
+        with self._writing():
             self.note(number, MEMORY, out_of_memory)
             self.note(number, ERROR, error)  # from now on it has failed
             self.study.tell(number, state=self._states.FAIL)
@@ -158,15 +185,15 @@ class Search:
         """Whether it was noted of an open trial that it failed, which is told then."""
         if ERROR not in trial.user_attrs:
             return False
-        with self.alone():
+        with self._writing():
             self.study.tell(trial.number, state=self._states.FAIL)
         return True
 
     def share(self, first: "FrozenTrial", same: int) -> None:
         """What became of the first is what becomes of one that is the same run, and how it came there."""
-        with self.alone():
+        with self._writing():
             for step, value in first.intermediate_values.items():
-                self.study._storage.set_trial_intermediate_value(self.trials()[same]._trial_id, step, value)
+                self.study._storage.set_trial_intermediate_value(self._id(same), step, value)
             self.note(same, STEPS, first.user_attrs.get(STEPS))
         if first.state is self._states.COMPLETE:
             self.complete(same, first.user_attrs[SEEDS])
@@ -196,8 +223,8 @@ class Search:
         return self.trials()[number].user_attrs.get(name, without)
 
     def note(self, number: int, name: str, value: Any) -> None:
-        with self.alone():
-            self.study._storage.set_trial_user_attr(self.trials()[number]._trial_id, name, value)
+        with self._writing():
+            self.study._storage.set_trial_user_attr(self._id(number), name, value)
 
     def _sampler(self, number: int) -> "BaseSampler":
         """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""

@@ -149,6 +149,27 @@ def test_nothing_is_pruned_where_nothing_prunes(tmp_path: Path) -> None:
         assert not pool.is_over(), "trial 8 can be taken"
 
 
+def test_a_turn_in_which_nothing_is_written_asks_the_storage_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start(tmp_path, LADDER, settings(trials=3)) as pool, start(tmp_path, LADDER, settings(trials=3)) as other:
+        for _ in range(3):
+            assert other.take() is not None
+        storage, calls = pool.search.study._storage, 0
+        read = storage.get_all_trials
+
+        def counted(*given: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return read(*given, **named)
+
+        monkeypatch.setattr(storage, "get_all_trials", counted)
+        assert pool.take() is None
+        assert calls == 1
+        other.search.complete(0, [1.0])
+        assert [trial.value for trial in pool.search.trials()] == [1.0, None, None], "another's turn came between"
+
+
 def test_a_folder_of_another_point_is_no_result(tmp_path: Path) -> None:
     """As where the journal is gone, and another one or another storage begins over old folders."""
     with start(tmp_path) as pool:
