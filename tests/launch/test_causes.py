@@ -10,7 +10,6 @@ import pytest
 
 from launch.cause import Cause, read
 from tests.launch.command import Launcher
-from tests.ranks import SMALL
 from train.outcome import ExitCode
 
 _TOLD = "rank 0 was told to leave before training began; the same command begins again"
@@ -95,11 +94,3 @@ def test_a_bad_config_is_one_message_and_exit_code_2(launcher: Launcher) -> None
     assert code == 2
     assert output.count("\n") == 1
     assert "Did you mean train.steps?" in output
-
-
-def test_two_ranks_train_the_digits(launcher: Launcher) -> None:
-    code, output = launcher.run("run", "-n", "2", *SMALL, "model=mlp", "train.steps=5", "run.name=r")
-    assert code == 0, output
-    summary = json.loads((launcher.folder / "start-0" / "runs" / "r" / "summary.json").read_text())
-    assert summary["steps"] == 5
-    assert "ranks 2" in output

@@ -70,17 +70,16 @@ def look(page: Path, home: Path, *options: str) -> "subprocess.CompletedProcess[
     return subprocess.run(command, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True, check=True)
 
 
-def document(page: Path, home: Path) -> str:
+def document(page: Path, home: Path, *options: str) -> str:
     """What the page has become in a browser, which had nothing to complain of."""
-    done = look(page, home, "--dump-dom")
+    done = look(page, home, "--dump-dom", *options)
     assert "CONSOLE" not in done.stderr
     return done.stdout
 
 
-def colours(page: Path, home: Path) -> dict[object, int]:
-    """How many pixels of each colour a picture of the page has."""
-    look(page, home, f"--screenshot={home / 'picture.png'}")
-    with Image.open(home / "picture.png") as image:
+def colours(picture: Path) -> dict[object, int]:
+    """How many pixels of each colour there are."""
+    with Image.open(picture) as image:
         return {colour: count for count, colour in image.convert("RGB").getcolors(image.width * image.height) or []}
 
 
@@ -113,7 +112,8 @@ def test_starts_are_told_with_where_they_ran_and_how_they_ended(storm: Results) 
 
 def test_a_real_browser_shows_all_of_it(runs: Path, tmp_path: Path) -> None:
     assert report(runs, "storm", "calm") == (0, f"{runs / 'report.html'}\n")
-    found = document(runs / "report.html", tmp_path)
+    picture = tmp_path / "picture.png"
+    found = document(runs / "report.html", tmp_path, f"--screenshot={picture}")
     text = html.unescape(re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", found, flags=re.DOTALL))
     for expected in ("2 runs", "Learning curves", "Where the time went", "What happened", "What ran where", "died"):
         assert expected in text
@@ -122,7 +122,7 @@ def test_a_real_browser_shows_all_of_it(runs: Path, tmp_path: Path) -> None:
     assert found.count("js-line") >= 4 * 7, "two runs, training and evaluation"
     drawn = (Cause.STEPS, Cause.START, Cause.AGAIN, Cause.NOTHING)
     legend = 200  # pixels of a swatch, which are there whatever is drawn
-    pixels = colours(runs / "report.html", tmp_path)
+    pixels = colours(picture)
     assert all(pixels[rgb(COLOURS[cause])] > 2 * legend for cause in drawn), "the strip has its colours"
 
 
