@@ -75,7 +75,7 @@ def run(
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
-    again = world.together(lambda: undone(opened.path, progress.step) if world.leads and not opened.new else {})
+    again = world.together(lambda: _undone(opened, progress.step) if world.leads and not opened.new else {})
     sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])
     ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
     afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
@@ -147,10 +147,16 @@ def _log_there(opened: Opened, world: World) -> None:
         logs.to_file(opened.path / "logs", world.rank, os.environ)
 
 
+def _undone(opened: Opened, step: int) -> dict[str, float]:
+    with writing(opened.path):
+        return undone(opened.path, step)
+
+
 def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
     """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
     found, bad = checkpoints.newest_good()
-    saved = saved_step(opened.path)
+    with writing(opened.path):  # what cannot be read there could not be written either
+        saved = saved_step(opened.path)
     if found is None and (bad or saved):
         told = "; ".join(f"{folder.name}: {why}" for folder, why in bad.items())
         raise ConfigError(

@@ -1,8 +1,10 @@
 """Whether what is in a run's folder is what this command would train: its config, its code and its data."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from train.resolved import RESOLVED
 
 ENVIRONMENT, EVENTS = "environment.json", "events.jsonl"
 _PARTS = ("code", "data", "auto")
+_NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # which say nothing of what a file holds
 
 
 @dataclass
@@ -45,7 +48,12 @@ class Found:
 
 
 def compared(run: Path, config: Config) -> Found:
-    """What the folder `run` tells of its config and environment against `config`. Nothing is built or hashed for it."""
+    """What the folder `run` tells of its config and environment against `config`. Nothing is built or hashed for it.
+
+    Raises ConfigError where it does not tell, although nothing may be wrong with it.
+    """
+    for name in (ENVIRONMENT, RESOLVED):
+        _check_shown(run / name)
     found = Found()
     try:
         before = json.loads(read_text(run / ENVIRONMENT))
@@ -68,6 +76,18 @@ def compared(run: Path, config: Config) -> Found:
         else:
             found.moved[data_set] = line
     return found
+
+
+def _check_shown(path: Path) -> None:
+    try:
+        with suppress(ValueError):
+            read_text(path)
+    except OSError as error:
+        if error.errno in _NOT_SHOWN:
+            raise ConfigError(
+                f"{path} cannot be read: {error.strerror}. Mount it, or mend that, and type the same command again; or "
+                "run.fresh=true to begin anew"
+            ) from None
 
 
 def add_facts(found: Found, code: Mapping[str, str], data: Mapping[str, str]) -> None:

@@ -1,7 +1,10 @@
 """A folder that cannot be written is one message with what is free, and costs at most the steps since the last save."""
 
 import os
+import re
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from tests.pacer import TASK as PACED
 from tests.pacer import Pace
-from tests.ranks import Starter, until
+from tests.ranks import QUIET, ROOT, SMALL, Starter, until
 from tests.world.saboteur import TASK, Sabotage
 
 RUN = ("run.name=r", "model=mlp", "model.hidden=[64]", "train.steps=20", "log.every=2", "checkpoint.every=4")
@@ -75,3 +78,74 @@ def test_files_that_cannot_grow_are_no_traceback(starter: Starter) -> None:
     assert "Traceback" not in ended.output
     assert ended.output.count("error: ") == 1
     assert "File too large" in ended.output
+
+
+def shell(command: str) -> None:
+    subprocess.run(["sh", "-ec", command], check=True)
+
+
+# What makes a folder one that cannot be written, what ends that, and what the system says meanwhile.
+READ_ONLY = ("mount --bind $0 $0; mount -o remount,bind,ro $0", "umount $0", "Read-only file system")
+IMMUTABLE = ("chattr +i $0", "chattr -i $0", "Operation not permitted")
+
+
+@pytest.mark.parametrize(("close", "reopen", "says"), [READ_ONLY, IMMUTABLE], ids=["read-only", "immutable"])
+def test_folder_of_checkpoints_that_is_closed_in_mid_run_is_one_message(
+    starter: Starter, disk: Path, close: str, reopen: str, says: str
+) -> None:
+    grow(disk)
+    folder = f"'{disk / 'r/checkpoints'}'"
+    pace = Pace(after=6, gate=str(starter.folder / "gate"))
+    world = starter.start(2, *RUN, PACED, environ=pace.environ())
+    until(lambda: (disk / "r/checkpoints/step_00000004/manifest.json").exists())
+    shell(close.replace("$0", folder))
+    try:
+        pace.open()
+        ended = world.wait()
+    finally:
+        shell(reopen.replace("$0", folder))
+    assert ended.codes == [8, 8], ended.output
+    assert says in ended.output
+    assert ended.output.count("error: ") == 1
+    assert "Traceback" not in ended.output
+    assert starter.run(2, *RUN, PACED, environ=pace.environ()).codes == [0, 0]
+    assert [event["step"] for event in starter.results("r").events("resume")] == [4]
+
+
+WITHOUT_ROOTS_RIGHTS = (
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["logs/rank_0.log", "metrics.jsonl", "events.jsonl", "checkpoints", "lease", "resolved.yaml", "environment.json"],
+)
+def test_what_belongs_to_another_user_is_one_message(starter: Starter, name: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    assert starter.run(1, *RUN, TASK, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
+    others = starter.results("r").folder / name
+    os.chown(others, 1234, 1234)
+    others.chmod(0o500 if others.is_dir() else 0o600)
+    ended = subprocess.run(
+        [
+            *WITHOUT_ROOTS_RIGHTS,
+            sys.executable,
+            str(ROOT / "train/main.py"),
+            f"run.root={starter.folder / 'runs'}",
+            *SMALL,
+            *RUN,
+            TASK,
+        ],
+        env={**os.environ, **QUIET, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    written = others.suffix in (".log", ".jsonl")
+    assert ended.returncode == (8 if written else 2), ended.stderr
+    assert re.fullmatch(r"error: .*/r\S* cannot be (written|read|held): Permission denied\. .*\n", ended.stderr)
+    if others.is_file():
+        assert f"/r/{name} cannot be {'written' if written else 'read'}" in ended.stderr
