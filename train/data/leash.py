@@ -15,8 +15,9 @@ from train.orphan import end_with_parent
 
 def _begin() -> None:
     end_with_parent(signal.SIGKILL)
+    gc.freeze()
     gc.enable()
 
 
 gc.disable()
-os.register_at_fork(before=gc.freeze, after_in_child=_begin)
+os.register_at_fork(after_in_child=_begin)
