@@ -1,6 +1,7 @@
 """The house's own rules, held against its source."""
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -171,3 +172,10 @@ def _calls(module: str, *names: str) -> Iterator[ast.Call]:
     for node in ast.walk(tree(MODULES[module])):
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
             yield node
+
+
+@pytest.mark.xdist_group("house")
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_tests_that_share_something_run_in_one_process(request: pytest.FixtureRequest) -> None:
+    """Such as a cluster. The id is what the process reads that hands tests out."""
+    assert request.node.nodeid.endswith("@house")
