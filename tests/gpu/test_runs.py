@@ -38,6 +38,16 @@ def test_digits_train_on_the_gpu_of_this_process(gpus: Gpus, launched: bool) -> 
     assert results.summary["eval"]["accuracy"] > 0.85
 
 
+def test_sums_and_counts_may_lie_on_the_host(gpus: Gpus) -> None:
+    run = ("experiment=digits", "train.steps=20", "train.epochs=null", "eval.every=10", *DETERMINISTIC)
+    plain, apart = (
+        gpus.train(1, *run, *words, name=name, launched=False)
+        for name, words in (("plain", ()), ("apart", ("task._target_=tests.zoo.tasks.OnTwoDevices",)))
+    )
+    assert apart.sha256 == plain.sha256
+    assert apart.summary["eval"] == plain.summary["eval"]
+
+
 def test_the_articles_convnet_is_as_good_on_the_gpu_as_on_the_cpu(
     gpus: Gpus, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,6 +149,21 @@ def test_a_run_shorter_than_the_start_of_w_and_b_still_finishes_there(
     ]
 
 
+def test_lines_of_any_length_arrive(
+    wandb_server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a task with a metric a class: a pipe takes no more than 4,096 bytes in one piece."""
+    run = sink(tmp_path, "online")
+    line = {f"accuracy/{label:04d}": label / 7 for label in range(500)}
+    for step in (1, 2, 3):
+        run.write({"step": step, "split": "eval", "time": 1.0, **line})
+    run.close({"weights_sha256": "ab" * 32})
+    rows = wandb_server.history()
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(row["eval/accuracy/0499"] == 499 / 7 and len(row) > 500 for row in rows)
+    assert caplog.records == []
+
+
 def test_a_server_that_never_answers_and_a_service_that_hangs_delay_nothing(
     wandb_wall: socket.socket, wandb_env: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,11 +11,14 @@ from tests.ranks import Starter
 from tests.step.small import planted
 from tests.zoo.tasks import WRONG, Plain, Wrong
 from train.data.batch import Batch
+from train.evaluate import _scalar
 from train.meter import Spent, rates
 from train.outcome import ConfigError
+from train.step import Taken
 from train.tasks.answer import RESERVED, check_count, checked
 from train.tasks.task import Ratio, Task
 from train.twice import warn_of_mean
+from train.window import _Lot
 
 BATCH = (torch.eye(4), torch.arange(4) % 3)
 PRESENT = (*planted(), "~task", "+task._target_=tests.zoo.tasks.Present", "train.steps=9", "log.every=3")
@@ -40,6 +43,16 @@ def test_numbers_of_every_shape_that_means_one_are_taken() -> None:
     }
     found["loss"].total.backward()  # type: ignore[no-untyped-call]
     assert checked({"loss": Ratio(torch.zeros(()), 0)}, trains=False)
+
+
+def test_sums_and_counts_on_several_devices_come_together_on_the_ranks() -> None:
+    """`meta` stands for a GPU: numbers there cannot be told, but what lies elsewhere does not mix with them."""
+    ours, host, number = torch.tensor(2.0, device="meta"), torch.tensor(3, dtype=torch.int64), 5
+    rows = [_scalar(cell, ours.device) for cell in (ours, host, number)]
+    assert torch.stack(rows).device == ours.device
+    assert {row.dtype for row in rows} == {torch.float64}
+    ratios = {"loss": Ratio(ours, host), "right": Ratio(host, ours)}
+    _Lot([Taken(0, [ratios], host.float(), host.bool(), None)])
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from train.data.batch import Batch
+from train.tasks.classification import Classification
 from train.tasks.task import Ratio, Task
 
 
@@ -54,6 +55,16 @@ class _Gathered(torch.autograd.Function):
         whole = torch.stack(gradients)
         dist.all_reduce(whole)
         return whole[dist.get_rank()]
+
+
+class OnTwoDevices(Classification):
+    """Sums and counts that lie partly on the host, where the model may be on a GPU."""
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+        found = super().ratios(model, batch)
+        loss, right = found["loss"], found["accuracy"]
+        counted = torch.tensor(float(len(batch[1])))
+        return {"loss": Ratio(loss.total, counted), "accuracy": Ratio(right.total.cpu(), counted.to(loss.total.device))}
 
 
 class Plain(Task):
