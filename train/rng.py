@@ -14,6 +14,7 @@ Words = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
+_PROBE = 1  # whoever draws under it draws anew under a seed of the run's
 
 
 def mix(words: Words) -> Words:
@@ -81,6 +82,26 @@ def drawn(seed: int, device: torch.device) -> bool:
     found = _next(device)
     seed_all(seed, device)
     return found != _next(device)
+
+
+class Probe:
+    """Tells whether somebody draws from the global generators between `begin` and `touched`.
+
+    It seeds them with the same number each time, so what they give next is known without seeding them once more.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.begin()
+        self._untouched = _next(device)
+        self.begin()
+
+    def begin(self) -> None:
+        seed_all(_PROBE, self.device)
+
+    def touched(self) -> bool:
+        """Leaves the generators one number on."""
+        return _next(self.device) != self._untouched
 
 
 def _next(device: torch.device) -> tuple[float, float, bytes, bytes]:

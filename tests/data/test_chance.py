@@ -9,6 +9,7 @@ import torch
 from tests.data.batches import flat, source
 from tests.data.datasets import Numbers
 from tests.zoo.datasets import DrawingBatch, DrawingList, Rows, Seldom
+from train import rng
 from train.data import source as room
 from train.data.augment import Augment, ShiftRotate
 from train.data.batch import Batch
@@ -46,15 +47,21 @@ def test_a_batch_is_fetched_anew_once_and_none_of_a_set_that_does_not_draw() -> 
 
 
 def test_a_set_that_does_not_draw_is_seeded_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds: list[int] = []
-    monkeypatch.setattr(room, "seed_all", lambda seed, _: seeds.append(seed))
-    monkeypatch.setattr(room, "drawn", lambda *_: False)
     fetched = source(Rows(500))
-    fetched.__getitems__(Span(0, 100))
-    seeds.clear()
-    for batch in range(1, 5):
+    for batch in range(2):  # the first is watched sample by sample, the second tells what comes after a seed
         fetched.__getitems__(Span(batch * 100, batch * 100 + 100))
-    assert len(seeds) == 4
+    seeds: list[int] = []
+    seed_all = rng.seed_all
+
+    def counted(seed: int, device: torch.device) -> None:
+        seeds.append(seed)
+        seed_all(seed, device)
+
+    for module in (room, rng):
+        monkeypatch.setattr(module, "seed_all", counted)
+    for batch in range(2, 5):
+        fetched.__getitems__(Span(batch * 100, batch * 100 + 100))
+    assert len(seeds) == 3
 
 
 def test_lists_of_samples_that_draw_do_not_depend_on_how_they_are_split() -> None:

@@ -14,7 +14,7 @@ from train.data.augment import Augment
 from train.data.batch import Batch, apply, collated
 from train.data.order import InTurn, Order
 from train.data.split import Span
-from train.rng import Draws, drawn, integer, seed_all
+from train.rng import Draws, Probe, drawn, integer, seed_all
 
 _AUGMENT = 2  # tells these seeds from those of other uses of the run's seed
 _FETCH = 3
@@ -35,7 +35,7 @@ class Source(Dataset[Batch]):
     samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample.
 
     Who draws from Python's, NumPy's or torch's global generators finds them seeded by the sample's position. Seeding
-    them costs more than a sample in memory does, so a batch is first fetched with one seed; where it turns out that
+    them costs more than a sample in memory does, so a batch is first fetched with any seed; where it turns out that
     somebody has drawn, it is fetched anew with a seed a sample, and so are all that follow. Batches that are answered as
     a whole have one seed, by their first position, and `notes` say so when they draw.
     """
@@ -48,6 +48,7 @@ class Source(Dataset[Batch]):
         self._seed = seed
         self._by_batch = _by_batch(dataset)
         self._draws: bool | None = None  # whether samples draw; None before the first batch
+        self._probe: Probe | None = None
         self._augmented = False
 
     def __getitems__(self, positions: Span) -> Batch:
@@ -72,16 +73,21 @@ class Source(Dataset[Batch]):
         """The batch of a dataset that is asked sample by sample."""
         if self._draws is not False:
             return collated(self._each(self._one, indices, position))
-        seed, device = self._seed_at(position), _device()
-        seed_all(seed, device)
+        probe = self._probe = self._begun(_device())
         left = iter(indices.tolist())
         try:
             samples = [self._dataset[index] for index in left]
         except Exception as error:
             culprit.note(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
             raise
-        self._draws = drawn(seed, device)
+        self._draws = probe.touched()
         return collated(self._each(self._one, indices, position) if self._draws else samples)
+
+    def _begun(self, device: torch.device) -> Probe:
+        if self._probe is None or self._probe.device != device:
+            return Probe(device)
+        self._probe.begin()
+        return self._probe
 
     def _batch(self, indices: NDArray[np.int64], position: int) -> Batch:
         """The batch of a dataset that is asked once a batch."""
