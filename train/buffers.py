@@ -128,7 +128,7 @@ class Kept:
     @torch.no_grad()
     def back_if(self, skipped: torch.Tensor) -> None:
         """Put them back where `skipped`, a float tensor, is not 0: on the device, but for those of another shape."""
-        if skipped.device.type == "cpu" and not skipped:
+        if not self.where or (skipped.device.type == "cpu" and not skipped):
             return
         for module, leaf, tensor, before in self.where:
             now = module._buffers.get(leaf)

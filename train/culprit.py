@@ -6,8 +6,7 @@ Nobody who is told of a wrong shape looks for it in the trainer, so its frames a
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,21 @@ _LISTED = 8  # samples of a batch that a message names
 _WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
 
 
-@contextmanager
-def during(**facts: object) -> Iterator[None]:
+def during(**facts: object) -> "_During":
     """Let an exception that passes say `facts` of what was under way, such as step=17."""
-    try:
-        yield
-    except Exception as error:
-        note(error, **facts)
-        raise
+    return _During(facts)
+
+
+class _During:
+    def __init__(self, facts: dict[str, object]) -> None:
+        self._facts = facts
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            note(error, **self._facts)
 
 
 def note(error: BaseException, **facts: object) -> None:

@@ -1,8 +1,7 @@
 """Where the time goes. The clock, and the counter of page faults, are arguments."""
 
 import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 STEPPING = ("data", "step", "log")
@@ -18,7 +17,10 @@ class Spent:
 
 
 class Meter:
-    """Adds up seconds by part. `seconds` may begin with what an earlier start already spent."""
+    """Adds up seconds by part. `seconds` may begin with what an earlier start already spent.
+
+    Two parts of each step pass through it, so faults are counted where something else than steps begins and ends.
+    """
 
     def __init__(self, seconds: dict[str, float], clock: Callable[[], float], faults: Callable[[], int]) -> None:
         """`faults` counts this process's minor page faults."""
@@ -26,29 +28,48 @@ class Meter:
         self._clock = clock
         self._count = faults
         self._faults = 0  # of steps, since the mark
+        self._since = faults()  # up to which they are in there
         self._marks = dict(seconds)
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        begin, faults = self._clock(), self._count()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - begin
-            if name in STEPPING:
-                self._faults += self._count() - faults
+    def part(self, name: str) -> "_Part":
+        return _Part(self, name)
+
+    def begun(self, name: str) -> float:
+        """The clock. Parts do not overlap."""
+        if name not in STEPPING:
+            self._faults += self._count() - self._since
+        return self._clock()
+
+    def ended(self, name: str, begin: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - begin
+        if name not in STEPPING:
+            self._since = self._count()
 
     def add(self, name: str, seconds: float) -> None:
-        """Count what was spent before there was this meter."""
+        """Count what was spent before there was this meter, and leave out what was done so far."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self._marks[name] = self.seconds[name]
+        self._since = self._count()
 
     def since_mark(self) -> Spent:
         """What was spent since the last call, for a line of metrics."""
         seconds = {name: total - self._marks.get(name, 0.0) for name, total in self.seconds.items()}
-        spent = Spent(seconds, self._faults)
-        self._marks, self._faults = dict(self.seconds), 0
+        now = self._count()
+        spent = Spent(seconds, self._faults + now - self._since)
+        self._marks, self._faults, self._since = dict(self.seconds), 0, now
         return spent
+
+
+class _Part:
+    def __init__(self, meter: Meter, name: str) -> None:
+        self._meter = meter
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._begin = self._meter.begun(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.ended(self._name, self._begin)
 
 
 def minor_faults() -> int:

@@ -143,7 +143,7 @@ class Step:
 
     def _backward(self, loss: torch.Tensor, weight: float) -> None:
         """A loss that is not finite sends NaN through backward, so that every rank sees it in the reduced gradient."""
-        start = loss.detach() * 0.0 + weight
+        start = loss.detach().mul(0.0).add_(weight)
         if self.updater.scale is not None:
             start = start * self.updater.scale.factor
         torch.autograd.backward(loss, start.to(loss.dtype))
