@@ -63,8 +63,8 @@ class OnTwoDevices(Classification):
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
         found = super().ratios(model, batch)
         loss, right = found["loss"], found["accuracy"]
-        counted = torch.tensor(float(len(batch[1])))
-        return {"loss": Ratio(loss.total, counted), "accuracy": Ratio(right.total.cpu(), counted.to(loss.total.device))}
+        counted = torch.full((), len(batch[1]), device=loss.total.device)
+        return {"loss": loss, "accuracy": Ratio(right.total.cpu(), counted), "host": Ratio(right.total, counted.cpu())}
 
 
 class Plain(Task):
