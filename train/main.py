@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -55,6 +56,7 @@ def _run(composed: "Composed | None", started: float) -> ExitCode:
     argv = sys.argv[1:]
     leads = speaks(os.environ)
     try:
+        _check_temporary()
         place = Place.from_environment(os.environ)
         if not place.launched and (words := multirun(argv)) is not None:
             _sweep(words)
@@ -69,6 +71,14 @@ def _run(composed: "Composed | None", started: float) -> ExitCode:
     if leads and "torch" not in sys.modules:
         print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
     return _train(composed, place, started)
+
+
+def _check_temporary() -> None:
+    """Torch looks for one deep within its imports."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.strerror}. Set TMPDIR to a folder that can be written to") from None
 
 
 def _ranks(size: int) -> str:
