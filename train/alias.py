@@ -21,18 +21,18 @@ def outermost(target: str) -> str:
 
     `target` itself as far as the source does not tell: what is not there, or what a table gives out when it is asked for.
     """
-    home = _home(target, ())
+    home = _home(target, {})
     module, _, name = home.rpartition(".")
     parts = module.split(".")
     if parts[0] in APART:
         return home
     packages = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return next((known for package in packages if _home(known := f"{package}.{name}", ()) == home), home)
+    return next((known for package in packages if _home(known := f"{package}.{name}", {}) == home), home)
 
 
 def defaults(target: str) -> Mapping[str, object]:
     """The plain values that arguments of a class have by default."""
-    module, _, name = _home(target, ()).rpartition(".")
+    module, _, name = _home(target, {}).rpartition(".")
     found = _read(module)
     return {} if found is None or name not in found.defaults else found.defaults[name]
 
@@ -47,35 +47,48 @@ class _Module:
     defaults: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
-def _home(path: str, seen: tuple[str, ...]) -> str:
+def _home(path: str, known: dict[str, str | None]) -> str:
     """Where what `path` names is made, as far as the source tells; of a module its own name."""
-    return _led(path, seen) or path
+    return _led(path, known) or path
 
 
-def _led(path: str, seen: tuple[str, ...]) -> str | None:
-    """The same, None where the source does not say that there is such a name. `seen` are those that led here."""
-    module, _, name = path.rpartition(".")
-    if seen and module.partition(".")[0] in APART:
+def _led(path: str, known: dict[str, str | None]) -> str | None:
+    """The same, None where the source does not say that there is such a name. `known` are those that were asked for on
+    the way: modules that take all names of one another would be walked through by each way that there is."""
+    if known and path.partition(".")[0] in APART:
         return path
-    found = None if path in seen else _read(module)  # a package that takes in a module of its own comes by twice
-    if found is not None and name in found.names:
+    if path not in known:
+        known[path] = (
+            path if _spec(path) is not None else None
+        )  # a package that takes in a module of its own asks again
+        known[path] = _told(path, known) or known[path]
+    return known[path]
+
+
+def _told(path: str, known: dict[str, str | None]) -> str | None:
+    """What the source of the module says of its name."""
+    module, _, name = path.rpartition(".")
+    found = _read(module)
+    if found is None:
+        return None
+    if name in found.names:
         origin = found.names[name]
-        return path if origin is None else _followed(module, origin, (*seen, path))
-    for other in [] if found is None else reversed(found.all_of):
+        return path if origin is None else _followed(module, origin, known)
+    for other in reversed(found.all_of):
         there = None if other.partition(".")[0] in APART else _read(other)
         if there is None or not (there.public or not name.startswith("_")) or name not in (there.public or {name}):
             continue
-        if home := _led(f"{other}.{name}", (*seen, path)):
+        if home := _led(f"{other}.{name}", known):
             return home
-    return path if _spec(path) is not None else None
+    return None
 
 
-def _followed(module: str, origin: str, seen: tuple[str, ...]) -> str:
+def _followed(module: str, origin: str, known: dict[str, str | None]) -> str:
     """`origin` is a whole name or, after a dot, a name of `module` and what that holds."""
     if not origin.startswith("."):
-        return _home(origin, seen)
+        return _home(origin, known)
     first, *rest = origin[1:].split(".")
-    return functools.reduce(lambda home, name: _home(f"{home}.{name}", seen), rest, _home(f"{module}.{first}", seen))
+    return functools.reduce(lambda home, name: _home(f"{home}.{name}", known), rest, _home(f"{module}.{first}", known))
 
 
 def _spec(module: str) -> ModuleSpec | None:

@@ -118,6 +118,22 @@ def test_one_object_of_a_users_package_has_one_name_whichever_alias_is_typed(
     assert public("own.Net") == "own.models.Other", "a file is read anew once it is another one"
 
 
+@pytest.mark.timeout(30)
+def test_modules_that_take_all_names_of_one_another_are_each_read_for_a_name_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 2**40 ways through these."""
+    (tmp_path / "star").mkdir()
+    for layer in range(40):
+        below = "".join(f"from .m{layer + 1}{side} import *\n" for side in "ab") if layer < 39 else "class Last: ...\n"
+        for side in "ab":
+            (tmp_path / f"star/m{layer}{side}.py").write_text(below)
+    (tmp_path / "star/__init__.py").write_text("from .m0a import *\nfrom .m0b import *\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert public("star.Nothing") == "star.Nothing"
+    assert public("star.m39b.Last") == "star.Last"
+
+
 # What a launcher knows, which has no torch.
 LOOK = """
 import sys
