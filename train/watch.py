@@ -188,15 +188,19 @@ class Watch:
 
     def _is_after_another(self, own: Sign) -> bool:
         """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
-        signs = [sign for sign, _ in self._signs.values()]
+        signs = [sign for _, sign, _ in self._seen()]
         return any(not sign.waits and sign.since_s >= self._timeout_s and sign.place < own.place for sign in signs)
+
+    def _seen(self) -> list[tuple[int, Sign, float]]:
+        """The others' signs. The thread that asks for them adds some meanwhile."""
+        return [(rank, *found) for rank, found in list(self._signs.items())]
 
     def _gone(self) -> int | None:
         """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
         says nothing any more, unless it begins to use its device, which may hold its interpreter."""
         if self._mark[0] not in _JOINING:
             return None
-        for rank, (sign, seen_s) in self._signs.items():
+        for rank, sign, seen_s in self._seen():
             silent = sign.phase == "join" and self._answered_s - seen_s >= _JOINS_S
             dead = sign.machine == self._machine and began(sign.pid) != sign.began
             if dead or (silent and sign.machine != self._machine):
@@ -205,7 +209,7 @@ class Watch:
 
     def _silent(self) -> Hung | None:
         """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
-        for rank, (sign, seen_s) in self._signs.items():
+        for rank, sign, seen_s in self._seen():
             if self._answered_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
                 return self._hung(rank, sign, why)
@@ -213,7 +217,7 @@ class Watch:
 
     def _deadlocked(self, own: Sign) -> Hung | None:
         """Where every rank waits, the one that the others wait for is late."""
-        signs = {rank: sign for rank, (sign, _) in self._signs.items()} | {self._rank: own}
+        signs = {rank: sign for rank, sign, _ in self._seen()} | {self._rank: own}
         stuck = all(sign.waits and sign.since_s >= self._timeout_s for sign in signs.values())
         if len(signs) < self._size or not stuck:
             return None

@@ -16,6 +16,8 @@ from launch.sweeping.slots import World
 from tests.launch.command import marked
 from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
 from tests.zoo.hanging import DATA
+from train.lease import began
+from train.watch import Watch
 
 
 def test_ranks_end_with_a_torchrun_that_is_killed_while_they_import(tmp_path: Path) -> None:
@@ -75,6 +77,22 @@ def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(tmp_path: Pa
     assert "error: rank 1 on " in said[0]
     assert "is gone: it ended before the ranks had joined" in said[0]
     assert "Traceback" not in "".join(said)
+
+
+def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are heard of in another thread, and each look at a process gives it a chance."""
+    watch = Watch(0, 4, 600.0, None)
+    watch.close()
+    watch.join()
+
+    def began_meanwhile(pid: int) -> int | None:
+        watch._note(3, watch._sign)
+        return began(pid)
+
+    monkeypatch.setattr("train.watch.began", began_meanwhile)
+    for rank in (1, 2):
+        watch._note(rank, watch._sign)
+    assert watch._gone() is None
 
 
 def test_ranks_of_a_trial_that_lost_one_before_they_joined_are_ended() -> None:
