@@ -1,5 +1,6 @@
 """A rank that comes no further than the ranks' store: python -m tests.world.joining. It says a line when it is there."""
 
+import json
 import os
 import threading
 from datetime import timedelta
@@ -11,9 +12,10 @@ from train.watch import Watch
 
 def main() -> None:
     place = Place.from_environment(os.environ)
-    watch = Watch(place.rank, place.size, 600.0, _store(place, timedelta(seconds=60)))
+    store = _store(place, timedelta(seconds=60))
+    watch = Watch(place.rank, place.size, 600.0, store)
     watch.at("join", 0)
-    while watch._sign.phase != "join":
+    while json.loads(store.get(f"at/{place.rank}"))["phase"] != "join":
         threading.Event().wait(0.05)
     print("joining", flush=True)
     threading.Event().wait()
