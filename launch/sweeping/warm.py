@@ -28,7 +28,6 @@ import launch  # noqa: F401 - ours from here on, whatever else is called so
 from train.own import step_aside
 
 step_aside(sys.path[0])
-gc.disable()  # as in train.main: collecting among what is imported costs a tenth of it. Ranks enable it themselves
 
 gc.disable()  # collecting while torch is imported costs half a second, and in a rank would copy what they share
 import torch
