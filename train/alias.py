@@ -6,6 +6,7 @@ Whoever names a run reads the same files: a launcher, which has no torch, and ea
 import ast
 import functools
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
@@ -124,7 +125,8 @@ def _read(module: str) -> _Module | None:
 @functools.lru_cache(maxsize=256)
 def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
     """What a file says, which is read anew when it is another one."""
-    with open(file, "rb") as source:
+    with open(file, "rb") as source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as of "\\d", which are for who imports it to hear
         body = ast.parse(source.read()).body
     found = _Module()
     for statement in _statements(body):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,17 @@ def test_one_object_of_a_users_package_has_one_name_whichever_alias_is_typed(
     assert len({name("model=mlp", f"model._target_={target}") for target in runs}) == 2
     (tmp_path / "own/models/net.py").write_text("class Other: ...\nNet = Other\n")
     assert public("own.Net") == "own.models.Other", "a file is read anew once it is another one"
+
+
+def test_what_python_warns_of_in_a_users_file_is_told_by_its_import_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "warned.py").write_text("DIGIT = '\\d'\nclass Net: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert public("warned.Net") == "warned.Net"
+    assert told == []
 
 
 @pytest.mark.timeout(30)
