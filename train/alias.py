@@ -126,7 +126,7 @@ def _read(module: str) -> _Module | None:
 def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
     """What a file says, which is read anew when it is another one."""
     with open(file, "rb") as source, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of "\\d", which are for who imports it to hear
+        warnings.simplefilter("ignore")  # such as of "\d", which are for who imports it to hear
         body = ast.parse(source.read()).body
     found = _Module()
     for statement in _statements(body):

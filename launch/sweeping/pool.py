@@ -115,7 +115,8 @@ class Pool:
                 if not each.begun:
                     return each.job
             if self.search.ask() is None:
-                return None if self.under_way() else self._leader()
+                leader = self._leader()
+                return None if leader is None or self.under_way() else leader
 
     def _furthest_first(self, free: "Sequence[_Free]") -> "Sequence[_Free]":
         ladder = self.plan.ladder
