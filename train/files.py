@@ -44,6 +44,12 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file, however long. Raises OSError as `opened` does."""
+    with os.fdopen(opened(path), "rb") as file:
+        return file.read()
+
+
 def read_text(path: Path, limit_bytes: int = 2**26) -> str:
     """What a file of somebody else's holds. Raises OSError as `opened` does, ValueError for no text or too much of it."""
     with os.fdopen(opened(path), "rb") as file:

@@ -15,7 +15,7 @@ from typing import Any
 from train import environment, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
-from train.files import as_text, read_text, sync_folder, write_json, write_whole
+from train.files import as_text, opened, read_text, sync_folder, write_json, write_whole
 from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
 from train.leftovers import sweep_lease
@@ -184,7 +184,10 @@ def _finished_summary(run: Path) -> dict[str, Any]:
 
 def _began(run: Path) -> float | None:
     """When the process of the first start began; None where it died before it said so."""
-    with suppress(OSError, ValueError, KeyError, TypeError), (run / EVENTS).open(encoding="utf-8") as events:
+    with (
+        suppress(OSError, ValueError, KeyError, TypeError),
+        os.fdopen(opened(run / EVENTS), encoding="utf-8") as events,
+    ):
         first = json.loads(events.readline())
         return float(first["time"] - first["took_s"])
     return None

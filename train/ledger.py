@@ -15,6 +15,7 @@ import torch
 from train.config import CheckpointConfig, Mode
 from train.data.loader import Loader
 from train.direction import of_checkpoint
+from train.files import read_bytes
 from train.meter import Spent, rates
 from train.optim import Updater
 from train.outcome import Failure, GaveUp
@@ -127,7 +128,7 @@ class Ledger:
 def saved_step(run: Path) -> int | None:
     """The last step that this run says it has saved, None where it says of none. Raises OSError."""
     try:
-        lines = (run / EVENTS).read_bytes().splitlines()
+        lines = read_bytes(run / EVENTS).splitlines()
     except FileNotFoundError:
         return None
     for line in reversed(lines):

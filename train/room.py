@@ -11,7 +11,13 @@ from pathlib import Path
 from train.outcome import NoRoom
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE)
-_OURS = (*_DISK, errno.EACCES, errno.EPERM)  # of what this run alone writes, such as an immutable file
+_OURS = (
+    *_DISK,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINVAL,
+    errno.ELOOP,
+)  # of what this run alone writes, such as an immutable file
 _OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "inline_container")
 _GIB = 2**30
 _PROBE = 2**20  # bytes
@@ -28,7 +34,7 @@ def writing(folder: Path, *, ours: bool = True) -> Iterator[None]:
         if number is None or (number and number not in (_OURS if ours else _DISK)):
             raise
         where = getattr(error, "filename", None) or folder
-        why = os.strerror(number or _probed(folder))
+        why = getattr(error, "strerror", None) or os.strerror(number or _probed(folder))
         raise NoRoom(
             f"{where} cannot be written: {why}. {_free(folder)}. What was saved before is kept. Make room or mend that, "
             "and the same command continues"

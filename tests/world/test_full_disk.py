@@ -149,3 +149,13 @@ def test_what_belongs_to_another_user_is_one_message(starter: Starter, name: str
     assert re.fullmatch(r"error: .*/r\S* cannot be (written|read|held): Permission denied\. .*\n", ended.stderr)
     if others.is_file():
         assert f"/r/{name} cannot be {'written' if written else 'read'}" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(starter: Starter, name: str) -> None:
+    assert starter.run(1, *RUN, TASK, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
+    (starter.results("r").folder / name).unlink()
+    os.mkfifo(starter.results("r").folder / name)
+    ended = starter.run(1, *RUN, TASK)
+    assert ended.codes == [8], ended.output
+    assert f"{name} cannot be written: it is no regular file" in ended.output

@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from train.files import opened, sync_folder
+from train.files import opened, read_bytes, sync_folder
 from train.room import writing
 from train.sinks.sink import Sink
 
@@ -90,7 +90,7 @@ def undone(folder: Path, step: int) -> dict[str, float]:
     until when, in seconds since 1970. Empty where it did none. To be asked before the lines of them are removed.
     """
     path = folder / "metrics.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = read_bytes(path).splitlines(keepends=True) if path.exists() else []
     last = next((entry for line in reversed(lines) if (entry := _entry(line)) is not None), {})
     reached, until = last.get("step"), last.get("time")
     if not isinstance(reached, int) or not isinstance(until, (int, float)) or reached <= step:
@@ -116,7 +116,7 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callab
     """
     if not path.exists():
         return
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = read_bytes(path).splitlines(keepends=True)
     entries = [_entry(line) for line in lines]
     kept = [line for line, entry in zip(lines, entries, strict=True) if entry is not None and wanted(entry)]
     _tell_damaged(path, [i for i, entry in enumerate(entries, 1) if entry is None and lines[i - 1].endswith(b"\n")])
