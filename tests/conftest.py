@@ -1,7 +1,7 @@
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a cluster or GPUs run one after the other; each other test runs wherever there is room.
 
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shared = item.path.parent.name
         if shared in ("slurm", "gpu") and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(shared))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With PHALANX_SKIPS_NOTHING=1 what cannot run here is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("PHALANX_SKIPS_NOTHING") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"PHALANX_SKIPS_NOTHING=1 is set, and this was left out: {report.longreprtext}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

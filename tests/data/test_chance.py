@@ -80,23 +80,21 @@ class Global(Augment):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "augment", "says"),
+    ("dataset", "augment", "says", "workers"),
     [
-        (DrawingBatch(50), None, "DrawingBatch.__getitems__ draws from a global generator"),
-        (Rows(50), Global(), "Global draws from a global generator"),
-        (Seldom(50, "torch"), Global(), "Global draws"),
-        (DrawingList(50), None, None),
-        (Seldom(50, "python"), None, None),
-        (Digits("held_out"), ShiftRotate(2.0, 10.0), None),
+        (DrawingBatch(50), None, "DrawingBatch.__getitems__ draws from a global generator", 0),
+        (DrawingBatch(50), None, "DrawingBatch.__getitems__ draws from a global generator", 1),
+        (Rows(50), Global(), "Global draws from a global generator", 0),
+        (Seldom(50, "torch"), Global(), "Global draws", 0),
+        (DrawingList(50), None, None, 0),
+        (Seldom(50, "python"), None, None, 0),
+        (Digits("held_out"), ShiftRotate(2.0, 10.0), None, 0),
     ],
-    ids=["batch", "augment", "both", "list", "sample", "own"],
+    ids=["batch", "batch of a worker", "augment", "both", "list", "sample", "own"],
 )
-@pytest.mark.parametrize("workers", [0, 1])
 def test_chance_that_depends_on_the_ranks_is_told_once(
     dataset: Any, augment: Augment | None, says: str | None, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if workers and not isinstance(dataset, DrawingBatch):
-        pytest.skip("one of them shows that notes come from workers, too")
     fetcher = Fetcher(source(dataset, augment), workers, 1, False)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
