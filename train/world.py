@@ -225,9 +225,9 @@ class World:
         self.watch.join()
         if self._alarm is None:
             return
-        self._alarm.ignore()
         if self.size > 1:
-            dist.barrier(group=self._control)
+            dist.barrier(group=self._control)  # one whose goodbyes take long may fail yet, and the others are told
+        self._alarm.ignore()
         if self.exchange is not None:
             self.exchange.close()
         self._alarm.close()

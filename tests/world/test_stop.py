@@ -13,9 +13,10 @@ from tests.pacer import TASK as PACED
 from tests.pacer import Pace
 from tests.ranks import Results, Starter, World, until
 from tests.runs.test_resume import same
+from tests.sinks.test_wandb_sink import children
 from tests.world.conftest import Launch
 from tests.world.saboteur import TASK, Sabotage
-from train.hearing import granted_s
+from train.hearing import TWICE_S, granted_s
 
 STEPS = 1200  # long enough to be stopped, on the slowest machine
 # Lines, evaluations and checkpoints do not fall together.
@@ -141,6 +142,27 @@ def test_second_interrupt_leaves_at_once_without_saving(starter: Starter) -> Non
     assert time.monotonic() - began < 2 * WITHIN_S
     assert ended.codes == [7, 7], ended.output
     assert starter.results("r").events()[-1]["event"] == "error"
+    assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
+
+
+def test_second_interrupt_of_one_rank_whose_goodbyes_take_long_is_not_the_others_crash(starter: Starter) -> None:
+    """As by phalanx cancel: all is saved, the others wait for rank 0, and W&B does not come to its end."""
+    results, pace = starter.results("r"), Pace(after=12, gate=str(starter.folder / "gate"))
+    world = starter.start(2, *RUN, *SHORT, "wandb.mode=offline", "run.name=r", environ=pace.environ())
+    until_saved(results)
+    [bystander] = [
+        pid for pid in children(world.pids[0]) if "wandb_process" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(bystander, signal.SIGSTOP)
+    world.kill(0, with_signal=signal.SIGINT)
+    told = time.monotonic()
+    pace.open()
+    until(lambda: results.events()[-1]["event"] == "stop" and time.monotonic() - told > 1.1 * TWICE_S)
+    world.kill(0, with_signal=signal.SIGINT)
+    ended = world.wait()
+    os.kill(bystander, signal.SIGKILL)
+    assert ended.codes == [7, 7], ended.output
+    assert "Traceback" not in ended.output
     assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
 
 
