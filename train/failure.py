@@ -71,6 +71,8 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
         cause.leave(failure.code, late["rank"], short, late["host"])
         cause.report(short, world.rank)
         world.release()
+        if failure.hang is not None:
+            world.watch.end(world.silent)
     else:
         logger.info("leaving because %s", failure)
     for act in reversed(afterwards):
@@ -91,6 +93,7 @@ def _leave_unheard(world: World, afterwards: list[Callable[[Failure], None]]) ->
         for act in afterwards:
             with suppress(Exception):
                 act(failure)
+        world.watch.end(world.silent)
     end(failure.code)
 
 

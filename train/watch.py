@@ -11,6 +11,7 @@ Time is counted in looks and not by the clock: a process that was stopped and co
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -132,6 +133,18 @@ class Watch:
         """After `close`: until its threads have ended. One that the interpreter ended within torch would abort it."""
         for thread in self._threads:
             thread.join(_GONE_S)
+
+    def end(self, ranks: Sequence[int]) -> None:
+        """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
+        a launcher waits half a minute for it."""
+        for rank in ranks:
+            if rank not in self._signs or (sign := self._signs[rank][0]).machine != self._machine:
+                continue
+            with suppress(ProcessLookupError):
+                handle = os.pidfd_open(sign.pid)
+                if began(sign.pid) == sign.began:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                os.close(handle)
 
     def _watch(self) -> None:
         seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()

@@ -12,6 +12,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from tests.ranks import Ended, Starter, until
 from tests.world.conftest import Launch
 from tests.world.saboteur import TASK, Sabotage
+from train.lease import began
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
 WITHIN_S = 2.0
@@ -121,8 +122,10 @@ def test_rank_that_stands_still_ends_the_others_as_hung(starter: Starter, victim
     world = starter.start(2, *RUN, "world.timeout_s=2", environ=sabotage.environ())
     try:
         code = world.nursery.wait(world.pids[1 - victim])
+        until(lambda: began(world.pids[victim]) is None, 10.0)  # a launcher would wait for it for half a minute
     finally:
-        world.kill(victim)
+        with suppress(ProcessLookupError):
+            world.kill(victim)
     world.nursery.wait(world.pids[victim])
     output = world.files[1 - victim].read_text()
     assert code == 5, output
