@@ -91,7 +91,9 @@ def test_wall_time_is_told_apart_by_cause_without_a_gap(storm: Results) -> None:
     spent, summary = timeline.seconds(spans), storm.summary
     assert sum(spent.values()) == pytest.approx(summary["wall_s"], abs=0.5)
     stepping = summary["data_s"] + summary["step_s"] + summary["log_s"]
-    assert spent[Cause.STEPS] + spent[Cause.DATA] == pytest.approx(stepping, abs=0.3)
+    lost = spent[Cause.AGAIN] + spent[Cause.SILENCE] + spent[Cause.NOTHING]
+    unclocked = max(0.0, summary["lost_s"] - lost)  # between what a rank clocks, as where the machine is busy
+    assert stepping - 0.3 <= spent[Cause.STEPS] + spent[Cause.DATA] <= stepping + unclocked + 0.3
     assert spent[Cause.DATA] == pytest.approx(summary["data_s"], rel=0.5, abs=0.05)
     for cause, part in ((Cause.EVALUATION, "evaluate_s"), (Cause.CHECKPOINT, "checkpoint_s")):
         assert 0 < spent[cause] <= summary[part] + 0.3

@@ -120,6 +120,14 @@ def test_evaluations_and_events_are_lines_of_their_own() -> None:
     assert len(second) < 240
 
 
+def test_numbers_of_a_list_are_told_apart_and_none_is_cut_in_half() -> None:
+    stream, indices = io.StringIO(), list(range(1000, 1064))
+    Console(225, stream, None, lambda: 0.0).event({"event": "skip", "step": 7, "indices": indices})
+    listed = stream.getvalue().removeprefix("skip at step 7/225  indices ").removesuffix(", ...\n").split(", ")
+    assert 20 < len(listed) < 64
+    assert [int(word) for word in listed] == indices[: len(listed)]
+
+
 def test_no_text_can_control_the_terminal() -> None:
     stream = io.StringIO()
     Console(225, stream, None, lambda: 0.0).event({"event": "start", "step": 0, "name": "\x1b[2Jgone\r\x07"})

@@ -84,7 +84,8 @@ def _detail(key: str, value: object) -> str:
     if key.endswith("_s") and isinstance(value, (int, float)) and math.isfinite(value):
         return f"{key.removesuffix('_s').replace('_', ' ')} {duration(value)}"
     text = " ".join(_words(key, value).split())
-    text = text if len(text) <= LONGEST_DETAIL else f"{text[:LONGEST_DETAIL]}..."
+    if len(text) > LONGEST_DETAIL:
+        text = f"{text[:LONGEST_DETAIL].rstrip('0123456789')}..."  # half a number is another
     return f"{key.replace('_', ' ')} {text}"
 
 
@@ -92,7 +93,7 @@ def _words(key: str, value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_words(str(name), item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(_words(key, item) for item in value)
+        return ", ".join(str(item) if isinstance(item, int) else _words(key, item) for item in value)
     return _value(key, value)
 
 
