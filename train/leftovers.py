@@ -29,10 +29,14 @@ def mark(shared: Path = Path("/dev/shm")) -> None:
         _remove(path)
     names = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
     if "phalanx" not in names["semprefix"]:
-        own = f"phalanx-{_here()}-{os.getpid()}-{began(os.getpid())}-"
-        names["semprefix"] = f"/{own}"
-        names["tempdir"] = tempfile.mkdtemp(prefix=own)
+        names["semprefix"] = f"/{own()}"
+        names["tempdir"] = tempfile.mkdtemp(prefix=own())
         atexit.register(shutil.rmtree, names["tempdir"], ignore_errors=True)
+
+
+def own() -> str:
+    """What the names of temporary files begin with that are to go with this process, however it ends."""
+    return f"phalanx-{_here()}-{os.getpid()}-{began(os.getpid())}-"
 
 
 def sweep_lease(run: Path) -> None:

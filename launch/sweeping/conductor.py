@@ -20,7 +20,7 @@ from launch.sweeping.plan import Job
 from launch.sweeping.pool import Pool
 from launch.sweeping.search import ENERGY_J, RANK_S, STEPS
 from launch.sweeping.slots import Gone, Slot, Warm, World
-from train import lease
+from train import lease, leftovers
 from train.cause import VARIABLE
 from train.config import Mode
 from train.files import write_json
@@ -100,7 +100,7 @@ class Conductor:
 
     def run(self) -> ExitCode:
         """Until nothing is left to do here, or told to leave. Raises ConfigError when the sweep cannot go on."""
-        with tempfile.TemporaryDirectory(prefix="phalanx-sweep-") as scratch:
+        with tempfile.TemporaryDirectory(prefix=leftovers.own()) as scratch:
             self._scratch = Path(scratch)
             try:
                 while self._goes_on():
