@@ -40,7 +40,7 @@ def test_data_workers_end_with_a_rank_that_is_killed_although_they_are_stuck(sta
     until(lambda: len(marked(f"MARK={starter.folder}")) > 2)
     world.kill()
     world.wait()
-    until(lambda: not marked(f"MARK={starter.folder}"), timeout_s=4.0)
+    until(lambda: not marked(f"MARK={starter.folder}"), timeout_s=30.0)
 
 
 # Numbers of processes mean something else there, as on another machine; an unprivileged user may have one of his own.
