@@ -113,10 +113,12 @@ SUSPECTS = [
 def test_requeue_keeps_away_from_the_node_that_the_cause_names(
     desk: Desk, teller: int, code: int, message: str
 ) -> None:
-    act = f"{AGAIN}[[ $SLURM_NODEID == {teller} ]] || exec sleep 60\n{cause(code, message)}"
-    job = submit(desk, "suspect", act, nodes=2)
+    seen = desk.folder / "seen"
+    act = f"[[ $SLURM_NODEID == {teller} ]] || exec sleep 60\nuntil [[ -e {seen} ]]; do sleep 0.1; done\n"
+    job = submit(desk, "suspect", f"{AGAIN}{act}{cause(code, message)}", nodes=2)
     job.until_state("RUNNING")
     _, suspect = job.nodes()
+    seen.touch()
     assert ended(job, "COMPLETED") == ("1", "0:0")
     assert desk.cluster.facts(job.job)["ExcNodeList"] == suspect
     assert suspect not in job.nodes()
