@@ -137,8 +137,8 @@ class Watch:
     def end(self, ranks: Sequence[int]) -> None:
         """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
         a launcher waits half a minute for it."""
-        for rank in ranks:
-            if rank not in self._signs or (sign := self._signs[rank][0]).machine != self._machine:
+        for rank, sign, _ in self._seen():
+            if rank not in ranks or sign.machine != self._machine:
                 continue
             with suppress(ProcessLookupError):
                 handle = os.pidfd_open(sign.pid)
