@@ -131,7 +131,7 @@ def test_numbers_of_a_list_are_told_apart_and_none_is_cut_in_half() -> None:
 def test_no_text_can_control_the_terminal() -> None:
     stream = io.StringIO()
     Console(225, stream, None, lambda: 0.0).event({"event": "start", "step": 0, "name": "\x1b[2Jgone\r\x07"})
-    assert stream.getvalue() == "start at step 0/225  name ?[2Jgone ?\n"
+    assert stream.getvalue() == "start at step 0/225  name \\x1b[2Jgone \\x07\n"
 
 
 def test_at_the_end_it_says_what_came_out_and_where() -> None:

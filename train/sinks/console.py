@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast, final
 
+from train.escape import on_one_line
 from train.sinks.sink import Sink
-from train.sinks.text import clock_face, joined, of_event, of_line, of_summary, shown
+from train.sinks.text import clock_face, joined, of_event, of_line, of_summary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -42,7 +43,9 @@ class Console(Sink):
             self._print(text)
         elif now_s - self._drawn_s >= REDRAW_S or line["step"] == self._total_steps:
             self._drawn_s = now_s
-            self._live.update(self._live.task_ids[0], completed=_step(line), description=shown(text), refresh=True)
+            self._live.update(
+                self._live.task_ids[0], completed=_step(line), description=on_one_line(text), refresh=True
+            )
 
     def event(self, event: Mapping[str, object]) -> None:
         if text := of_event(event, self._total_steps):
@@ -57,10 +60,10 @@ class Console(Sink):
 
     def _print(self, text: str) -> None:
         if self._live is None:
-            self._stream.write(shown(text) + "\n")
+            self._stream.write(on_one_line(text) + "\n")
             self._stream.flush()
         else:
-            self._live.console.print(_wrapped(shown(text)), markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(_wrapped(on_one_line(text)), markup=False, highlight=False, soft_wrap=True)
 
     def _time_to_go(self, line: Mapping[str, object], now_s: float) -> str:
         """By the pace since the first line, which pauses for evaluations and checkpoints as the rest will."""

@@ -75,11 +75,6 @@ def joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def shown(text: str) -> str:
-    """`text` without characters that would move the cursor or change colours."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _detail(key: str, value: object) -> str:
     if key.endswith("_s") and isinstance(value, (int, float)) and math.isfinite(value):
         return f"{key.removesuffix('_s').replace('_', ' ')} {duration(value)}"
