@@ -20,6 +20,7 @@ from launch.machine import look
 from launch.reach import is_ours, why_closed
 from launch.reader import forgive
 from launch.show import show
+from train.columns import columns_of
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact
 from train.sight import GIVEN
@@ -83,7 +84,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             findings = [*before, missed]
         else:
             findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
-    show(as_json(findings) if as_data else table(findings))
+    show(as_json(findings) if as_data else table(findings, columns_of(sys.stdout)))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
 

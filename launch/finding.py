@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from train.columns import broken
+
 
 class Verdict(StrEnum):
     """Only FAIL makes the command fail; UNKNOWN is what could not be checked here, and says why."""
@@ -39,21 +41,21 @@ def failed(findings: Sequence[Finding]) -> bool:
     return any(finding.verdict is Verdict.FAIL for finding in findings)
 
 
-def table(findings: Sequence[Finding]) -> str:
-    """A line each, and below those that did not pass what was expected and what to do."""
+def table(findings: Sequence[Finding], columns: int | None = None) -> str:
+    """Of each what was measured, what was expected and what to do, on lines of no more than `columns` characters."""
     width = max((len(finding.name) for finding in findings), default=0)
+    indent = " " * (13 + width + 2)
     lines = []
     for finding in findings:
         word = finding.verdict.value
         shown = word.upper() if finding.verdict is Verdict.FAIL else word
-        indent = " " * (13 + width + 2)
         lines.append(f"{shown:<13}{finding.name:<{width}}  {finding.measured}")
         lines.append(f"{indent}expected: {finding.expected}")
         if finding.advice:
             lines.append(f"{indent}do: {finding.advice}")
     counts = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
     lines.append(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
-    return "\n".join(lines)
+    return broken("\n".join(lines), columns, f"{indent}  ")
 
 
 def as_json(findings: Sequence[Finding]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from train.columns import broken, columns_of
 from train.escape import printable
 from train.files import opened
 from train.redact import RedactingFilter, secrets_of
@@ -16,7 +17,7 @@ class _Printable(logging.Formatter):
     """What is told of a run's folder may be a stranger's words, and a terminal obeys what it is sent."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return broken(printable(super().format(record)), columns_of(sys.stderr))
 
 
 class _File(logging.StreamHandler[TextIO]):

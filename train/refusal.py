@@ -8,6 +8,7 @@ from multiprocessing import active_children
 from typing import NoReturn
 
 from train import cause, output
+from train.columns import broken, columns_of
 from train.escape import printable
 from train.outcome import ConfigError, ExitCode
 from train.redact import redact, secrets_of
@@ -30,7 +31,8 @@ def refuse(error: ConfigError, leads: bool) -> NoReturn:
 def say(text: str) -> None:
     """To standard error, in one piece, without secrets. That nobody reads it any more is no reason to fail."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(printable(redact(text, secrets_of(os.environ))).rstrip("\n") + "\n")
+        shown = printable(redact(text, secrets_of(os.environ))).rstrip("\n")
+        sys.stderr.write(broken(shown, columns_of(sys.stderr)) + "\n")
         sys.stderr.flush()
 
 

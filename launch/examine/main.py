@@ -27,6 +27,7 @@ if not __package__:
 
 from launch.finding import Finding, Verdict, as_json, failed, passes, table
 from train import cause
+from train.columns import columns_of
 from train.files import write_whole
 from train.outcome import ConfigError, ExitCode
 from train.place import Place, speaks
@@ -72,7 +73,8 @@ class Report:
         if self._file:
             return ExitCode.FINISHED
         if place.leads:
-            sys.stdout.write((as_json if self._json else table)(self._findings) + "\n")
+            text = as_json(self._findings) if self._json else table(self._findings, columns_of(sys.stdout))
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
 

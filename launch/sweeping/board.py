@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from launch.status import span
 from launch.sweeping import results
 from launch.sweeping.results import Row
 from launch.sweeping.standing import ENDED
+from train.columns import broken
 from train.escape import on_one_line
 
 if TYPE_CHECKING:
@@ -78,12 +80,15 @@ class Board(AbstractContextManager["Board"]):
         return before not in (None, self._stamp)
 
     def _table(self, conductor: "Conductor", found: list[Row]) -> Any:
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         plan = conductor.plan
         counts = Counter(row.state for row in found)
-        table = Table(title=self._title(conductor, found, counts), title_justify="left", box=None, pad_edge=False)
-        for head in ("trial", "state", plan.metric, "step", *(dimension.key for dimension in plan.space.dimensions)):
+        title = broken(on_one_line(self._title(conductor, found, counts)), self._live.console.width)
+        table = Table(box=None, pad_edge=False)
+        for head in ("trial", "state", plan.metric, "step", *_short([each.key for each in plan.space.dimensions])):
             table.add_column(head, no_wrap=True)
 
         def place(row: Row) -> tuple[bool, float]:
@@ -93,7 +98,7 @@ class Board(AbstractContextManager["Board"]):
         for row in sorted(found, key=place)[:_ROWS]:
             shown = (row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *map(on_one_line, row.chosen))
             table.add_row(str(row.trial), *shown)
-        return table
+        return Group(Text(title, style="italic"), table)
 
     def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:
         size = conductor.search.size
@@ -104,8 +109,14 @@ class Board(AbstractContextManager["Board"]):
         eta = span(taken_s / since * (size - done)) if since else "-"
         first = results.best(found, conductor.plan.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
-        states = ", ".join(f"{counts[state]} {state}" for state in ("running", "waiting", *ENDED))
-        return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}, best {best}, ETA {eta}"
+        states = "".join(f"{counts[state]} {state}, " for state in ("running", "waiting", *ENDED) if counts[state])
+        return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}best {best}, ETA {eta}"
+
+
+def _short(keys: Sequence[str]) -> Sequence[str]:
+    """Their last words where these tell them apart."""
+    words = [key.rpartition(".")[2] for key in keys]
+    return words if len(set(words)) == len(keys) else keys
 
 
 def _stamp(conductor: "Conductor") -> int | None:

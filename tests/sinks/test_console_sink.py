@@ -172,13 +172,17 @@ def test_a_killed_run_leaves_the_cursor_visible() -> None:
     assert shown.rfind("\x1b[?25l") < shown.find("\x1b[?25h") < shown.find("step 40/225")
 
 
-@pytest.mark.parametrize("columns", [1, 10, 40])
-def test_a_narrow_terminal_cuts_the_live_line_and_nothing_else(columns: int) -> None:
+@pytest.mark.parametrize("columns", [1, 10, 40, 80])
+def test_a_narrow_terminal_spares_parts_of_the_live_line_the_time_to_go_last_and_cuts_nothing_else(
+    columns: int,
+) -> None:
     shown = Screen(columns=columns).show("None")
     assert "checkpoint at step 77/225 path dépôt/[/x]✓" in " ".join(shown.split()), "broken between words alone"
-    live = [part for part in re.split(r"\r?\x1b\[2K|\r\n", shown) if part.startswith("step ")]
+    parts = [re.sub(r"\x1b\[[\d;?]*\w", "", part) for part in re.split(r"\r?\x1b\[2K|\r\n", shown)]
+    live = [part for part in parts if re.match("[━╸╺ ]*step ", part)]
     assert live or columns < 5
     assert all(len(part) <= columns for part in live)
+    assert columns < 40 or all(re.search(r"loss 0\.412.*  ETA \d+:\d\d$", part) for part in live), live
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines() -> None:

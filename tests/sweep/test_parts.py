@@ -292,6 +292,22 @@ def found(folder: Path, rows: list[Row]) -> Found:
     return Found(folder, "finished", "loss", Mode.min, len(rows), 1, ["model=mlp", 0, "seed=1", 1], dimensions, rows)
 
 
+def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    swept = ("optim.lr", "model.dropout", "train.global_batch", "optim.weight_decay")
+    dimensions = [Interval(key, 0.0, 1.0, log=False) for key in swept]
+    plan = SimpleNamespace(folder=tmp_path / "s", metric="accuracy", mode=Mode.max, space=Space((), (*dimensions,)))
+    words = [f"{key}=0.25" for key in swept]
+    rows = [dataclasses.replace(row(n, "complete", 0.8), words=words) for n in range(3)] + [row(3, "running", None)]
+    with Board(is_terminal=True) as board:
+        board.tell(cast("Conductor", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
+    title, heads, *_ = (line.strip() for line in capsys.readouterr().out.splitlines())
+    assert title == "s: 3/9 trials, 1 running, 3 complete, best 0.8 (trial 0), ETA -"
+    assert heads.split() == ["trial", "state", "accuracy", "step", "lr", "dropout", "global_batch", "weight_decay"]
+
+
 def test_page_shows_what_was_pruned_and_every_failure(tmp_path: Path) -> None:
     complete = [row(trial, "complete", float(trial)) for trial in range(250)]
     rows = [*complete, row(250, "failed", None, error="a bug"), row(251, "pruned", 7.5)]

@@ -1,14 +1,13 @@
 """What a person sees while a run trains: a live line on a terminal, plain lines anywhere else."""
 
 import math
-import shutil
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast, final
 
+from train.columns import broken
 from train.escape import on_one_line
 from train.sinks.sink import Sink
-from train.sinks.text import clock_face, joined, of_event, of_line, of_summary
+from train.sinks.text import clock_face, of_event, of_line, of_summary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -38,11 +37,12 @@ class Console(Sink):
             self._print(of_line(line, self._total_steps))
             return
         now_s = self._clock()
-        text = joined(of_line(line, self._total_steps), self._time_to_go(line, now_s))
+        to_go = self._time_to_go(line, now_s)
         if self._live is None:
-            self._print(text)
+            self._print(of_line(line, self._total_steps, to_go))
         elif now_s - self._drawn_s >= REDRAW_S or line["step"] == self._total_steps:
             self._drawn_s = now_s
+            text = of_line(line, self._total_steps, to_go, self._live.console.width)
             self._live.update(
                 self._live.task_ids[0], completed=_step(line), description=on_one_line(text), refresh=True
             )
@@ -63,7 +63,8 @@ class Console(Sink):
             self._stream.write(on_one_line(text) + "\n")
             self._stream.flush()
         else:
-            self._live.console.print(_wrapped(on_one_line(text)), markup=False, highlight=False, soft_wrap=True)
+            text = broken(on_one_line(text), self._live.console.width)
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _time_to_go(self, line: Mapping[str, object], now_s: float) -> str:
         """By the pace since the first line, which pauses for evaluations and checkpoints as the rest will."""
@@ -72,12 +73,6 @@ class Console(Sink):
         step_time_s = (now_s - first_s) / (step - first_step) if step > first_step else line.get("step_time_s")
         known = isinstance(step_time_s, (int, float)) and math.isfinite(step_time_s)
         return f"ETA {clock_face(cast(float, step_time_s) * (self._total_steps - step))}" if known else ""
-
-
-def _wrapped(text: str) -> str:
-    """Broken between words for the terminal, which would break it anywhere."""
-    columns = max(20, shutil.get_terminal_size().columns)
-    return textwrap.fill(text, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _live_line(stream: TextIO, total_steps: int) -> "Progress | None":

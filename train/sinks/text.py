@@ -10,14 +10,20 @@ NOT_A_METRIC = frozenset(
     | {"tokens_per_s", "mfu", "memory_gib", "page_faults", "skipped"}
 )
 UNSAID = frozenset({"error", "evaluate", "finish"})  # the failing rank, the line and the summary speak for themselves
+_SPARED = ("epoch", "lr", "samples_per_s")  # what a narrow terminal does without, the first one first
 _BESIDE = frozenset({"time", "event", "step", "steps", "incarnation", "undone_until"})
 
 
-def of_line(line: Mapping[str, object], total_steps: int) -> str:
-    """A line of metrics.jsonl, less how long is to go."""
+def of_line(line: Mapping[str, object], total_steps: int, to_go: str = "", columns: float = math.inf) -> str:
+    """A line of metrics.jsonl, and how long is `to_go`; of one that tells of training what fits into `columns`."""
     if line["split"] != "train":
         return joined(f"{line['split']} at {at(line, total_steps)}", *_fields(line, _metrics(line)))
-    return joined(at(line, total_steps), _epoch(line), *_fields(line, _watched(line)), _rate(line))
+    watched = dict(zip(_watched(line), _fields(line, _watched(line)), strict=True))
+    told = {"epoch": _epoch(line), **watched, "samples_per_s": _rate(line)}
+    spared = iter((*_SPARED, *reversed(watched)))
+    while len(text := joined(at(line, total_steps), *told.values(), to_go)) > columns and (name := next(spared, None)):
+        told.pop(name, None)
+    return text
 
 
 def of_event(event: Mapping[str, object], total_steps: int) -> str:
@@ -99,7 +105,7 @@ def _metrics(line: Mapping[str, object]) -> list[str]:
 def _watched(line: Mapping[str, object]) -> list[str]:
     """The loss, the accuracy or else the first other metric, and the learning rate."""
     metric = ["accuracy"] if "accuracy" in line else [key for key in line if key not in NOT_A_METRIC][:1]
-    return ["loss", *metric, "lr"]
+    return [key for key in ("loss", *metric, "lr") if key in line]
 
 
 def _fields(line: Mapping[str, object], keys: list[str]) -> Iterator[str]:
