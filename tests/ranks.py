@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
 SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
 _LOOK_S = 0.004
+_NAMED = re.compile(r"run\.name=(?!null|true|false|nan|inf)[a-z]\w*", re.ASCII)
 COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a command line composes to
 
 
@@ -114,7 +116,7 @@ class Starter:
     def start(self, ranks: int, *overrides: str, environ: Mapping[str, str] | None = None, attempt: int = 0) -> World:
         """Fork `ranks` ranks of `train/main.py overrides`; they find each other through a port of their own."""
         argv = [f"run.root={quoted(str(self.folder / 'runs'))}", *SMALL, *overrides]
-        known = {} if environ and environ.keys() & COMPOSES else composed(tuple(argv))
+        known = {} if environ and environ.keys() & COMPOSES else composed(argv, str(self.folder / "runs"))
         port = free_port()
         pids, files = [], []
         number = len(list(self.folder.glob("output-*")))
@@ -190,12 +192,26 @@ class Results:
         return load_file(newest)
 
 
-@lru_cache(maxsize=64)
-def composed(argv: tuple[str, ...]) -> Mapping[str, Any]:
+def composed(argv: Sequence[str], root: str) -> Mapping[str, Any]:
     """What the fork server takes for ranks to compose nothing themselves, which takes most of a small run's time.
 
-    Empty where they do: a bad command line, and what reads files or the environment.
+    The first of `argv` says `root`. Runs that differ in nothing but that and a plain name are composed once: nothing else
+    depends on the two.
     """
+    words = argv[1:]
+    placed = [word for word in words if "run.name" in word or "run.root" in word]
+    if len(placed) != 1 or _NAMED.fullmatch(placed[0]) is None:
+        return _composed(tuple(argv))
+    found = _composed((*(word for word in words if word != placed[0]), "run.name=r"))
+    if not found:
+        return {}
+    run = {**found["plain"]["run"], "root": root, "name": placed[0].partition("=")[2]}
+    return {**found, "plain": {**found["plain"], "run": run}}
+
+
+@lru_cache(maxsize=256)
+def _composed(argv: tuple[str, ...]) -> Mapping[str, Any]:
+    """Empty where ranks compose themselves: a bad command line, and what reads files or the environment."""
     if any(word.startswith("-") or "searchpath" in word or "${" in word for word in argv):
         return {}
     try:
