@@ -1,6 +1,7 @@
 """Whatever knob of DDP is turned, any number of ranks takes the steps that one rank takes."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -37,54 +38,68 @@ def moved(results: Results) -> float:
     return math.sqrt(apart / sum(float(weight.square().sum()) for weight in first.values()))
 
 
+PLAIN: tuple[str, ...] = ()
+CLIPPED = (*WEIGHTED, "train.clip_norm=0.1", "train.ema_decay=0.9")
+
+
+def as_one_rank_does(starter: Starter, run: Sequence[str], *turned: tuple[int, str]) -> list[Results]:
+    """Hold `run` on each number of ranks, with these knobs, to the weights that one rank without any comes to."""
+    alone = starter.train(1, *run, name="alone")
+    found = []
+    for turn, (ranks, knobs) in enumerate(turned):
+        found.append(starter.train(ranks, *run, *knobs.split(), name=f"turned{turn}"))
+        assert distance(found[-1], alone) < 1e-13, (ranks, knobs)
+    return [alone, *found]
+
+
 @pytest.mark.parametrize(
-    ("ranks", "knobs"),
+    ("counting", "turned"),
     [
-        (3, "parallel.bucket_mb=0.0001"),
-        (2, "parallel.static_graph=true train.micro_batch=1"),
-        (3, "parallel.static_graph=true"),
-        (3, "parallel.find_unused=true train.micro_batch=2"),
-        (3, "train.micro_batch=1 train.clip_norm=0.1 train.ema_decay=0.9"),
-        (2, " ".join(WEIGHTED)),
-        (3, " ".join((*WEIGHTED, "train.micro_batch=1", "train.clip_norm=0.1"))),
+        (
+            PLAIN,
+            [
+                (3, "parallel.bucket_mb=0.0001 parallel.find_unused=true train.micro_batch=2"),
+                (2, "parallel.static_graph=true train.micro_batch=1"),
+                (3, "parallel.static_graph=true parallel.bucket_mb=0.0001"),
+            ],
+        ),
+        (WEIGHTED, [(2, "")]),
+        (CLIPPED, [(3, "train.micro_batch=1")]),
     ],
+    ids=["plain", "weighted", "clipped"],
 )
-def test_a_knob_changes_the_speed_and_not_the_steps(starter: Starter, ranks: int, knobs: str) -> None:
+def test_a_knob_changes_the_speed_and_not_the_steps(
+    starter: Starter, counting: Sequence[str], turned: Sequence[tuple[int, str]]
+) -> None:
     """Eight micro-batches are 3, 3 and 2 on three ranks; two of four stay for the last."""
-    counting = [knob for knob in knobs.split() if not knob.startswith("parallel.")]
-    alone = starter.train(1, *planted(), *SGD, *counting, name="alone")
-    turned = starter.train(ranks, *planted(), *SGD, *knobs.split(), name="turned")
-    assert distance(turned, alone) < 1e-13
+    as_one_rank_does(starter, (*planted(), *SGD, *counting), *turned)
 
 
 @pytest.mark.parametrize(
-    ("ranks", "knobs"),
-    [(2, ""), (3, " ".join(WEIGHTED)), (3, "parallel.static_graph=true"), (2, "parallel.find_unused=true")],
+    ("counting", "turned"),
+    [
+        (PLAIN, [(2, ""), (3, "parallel.static_graph=true"), (2, "parallel.find_unused=true")]),
+        (WEIGHTED, [(3, "")]),
+    ],
+    ids=["plain", "weighted"],
 )
 def test_ranks_without_a_sample_in_the_last_batch_take_part_with_nothing(
-    starter: Starter, ranks: int, knobs: str
+    starter: Starter, counting: Sequence[str], turned: Sequence[tuple[int, str]]
 ) -> None:
     """17 samples in batches of 8 leave one for the first rank alone."""
-    run = (*planted(samples=17), *SGD, "train.steps=null", "train.epochs=1", *knobs.split())
-    alone = starter.train(1, *run, name="alone")
-    shared = starter.train(ranks, *run, name="shared")
-    assert shared.summary["steps"] == 3
-    assert shared.summary["samples"] == 17
-    assert distance(shared, alone) < 1e-13
+    run = (*planted(samples=17), *SGD, "train.steps=null", "train.epochs=1", *counting)
+    for results in as_one_rank_does(starter, run, *turned):
+        assert results.summary["steps"] == 3
+        assert results.summary["samples"] == 17
 
 
 def test_fewer_samples_than_ranks_train_all_the_same(starter: Starter) -> None:
     run = (*planted(samples=2), *SGD, "train.steps=null", "train.epochs=1")
-    alone = starter.train(1, *run, name="alone")
-    shared = starter.train(3, *run, name="shared")
+    alone, shared = as_one_rank_does(starter, run, (3, ""))
     assert shared.timeless()[0]["accuracy"] == alone.timeless()[0]["accuracy"]
-    assert distance(shared, alone) < 1e-13
 
 
-@pytest.mark.parametrize(("ranks", "micro_batch"), [(2, "1"), (3, "null")])
-def test_parameters_that_take_part_in_some_steps_only_are_left_out_of_the_others(
-    starter: Starter, ranks: int, micro_batch: str
-) -> None:
+def test_parameters_that_take_part_in_some_steps_only_are_left_out_of_the_others(starter: Starter) -> None:
     """Momentum would move a parameter whose gradient is zero; one that has no gradient stays where it is."""
     run = (
         *(option for option in planted(samples=17) if not option.startswith("model")),
@@ -94,26 +109,23 @@ def test_parameters_that_take_part_in_some_steps_only_are_left_out_of_the_others
         "train.steps=null",
         "train.epochs=1",
         "train.global_batch=4",
-        f"train.micro_batch={micro_batch}",
         "parallel.find_unused=true",
     )
-    alone = starter.train(1, *run, name="alone")
-    shared = starter.train(ranks, *run, name="shared")
-    assert distance(shared, alone) < 1e-13
+    as_one_rank_does(starter, run, (2, "train.micro_batch=1"), (3, ""))
 
 
-@pytest.mark.parametrize(
-    ("ranks", "hook", "tolerance"),
-    [(3, "bf16", 2e-2), (2, "fp16", 2e-3), (3, "powersgd parallel.powersgd_start=2", 0.6)],
-)
-def test_a_compressed_gradient_is_close_to_the_plain_one(
-    starter: Starter, ranks: int, hook: str, tolerance: float
-) -> None:
+def test_a_compressed_gradient_is_close_to_the_plain_one(starter: Starter) -> None:
     """In shares of the way that the plain run went."""
-    run = (*planted(), "optim=sgd", "optim.lr=0.05", "train.steps=12", "checkpoint.every=1")
-    plain = starter.train(ranks, *run, name="plain")
-    hooked = starter.train(ranks, *run, *f"parallel.comm_hook={hook}".split(), name="hooked")
-    assert 0 < distance(hooked, plain) < tolerance * moved(plain)
+    run = (*planted(), "optim=sgd", "optim.lr=0.05", "train.steps=12")
+    plain = starter.train(2, *run, "checkpoint.every=1", name="plain")
+    way = moved(plain)
+    for ranks, hook, tolerance in (
+        (3, "bf16", 2e-2),
+        (2, "fp16", 2e-3),
+        (3, "powersgd parallel.powersgd_start=2", 0.6),
+    ):
+        hooked = starter.train(ranks, *run, *f"parallel.comm_hook={hook}".split(), name=hook[:4])
+        assert 0 < distance(hooked, plain) < tolerance * way, hook
 
 
 def test_sync_batchnorm_on_cpus_and_over_uneven_shares_is_refused(starter: Starter) -> None:
