@@ -1,7 +1,7 @@
 """The charts of a report, as pieces of HTML that draw themselves once plotly's script is in the page."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -45,7 +45,7 @@ _LAYOUT = {
     "plot_bgcolor": "rgba(0,0,0,0)",
     "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#333"},
 }
-_GRID = {"gridcolor": "#eee", "linecolor": "#bbb", "zeroline": False, "showline": True}
+GRID = {"gridcolor": "#eee", "linecolor": "#bbb", "zeroline": False, "showline": True}
 
 
 _Range = tuple[int, float, float]  # a step, the lowest and the highest number around it
@@ -105,7 +105,7 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
             "barmode": "stack",
             "bargap": 0,
             "margin": {"l": 12, "r": 12, "t": 4, "b": 36},
-            "xaxis": {**_GRID, "title": {"text": unit}, "range": [0, (last - first) / size]},
+            "xaxis": {**GRID, "title": {"text": unit}, "range": [0, (last - first) / size]},
             "yaxis": {"visible": False, "range": [0, 1.3], "fixedrange": True},
         },
     )
@@ -113,10 +113,12 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
 
 def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
     traces: list[dict[str, Any]] = []
+    heights: set[float | None] = set()
     for place, (run, entries) in enumerate(lines.items()):
         colour = RUN_COLOURS[place % len(RUN_COLOURS)]
         for split in sorted({str(entry.get("split")) for entry in entries}, reverse=True):  # train first
             found = [(e["step"], number(e[name])) for e in entries if e.get("split") == split and name in e]
+            heights |= {y for _, y in found}
             points, ranges = _thinned(found)
             traces += [_band(ranges, colour)] if ranges else []
             trains = split == "train"
@@ -133,7 +135,13 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
                     "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
                 }
             )
-    return drawn(traces, {"xaxis": {**_GRID, "title": {"text": "step"}}, "yaxis": _GRID})
+    return drawn(traces, {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": {**GRID, **_around(heights - {None})}})
+
+
+def _around(heights: Collection[float | None]) -> dict[str, Any]:
+    """The range of an axis on which all is of one height: plotly's own goes from 1 below it to 1 above it."""
+    (height, *others) = heights or (None,)
+    return {} if others or not height else {"range": sorted((0.0, 2 * height))}
 
 
 def _band(ranges: Sequence[_Range | None], colour: str) -> dict[str, Any]:

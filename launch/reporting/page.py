@@ -11,14 +11,13 @@ from launch.lines import Entry, number
 from launch.reporting import charts, timeline
 from launch.reporting.history import History
 from launch.reporting.render import rendered
-from launch.reporting.timeline import Cause
 from launch.standing import standing
 from launch.status import span
+from train.prose import details
 
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
 _TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
 _ROUTINE = {"checkpoint", "evaluate"}
-_SILENT = {"time", "event", "step", "folder"}  # of an event's facts
 _WHERE = ("host", "platform", "cpu", "cores", "memory_gib", "python", "torch", "cuda", "cudnn", "nccl", "driver")
 
 
@@ -78,7 +77,7 @@ def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: 
         "steps": f"{_or(fares.step)}/{_or(fares.steps)}",
         "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
         "wall": span(spans[-1].end - spans[0].begin) if spans else "-",
-        "goodput": _goodput(spans),
+        "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
         "weights": str((history.summary or {}).get("weights_sha256") or "-")[:16],
         "strip": charts.strip(spans, history.events) if spans else None,
         "spent": _spent(spans),
@@ -99,12 +98,6 @@ def _spent(spans: Sequence[timeline.Span]) -> dict[str, str]:
     }
 
 
-def _goodput(spans: Sequence[timeline.Span]) -> str:
-    seconds = timeline.seconds(spans)
-    whole_s = sum(seconds.values())
-    return f"{(seconds[Cause.STEPS] + seconds[Cause.DATA]) / whole_s:.0%}" if whole_s else "-"
-
-
 def _told(events: Sequence[Entry]) -> tuple[Sequence[Entry], Counter[str]]:
     """What there is room for, and how many of each name there are beside it."""
 
@@ -118,12 +111,12 @@ def _told(events: Sequence[Entry]) -> tuple[Sequence[Entry], Counter[str]]:
 
 
 def _event(event: Entry) -> dict[str, Any]:
-    facts = (f"{key} {_plain(value)}" for key, value in event.items() if key not in _SILENT)
+    told = details({key: value for key, value in event.items() if key != "folder"})  # where the page most often lies
     return {
         "time": _clock(event["time"]),
         "step": event["step"],
         "name": event["event"],
-        "facts": ", ".join(facts),
+        "facts": "; ".join(told),
     }
 
 

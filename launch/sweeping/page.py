@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from launch.lines import number, read_lines
-from launch.reporting.charts import RUN_COLOURS, drawn, html_of
+from launch.reporting.charts import GRID, RUN_COLOURS, drawn, html_of
 from launch.reporting.render import rendered
 from launch.sweeping import results
 from launch.sweeping.edits import differences
@@ -155,7 +155,7 @@ def _curves(found: Found) -> str:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": f"trial {row.trial}, {row.state}",
+                "name": f"trial {row.trial}" if row.state == "complete" else f"trial {row.trial}, {row.state}",
                 "x": [step for step, _ in points],
                 "y": [value for _, value in points],
                 "line": {"color": colour, "width": 1, "dash": "dot" if early else "solid"},
@@ -167,7 +167,8 @@ def _curves(found: Found) -> str:
                 "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
             }
         )
-    return drawn(traces, {"xaxis": {"title": {"text": "step"}}}) if traces else ""
+    axes = {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": GRID}
+    return drawn(traces, {**axes, "showlegend": True}) if traces else ""
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -118,12 +118,16 @@ def test_a_real_browser_shows_all_of_it(runs: Path, tmp_path: Path) -> None:
     for expected in ("2 runs", "Learning curves", "Where the time went", "What happened", "What ran where", "died"):
         assert expected in text
     assert re.search(r"optim\.lr\s+0\.001\s+0\.02", text)
+    for name in ("storm", "calm"):
+        goodput = f"{Results(runs / name).summary['goodput']:.0%}"
+        assert re.search(rf"{name}\s+finished\s+40/40[^%]*\s{goodput}\s+[0-9a-f]{{16}}\s", text), "as on the console"
+    assert re.search(r"checkpoint\s+took \d+ ms\s", text), "events are told as on the console"
     assert found.count('class="main-svg"') >= 9, "a chart for each number, and a strip for each run"
     assert found.count("js-line") >= 4 * 7, "two runs, training and evaluation"
-    drawn = (Cause.STEPS, Cause.START, Cause.AGAIN, Cause.NOTHING)
+    seen = (Cause.STEPS, Cause.START, Cause.AGAIN, Cause.NOTHING)
     legend = 200  # pixels of a swatch, which are there whatever is drawn
     pixels = colours(picture)
-    assert all(pixels[rgb(COLOURS[cause])] > 2 * legend for cause in drawn), "the strip has its colours"
+    assert all(pixels[rgb(COLOURS[cause])] > 2 * legend for cause in seen), "the strip has its colours"
 
 
 def test_what_a_run_says_becomes_no_markup(starter: Starter) -> None:
@@ -218,9 +222,27 @@ def test_a_number_between_two_that_are_missing_is_a_dot() -> None:
     assert line["marker"]["size"] == [5, 0, 5, 0, 0, 0]
 
 
+def test_a_number_that_stays_what_it_is_has_an_axis_that_tells_it() -> None:
+    lines = [{"step": step, "split": "train", "time": 1.0, "lr": 1e-3, "loss": 0.0} for step in range(4)]
+    loss, rate = curves({"r": lines, "s": lines})
+    assert layout(rate)["yaxis"]["range"] == [0.0, 2e-3]
+    assert "range" not in layout(loss)["yaxis"]
+    assert "range" not in layout(curves({"r": lines, "s": [{**lines[0], "lr": 0.1}]})[1])["yaxis"]
+
+
 def traces(chart: Chart) -> Any:
-    """What a chart's script gives to plotly."""
+    return drawn(chart)[0]
+
+
+def layout(chart: Chart) -> Any:
+    return drawn(chart)[1]
+
+
+def drawn(chart: Chart) -> tuple[Any, Any]:
+    """What a chart's script gives to plotly: traces and layout."""
     begin = re.search(r"Plotly\.newPlot\(\s*\"[^\"]+\",\s*", chart.html)
     assert begin
-    found = json.JSONDecoder().raw_decode(chart.html, begin.end())[0]
-    return found
+    found, end = json.JSONDecoder().raw_decode(chart.html, begin.end())
+    begin = re.compile(r",\s*").match(chart.html, end)
+    assert begin
+    return found, json.JSONDecoder().raw_decode(chart.html, begin.end())[0]

@@ -182,8 +182,7 @@ def test_many_skips_hide_no_start_and_no_end_and_what_is_left_out_is_counted(tmp
     assert "Beside these events.jsonl has: 104 skip, 1 checkpoint." in text
 
 
-def test_goodput_on_the_page_is_that_of_its_strip(tmp_path: Path) -> None:
-    """Also where the first start left no checkpoint behind."""
+def test_the_strips_shares_are_of_the_whole_wall_time_where_the_first_start_left_no_checkpoint(tmp_path: Path) -> None:
     events = [f"4 {START}", '50 resume 0 {"took_s": 5.0}', "100 finish 3"]
     text = page([history.read(made(tmp_path / "r", events, "60 80 100"))], EPOCH + 1000)
-    assert '<td class="number">50%</td>' in text
+    assert '<td class="number">50.0 s (50%)</td>' in text

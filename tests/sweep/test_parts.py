@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -311,7 +312,13 @@ def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
 def test_page_shows_what_was_pruned_and_every_failure(tmp_path: Path) -> None:
     complete = [row(trial, "complete", float(trial)) for trial in range(250)]
     rows = [*complete, row(250, "failed", None, error="a bug"), row(251, "pruned", 7.5)]
+    for trial in (0, 251):
+        (tmp_path / f"{trial:04d}").mkdir()
+        line = {"step": 5, "split": "eval", "time": 1.0, "loss": 7.5}
+        (tmp_path / f"{trial:04d}/metrics.jsonl").write_text(json.dumps(line) + "\n")
     text = page.page(found(tmp_path, rows))
+    legend = re.search(r'"name":"trial 0",.*"name":"trial 251, pruned",.*"showlegend":true', text)
+    assert legend, "the curves are told apart"
     assert "trial 251, pruned at step 5" in text
     assert "<td>250</td><td>failed</td>" in text
     assert "51 more in trials.csv" in text

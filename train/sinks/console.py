@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TextIO, cast, final
 
 from train.columns import broken
 from train.escape import on_one_line
+from train.prose import clock_face, of_event, of_line, of_summary
 from train.sinks.sink import Sink
-from train.sinks.text import clock_face, of_event, of_line, of_summary
 
 if TYPE_CHECKING:
     from rich.progress import Progress

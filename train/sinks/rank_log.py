@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import final
 
+from train.prose import of_event, of_line, of_summary
 from train.sinks.sink import Sink
-from train.sinks.text import of_event, of_line, of_summary
 
 logger = logging.getLogger("phalanx")
 

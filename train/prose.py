@@ -1,4 +1,4 @@
-"""Lines and events as a person reads them, one line each: on the console and in rank 0's log."""
+"""Lines and events as a person reads them, one line each: on the console, in rank 0's log and in a report."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -30,8 +30,12 @@ def of_event(event: Mapping[str, object], total_steps: int) -> str:
     """An event of events.jsonl; empty where something else says it."""
     if event["event"] in UNSAID:
         return ""
-    details = (_detail(key, value) for key, value in event.items() if key not in _BESIDE)
-    return joined(f"{event['event']} at {at(event, total_steps)}", *details)
+    return joined(f"{event['event']} at {at(event, total_steps)}", *details(event, LONGEST_DETAIL))
+
+
+def details(event: Mapping[str, object], longest: int | None = None) -> Iterator[str]:
+    """What an event tells beside its name, its time and its step, of each thing no more than `longest` characters."""
+    return (_detail(key, value, longest) for key, value in event.items() if key not in _BESIDE)
 
 
 def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
@@ -81,12 +85,12 @@ def joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _detail(key: str, value: object) -> str:
+def _detail(key: str, value: object, longest: int | None) -> str:
     if key.endswith("_s") and isinstance(value, (int, float)) and math.isfinite(value):
         return f"{key.removesuffix('_s').replace('_', ' ')} {duration(value)}"
     text = " ".join(_words(key, value).split())
-    if len(text) > LONGEST_DETAIL:
-        text = f"{text[:LONGEST_DETAIL].rstrip('0123456789')}..."  # half a number is another
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest].rstrip('0123456789')}..."  # half a number is another
     return f"{key.replace('_', ' ')} {text}"
 
 
