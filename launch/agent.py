@@ -1,12 +1,15 @@
-"""torchrun, which itself only ever ends with 1, and says how its ranks ended where a launcher asks for it.
+"""What starts and watches the ranks of one machine, and says how they ended.
 
-Takes torchrun's options, of which --standalone keeps to the loopback.
+agent.py --ranks=N --grace=SECONDS [--cores=0-3:4-7] SCRIPT [WORD]...    all ranks are on this machine
+agent.py --nnodes=N ... SCRIPT [WORD]...                                 torchrun, with its options
 """
 
 import signal
+import time
 
+_BEGUN_S = time.time()
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # Until torchrun listens: an import that is interrupted would print a traceback.
+    # Until it listens: an import that is interrupted would print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which the launcher holds back until Python has started
 
@@ -21,57 +24,57 @@ if not __package__:
 
     step_aside(sys.path[0])
 
-import gc
 import json
-import logging
+from collections.abc import Sequence
+from typing import NoReturn
 
+from launch import elastic, ranks
 from launch.cause import RANKS, first_failed, for_memory
-from launch.loopback import keep_to_loopback
 from launch.memory import kills
 from train.cause import correct, witness
 from train.outcome import ExitCode
 
 
-def main() -> None:
-    """Ends with 0, with 1 when a rank failed, with 128 and the number of the signal that it was told to leave with,
-    and with a traceback when torchrun itself failed.
+def main(argv: Sequence[str]) -> None:
+    """Ends with 0, with 1 when a rank failed, and with 128 and the number of the signal that it was told to leave with."""
+    before = kills()
+    if argv[:1] and argv[0].startswith("--nnodes="):
+        ended = _by_torchrun(argv)
+    else:
+        ended = ranks.start(ranks.Asked.of(argv), _BEGUN_S)
+    if ended.told is not None:
+        sys.exit(128 + ended.told)  # its ranks were told, and have left
+    if ended.failed:
+        _fail(ended.failed, before)
 
-    Where nobody asks how its ranks ended, a failure is left in the cause file: srun ends with the signal that killed a
-    launcher on another node, which may be the one that this failure had sent there.
-    """
-    gc.disable()  # collecting while torch is imported, and once more at the end, costs most of a second
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
 
-    gc.freeze()
-    gc.enable()
-    ranks, before = os.environ.get(RANKS), kills()
-    if ranks and "LOGLEVEL" not in os.environ:  # torchrun's own variable for how much it says
-        logging.disable(logging.ERROR)  # that a rank failed is told by the rank and the launcher, once
+def _by_torchrun(argv: Sequence[str]) -> ranks.Ended:
     try:
-        torchrun(keep_to_loopback(sys.argv[1:]))
-    except ChildFailedError as error:
-        # In the order in which torchrun saw them end.
-        ended = [(rank, failed.exitcode, failed.timestamp) for rank, failed in error.failures.items()]
-        if ranks:
-            Path(ranks).write_text(json.dumps(ended))
-        else:
-            print(error, file=sys.stderr)
-            first = for_memory(first_failed(ended), kills() - before)
-            if first.code is ExitCode.OUT_OF_MEMORY:
-                correct(first.code, first.message)
-            if first.code is ExitCode.PREEMPTED:
-                sys.exit(128 + signal.SIGTERM)
-            witness(first.code, first.message)
-        sys.exit(ExitCode.BUG)
-    except SignalException as told:
-        sys.exit(128 + told.sigval)  # its ranks were told, and have left
+        return elastic.start(argv)
     except Exception as error:
-        if not ranks:
+        if RANKS not in os.environ:
             witness(ExitCode.BUG, f"torchrun failed: {error}")
         raise
 
 
+def _fail(failed: Sequence[tuple[int, int, float]], killed_before: int) -> NoReturn:
+    """Leave word of how ranks ended: for a launcher that asks, else in the cause file.
+
+    srun ends with the signal that killed an agent on another node, which may be the one that this failure had sent there.
+    """
+    if file := os.environ.get(RANKS):
+        Path(file).write_text(json.dumps(failed))
+        sys.exit(ExitCode.BUG)
+    first = for_memory(first_failed(failed), kills() - killed_before)
+    if not first.said:
+        print(first.message, file=sys.stderr)
+    if first.code is ExitCode.OUT_OF_MEMORY:
+        correct(first.code, first.message)
+    if first.code is ExitCode.PREEMPTED:
+        sys.exit(128 + signal.SIGTERM)
+    witness(first.code, first.message)
+    sys.exit(ExitCode.BUG)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,7 +17,7 @@ _AGAIN = (
     ExitCode.HUNG,
 )  # what another attempt may get past; the others would end the same, or were meant
 _LEFT = (ExitCode.PREEMPTED, -signal.SIGTERM)  # how a rank ends that is told so before it has joined the others
-_TOGETHER_S = 1  # torchrun's times are whole seconds: what is no further apart may have happened together
+_TOGETHER_S = 1.0  # torchrun's times are whole seconds: what is no further apart may have happened together
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def for_memory(found: Cause, killed: int) -> Cause:
     return Cause(ExitCode.OUT_OF_MEMORY, message, said=False)
 
 
-def first_failed(ended: Sequence[tuple[int, int, int]]) -> Cause:
+def first_failed(ended: Sequence[tuple[int, int, float]]) -> Cause:
     """The cause as the ends of ranks tell it: of each that failed its rank, code and time in seconds."""
     first_s = min(time_s for _, _, time_s in ended)
     early = [(rank, code) for rank, code, time_s in ended if time_s <= first_s + _TOGETHER_S]
@@ -80,7 +80,7 @@ def _of_agent(code: int) -> Cause:
     heard = -code if code < 0 else code - 128
     if heard in CODES:
         return Cause(CODES[heard], "told to leave before training began; the same command begins again", said=False)
-    return Cause(ExitCode.BUG, f"torchrun {_how(code)}", said=False)
+    return Cause(ExitCode.BUG, f"the agent of the ranks {_how(code)}", said=False)
 
 
 def _told(file: Path) -> Cause | None:

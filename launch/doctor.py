@@ -60,7 +60,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
     forgive()
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder={folder} is no folder. Name the one that run folders will be in")
-    meeting = _meeting(nodes, head, limit)
+    _check(nodes, head)
     before = _options(os.environ)
     try:
         machine = look(os.environ, wants_gpus=True)
@@ -79,7 +79,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
         if machine.gpus or failed(before):
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
             environ[GIVEN] = str(len(claimed.gpus))
-        argv = [*meeting, f"--nproc-per-node={size}"]
+        argv = _agent(size, nodes, head, limit)
         if head and (missed := _missed(nodes, head, limit)):
             findings = [*before, missed]
         else:
@@ -101,18 +101,22 @@ def _options(environ: Mapping[str, str]) -> list[Finding]:
     return [Finding("torchrun's variables", Verdict.WARN, ", ".join(found), expected, advice)]
 
 
-def _meeting(nodes: int, head: str | None, limit_s: float) -> list[str]:
-    """How torchrun's agents find each other."""
-    if nodes == 1:
-        if head is not None:
-            raise ConfigError(f"--head={head} is where several machines meet. Type --nodes N with it, or leave it out")
-        return ["--standalone", "--nnodes=1", "--local-addr=127.0.0.1"]
+def _check(nodes: int, head: str | None) -> None:
+    if nodes == 1 and head is not None:
+        raise ConfigError(f"--head={head} is where several machines meet. Type --nodes N with it, or leave it out")
     host, _, port = (head or "").rpartition(":")
-    if not host or not port.isdecimal():
+    if nodes > 1 and not (host and port.isdecimal()):
         given = f"--head={head} is no HOST:PORT" if head else "--head is missing"
         raise ConfigError(f"--nodes={nodes} and {given}. Name a machine and a free port of it: --head node1:29400")
+
+
+def _agent(ranks: int, nodes: int, head: str | None, limit_s: float) -> list[str]:
+    """The agent's options."""
+    if nodes == 1:
+        return [f"--ranks={ranks}", "--grace=5"]  # a rank that hangs has nothing to save
     times = f"timeout={limit_s:g},join_timeout={limit_s:g},last_call_timeout=1,read_timeout={limit_s:g}"
-    return [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={head}", f"--rdzv-conf={times}"]
+    found = ["--rdzv-backend=c10d", f"--rdzv-endpoint={head}", f"--rdzv-conf={times}"]
+    return [f"--nnodes={nodes}", *found, f"--nproc-per-node={ranks}", "--max-restarts=0"]
 
 
 def _missed(nodes: int, head: str, limit_s: float) -> Finding | None:
@@ -140,8 +144,8 @@ def _examined(
         report = Path(name) / "report.json"
         entry = [str(_ROOT / "launch" / "examine" / "main.py"), f"--folder={folder}", f"--limit={limit_s:g}"]
         command = [
-            *(sys.executable, str(_ROOT / "launch" / "agent.py"), *argv, "--max-restarts=0"),
-            *(word.replace("$", "$$") for word in (*entry, f"--report={report}")),  # torchrun takes them for templates
+            *(sys.executable, "-u", str(_ROOT / "launch" / "agent.py"), *argv),
+            *(*entry, f"--report={report}"),
         ]
         whole = {
             "PET_LOG_DIR": str(Path(name) / "torchrun"),

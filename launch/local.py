@@ -1,4 +1,4 @@
-"""Run a plan here: start torchrun, pass signals on, start again where that helps, leave nothing running."""
+"""Run a plan here: start the agent of the ranks, pass signals on, start again where that helps, leave nothing running."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ from train.outcome import ExitCode
 from train.refusal import say
 
 _AT_ONCE_S = 5.0  # for ranks that were told a second time
-_LINGER_S = 5.0  # for ranks whose torchrun is gone: they notice within two
+_LINGER_S = 5.0  # for ranks whose agent is gone: they notice within two
 _STUCK_S = 30.0  # after which a killed process that is still there will stay
 
 
@@ -75,7 +75,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
 
 
 def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> cause.Cause | None:
-    """Until torchrun has ended. Returns the cause where it had to be ended by force."""
+    """Until the agent has ended. Returns the cause where it had to be ended by force."""
     end_s, why = float("inf"), ""
     while agent.poll() is None:
         heard = ears.next(end_s - time.monotonic())
@@ -104,9 +104,9 @@ def _answer(heard: signal.Signals, grace_s: float, ears: Ears) -> None:
 
 
 def tell(agent: int, heard: signal.Signals) -> None:
-    """Pass a signal on to the ranks; to torchrun while it has none.
+    """Pass a signal on to the ranks; to the agent while it has none.
 
-    Torchrun would pass it on, too, but forgets the ranks' exit codes then.
+    The agent would pass it on, too, but tells that it was told rather than how the ranks ended.
     """
     for pid in processes.children(agent) or [agent]:
         processes.send(pid, heard)

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +28,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """`cores` are those this process may run on, `nodes` the cores of each NUMA node; `numactl` is there or not.
-
+    """`cores` are those this process may run on, `nodes` the cores of each NUMA node, and
     `quota` is how many CPUs a container may use at a time, None for all.
     """
 
     cores: frozenset[int]
     gpus: tuple[Gpu, ...]
     nodes: Mapping[int, frozenset[int]]
-    numactl: bool
     quota: int | None = None
 
     @property
@@ -59,7 +57,6 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
         cores=frozenset(os.sched_getaffinity(0)),
         gpus=gpus,
         nodes=nodes,
-        numactl=shutil.which("numactl") is not None,
         quota=cores.own_quota(),
     )
 
@@ -77,6 +74,17 @@ def numbers(ranges: str) -> list[int]:
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     return found
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """What `numbers` reads."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(f"{first}-{last}" for first, last in found)
 
 
 def _gpus() -> tuple[Gpu, ...]:

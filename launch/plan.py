@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch import cause, traces
-from launch.machine import Gpu, Machine
+from launch.machine import Gpu, Machine, ranges
 from train.allocator import huge_pages
 from train.nearest import nearest
 from train.outcome import ConfigError
@@ -16,7 +16,6 @@ from train.sight import GIVEN
 
 _ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
-_HEARD = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2"  # what torchrun passes on rather than dies of, leaving its ranks alone
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,7 @@ class Plan:
 
         `launch` is what it has in common with the starts that it follows.
         """
-        own = {
-            "PET_LOG_DIR": str(folder / "torchrun"),  # torchrun's own choice is a folder that nobody removes
-            **traces.below(folder, environ),
-        }
-        own = {name: value for name, value in own.items() if name not in environ}
+        own = {name: value for name, value in traces.below(folder, environ).items() if name not in environ}
         told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
         return {**own, **cause.files(folder), **told}
 
@@ -66,9 +61,6 @@ def plan(
         )
     added = {
         "OMP_NUM_THREADS": str(max(1, machine.cpus // size)),
-        # For when this process is killed: torchrun's own 30 s are too short for a large save. 2.11 has no more, and no
-        # option for it.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(grace_s),
         **huge_pages(environ),
     }
     if gpus:
@@ -79,23 +71,16 @@ def plan(
     if gpus:
         added |= {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), GIVEN: str(len(gpus))}
     argv = [
-        *(sys.executable, str(_ROOT / "launch" / "agent.py")),
-        *(
-            "--standalone",
-            "--nnodes=1",
-            "--local-addr=127.0.0.1",
-        ),  # a free port, and ranks that look for it on the loopback
-        *(f"--nproc-per-node={size}", "--max-restarts=0", f"--signals-to-handle={_HEARD}"),
-        *(["--numa-binding=node"] if binds(gpus, machine) else []),
-        # torchrun takes every argument for a template, in which $$ is a $ and ${local_rank} a number.
-        *(word.replace("$", "$$") for word in (str(_ROOT / "train" / "main.py"), *words)),
+        *(sys.executable, "-u", str(_ROOT / "launch" / "agent.py"), f"--ranks={size}", f"--grace={grace_s}"),
+        *([f"--cores={beside}"] if (beside := _beside(gpus[:size], machine)) else []),
+        *(str(_ROOT / "train" / "main.py"), *words),
     ]
     return Plan(tuple(argv), added)
 
 
 # Variables that only NCCL's process group reads.
 _NCCL = {
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",  # torch's own default; torchrun's is 1, which aborts before traces are read
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",  # as torch does by itself: 1 aborts before traces are read
     "TORCH_FR_BUFFER_SIZE": "2000",  # collectives that the flight recorder remembers
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
 }
@@ -105,10 +90,12 @@ _OLDER = {  # names that torch still reads, after the newer ones
 }
 
 
-def binds(gpus: Sequence[Gpu], machine: Machine) -> bool:
-    """Whether torchrun can bind each rank to the cores beside its GPU: it needs numactl, and fails where none is left."""
-    beside = [machine.nodes.get(gpu.node, frozenset()) & machine.cores for gpu in gpus]
-    return len(machine.nodes) > 1 and machine.numactl and bool(gpus) and all(beside)
+def _beside(gpus: Sequence[Gpu], machine: Machine) -> str:
+    """For each rank the cores beside its GPU; empty where there is no choice, or where none of them is this process's."""
+    cores = [machine.nodes.get(gpu.node, frozenset()) & machine.cores for gpu in gpus]
+    if len(machine.nodes) < 2 or not all(cores):
+        return ""
+    return ":".join(ranges(each) for each in cores)
 
 
 def replaying(source: Path, words: Sequence[str]) -> list[str]:

@@ -65,12 +65,8 @@ def run(
         if dry_run:
             click.echo(planned.text(os.environ))
             return
-        if claimed.gpus and len(machine.nodes) > 1 and not machine.numactl:
-            say(
-                f"phalanx: ranks keep to no NUMA node, of which there are {len(machine.nodes)}: numactl is not installed"
-            )
         count = ranks or len(claimed.gpus) or 1
-        say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'} with torchrun")
+        say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'}")
         code = supervise(planned, claimed.descriptors, max_restarts, grace)
     sys.exit(code)
 

@@ -26,17 +26,16 @@ if [[ $PHALANX_ENTRY == launch/cli.py ]]; then # a sweep's process starts the ra
   launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}")
 else
   [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
-  words=("${words[@]//'$'/'$$'}") # torchrun takes arguments for templates, in which $$ is a $
-  launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/launch/agent.py")
+  launcher=("$PHALANX_PYTHON" -u "$PHALANX_CODE/launch/agent.py")
   if ((PHALANX_NODES == 1)); then
-    launcher+=(--standalone) # nobody outside this machine can reach the store
+    launcher+=(--ranks="$PHALANX_RANKS_PER_NODE" --grace="$PHALANX_NOTICE_S")
   else
     launcher+=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID")
     launcher+=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT")
+    launcher+=(--nproc-per-node="$PHALANX_RANKS_PER_NODE" --max-restarts=0)
+    # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
+    launcher+=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
   fi
-  launcher+=(--nproc-per-node="$PHALANX_RANKS_PER_NODE" --max-restarts=0)
-  # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
-  launcher+=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
   launcher+=("$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}")
 fi
 shopt -s execfail

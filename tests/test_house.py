@@ -38,7 +38,7 @@ SOURCES = [path for room in ("train", "launch", "bench", "tests") for path in so
 
 LAUNCH = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "launch").rglob("*.py"))}
 SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2", "plotly", "optuna"}  # to import
-STARTED = "launch/sweeping/warm.py"  # a program of its own, which ranks are forked from
+FORKED = ("launch/preload.py", "launch/sweeping/warm.py")  # what ranks are forked from, which has torch
 LATE = "launch/sweeping/sampling.py"  # what it is made of comes from Optuna
 
 
@@ -101,8 +101,9 @@ def test_the_launcher_answers_without_torch(path: Path) -> None:
     assert not any(
         node.module == "launch.sweeping.sampling" for node in _tops(path) if isinstance(node, ast.ImportFrom)
     )
-    if path in (ROOT / STARTED, ROOT / LATE):
+    if path in {ROOT / name for name in (*FORKED, LATE)}:
         return
+    assert not any(node.module == "launch.preload" for node in _tops(path) if isinstance(node, ast.ImportFrom))
     if path.is_relative_to(ROOT / EXAMINED) and path.name not in ("main.py", "__init__.py"):
         assert {room_of(module) for module in imported(path)} <= {*WITHOUT_TORCH, "record"}
         return

@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from train.compose import Composed
 
 
-def main(composed: "Composed | None" = None) -> None:
+def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
     """Train. Ends the process with one of the exit codes in `train.outcome`.
 
-    `composed` is what the command line composes to, where somebody has found out already.
+    `composed` is what the command line composes to, where somebody has found out already, and `begun_s` is when the start
+    began, where that was before this process.
     """
     end_with_launcher(os.environ)
     output.open_all()
     output.take_over()
     try:
-        sys.exit(_run(composed, time.time()))
+        sys.exit(_run(composed, begun_s or time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
@@ -49,28 +50,35 @@ def main(composed: "Composed | None" = None) -> None:
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
+    try:
+        place = Place.from_environment(os.environ)
+        composed = prepare(sys.argv[1:], place, composed)
+    except ConfigError as error:
+        refuse(error, speaks(os.environ))
+    return ExitCode.FINISHED if composed is None else _train(composed, place, started)
+
+
+def prepare(argv: list[str], place: Place, composed: "Composed | None" = None) -> "Composed | None":
+    """What the command line composes to, checked for ranks of `place`; None where it only asks, which is answered.
+
+    Imports no torch, and says so where that comes next. Raises ConfigError.
+    """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from train.compose import answer, asks, compose, multirun
     from train.limits import check
 
-    argv = sys.argv[1:]
-    leads = speaks(os.environ)
-    try:
-        _check_temporary()
-        place = Place.from_environment(os.environ)
-        if not place.launched and (words := multirun(argv)) is not None:
-            _sweep(words)
-        if asks(argv):
-            if leads:
-                answer(argv)
-            return ExitCode.FINISHED
-        composed = composed or compose(argv)
-        check(composed.config, place.size)
-    except ConfigError as error:
-        refuse(error, leads)
-    if leads and "torch" not in sys.modules:
+    _check_temporary()
+    if not place.launched and (words := multirun(argv)) is not None:
+        _sweep(words)
+    if asks(argv):
+        if place.leads:
+            answer(argv)
+        return None
+    composed = composed or compose(argv)
+    check(composed.config, place.size)
+    if place.leads and "torch" not in sys.modules:
         print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
-    return _train(composed, place, started)
+    return composed
 
 
 def _check_temporary() -> None:

@@ -79,10 +79,10 @@ class Report:
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
 
     def told_to_leave(self, place: Place) -> None:
-        """Torchrun ends ranks whose peer died: what was found until then is not lost."""
+        """Ranks whose peer died are ended: what was found until then is not lost."""
         signal.sigwait({signal.SIGTERM})
-        text = "torchrun ended the ranks before all was examined, as it does when one of them died"
-        advice = "see what torchrun says of the rank that died first, and look at that rank's host"
+        text = "the ranks were ended before all was examined, as they are when one of them died"
+        advice = "see what is said above of the rank that died first, and look at that rank's host"
         if self._file is None:
             self.add([Finding("ranks", Verdict.FAIL, text, "every rank answers", advice)], place)
             self.close(place)

@@ -10,11 +10,8 @@ null; and {"pid", "argv", "environ", "cwd", "output"} for what it trains, with w
 signal). A rank says {"ready": pid} when it has met its GPU.
 """
 
-import gc
-import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import sys
@@ -29,11 +26,8 @@ from train.own import step_aside
 
 step_aside(sys.path[0])
 
-gc.disable()  # collecting while torch is imported costs half a second, and in a rank would copy what they share
-import torch
-import torch._dynamo  # DDP and the optimizers import it at their first use
-
 import train.main
+from launch.preload import preload
 from launch.processes import tether
 from train.compose import compose, composed_of
 
@@ -107,6 +101,8 @@ def _meet(asked: dict[str, Any]) -> None:
     """Make the context of a rank's GPU, which takes a second or more, and nothing else: what a run sets counts later."""
     os.environ.update(asked["environ"])
     if asked["gpu"] is not None:
+        import torch
+
         try:
             torch.cuda.set_device(asked["gpu"])
             torch.cuda.synchronize()
@@ -145,10 +141,7 @@ def _say(words: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for found in pkgutil.walk_packages(train.__path__, "train."):
-        importlib.import_module(found.name)
     compose([])  # reads Hydra's plugins and grammars once for all
-    gc.freeze()
-    gc.enable()
+    preload()
     serve()
     os._exit(0)  # at once, for that is when its ranks are told

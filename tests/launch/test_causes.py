@@ -17,7 +17,7 @@ TERM, KILL = -signal.SIGTERM, -signal.SIGKILL
 
 
 def told(folder: Path, cause: object = None, ranks: object = None) -> Cause:
-    """What is read after a start whose torchrun ended with 1, as it does whatever its ranks ended with."""
+    """What is read after a start whose agent ended with 1, as it does whatever its ranks ended with."""
     for name, found in (("cause.json", cause), ("ranks.json", ranks)):
         if found is not None:
             (folder / name).write_text(found if isinstance(found, str) else json.dumps(found))
@@ -50,7 +50,7 @@ def test_what_is_no_cause_leaves_it_to_the_ranks(tmp_path: Path, cause: str) -> 
         ([[0, 3, 5], [1, 1, 5]], 1, "rank 1 ended with code 1"),
         ([[0, 70, 5]], 1, "rank 0 ended with code 70"),
         ([[0, -40, 5]], 1, "rank 0 was killed by signal 40"),
-        (None, 1, "torchrun ended with code 1"),
+        (None, 1, "the agent of the ranks ended with code 1"),
     ],
 )
 def test_without_a_word_the_cause_is_the_first_rank_to_fail(

@@ -99,7 +99,7 @@ def test_options_of_hydra_that_say_where_configs_are_are_passed_on(launcher: Lau
     argv = ("run", "--dry-run", "-cd", "my conf", "seed=1", "-cn=mine", "-n", "2", "--", "--cfg", "job", "-n")
     _, output = launcher.run(*argv)
     assert output.endswith("train/main.py '--config-dir=my conf' --config-name=mine seed=1 --cfg job -n\n")
-    assert "--nproc-per-node=2 " in output
+    assert "--ranks=2 " in output
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_ranks_on_the_cpu_claim_no_gpu(launcher: Launcher, smi: Path, tmp_path: 
     (tmp_path / "experiment" / "mine.yaml").write_text(mine)
     for words in (["world.device=cpu"], [f"--config-dir={tmp_path}", "experiment=mine"]):
         _, output = launcher.run("run", "--dry-run", "-n", "5", *words, environ=beside(smi))
-        assert "--nproc-per-node=5" in output
+        assert "--ranks=5" in output
         assert "CUDA_VISIBLE_DEVICES" not in output
 
 
@@ -263,4 +263,4 @@ def test_slices_serve_one_rank(launcher: Launcher, smi: Path) -> None:
     (smi / "slices").write_text("GPU 0: (UUID: GPU-0)\n MIG (UUID: MIG-a)\n MIG (UUID: MIG-b)\n")
     code, output = launcher.run("run", "--dry-run", "-n", "2", environ=beside(smi))
     assert (code, "Type -n 1" in output) == (2, True)
-    assert "--nproc-per-node=1 " in launcher.run("run", "--dry-run", environ=beside(smi))[1]
+    assert "--ranks=1 " in launcher.run("run", "--dry-run", environ=beside(smi))[1]

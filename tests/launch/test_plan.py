@@ -1,6 +1,7 @@
 """What is run follows from what is asked, what the machine has and what the user has set; a dry run prints exactly that."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from launch.machine import Gpu, Machine, numbers
+from launch.machine import Gpu, Machine, numbers, ranges
 from launch.plan import plan
 from tests.launch.command import Launcher, marked
+from tests.ranks import ROOT
 from train.allocator import huge_pages
 
 SIXTEEN = frozenset(range(16))
-MACHINE = Machine(SIXTEEN, (), {0: frozenset(range(8)), 1: frozenset(range(8, 16))}, numactl=True)
+MACHINE = Machine(SIXTEEN, (), {0: frozenset(range(8)), 1: frozenset(range(8, 16))})
 GPUS = (Gpu("GPU-a", 0, slice=False), Gpu("GPU-b", 1, slice=False))
 ODD = [
     "a=b c",
@@ -39,7 +41,6 @@ def test_ranks_share_the_cores(ranks: int, threads: str) -> None:
 def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
     set_already = {"OMP_NUM_THREADS": "7", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
     assert plan([], None, GPUS, MACHINE, set_already, 5).environ == {
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
         **huge_pages({}),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
@@ -50,14 +51,13 @@ def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
 def test_without_gpus_nothing_is_said_about_nccl() -> None:
     assert plan([], 2, [], MACHINE, {}, 9).environ == {
         "OMP_NUM_THREADS": "8",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9",
         **huge_pages({}),
     }
 
 
 def test_with_gpus_there_is_a_rank_for_each() -> None:
     planned = plan([], None, GPUS, MACHINE, {"CUDA_VISIBLE_DEVICES": "0,1"}, 9)
-    assert "--nproc-per-node=2" in planned.argv
+    assert "--ranks=2" in planned.argv
     assert planned.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     assert planned.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
     assert planned.environ["TORCH_NCCL_DUMP_ON_TIMEOUT"] == "1"
@@ -65,25 +65,42 @@ def test_with_gpus_there_is_a_rank_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "gpus", "bound"),
+    ("machine", "gpus", "cores"),
     [
-        (MACHINE, GPUS, True),
-        (MACHINE, (), False),
-        (Machine(SIXTEEN, (), MACHINE.nodes, numactl=False), GPUS, False),
-        (Machine(SIXTEEN, (), {0: SIXTEEN}, numactl=True), GPUS[:1], False),
-        (Machine(frozenset(range(8)), (), MACHINE.nodes, numactl=True), GPUS, False),  # no core beside GPU-b is ours
-        (Machine(frozenset(range(8)), (), MACHINE.nodes, numactl=True), GPUS[:1], True),
+        (MACHINE, GPUS, ["--cores=0-7:8-15"]),
+        (MACHINE, (), []),
+        (Machine(SIXTEEN, (), {0: SIXTEEN}), GPUS[:1], []),
+        (Machine(frozenset(range(8)), (), MACHINE.nodes), GPUS, []),  # no core beside GPU-b is ours
+        (Machine(frozenset(range(2, 8)), (), MACHINE.nodes), GPUS[:1], ["--cores=2-7"]),
     ],
 )
-def test_ranks_are_bound_to_the_cores_beside_their_gpu_where_that_can_be_done(
-    machine: Machine, gpus: tuple[Gpu, ...], bound: bool
+def test_ranks_keep_to_the_cores_beside_their_gpu_where_that_can_be_done(
+    machine: Machine, gpus: tuple[Gpu, ...], cores: list[str]
 ) -> None:
-    assert ("--numa-binding=node" in plan([], None, gpus, machine, {}, 1).argv) is bound
+    argv = plan([], None, gpus, machine, {}, 1).argv
+    assert [word for word in argv if word.startswith("--cores")] == cores
 
 
 def test_ranges_are_read_as_the_kernel_writes_them() -> None:
-    assert numbers("0-2,5,8-9\n") == [0, 1, 2, 5, 8, 9]
-    assert numbers("\n") == []
+    assert numbers("0-2,5,8-9\n") == numbers(ranges([0, 1, 2, 5, 8, 9])) == [0, 1, 2, 5, 8, 9]
+    assert numbers("\n") == numbers(ranges([])) == []
+
+
+def test_each_rank_keeps_to_its_own_cores(tmp_path: Path) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    each = [cores[0], cores[-1]]
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys\nopen(sys.argv[1] + os.environ['RANK'], 'w').write(str(os.sched_getaffinity(0)))")
+    agent = [
+        sys.executable,
+        str(ROOT / "launch" / "agent.py"),
+        "--ranks=2",
+        "--grace=1",
+        f"--cores={each[0]}:{each[1]}",
+    ]
+    environ = {**os.environ, "PYTHON_EXEC": sys.executable}
+    subprocess.run([*agent, str(script), f"{tmp_path}/rank-"], env=environ, check=True)
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in range(2)] == [str({core}) for core in each]
 
 
 def test_words_reach_ranks_as_they_were_typed(launcher: Launcher) -> None:
@@ -127,7 +144,7 @@ def test_a_dry_run_can_be_pasted_into_a_shell(launcher: Launcher) -> None:
     pasted = subprocess.run(
         ["sh", "-c", text.replace(f"{sys.executable} ", f"{shell} ", 1)], capture_output=True, text=True, check=True
     )
-    assert json.loads(pasted.stdout)[-len(ODD) :] == [word.replace("$", "$$") for word in ODD]
+    assert json.loads(pasted.stdout)[-len(ODD) :] == ODD
 
 
 def test_a_dry_run_starts_nothing(launcher: Launcher) -> None:

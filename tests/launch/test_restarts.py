@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +64,11 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Start
     assert listened(marked(launcher.mark))
     assert beyond_loopback(marked(launcher.mark)) == set()
     first = started.agent
-    os.kill(children(first)[1], signal.SIGKILL)
+    ranks = children(first)
+    assert [_words(rank) for rank in ranks] == [_words(first)] * 2, (
+        "forked, and no Python of their own that imports torch"
+    )
+    os.kill(ranks[1], signal.SIGKILL)
     pace.open()
     until(lambda: (started.here / "runs" / "r" / "events.jsonl").read_text().count('"resume"') > 0, 120.0)
     assert beyond_loopback(marked(launcher.mark)) == set(), "the second start"
@@ -78,6 +83,10 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Start
     assert storm.summary["steps"] == 30
     assert calm.sha256 == storm.sha256
     assert calm.timeless() == storm.timeless()
+
+
+def _words(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _network() -> str:

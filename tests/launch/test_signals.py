@@ -30,7 +30,7 @@ def test_every_rank_hears_each_signal_once_and_leaves_by_itself(launcher: Launch
             until((started.here / f"heard{number}-{rank}").exists)
     assert started.wait() == (7, "")
     start, *answers, last = started.answers
-    assert start == "phalanx: starting 2 ranks with torchrun"
+    assert start == "phalanx: starting 2 ranks"
     assert [answer.split(":")[1] for answer in answers] == [" SIGUSR2", " SIGTERM", " SIGTERM"]
     assert last.endswith("within 120 s; Ctrl-C once more ends it at once")
     for rank in range(2):
@@ -90,12 +90,12 @@ def test_deaf_ranks_of_a_killed_launcher_are_killed(launcher: Launcher) -> None:
     until(lambda: not marked(launcher.mark))
 
 
-def test_ranks_of_a_killed_torchrun_are_ended(launcher: Launcher) -> None:
+def test_ranks_of_a_killed_agent_are_ended(launcher: Launcher) -> None:
     """With all that they started themselves."""
     started = launcher.start("run", "-n", "2", body="import subprocess\nsubprocess.Popen(['sleep', '1000'])\nwait()")
     started.ready(2)
     os.kill(started.agent, signal.SIGKILL)
-    assert started.wait() == (1, "phalanx: torchrun was killed by SIGKILL\n")
+    assert started.wait() == (1, "phalanx: the agent of the ranks was killed by SIGKILL\n")
     assert not marked(launcher.mark)
 
 

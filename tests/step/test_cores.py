@@ -45,10 +45,10 @@ def test_the_quota_is_that_of_the_container_and_of_what_it_lies_in(tree: str, tm
 
 
 def test_the_launcher_shares_the_quota() -> None:
-    held = Machine(frozenset(range(64)), (), {}, numactl=False, quota=8)
+    held = Machine(frozenset(range(64)), (), {}, quota=8)
     assert held.cpus == 8
-    assert Machine(frozenset(range(4)), (), {}, numactl=False, quota=8).cpus == 4
-    assert Machine(frozenset(range(4)), (), {}, numactl=False, quota=0).cpus == 1
+    assert Machine(frozenset(range(4)), (), {}, quota=8).cpus == 4
+    assert Machine(frozenset(range(4)), (), {}, quota=0).cpus == 1
     assert plan([], 2, [], held, {}, 1).environ["OMP_NUM_THREADS"] == "4"
 
 

@@ -72,7 +72,7 @@ def test_corners_have_every_choice_and_both_ends_of_every_interval() -> None:
 
 def machine(cores: int = 8, gpus: int = 0, nodes: int = 1) -> Machine:
     found = tuple(Gpu(f"GPU-{number}", 0, slice=False) for number in range(gpus))
-    return Machine(frozenset(range(cores)), found, {}, numactl=False)
+    return Machine(frozenset(range(cores)), found, {})
 
 
 def config(**changes: Any) -> SweepConfig:

@@ -1,0 +1,61 @@
+"""What a process does so that ranks can be forked from it: all that is the same for each of them, computing nothing.
+
+It has one thread and never uses a GPU: a CUDA context does not survive a fork.
+"""
+
+import gc
+import importlib
+import os
+import pkgutil
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import train.main
+from train import output
+from train.outcome import ConfigError, ExitCode
+from train.place import Place
+from train.refusal import refuse
+
+
+def preload() -> None:
+    """Import torch and all of train/. The ranks share the memory, of which no collection makes them a copy."""
+    gc.disable()  # collecting while torch is imported costs half a second
+    import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
+
+    for found in pkgutil.walk_packages(train.__path__, "train."):
+        importlib.import_module(found.name)
+    gc.freeze()
+    gc.enable()
+
+
+def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:
+    """What a rank does that is forked from now on, which began with this process at `begun_s`.
+
+    The environment is rank 0's. Ends the process where the command line needs no ranks: it has a fault, or only asks.
+    """
+    sys.argv = [script, *words]
+    if Path(script).resolve() != Path(train.main.__file__):
+        preload()
+        return lambda: _run(script)
+    output.open_all()
+    output.take_over()
+    try:
+        composed = train.main.prepare(list(words), Place.from_environment(os.environ))
+    except ConfigError as error:
+        refuse(error, leads=True)
+    if composed is None:
+        sys.exit(ExitCode.FINISHED)
+    preload()
+
+    def begin() -> None:
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        sys.modules["__main__"] = train.main  # data workers import what is the main module
+        train.main.main(composed, begun_s)
+
+    return begin
+
+
+def _run(script: str) -> None:
+    runpy.run_path(script, run_name="__main__")

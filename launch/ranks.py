@@ -1,0 +1,169 @@
+"""The ranks of one machine: started, watched until all have ended, and told what the process that starts them hears.
+
+What torchrun does across machines, with one import of torch in the place of one for each rank and one more: ranks are
+forked from a process that has imported everything. With PYTHON_EXEC in the environment that program is started for each
+rank instead, as torchrun does.
+"""
+
+import argparse
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from launch import processes
+from launch.ears import Ears
+from launch.machine import numbers
+
+_HOST = "127.0.0.1"
+_MOMENT_S = 0.1  # in which the others learn from a rank that failed why it did, which they tell better than a signal
+_STUCK_S = 30.0  # after which a killed process that is still there will stay
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`size` ranks of `script words`; where there are `cores`, each rank keeps to its own."""
+
+    size: int
+    grace_s: float
+    cores: Sequence[str]
+    script: str
+    words: Sequence[str]
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> "Asked":
+        """From --ranks=N --grace=SECONDS [--cores=0-3:4-7] SCRIPT [WORD]..."""
+        parser = argparse.ArgumentParser("launch/agent.py", allow_abbrev=False)
+        parser.add_argument("--ranks", type=int, required=True, help="ranks of this machine, and of the world")
+        parser.add_argument("--grace", type=float, required=True, help="seconds for ranks that were told to leave")
+        parser.add_argument("--cores", default="", help="those that each rank keeps to")
+        parser.add_argument("script")
+        parser.add_argument("words", nargs=argparse.REMAINDER)
+        found = parser.parse_args(argv)
+        return cls(found.ranks, found.grace, list(filter(None, found.cores.split(":"))), found.script, found.words)
+
+    def environ(self, rank: int, port: int) -> dict[str, str]:
+        """What torchrun tells a rank, whose store at `port` is held by this process."""
+        return {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_WORLD_SIZE": str(self.size),
+            "GROUP_WORLD_SIZE": "1",
+            "MASTER_ADDR": _HOST,
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_MAX_RESTARTS": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # it outlives a rank, so that the others can still agree
+        }
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Of each rank that failed its number, its code (negative: by that signal) and the time; and the first signal that
+    the ranks were told to leave with."""
+
+    failed: Sequence[tuple[int, int, float]]
+    told: signal.Signals | None
+
+
+def start(asked: Asked, begun_s: float) -> Ended:
+    """Start the ranks and wait until all have ended; `begun_s` is when this process began.
+
+    In a rank it does not return: what the rank does ends with SystemExit.
+    """
+    listener = socket.create_server((_HOST, 0), backlog=1024)
+    environs = [asked.environ(rank, listener.getsockname()[1]) for rank in range(asked.size)]
+    os.environ.update(environs[0])  # who answers for all answers as rank 0 would
+    body = _body(asked, begun_s)
+    ranks = {}
+    with Ears() as ears:
+        for rank, environ in enumerate(environs):
+            hold = processes.tether(signal.SIGTERM)
+            if (pid := _fork()) == 0:
+                hold()
+                os.setsid()
+                listener.close()
+                ears.uncover()
+                if asked.cores:
+                    os.sched_setaffinity(0, numbers(asked.cores[rank]))
+                os.environ.update(environ)
+                body()
+                sys.exit()
+            ranks[pid] = rank
+        threading.Thread(target=_keep_store, args=(listener,), daemon=True).start()
+        return _watched(ranks, asked.grace_s, ears)
+
+
+def _body(asked: Asked, begun_s: float) -> Callable[[], None]:
+    """What a rank does once it is a process of its own."""
+    if program := os.environ.get("PYTHON_EXEC"):
+        return lambda: os.execvp(program, [program, "-u", asked.script, *asked.words])
+    from launch.preload import prepared
+
+    return prepared(asked.script, asked.words, begun_s)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of threads that numpy's library of linear algebra keeps: it ends them itself before a fork.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _keep_store(listener: socket.socket) -> None:
+    """Be the store in which ranks meet, from when the first one comes: those of another program may never."""
+    select.select([listener], [], [])
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore(_HOST, listener.getsockname()[1], is_master=True, master_listen_fd=listener.detach())
+    threading.Event().wait()
+    del store
+
+
+def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:
+    """Until all ranks, by their process numbers, have ended. What is heard they hear.
+
+    Where one has failed the others are told to leave, and who has not left in time is killed.
+    """
+    left, failed = dict(ranks), list[tuple[int, int, float]]()
+    told: signal.Signals | None = None
+    tell_s = kill_s = give_up_s = float("inf")
+    while left and (now_s := time.monotonic()) < give_up_s:
+        if now_s >= kill_s:
+            _send(left, signal.SIGKILL)
+            kill_s, give_up_s = float("inf"), now_s + _STUCK_S
+        if now_s >= tell_s:
+            _send(left, signal.SIGTERM)
+            tell_s, kill_s = float("inf"), min(kill_s, now_s + grace_s)
+        heard = ears.next(min(tell_s, kill_s, give_up_s) - now_s)
+        if heard is not None:
+            told = told or heard
+            _send(left, heard)
+            kill_s = min(kill_s, time.monotonic() + grace_s)
+        for pid, code in _ended(left):
+            rank = left.pop(pid)
+            if code and not failed:
+                tell_s = time.monotonic() + _MOMENT_S
+            if code:
+                failed.append((rank, code, time.time()))
+    return Ended(failed, told)
+
+
+def _send(pids: Iterable[int], heard: signal.Signals) -> None:
+    for pid in pids:
+        processes.send(pid, heard)
+
+
+def _ended(pids: Iterable[int]) -> list[tuple[int, int]]:
+    """Which of these children have ended by now, each with its code."""
+    found = [os.waitpid(pid, os.WNOHANG) for pid in pids]
+    return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]
