@@ -113,14 +113,25 @@ class Starter:
     nursery: Nursery
     folder: Path
 
-    def start(self, ranks: int, *overrides: str, environ: Mapping[str, str] | None = None, attempt: int = 0) -> World:
-        """Fork `ranks` ranks of `train/main.py overrides`; they find each other through a port of their own."""
+    def start(
+        self,
+        ranks: int,
+        *overrides: str,
+        environ: Mapping[str, str] | None = None,
+        attempt: int = 0,
+        port: int | None = None,
+        absent: int | None = None,
+    ) -> World:
+        """Fork `ranks` ranks of `train/main.py overrides`, less one that is `absent`, as it comes to `port` by itself.
+
+        Without that they find each other through a port of their own.
+        """
         argv = [f"run.root={quoted(str(self.folder / 'runs'))}", *SMALL, *overrides]
         known = {} if environ and environ.keys() & COMPOSES else composed(argv, str(self.folder / "runs"))
-        port = free_port()
+        port = port or free_port()
         pids, files = [], []
         number = len(list(self.folder.glob("output-*")))
-        for rank in range(ranks):
+        for rank in (rank for rank in range(ranks) if rank != absent):
             files.append(self.folder / f"output-{number}-{rank}")
             files[-1].touch()
             pids.append(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,37 +47,23 @@ ELSEWHERE = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "-
 
 
 @pytest.mark.parametrize("there", [(), ELSEWHERE], ids=["here", "on another machine"])
-def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(tmp_path: Path, there: Sequence[str]) -> None:
+def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(starter: Starter, there: Sequence[str]) -> None:
     if subprocess.run([*there, "true"], capture_output=True).returncode != 0:
         pytest.skip("the system lets no user have numbers of processes of his own")
     port = free_port()
     alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    environ = [{**os.environ, **QUIET, **place(rank, 3, port), **alone} for rank in range(3)]
-    train = [
-        sys.executable,
-        str(ROOT / "train/main.py"),
-        *SMALL,
-        "model=mlp",
-        f"run.root={tmp_path}",
-        "world.device=cpu",
-    ]
     dying = [*there, sys.executable, "-m", "tests.world.joining"]
-    with ExitStack() as ended:
-        ranks = [
-            subprocess.Popen(words, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for words, env in zip((train, dying, train), environ, strict=True)
-        ]
-        for rank in ranks:
-            ended.enter_context(rank)
-            ended.callback(rank.kill)
-        assert ranks[1].stdout is not None
-        assert ranks[1].stdout.readline() == "joining\n", ranks[1].communicate()
-        ranks[1].kill()
-        said = [rank.communicate(timeout=60)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [1, -signal.SIGKILL, 1], said
-    assert "error: rank 1 on " in said[0]
-    assert "is gone: it ended before the ranks had joined" in said[0]
-    assert "Traceback" not in "".join(said)
+    environ = {**os.environ, **QUIET, **place(1, 3, port), **alone}
+    with subprocess.Popen(dying, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True) as rank:
+        world = starter.start(3, "model=mlp", "world.device=cpu", environ=alone, port=port, absent=1)
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "joining\n"
+        rank.kill()
+        ended = world.wait()
+    assert ended.codes == [1, 1], ended.output
+    assert "error: rank 1 on " in ended.outputs[0]
+    assert "is gone: it ended before the ranks had joined" in ended.outputs[0]
+    assert "Traceback" not in ended.output
 
 
 def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
