@@ -33,10 +33,13 @@ def cancel(run: str, root: Path) -> None:
     """
     submitted = given(root, os.environ)
     folder = run_or_sweep(run, root, submitted)
-    jobs = submitted[folder.resolve()].jobs if folder.resolve() in submitted else ()
+    of_slurm = submitted.get(folder.resolve())
+    jobs = () if of_slurm is None else of_slurm.jobs
     for job in jobs:
         slurm.cancel(job.job, os.environ)
         show(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
+    if of_slurm is not None and jobs:
+        of_slurm.cancelled.touch()  # which the job's script does, too, where it comes that far
     # Slurm ends those that it has.
     looks = Looks()
     held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]

@@ -16,11 +16,13 @@ from train.refusal import say
 class Given:
     """A run or a sweep that was submitted, with the log of the newest submission. `known` says whether Slurm was asked.
 
-    `jobs` are those that have not ended: of a run one at most, of a sweep all elements that work on it.
+    The file `cancelled` is there when a person has ended its job. `jobs` are those that have not ended: of a run one at
+    most, of a sweep all elements that work on it.
     """
 
     run: Path
     log: Path
+    cancelled: Path
     jobs: tuple[Queued, ...]
     known: bool
 
@@ -44,7 +46,7 @@ def given(root: Path, environ: Mapping[str, str]) -> dict[Path, Given]:
     for each in found:
         job, run = jobs.get((each.token, each.element)), each.run.resolve()
         before = newest[run].jobs if run in newest else ()
-        newest[run] = Given(each.run, each.log, (*before, job) if job else before, queue is not None)
+        newest[run] = Given(each.run, each.log, each.cancelled, (*before, job) if job else before, queue is not None)
     return newest
 
 

@@ -112,8 +112,11 @@ def with_job(found: Standing, given: Given | None) -> Standing:
     """The same run, with what Slurm knows of its job."""
     if given is None or found.state in ("running", "still", "finished"):
         return found
-    if (job := given.queued) is not None:
+    job = given.queued
+    if job is not None and (job.state != "COMPLETING" or found.state == "new"):
         return replace(found, state="queued" if job.waits else "starting", job=job.job, why=job.reason)
+    if job is None and found.state in ("preempted", "died", "new") and given.cancelled.exists():
+        return replace(found, state="stopped", why="its job was cancelled")
     if found.state != "new":
         return found
     if not given.known:

@@ -118,12 +118,16 @@ def record(submission: Submission, job: str | None) -> None:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run that a job was submitted for: `element` is its index in the job's array, "" for the only one."""
+    """A run that a job was submitted for: `element` is its index in the job's array, "" for the only one.
+
+    The file `cancelled` is there when a person has ended the job.
+    """
 
     run: Path
     token: str
     element: str
     log: Path
+    cancelled: Path
 
 
 def submitted(root: Path) -> list[Submitted]:
@@ -131,8 +135,9 @@ def submitted(root: Path) -> list[Submitted]:
     found = []
     for path, told in _records(root):
         for element, run in told["runs"].items():
-            log = path.with_name(f"slurm-{told['job']}{f'_{element}' if element else ''}.out")
-            found.append(Submitted(Path(run), _token(path.parent), element, log))
+            job = f"{told['job']}_{element}" if element else told["job"]  # as train.sbatch calls it
+            log, cancelled = path.with_name(f"slurm-{job}.out"), path.with_name(f"cancelled-{job}")
+            found.append(Submitted(Path(run), _token(path.parent), element, log, cancelled))
     return found
 
 

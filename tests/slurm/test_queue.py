@@ -83,6 +83,7 @@ def test_queued_run_is_cancelled_before_it_begins(desk: Desk) -> None:
         done = desk.phalanx("cancel", "r", f"--root={desk.runs}")
         assert (done.returncode, done.stdout) == (0, f"asked Slurm to end job {job.job}, which was pending\n")
         job.until_state("CANCELLED")
+    assert (told(desk)["r"]["state"], told(desk)["r"]["why"]) == ("stopped", "its job was cancelled")
     again = desk.phalanx("cancel", "r", f"--root={desk.runs}")
     assert again.returncode == 2
     assert "There is nothing to cancel" in again.stderr

@@ -7,6 +7,7 @@ import pytest
 from tests.pacer import TASK, Pace
 from tests.ranks import Starter
 from tests.slurm.lab import Desk, Submitted
+from tests.slurm.test_queue import told
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 
@@ -107,6 +108,9 @@ def test_job_that_a_person_cancels_stays_away(desk: Desk, pace: Pace) -> None:
     job.until_state("CANCELLED")
     assert job.cluster.facts(job.job)["Restarts"] == "0"
     assert "the job was cancelled" in job.log
+    assert job.results.events()[-1]["event"] == "preempt", "the ranks heard a SIGTERM, as of a preemption"
+    (found,) = told(desk).values()
+    assert (found["state"], found["why"]) == ("stopped", "its job was cancelled")
 
 
 def test_only_the_preempted_element_of_an_array_comes_back(desk: Desk, pace: Pace) -> None:
