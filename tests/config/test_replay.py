@@ -1,24 +1,34 @@
 """A run's own folder holds its config, which replays it, and is trusted no further than the command line says."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.ranks import Ended, Starter
+from tests.ranks import Ended, Nursery, Starter
+
+pytestmark = pytest.mark.xdist_group("replay")  # they look at copies of one run
 
 SMALL = ("model=mlp", "model.hidden=[8]", "train.steps=2", "eval.every=null")
 REPLAY = ("--config-name=resolved",)
 
 
-@pytest.fixture
-def run(starter: Starter) -> Path:
+@pytest.fixture(scope="module")
+def finished(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
+    starter = Starter(nursery, tmp_path_factory.mktemp("finished"))
     ended = starter.run(1, *SMALL, "run.fresh=true", "run.trust=[evil]")
     assert ended.codes == [0], ended.output
     (folder,) = (starter.folder / "runs").iterdir()
     return folder
+
+
+@pytest.fixture
+def run(starter: Starter, finished: Path) -> Path:
+    """A copy of it, where the test's own starts look for it."""
+    return shutil.copytree(finished, starter.folder / "runs" / finished.name)
 
 
 def replay(starter: Starter, folder: Path, *words: str, path: str = ".") -> Ended:
@@ -82,21 +92,19 @@ def test_a_package_trusted_now_may_build_its_classes(starter: Starter, run: Path
     assert ended.codes == [0], ended.output
 
 
-@pytest.mark.parametrize(
-    "hydra",
-    [
-        {"callbacks": {"x": {"_target_": "os.mkdir", "path": "called"}}},
-        {"job_logging": {"version": 1, "handlers": {"x": {"()": "os.mkdir", "path": "called"}}}},
-        {"hydra_logging": {"version": 1, "handlers": {"x": {"()": "os.mkdir", "path": "called"}}}},
-        {"run": {"dir": "called"}, "output_subdir": "x", "job": {"chdir": True}},
-    ],
-    ids=lambda hydra: next(iter(hydra)),
-)
-def test_what_a_stored_config_says_to_hydra_does_nothing(starter: Starter, run: Path, hydra: dict[str, object]) -> None:
-    theirs = edit(run, "hydra", hydra)
+ORDERS = {
+    "callbacks": {"x": {"_target_": "os.mkdir", "path": "called"}},
+    "job_logging": {"version": 1, "handlers": {"x": {"()": "os.mkdir", "path": "called"}}},
+    "hydra_logging": {"version": 1, "handlers": {"x": {"()": "os.mkdir", "path": "called"}}},
+    **{"run": {"dir": "called"}, "output_subdir": "x", "job": {"chdir": True}},
+}
+
+
+def test_what_a_stored_config_says_to_hydra_does_nothing(starter: Starter, run: Path) -> None:
+    theirs = edit(run, "hydra", ORDERS)
     for words in ((), ("--cfg", "job"), ("--info", "config"), ("--help",)):
         replay(starter, theirs, *words)
-        assert not os.path.lexists(starter.folder / "called")
+        assert not os.path.lexists(starter.folder / "called"), words
 
 
 DAMAGE = {

@@ -12,7 +12,7 @@ from tests.ranks import Results, Starter, World, until
 from tests.world.saboteur import TASK, Sabotage
 
 SMALL = ("model=mlp", "model.hidden=[8]", "model.dropout=0.2")
-CONVNET = ("model=convnet", "model.dropout=0.2", "train.global_batch=16")
+CONVNET = ("model=convnet", "model.dropout=0.2", "train.global_batch=16", "eval.every=17")
 SGD = ("optim=sgd", "optim.lr=0.05", "train.clip_norm=0.5", "train.ema_decay=0.9")
 # Neither lines nor evaluations fall together with checkpoints.
 RUN = ("train.steps=36", "log.every=5", "checkpoint.every=7", "eval.every=11")

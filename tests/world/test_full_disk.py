@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.pacer import TASK as PACED
 from tests.pacer import Pace
-from tests.ranks import QUIET, ROOT, SMALL, Starter, until
+from tests.ranks import Starter, until
 from tests.world.saboteur import TASK, Sabotage
 
 RUN = ("run.name=r", "model=mlp", "model.hidden=[64]", "train.steps=20", "log.every=2", "checkpoint.every=4")
@@ -112,11 +111,7 @@ def test_folder_of_checkpoints_that_is_closed_in_mid_run_is_one_message(
     assert [event["step"] for event in starter.results("r").events("resume")] == [4]
 
 
-WITHOUT_ROOTS_RIGHTS = (
-    "setpriv",
-    "--bounding-set=-dac_override,-dac_read_search",
-    "--inh-caps=-dac_override,-dac_read_search",
-)
+BEREFT = "task._target_=tests.world.bereft.Bereft"
 
 
 @pytest.mark.parametrize(
@@ -126,29 +121,16 @@ WITHOUT_ROOTS_RIGHTS = (
 def test_what_belongs_to_another_user_is_one_message(starter: Starter, name: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
-    assert starter.run(1, *RUN, TASK, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
+    assert starter.run(1, *RUN, BEREFT, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
     others = starter.results("r").folder / name
     os.chown(others, 1234, 1234)
     others.chmod(0o500 if others.is_dir() else 0o600)
-    ended = subprocess.run(
-        [
-            *WITHOUT_ROOTS_RIGHTS,
-            sys.executable,
-            str(ROOT / "train/main.py"),
-            f"run.root={starter.folder / 'runs'}",
-            *SMALL,
-            *RUN,
-            TASK,
-        ],
-        env={**os.environ, **QUIET, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    ended = starter.run(1, *RUN, BEREFT)
     written = others.suffix in (".log", ".jsonl")
-    assert ended.returncode == (8 if written else 2), ended.stderr
-    assert re.fullmatch(r"error: .*/r\S* cannot be (written|read|held): Permission denied\. .*\n", ended.stderr)
+    assert ended.codes == [8 if written else 2], ended.output
+    assert re.fullmatch(r"error: .*/r\S* cannot be (written|read|held): Permission denied\. .*\n", ended.output)
     if others.is_file():
-        assert f"/r/{name} cannot be {'written' if written else 'read'}" in ended.stderr
+        assert f"/r/{name} cannot be {'written' if written else 'read'}" in ended.output
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
