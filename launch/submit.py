@@ -121,13 +121,13 @@ def _runs(order: Order) -> dict[str, Config]:
 
 def _check_named(config: Config, words: Sequence[str]) -> None:
     """Raise ConfigError where the name of a run would depend on what each job has anew."""
-    from train.identity import defining, leaves
+    from train.identity import defining, left_open
     from train.overrides import typed_for
 
-    open_ones = [key for key, value in leaves(defining(config)) if isinstance(value, str) and OPEN in value]
-    if open_ones and typed_for("run.name", words) is None:
+    key = next(iter(left_open(defining(config))), None)
+    if key is not None and typed_for("run.name", words) is None:
         raise ConfigError(
-            f"{open_ones[0]} is known to the job alone, and it is part of the name that a run has by default, so a "
+            f"{key} is known to the job alone, and it is part of the name that a run has by default, so a "
             "requeue might be another run. Type run.name=…, under which a run goes on with the same data at another path"
         )
 
@@ -180,10 +180,15 @@ def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
 
 def _known_there(config: Config) -> list[str]:
     """The environment variables that were left for the jobs to look up."""
-    from train.identity import leaves
+    from train.identity import left_open
 
-    values = [value for _, value in leaves(as_plain(config)) if isinstance(value, str)]
-    return sorted({name for value in values for name in re.findall(re.escape(OPEN) + r"(\w+)\}", value)})
+    return sorted(
+        {
+            name
+            for value in left_open(as_plain(config)).values()
+            for name in re.findall(re.escape(OPEN) + r"(\w+)\}", value)
+        }
+    )
 
 
 def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:

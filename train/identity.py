@@ -7,6 +7,7 @@ from typing import Any
 
 from train.canonical import canonical, text
 from train.config import Config, Kind, Leaf, Needed, part
+from train.escape import OPEN
 from train.redact import REDACTED, redact
 
 
@@ -61,3 +62,8 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
+
+
+def left_open(node: Any) -> dict[str, str]:
+    """The leaves in which a variable is left to be looked up in another place, as by `looked_up_there`, by their keys."""
+    return {key: value for key, value in leaves(node) if isinstance(value, str) and OPEN in value}

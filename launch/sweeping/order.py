@@ -17,7 +17,7 @@ from launch.sweeping.search import tries_all
 from launch.sweeping.space import Space, read
 from train.config import Config, PrunerName, SweepConfig
 from train.direction import of_sweep
-from train.escape import OPEN, looked_up_there
+from train.escape import looked_up_there
 from train.outcome import ConfigError
 from train.redact import REDACTED
 
@@ -48,7 +48,7 @@ def order(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str]
     """
     from train.compose import choices  # here, for Hydra takes longer to import than all the rest
     from train.former import former_definings
-    from train.identity import defining, leaves
+    from train.identity import defining, left_open
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
     found = corners(space, also)
@@ -61,12 +61,7 @@ def order(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str]
     anywhere = _anywhere(found, space, also, there)
     former = former_definings(anywhere[0])
     identities = [_identity(space, sweep, shared) for shared in (defining(anywhere[0]), *former)]
-    left = {
-        key: value
-        for each in anywhere
-        for key, value in leaves(defining(each))
-        if isinstance(value, str) and OPEN in value
-    }
+    left = {key: value for each in anywhere for key, value in left_open(defining(each)).items()}
     named = [word for word in typed if word.startswith("run.name=")]
     hides = REDACTED in json.dumps(former)
     name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
