@@ -1,6 +1,7 @@
 """resolved.yaml: the full config as a file that reads back to the same values, also to another version than wrote it."""
 
 import copy
+import io
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from train.composer import composing
 from train.config import Config, Kind, Leaf, Needed, schema
 from train.escape import all_escaped, nothing_looked_up
+from train.files import read_text
 from train.outcome import ConfigError
 from train.redact import REDACTED
 from train.typed import typed
@@ -27,8 +29,17 @@ def written(plain: Mapping[str, Any]) -> str:
 def read(path: Path) -> Config:
     """The config in the file, in which nothing is looked up. Raises ConfigError that says why it is none."""
     try:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    return parsed(text)
+
+
+def parsed(text: str) -> Config:
+    """The same of the text of such a file."""
+    try:
         with nothing_looked_up():
-            found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+            found = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     if not isinstance(found, dict):

@@ -3,8 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,20 +51,23 @@ def compared(run: Path, config: Config) -> Found:
 
     Raises ConfigError where it does not tell, although nothing may be wrong with it.
     """
-    for name in (ENVIRONMENT, RESOLVED):
-        _check_shown(run / name)
     found = Found()
-    try:
-        before = json.loads(read_text(run / ENVIRONMENT))
-        if not all(isinstance(before[part], dict) for part in _PARTS):
-            raise ValueError("parts are missing")
-        found.before = before
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        found.damage[ENVIRONMENT] = f"{run / ENVIRONMENT} is damaged ({error})"
-    try:
-        stored = resolved.read(run / RESOLVED)
-    except ConfigError as error:
-        found.damage[RESOLVED] = f"{run / RESOLVED} is damaged ({error})"
+    texts = dict(_texts(run, found))
+    if ENVIRONMENT in texts:
+        try:
+            before = json.loads(texts[ENVIRONMENT])
+            if not all(isinstance(before[part], dict) for part in _PARTS):
+                raise ValueError("parts are missing")
+            found.before = before
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            found.damage[ENVIRONMENT] = f"{run / ENVIRONMENT} is damaged ({error})"
+    stored = None
+    if RESOLVED in texts:
+        try:
+            stored = resolved.parsed(texts[RESOLVED])
+        except ConfigError as error:
+            found.damage[RESOLVED] = f"{run / RESOLVED} is damaged ({error})"
+    if stored is None:
         attested = not {identity.digest(config), *former_digests(config)}.isdisjoint(_digests(run, found.before))
         found.other += [] if attested else ["no file of it holds the digest of this config"]
         return found
@@ -78,16 +80,18 @@ def compared(run: Path, config: Config) -> Found:
     return found
 
 
-def _check_shown(path: Path) -> None:
-    try:
-        with suppress(ValueError):
-            read_text(path)
-    except OSError as error:
-        if error.errno in _NOT_SHOWN:
-            raise ConfigError(
-                f"{path} cannot be read: {error.strerror}. Mount it, or mend that, and type the same command again; or "
-                "run.fresh=true to begin anew"
-            ) from None
+def _texts(run: Path, found: Found) -> Iterator[tuple[str, str]]:
+    """What the two files hold that tell what the run is, by their names; one that holds no text is noted as damaged."""
+    for name in (ENVIRONMENT, RESOLVED):
+        try:
+            yield name, read_text(run / name)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _NOT_SHOWN:
+                raise ConfigError(
+                    f"{run / name} cannot be read: {error.strerror}. Mount it, or mend that, and type the same command "
+                    "again; or run.fresh=true to begin anew"
+                ) from None
+            found.damage[name] = f"{run / name} is damaged ({error})"
 
 
 def add_facts(found: Found, code: Mapping[str, str], data: Mapping[str, str]) -> None:
