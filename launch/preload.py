@@ -3,7 +3,6 @@
 It has one thread and never uses a GPU: a CUDA context does not survive a fork.
 """
 
-import gc
 import importlib
 import os
 import pkgutil
@@ -14,20 +13,19 @@ from pathlib import Path
 
 import train.main
 from train import output
+from train.garbage import not_collected
 from train.outcome import ConfigError, ExitCode
 from train.place import Place
 from train.refusal import refuse
 
 
 def preload() -> None:
-    """Import torch and all of train/. The ranks share the memory, of which no collection makes them a copy."""
-    gc.disable()  # collecting while torch is imported costs half a second
-    import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
+    """Import torch and all of train/. The ranks share the memory."""
+    with not_collected():
+        import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
 
-    for found in pkgutil.walk_packages(train.__path__, "train."):
-        importlib.import_module(found.name)
-    gc.freeze()
-    gc.enable()
+        for found in pkgutil.walk_packages(train.__path__, "train."):
+            importlib.import_module(found.name)
 
 
 def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:

@@ -13,8 +13,8 @@ from tests.ranks import ROOT
 
 # From left to right, as data flows. A module imports from its own room and from those before it, and from no other.
 ROOMS = {
-    "ground": "allocator cause columns cores culprit escape files fits hearing lease leftovers listening meter nearest "
-    "nvml orphan outcome output own prose redact refusal company links room sight trouble",
+    "ground": "allocator cause columns cores culprit escape files fits garbage hearing lease leftovers listening meter "
+    "nearest nvml orphan outcome output own prose redact refusal company links room sight trouble",
     "config": "alias canonical compose composer config direction explain foreign former identity limits overrides place "
     "resolved root source target trust typed",
     "data": "rng data data.*",

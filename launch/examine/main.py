@@ -7,7 +7,6 @@ each node writes them there for its launcher.
 """
 
 import argparse
-import gc
 import os
 import signal
 import socket
@@ -29,6 +28,7 @@ from launch.finding import Finding, Verdict, as_json, failed, passes, table
 from train import cause
 from train.columns import columns_of
 from train.files import write_whole
+from train.garbage import not_collected
 from train.outcome import ConfigError, ExitCode
 from train.place import Place, speaks
 from train.refusal import end, refuse, say
@@ -90,13 +90,10 @@ class Report:
 
 
 def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoReturn:
-    gc.disable()  # collecting while torch is imported costs half a second
-    from launch.examine.company import Silent, assemble  # torch is imported only now
-    from launch.examine.exam import examine
-    from launch.examine.exams import exams
-
-    gc.freeze()
-    gc.enable()
+    with not_collected():
+        from launch.examine.company import Silent, assemble  # torch is imported only now
+        from launch.examine.exam import examine
+        from launch.examine.exams import exams
     speaks_for_all = place.leads
     try:
         company = assemble(place if place.launched else _alone(place), asked.limit)
