@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,12 +127,3 @@ class Surroundings(Numbers):
         program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         program.terminate()
         return {"threads": torch.get_num_threads(), "ended": program.wait(), "pid": os.getpid()}
-
-
-class Waiting(Numbers):
-    """Tells its process in `journal`, then never answers."""
-
-    def __getitem__(self, index: int) -> int:
-        self._note([index])
-        threading.Event().wait()
-        return index

@@ -12,6 +12,8 @@ from train.data.loader import Timeline
 from train.data.order import Order
 from train.data.split import Span
 
+pytestmark = pytest.mark.xdist_group("data workers")  # they share a fork server, which imports torch
+
 PLAIN = Timeline(
     step=0, position=0, steps=9, end=140, global_batch=16
 )  # 50 samples: the last batch, of 12, ends epoch 3

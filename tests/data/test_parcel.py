@@ -16,6 +16,8 @@ from train.data.loader import Fetcher
 from train.data.parcel import pack, unpack
 from train.data.split import Span
 
+pytestmark = pytest.mark.xdist_group("data workers")  # they share a fork server, which imports torch
+
 FEW = 200  # descriptors beyond those in use, where a tensor each would take thousands
 
 

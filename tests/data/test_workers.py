@@ -26,23 +26,17 @@ from tests.data.datasets import (
     Surroundings,
     Unsendable,
 )
-from tests.ranks import ROOT, until
+from tests.ranks import ROOT
 from train import culprit, fingerprint
 from train.data.loader import Fetcher, Timeline
 from train.data.split import Span
 from train.data.workers import aside
 from train.outcome import ConfigError
 
+pytestmark = pytest.mark.xdist_group("data workers")  # they share a fork server, which imports torch
+
 TIMELINE = Timeline(step=0, position=0, steps=6, end=6 * 16, global_batch=16)
 SPANS = [Span(i * 8, i * 8 + 8) for i in range(8)]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not yet waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture(autouse=True)
@@ -126,30 +120,16 @@ RANK = """
 import sys
 from pathlib import Path
 from tests.data.batches import source
-from tests.data.datasets import Numbers, Waiting
+from tests.data.datasets import Numbers
 from train.data.loader import Fetcher
 from train.data.split import Span
-kind, journal = sys.argv[1:]
-dataset = {"waiting": Waiting, "numbers": Numbers}[kind](50, Path(journal))
-batches = Fetcher(source(dataset), 2, 1, False).batches([Span(i, i + 1) for i in range(50)])
+batches = Fetcher(source(Numbers(50, Path(sys.argv[1]))), 2, 1, False).batches([Span(i, i + 1) for i in range(50)])
 next(batches)
 """
 
 
 def test_a_rank_that_leaves_early_is_not_kept_by_its_workers(tmp_path: Path) -> None:
     """Although the batches are still referred to."""
-    command = [sys.executable, "-c", RANK, "numbers", str(tmp_path / "journal")]
+    command = [sys.executable, "-c", RANK, str(tmp_path / "journal")]
     rank = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
     assert (rank.returncode, rank.stderr) == (0, "")
-
-
-def test_a_killed_rank_takes_its_workers_along(tmp_path: Path) -> None:
-    """Even those in the middle of a sample that never comes."""
-    journal = tmp_path / "journal"
-    rank = subprocess.Popen([sys.executable, "-c", RANK, "waiting", str(journal)], cwd=ROOT)
-    until(lambda: journal.exists() and journal.read_text().count("\n") == 2)
-    workers = [int(line.split()[0]) for line in journal.read_text().splitlines()]
-    assert all(alive(pid) for pid in workers)
-    rank.kill()
-    rank.wait()
-    until(lambda: not any(alive(pid) for pid in workers), timeout_s=30.0)

@@ -33,14 +33,14 @@ def named(starter: Starter, ranks: int, rank: int, phase: str, how: str, *words:
     assert "Traceback" not in output
     told = json.loads(cause.read_text())
     assert (told["code"], told["rank"]) == (5, rank)
-    if how == "loop":
-        assert any("hanging.py" in line and "_loop" in line for line in hang["stack"])
+    if how in ("loop", "poll"):
+        assert any("hanging.py" in line and f"_{how}" in line for line in hang["stack"])
 
 
 @pytest.mark.parametrize(
     ("ranks", "rank", "phase", "how", "words"),
     [
-        (2, 1, "forward", "loop", (TASK,)),
+        (2, 1, "forward", "poll", (TASK,)),
         (3, 1, "forward", "collective", (TASK,)),
         (2, 0, "forward", "stop", (TASK,)),
         (1, 0, "data", "sleep", (DATA, "data.workers=2")),

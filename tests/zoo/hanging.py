@@ -84,8 +84,14 @@ def _loop() -> None:
         pass
 
 
+def _poll() -> None:
+    while True:
+        time.sleep(0.01)
+
+
 _HOW: dict[str, Callable[[], object]] = {
     "loop": _loop,
+    "poll": _poll,
     "sleep": lambda: time.sleep(600),
     "slow": lambda: time.sleep(7),
     "lock": lambda: threading.Lock().__enter__() and threading.Event().wait(),
