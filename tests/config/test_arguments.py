@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models import ResNet18_Weights
 
 from train.build import check_targets, targets
 from train.compose import compose
@@ -155,6 +154,8 @@ def test_what_does_not_fit_is_told_with_a_value_that_would(name: str, typed: obj
 
 
 def test_torchvisions_weights_are_named_as_torchvision_names_them() -> None:
+    from torchvision.models import ResNet18_Weights  # a second, which each process that collects tests would take
+
     config = compose(["model=resnet18", "+model.weights=IMAGENET1K_V1"]).config
     check_targets(config, targets(config, foreign=False))
     assert as_annotated("ResNet18_Weights.DEFAULT", ResNet18_Weights | None) is ResNet18_Weights.IMAGENET1K_V1
