@@ -21,7 +21,7 @@ ROOMS = {
     "models": "models models.*",
     "tasks": "tasks tasks.*",
     "world": "alarm exchange failure join logs network stop watch world",
-    "maths": "admission buffers ema evaluate extra gradients nhwc optim optimizer_state own_average parallel "
+    "maths": "admission buffers ema evaluate extra glance gradients nhwc optim optimizer_state own_average parallel "
     "precision schedule step tryout twice unchanged weights window",
     "record": "begin checkpoint environment fingerprint folder ledger progress resume sameness sinks sinks.*",
     "run": "build job loop main rehearse",

@@ -9,6 +9,7 @@ from train.build import Parts
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.data.prefetch import on_device
+from train.glance import STRIDE, Glance
 from train.hearing import Wish
 from train.ledger import Ledger
 from train.meter import Meter
@@ -39,6 +40,7 @@ class Run:
     window: Window
     stop: Stop
     grace_s: float  # that the launcher gives a stop
+    glance: Glance = field(default_factory=Glance)
     saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
     saved_step: int | None = None
     failed_saves: int = 0  # in a row
@@ -56,13 +58,17 @@ class Run:
                 with self.meter.part("data"), culprit.during(set="data.train"):
                     work = next(works)
                 with self.meter.part("step"):
-                    self.window.add(self.parts.step(work))
+                    taken = self.parts.step(work)
+                    self.window.add(taken)
             progress.step += 1
             progress.position += work.samples
 
             save = self._due(self.config.checkpoint.every)
+            amid_skips = progress.step % STRIDE == 0 and self.glance.at(taken)
             if self._due(self.config.log.every):
                 save |= self._log()
+            elif amid_skips:
+                self._take()
             if self._due(self.config.eval.every):
                 save |= self._evaluate()
             if save:
@@ -75,12 +81,17 @@ class Run:
 
     def _log(self) -> bool:
         """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
-        self.world.watch.at("log", self.progress.step)
-        with self.meter.part("log"):
-            records, overdue = self.window.drain(self.world, asks=self._overdue())
-            self.ledger.take(records)
+        overdue = self._take(asks=self._overdue())
         self.ledger.write_train(self.meter.since_mark(), self.parts.state.updater)
         return overdue
+
+    def _take(self, asks: bool = False) -> bool:
+        """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
+        self.world.watch.at("log", self.progress.step)
+        with self.meter.part("log"):
+            records, asked = self.window.drain(self.world, asks=asks)
+            self.ledger.take(records)
+        return asked
 
     def _overdue(self) -> bool:
         every_s = self.config.checkpoint.every_s

@@ -80,8 +80,8 @@ def test_one_micro_batch_of_several_is_enough(starter: Starter) -> None:
 
 
 def test_a_loss_that_stays_so_ends_the_run_with_code_4_one_message_and_the_last_checkpoint(starter: Starter) -> None:
-    run = (*planted(spoilt=range(position(7, 0), 96)), "train.steps=12", "train.max_skips=3", "log.every=2")
-    ended = starter.run(2, *run, "checkpoint.every=4", "run.name=run")
+    run = (*planted(spoilt=range(position(7, 0), 96)), "train.steps=40", "train.max_skips=3")
+    ended = starter.run(2, *run, "log.every=2", "checkpoint.every=4", "run.name=run")
     assert ended.codes == [4, 4], ended.output
     assert ended.output.count("error: 3 steps in a row") == 1, "one rank speaks for all"
     assert "3 steps in a row up to step 9" in ended.output
@@ -92,9 +92,11 @@ def test_a_loss_that_stays_so_ends_the_run_with_code_4_one_message_and_the_last_
     assert [step for step, _, _ in skips(results)] == [7, 8, 9]
     assert sorted(lines(results)) == [2, 4, 6, 8], "what was logged before stays"
     assert lines(results)[8]["loss"] is None
-    again = starter.run(2, *run, "checkpoint.every=4", "run.name=run")
+    again = starter.run(2, *run, "log.every=40", "checkpoint.every=40", "run.name=run")
     assert again.codes == [4, 4], "the same command comes to the same end"
+    assert "3 steps in a row up to step 9" in again.output
     assert sorted(hashes(results)) == [4, 8]
+    assert [event["step"] for event in results.events("error")] == [10, 24], "long before the next line is due"
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
