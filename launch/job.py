@@ -35,9 +35,11 @@ class Job:
     environ: Mapping[str, str]
 
     def __str__(self) -> str:
-        """What a shell would be given to submit the very same."""
+        """What a shell would be given to submit the very same, a line a setting."""
         less = [word for name in self.without for word in ("-u", name)]
-        return shlex.join(["env", *less, *(f"{name}={value}" for name, value in self.environ.items()), *self.command])
+        settings = [f"{name}={value}" for name, value in self.environ.items()]
+        lines = [["env", *less], *([word] for word in (*settings, *self.command))]
+        return " \\\n  ".join(map(shlex.join, lines))
 
 
 def ranks_per_node(cluster: ClusterConfig) -> int:
