@@ -1,7 +1,8 @@
 """What starts and watches the ranks of one machine, and says how they ended.
 
-agent.py --ranks=N --grace=SECONDS [--cores=0-3:4-7] SCRIPT [WORD]...    all ranks are on this machine
-agent.py --nnodes=N ... SCRIPT [WORD]...                                 torchrun, with its options
+agent.py --ranks=N --grace=SECONDS [--cores=0-3:4-7] SCRIPT [WORD]...
+agent.py --ranks=N --grace=SECONDS --nodes=M --node=K --head=HOST --port=PORT SCRIPT [WORD]...
+agent.py --nnodes=M ... SCRIPT [WORD]...    # torchrun with its options, for machines that have no numbers
 """
 
 import signal
@@ -25,14 +26,17 @@ if not __package__:
     step_aside(sys.path[0])
 
 import json
+import socket
 from collections.abc import Sequence
 from typing import NoReturn
 
 from launch import elastic, ranks
 from launch.cause import RANKS, first_failed, for_memory
 from launch.memory import kills
+from launch.store import Store
 from train.cause import correct, witness
 from train.outcome import ExitCode
+from train.refusal import say
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,11 +45,23 @@ def main(argv: Sequence[str]) -> None:
     if argv[:1] and argv[0].startswith("--nnodes="):
         ended = _by_torchrun(argv)
     else:
-        ended = ranks.start(ranks.Asked.of(argv), _BEGUN_S)
+        asked = ranks.Asked.of(argv)
+        ended = ranks.start(asked, _store(asked), _BEGUN_S)
     if ended.told is not None:
         sys.exit(128 + ended.told)  # its ranks were told, and have left
     if ended.failed:
         _fail(ended.failed, before)
+
+
+def _store(asked: ranks.Asked) -> Store:
+    try:
+        return Store(asked.nodes, asked.node, asked.head, asked.port)
+    except OSError as error:
+        message = f"port {asked.port} of {socket.gethostname()} cannot be used for the ranks' store: {error.strerror}"
+        say(f"error: {message}")
+        if RANKS not in os.environ:
+            witness(ExitCode.BUG, message)
+        sys.exit(ExitCode.BUG)
 
 
 def _by_torchrun(argv: Sequence[str]) -> ranks.Ended:

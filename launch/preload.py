@@ -15,7 +15,7 @@ import train.main
 from train import output
 from train.garbage import not_collected
 from train.outcome import ConfigError, ExitCode
-from train.place import Place
+from train.place import Place, speaks
 from train.refusal import refuse
 
 
@@ -31,7 +31,8 @@ def preload() -> None:
 def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:
     """What a rank does that is forked from now on, which began with this process at `begun_s`.
 
-    The environment is rank 0's. Ends the process where the command line needs no ranks: it has a fault, or only asks.
+    The environment is that of the first rank here. Ends the process where the command line needs no ranks, as it has a
+    fault or only asks.
     """
     sys.argv = [script, *words]
     if Path(script).resolve() != Path(train.main.__file__):
@@ -42,7 +43,7 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
     try:
         composed = train.main.prepare(list(words), Place.from_environment(os.environ))
     except ConfigError as error:
-        refuse(error, leads=True)
+        refuse(error, speaks(os.environ))
     if composed is None:
         sys.exit(ExitCode.FINISHED)
     preload()

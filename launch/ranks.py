@@ -1,17 +1,14 @@
 """The ranks of one machine: started, watched until all have ended, and told what the process that starts them hears.
 
-What torchrun does across machines, with one import of torch in the place of one for each rank and one more: ranks are
-forked from a process that has imported everything. With PYTHON_EXEC in the environment that program is started for each
-rank instead, as torchrun does.
+What torchrun does, with one import of torch in the place of one for each rank and one more: ranks are forked from a process
+that has imported everything. With PYTHON_EXEC in the environment that program is started for each rank instead, as torchrun
+does. Of several machines each is told its number and where the first one is.
 """
 
 import argparse
 import os
-import select
 import signal
-import socket
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,44 +17,57 @@ from dataclasses import dataclass
 from launch import processes
 from launch.ears import Ears
 from launch.machine import numbers
+from launch.store import LOOPBACK, Store
 
-_HOST = "127.0.0.1"
 _MOMENT_S = 0.1  # in which the others learn from a rank that failed why it did, which they tell better than a signal
 _STUCK_S = 30.0  # after which a killed process that is still there will stay
 
 
 @dataclass(frozen=True)
 class Asked:
-    """`size` ranks of `script words`; where there are `cores`, each rank keeps to its own."""
+    """`here` ranks of `script words` on machine `node` of `nodes`, which all have as many and meet at `port` of `head`.
 
-    size: int
+    On one machine that is a free port of the loopback. Where there are `cores`, each rank keeps to its own.
+    """
+
+    here: int
     grace_s: float
     cores: Sequence[str]
+    nodes: int
+    node: int
+    head: str
+    port: int
     script: str
     words: Sequence[str]
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> "Asked":
-        """From --ranks=N --grace=SECONDS [--cores=0-3:4-7] SCRIPT [WORD]..."""
+        """From the words of launch/agent.py."""
         parser = argparse.ArgumentParser("launch/agent.py", allow_abbrev=False)
-        parser.add_argument("--ranks", type=int, required=True, help="ranks of this machine, and of the world")
+        parser.add_argument("--ranks", type=int, required=True, help="ranks of this machine")
         parser.add_argument("--grace", type=float, required=True, help="seconds for ranks that were told to leave")
         parser.add_argument("--cores", default="", help="those that each rank keeps to")
+        parser.add_argument("--nodes", type=int, default=1, help="machines")
+        parser.add_argument("--node", type=int, default=0, help="which of them this one is")
+        parser.add_argument("--head", default=LOOPBACK, help="the address of the first one")
+        parser.add_argument("--port", type=int, default=0, help="where its store listens")
         parser.add_argument("script")
         parser.add_argument("words", nargs=argparse.REMAINDER)
         found = parser.parse_args(argv)
-        return cls(found.ranks, found.grace, list(filter(None, found.cores.split(":"))), found.script, found.words)
+        cores = list(filter(None, found.cores.split(":")))
+        machine = (found.nodes, found.node, found.head, found.port)
+        return cls(found.ranks, found.grace, cores, *machine, found.script, found.words)
 
-    def environ(self, rank: int, port: int) -> dict[str, str]:
-        """What torchrun tells a rank, whose store at `port` is held by this process."""
+    def environ(self, local_rank: int, port: int) -> dict[str, str]:
+        """What torchrun tells a rank, whose store is at `port` of the head."""
         return {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "GROUP_RANK": "0",
-            "WORLD_SIZE": str(self.size),
-            "LOCAL_WORLD_SIZE": str(self.size),
-            "GROUP_WORLD_SIZE": "1",
-            "MASTER_ADDR": _HOST,
+            "RANK": str(self.node * self.here + local_rank),
+            "LOCAL_RANK": str(local_rank),
+            "GROUP_RANK": str(self.node),
+            "WORLD_SIZE": str(self.nodes * self.here),
+            "LOCAL_WORLD_SIZE": str(self.here),
+            "GROUP_WORLD_SIZE": str(self.nodes),
+            "MASTER_ADDR": self.head,
             "MASTER_PORT": str(port),
             "TORCHELASTIC_RUN_ID": "none",
             "TORCHELASTIC_RESTART_COUNT": "0",
@@ -75,14 +85,13 @@ class Ended:
     told: signal.Signals | None
 
 
-def start(asked: Asked, begun_s: float) -> Ended:
+def start(asked: Asked, store: Store, begun_s: float) -> Ended:
     """Start the ranks and wait until all have ended; `begun_s` is when this process began.
 
     In a rank it does not return: what the rank does ends with SystemExit.
     """
-    listener = socket.create_server((_HOST, 0), backlog=1024)
-    environs = [asked.environ(rank, listener.getsockname()[1]) for rank in range(asked.size)]
-    os.environ.update(environs[0])  # who answers for all answers as rank 0 would
+    environs = [asked.environ(rank, store.port) for rank in range(asked.here)]
+    os.environ.update(environs[0])  # who answers for all answers as the first rank would
     body = _body(asked, begun_s)
     ranks = {}
     with Ears() as ears:
@@ -91,16 +100,19 @@ def start(asked: Asked, begun_s: float) -> Ended:
             if (pid := _fork()) == 0:
                 hold()
                 os.setsid()
-                listener.close()
+                store.close()
                 ears.uncover()
                 if asked.cores:
                     os.sched_setaffinity(0, numbers(asked.cores[rank]))
                 os.environ.update(environ)
                 body()
                 sys.exit()
-            ranks[pid] = rank
-        threading.Thread(target=_keep_store, args=(listener,), daemon=True).start()
-        return _watched(ranks, asked.grace_s, ears)
+            ranks[pid] = asked.node * asked.here + rank
+        store.open()
+        ended = _watched(ranks, asked.grace_s, ears)
+    if ended.told is None and not ended.failed:
+        store.part()
+    return ended
 
 
 def _body(asked: Asked, begun_s: float) -> Callable[[], None]:
@@ -117,16 +129,6 @@ def _fork() -> int:
         # Of threads that numpy's library of linear algebra keeps: it ends them itself before a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
-
-
-def _keep_store(listener: socket.socket) -> None:
-    """Be the store in which ranks meet, from when the first one comes: those of another program may never."""
-    select.select([listener], [], [])
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-    store = TCPStore(_HOST, listener.getsockname()[1], is_master=True, master_listen_fd=listener.detach())
-    threading.Event().wait()
-    del store
 
 
 def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:

@@ -27,14 +27,10 @@ if [[ $PHALANX_ENTRY == launch/cli.py ]]; then # a sweep's process starts the ra
 else
   [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
   launcher=("$PHALANX_PYTHON" -u "$PHALANX_CODE/launch/agent.py")
-  if ((PHALANX_NODES == 1)); then
-    launcher+=(--ranks="$PHALANX_RANKS_PER_NODE" --grace="$PHALANX_NOTICE_S")
-  else
-    launcher+=(--nnodes="$PHALANX_NODES" --node-rank="$SLURM_NODEID")
-    launcher+=(--master-addr="$PHALANX_HEAD" --master-port="$PHALANX_PORT")
-    launcher+=(--nproc-per-node="$PHALANX_RANKS_PER_NODE" --max-restarts=0)
-    # Slurm signals the launcher alone: it must hand on what it hears, and leave the ranks the time to save.
-    launcher+=("--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2" --shutdown-timeout="$PHALANX_NOTICE_S")
+  # Slurm signals the launcher alone: it hands on what it hears, and leaves the ranks the time to save.
+  launcher+=(--ranks="$PHALANX_RANKS_PER_NODE" --grace="$PHALANX_NOTICE_S")
+  if ((PHALANX_NODES > 1)); then
+    launcher+=(--nodes="$PHALANX_NODES" --node="$SLURM_NODEID" --head="$PHALANX_HEAD" --port="$PHALANX_PORT")
   fi
   launcher+=("$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}")
 fi

@@ -142,7 +142,7 @@ def test_head_node_is_found_without_scontrol(desk: Desk) -> None:
     act = 'echo "$@"'
     job = submit(desk, "alone", act, nodes=2, environ=first_on_path(desk.folder / "bin"))
     assert ended(job, "COMPLETED") == ("0", "0:0")
-    assert job.log.count(f"--master-addr={job.nodes()[0]} ") == 2
+    assert job.log.count(f"--head={job.nodes()[0]} ") == 2
 
 
 def test_container_is_asked_of_srun_for_the_ranks_alone(desk: Desk) -> None:
