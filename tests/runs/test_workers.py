@@ -39,7 +39,7 @@ def test_workers_change_no_bit_also_over_a_kill(starter: Starter) -> None:
     results = starter.results("workers")
     assert results.sha256 == plain.sha256
     assert results.timeless() == plain.timeless()
-    until(lambda: not below(starter.folder), timeout_s=10)
+    until(lambda: not below(starter.folder))
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (1, 2)])
@@ -51,11 +51,11 @@ def test_a_sample_that_cannot_be_read_ends_the_run_with_its_traceback(
     assert "in __getitem__" in ended.output
     assert "OSError" in ended.output
     assert "sample 7 is broken" in ended.output
-    until(lambda: not below(starter.folder), timeout_s=10)
+    until(lambda: not below(starter.folder))
 
 
 def test_a_killed_worker_ends_the_run_and_is_named(starter: Starter) -> None:
     ended = starter.run(1, *RUN, *overrides(deadly=7)[5:6], "data.workers=1")
     assert ended.codes == [1], ended.output
     assert f"was ended by {signal.SIGKILL.name}" in ended.output
-    until(lambda: not below(starter.folder), timeout_s=10)
+    until(lambda: not below(starter.folder))
