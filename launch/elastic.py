@@ -1,11 +1,11 @@
 """torchrun, for ranks on several machines: which ranks failed there, and whether it was told to leave."""
 
-import gc
 import signal
 import sys
 from collections.abc import Sequence
 
 from launch.ranks import Ended
+from train.garbage import not_collected
 
 
 def start(argv: Sequence[str]) -> Ended:
@@ -13,13 +13,11 @@ def start(argv: Sequence[str]) -> Ended:
 
     Raises what torchrun raises where it failed itself.
     """
-    gc.disable()  # collecting while torch is imported, and once more at the end, costs most of a second
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
+    with not_collected():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import main as torchrun
 
-    gc.freeze()
-    gc.enable()
     script = next((place for place, word in enumerate(argv) if not word.startswith("-")), len(argv))
     # It takes every argument of the script for a template, in which $$ is a $ and ${local_rank} a number.
     words = [word.replace("$", "$$") for word in argv[script:]]
