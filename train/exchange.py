@@ -3,7 +3,8 @@
 Over the loopback a reduction of gloo's passes through four threads and the network stack; on two cores that takes longer
 than a small model's forward and backward. Here each rank copies what it has into its slot, says so to every other rank
 with one byte through a socket, waits for theirs, and adds up what lies in all slots. A rank that dies closes its sockets,
-so the others know at once.
+so the others know at once. For a moment a rank looks again and again whether a byte has come, as one that sleeps takes
+longer to wake than the others are late.
 """
 
 import errno
@@ -13,13 +14,19 @@ import secrets
 import select
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
 
+from train import cores
+
 _SLOT = 2**20  # bytes; larger tensors go piece by piece
 _READY = b"."
+_AWAKE_S = 100e-6
+_VIEWS = 64  # kept; sums of gradients come again in each step
 
 
 class Exchange:
@@ -33,6 +40,8 @@ class Exchange:
         self._others = list(peers.values())
         self._turn = 0
         self._heard = len(peers)  # how many others were heard of in this turn, in their order
+        self._awake_s = _AWAKE_S if len(peers) < cores.available() else 0.0  # else the one waited for has no core
+        self._views: dict[tuple[int, int, torch.dtype], list[torch.Tensor]] = {}
 
     def add(self, tensor: torch.Tensor) -> None:
         """Overwrite a flat CPU tensor with its sum over all ranks, added in their order: the same bits on each.
@@ -56,13 +65,20 @@ class Exchange:
     def _add(self, piece: torch.Tensor) -> None:
         # Two sets of slots take turns: whoever is heard of in this turn has read all of the last one's.
         self._turn = 1 - self._turn
-        size = piece.numel() * piece.element_size()
-        slots = [slot[:size].view(piece.dtype) for slot in self._memory[self._turn]]
+        slots = self._slots(piece.numel() * piece.element_size(), piece.dtype)
         slots[self._rank].copy_(piece)
         self._meet()
         torch.add(slots[0], slots[1], out=piece)
         for slot in slots[2:]:
             piece += slot
+
+    def _slots(self, size: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        key = (self._turn, size, dtype)
+        if key not in self._views:
+            if len(self._views) == _VIEWS:
+                self._views.clear()
+            self._views[key] = [slot[:size].view(dtype) for slot in self._memory[self._turn]]
+        return self._views[key]
 
     def _meet(self) -> None:
         """Returns when every rank has come this far. Its system calls also order the reads and writes around it."""
@@ -71,11 +87,18 @@ class Exchange:
                 peer.send(_READY)
             for heard, peer in enumerate(self._others):
                 self._heard = heard
-                if not peer.recv(1):
+                if not self._byte(peer):
                     raise dist.DistNetworkError("Connection closed by peer")
             self._heard = len(self._others)
         except OSError as error:
             raise dist.DistNetworkError(f"Connection closed by peer: {error.strerror}") from None
+
+    def _byte(self, peer: socket.socket) -> bytes:
+        end_s = time.perf_counter() + self._awake_s
+        while time.perf_counter() < end_s:
+            with suppress(BlockingIOError):
+                return peer.recv(1, socket.MSG_DONTWAIT)
+        return peer.recv(1)
 
 
 def listen(ranks: int, timeout_s: float) -> socket.socket:
