@@ -51,6 +51,14 @@ class Gradients:
             return []
         return [p for p in self._parameters if p.grad is None or not p.grad.any()]
 
+    def gathered(self) -> Sequence[torch.Tensor]:
+        """After a backward, the buffers laid out here, with whatever a user's hook put in the place of a gradient."""
+        for parameter, gradient in self._held:
+            if parameter.grad is not gradient:
+                gradient.zero_() if parameter.grad is None else gradient.copy_(parameter.grad)
+                parameter.grad = gradient
+        return self._flats
+
     def find(self) -> None:
         """After a backward: find the buffers that hold the gradients."""
         if self._flats and not self._come_and_go:

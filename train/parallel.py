@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from train import buffers, culprit
 from train.config import CommHook, ParallelConfig
 from train.data.batch import Batch, shapes
+from train.gradients import Gradients
 from train.outcome import ConfigError
 from train.tasks.answer import checked
 from train.tasks.task import Ratio, Task
@@ -52,7 +53,12 @@ def _first(parameter: torch.Tensor) -> torch.Tensor:
 
 
 class Spread:
-    """A replica on every rank whose gradients are averaged over the ranks during the last backward of a step."""
+    """A replica on every rank, and the mean of their gradients: during the last backward of a step, or right after it.
+
+    DistributedDataParallel sends each bucket as soon as backward has filled it, while a GPU computes on. On CPUs there is
+    nothing to hide it behind, and what a small model pays for hooks and buckets is more than the sum itself: there the
+    flat buffers of the gradients are added up when all are there, unless a knob of DDP's is set.
+    """
 
     def __init__(self, replica: Replica, world: World, config: ParallelConfig) -> None:
         self.replica = replica
@@ -62,6 +68,7 @@ class Spread:
         self._feedback: _PowerSGD | None = None
         if world.size > 1:
             _begin_alike(replica.model, world)
+        if world.size > 1 and _needs_ddp(world, config):
             self._ddp = DistributedDataParallel(
                 replica,
                 device_ids=[world.device.index] if world.device.type == "cuda" else None,
@@ -103,6 +110,17 @@ class Spread:
                 raise
             raise ConfigError(unused(self._without_gradient(str(error)))) from None
 
+    def average(self, gradients: Gradients) -> None:
+        """After a step's last backward, where DDP has not done so: every rank's gradients become their mean.
+
+        All ranks call it.
+        """
+        if self._ddp is not None or self._world.size == 1:
+            return
+        for flat in gradients.gathered():
+            real = torch.view_as_real(flat) if flat.is_complex() else flat
+            torch.div(self._world.sum(real.view(-1)), self._world.size, out=real.view(-1))
+
     def accumulating(self) -> AbstractContextManager[object]:
         """Within it, forward and backward leave the gradients unreduced."""
         return nullcontext() if self._ddp is None else self._ddp.no_sync()
@@ -126,6 +144,11 @@ class Spread:
         tail = message.rpartition("did not receive grad for rank")[2].partition(":")[2]
         indices = [int(word) for word in tail.split() if word.isdigit()]
         return [names[i] for i in indices if i < len(names)]
+
+
+def _needs_ddp(world: World, config: ParallelConfig) -> bool:
+    knobs = config.bucket_mb is not None or config.static_graph or config.find_unused
+    return world.device.type != "cpu" or config.comm_hook is not CommHook.none or knobs
 
 
 def _begin_alike(model: nn.Module, world: World) -> None:

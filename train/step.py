@@ -75,6 +75,7 @@ class Step:
                 self._backward(found["loss"].total, weight)
         self.spread.check_reduced()
         self._check_reached()
+        self.spread.average(self.gradients)
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
         self.spread.after_step(skipped)
         if memory is not None and skipped:
