@@ -146,14 +146,15 @@ def test_run_killed_at_random_for_minutes_continues_bit_for_bit(starter: Starter
     while kills < 200:
         world = starter.start(ranks, *run, alone, "run.name=killed")
         instant = draw.choice(["staging", "manifest", "line", "start"])
-        seen = lines(starter.results("killed")) + draw.randint(1, 8)
+        seen = lines(starter.results("killed")) + draw.randint(1, 3)
         ends: dict[str, Callable[[], bool]] = {
             "staging": lambda: any(checkpoints.glob(".step_*.staging/model.safetensors")),
             "manifest": lambda: any(checkpoints.glob(".step_*.staging/.manifest*")),
-            "line": lambda: lines(starter.results("killed")) >= seen,  # noqa: B023
+            "line": lambda: False,
             "start": lambda: draw.random() < 0.001,
         }
-        until(lambda: ends[instant]() or all(gone(pid) for pid in world.pids))  # noqa: B023
+        # At the latest some lines on, as a save may be over before anybody has looked.
+        until(lambda: ends[instant]() or lines(starter.results("killed")) >= seen or all(map(gone, world.pids)))  # noqa: B023
         victims = draw.choice([(), (draw.randrange(ranks),)])
         for rank in victims or range(ranks):
             with suppress(ProcessLookupError):

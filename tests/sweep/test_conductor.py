@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -277,6 +278,8 @@ def _killed(folder: Path, points: int, seconds: float | None = None, write: int 
                 _die_at(write)
             _work(folder, points)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     pidfd = os.pidfd_open(pid)
@@ -322,6 +325,6 @@ def test_whenever_a_sweep_is_killed_each_trial_ends_complete_with_its_own_score(
     while killed < 400:
         if not _killed(folder, points, seconds=chance.uniform(0.02, 0.4)):
             _check(folder, points)
-            folder = tmp_path / f"{killed}-{folder.name}"
+            folder = tmp_path / str(killed + 1)
         killed += 1
     _check(folder, points)

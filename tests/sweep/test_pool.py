@@ -68,7 +68,7 @@ def train(pool: Pool, job: Job, loss: float, config: Config | None = None) -> No
     """Leave what a finished run of the job leaves."""
     run = pool.plan.run(job)
     step = run / "checkpoints/step_00000008"
-    step.mkdir(parents=True)
+    step.mkdir(parents=True, exist_ok=True)  # a start that was killed in the midst of this left it
     write_json(step / "manifest.json", {"config_digest": digest(config or pool.composed(job).config)})
     write_json(run / "summary.json", {"eval": {"loss": loss}})
 

@@ -1,6 +1,7 @@
 """Who hangs is named, by what it does and since when, and nobody is ended for being slow alone."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -20,8 +21,7 @@ def named(starter: Starter, ranks: int, rank: int, phase: str, how: str, *words:
     others = [pid for other, pid in enumerate(world.pids) if other != rank or how != "stop"]
     codes = [world.nursery.wait(pid) for pid in others]
     if how == "stop":
-        world.kill(rank)
-        world.nursery.wait(world.pids[rank])
+        assert world.nursery.wait(world.pids[rank]) == -signal.SIGKILL, "whoever names it ends it"
     output = "".join(file.read_text() for file in world.files)
     assert codes == [5] * len(others), output
     [hang] = starter.results("r").events("hang")
