@@ -19,6 +19,7 @@ from train.outcome import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+DDP = "parallel.bucket_mb=25"  # on CPUs a knob of DDP's brings it, which reduces by itself on GPUs
 SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
 _LOOK_S = 0.004
 _NAMED = re.compile(r"run\.name=(?!null|true|false|nan|inf)[a-z]\w*", re.ASCII)

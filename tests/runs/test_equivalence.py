@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.ranks import Results, Starter
+from tests.ranks import DDP, Results, Starter
 from tests.runs.chance import overrides as chance
 from tests.runs.weighted import weights_of
 from train.data.augment import ShiftRotate
@@ -18,6 +18,10 @@ from train.models.mlp import MLP
 
 SPLIT = ("train.global_batch=64", "train.micro_batch=8", "eval.every=null", "checkpoint.best_metric=null")
 NOISY = ("model=mlp", "model.dropout=0.3")  # the digits are augmented by default
+
+
+def by_ddp(yes: bool) -> tuple[str, ...]:
+    return (DDP,) if yes else ()
 
 
 def norm(results: Results) -> float:
@@ -36,7 +40,7 @@ def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(
     starter: Starter, optimizer: str, numbers: tuple[int, ...]
 ) -> None:
     run = (*SPLIT, *NOISY, f"optim={optimizer}", "train.precision=fp64", "train.steps=20", "train.clip_norm=1")
-    one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in numbers]
+    one, *others = [starter.train(ranks, *run, *by_ddp(ranks == 3), name=f"on{ranks}") for ranks in numbers]
     for other in others:
         assert abs(norm(other) / norm(one) - 1) < 1e-12
         assert distance(one, other) < 1e-10  # Adam magnifies rounding where a gradient is close to zero
@@ -44,7 +48,7 @@ def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(
 
 def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp32(starter: Starter) -> None:
     run = (*SPLIT, "model.dropout=0.3", "train.steps=6")
-    one, *others = [starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 3, 4)]
+    one, *others = [starter.train(ranks, *run, *by_ddp(ranks == 4), name=f"on{ranks}") for ranks in (1, 3, 4)]
     for other in others:
         assert abs(norm(other) / norm(one) - 1) < 1e-6
 
@@ -52,7 +56,7 @@ def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp32(starter: Star
 def test_shares_without_micro_batches_are_the_same_training_up_to_a_short_last_batch(starter: Starter) -> None:
     """90 samples in batches of 64: the last one has 26, which 3 ranks share as 9, 9 and 8."""
     run = ("model=mlp", "train.precision=fp64", f"train.epochs={90 / 1438}", "eval.every=null")
-    one, two, three = (starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 2, 3))
+    one, two, three = (starter.train(ranks, *run, *by_ddp(ranks == 3), name=f"on{ranks}") for ranks in (1, 2, 3))
     assert one.summary["samples"] == three.summary["samples"] == 90
     assert distance(one, two) < 1e-12
     assert distance(one, three) < 1e-12
@@ -63,6 +67,7 @@ def test_rank_without_a_share_takes_part_with_a_zero_gradient(starter: Starter) 
     run = ("model=mlp", "train.precision=fp64", f"train.epochs={66 / 1438}", "eval.every=null")
     one, three = (starter.train(ranks, *run, name=f"on{ranks}") for ranks in (1, 3))
     assert distance(one, three) < 1e-12
+    assert distance(one, starter.train(3, *run, DDP, name="by DDP")) < 1e-12
 
 
 @pytest.mark.parametrize(("micro_batch", "numbers"), [("8", (1, 3)), ("null", (2, 3))], ids=["8", "null"])
@@ -84,7 +89,7 @@ def test_loss_is_divided_by_what_was_counted_over_all_ranks(
         ((losses * weights_of(labels)).sum() / weights_of(labels).sum()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     for ranks in numbers:
-        found = starter.train(ranks, *run, *task, "optim=sgd", name=f"on{ranks}").weights()
+        found = starter.train(ranks, *run, *task, "optim=sgd", *by_ddp(ranks == 2), name=f"on{ranks}").weights()
         for name, tensor in model.state_dict().items():
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-13)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.ranks import Results, Starter
+from tests.ranks import DDP, Results, Starter
 from tests.step.small import planted
 from tests.zoo.models import untamed
 
@@ -25,12 +25,15 @@ def newest(results: Results) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
-@pytest.mark.parametrize("ranks", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-def test_neither_saves_nor_evaluations_nor_kills_change_a_bit(starter: Starter, ranks: int) -> None:
-    alone = starter.train(ranks, *of("Restarting"), *RUN, name="alone")
-    often = starter.train(ranks, *of("Restarting"), *RUN, *OFTEN, name="often")
+@pytest.mark.parametrize(("ranks", "knobs"), [(1, ()), (2, ()), pytest.param(3, (DDP,), marks=pytest.mark.slow)])
+def test_neither_saves_nor_evaluations_nor_kills_change_a_bit(
+    starter: Starter, ranks: int, knobs: tuple[str, ...]
+) -> None:
+    run = (*RUN, *knobs)
+    alone = starter.train(ranks, *of("Restarting"), *run, name="alone")
+    often = starter.train(ranks, *of("Restarting"), *run, *OFTEN, name="often")
     assert newest(often) == newest(alone)
-    killed = (*of("Restarting", **KILLED), *RUN, "checkpoint.every=3")
+    killed = (*of("Restarting", **KILLED), *run, "checkpoint.every=3")
     ended = starter.run(ranks, *killed, "run.name=killed")
     assert -signal.SIGKILL in ended.codes, ended.output
     assert newest(starter.train(ranks, *killed, name="killed")) == newest(alone)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.ranks import Ended, Starter
+from tests.ranks import DDP, Ended, Starter
 from tests.step.small import planted
 
 MODEL = (
@@ -32,20 +32,22 @@ def test_a_parameter_the_loss_never_reaches_is_named_before_the_first_step(start
     assert not (starter.folder / "runs").exists(), "and nothing is left behind"
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(("ranks", "knobs"), [(2, ()), (3, (DDP,))])
 @pytest.mark.parametrize("every", [1, 4])
-def test_one_that_is_left_out_later_is_named_at_that_step(starter: Starter, ranks: int, every: int) -> None:
+def test_one_that_is_left_out_later_is_named_at_that_step(
+    starter: Starter, ranks: int, knobs: tuple[str, ...], every: int
+) -> None:
     """Whatever comes next: another step, or a word between the ranks for the log."""
-    ended = starter.run(ranks, *RUN, "+model.alive=3", f"log.every={every}")
+    ended = starter.run(ranks, *RUN, *knobs, "+model.alive=3", f"log.every={every}")
     assert named(ended), ended.output
 
 
 @pytest.mark.parametrize("alive", [0, 3])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "knobs"), [(0, (DDP,)), (1, ())])
 def test_one_that_is_left_out_on_one_rank_alone_is_named_and_no_rank_waits_for_its_gradient(
-    starter: Starter, rank: int, alive: int
+    starter: Starter, rank: int, knobs: tuple[str, ...], alive: int
 ) -> None:
-    ended = starter.run(2, *RUN, f"+model.alive={alive}", f"+model.rank={rank}", "log.every=1")
+    ended = starter.run(2, *RUN, *knobs, f"+model.alive={alive}", f"+model.rank={rank}", "log.every=1")
     assert named(ended), ended.output
 
 
