@@ -41,7 +41,7 @@ class HostToDevice:
         carries = f"{link:.1f} GB/s" if link else "an unknown rate"
         measured = f"{rate:.1f} GB/s on {company.name(slowest)}, the slowest; its link carries {carries}"
         if link and rate < _SHARE * link:
-            advice = "see the card's PCIe slot, and bind ranks to the NUMA node of their GPU (numactl)"
+            advice = "see the card's PCIe slot, and bind ranks to the NUMA node of their GPU (phalanx run does so)"
             return [Finding(self.name, Verdict.FAIL, measured, expected, advice)]
         return [passes(self.name, measured, expected)]
 

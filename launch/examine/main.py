@@ -1,4 +1,4 @@
-"""Entry of every rank of `phalanx doctor`, in the place of train/main.py, under torchrun or srun on one node or many.
+"""Entry of every rank of `phalanx doctor`, in the place of train/main.py, under our agent, torchrun or srun.
 
     torchrun --nproc_per_node=N launch/examine/main.py [--folder DIR] [--limit SECONDS] [--json] [--report FILE]
 
