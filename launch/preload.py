@@ -51,10 +51,15 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
     def begin() -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         sys.modules["__main__"] = train.main  # data workers import what is the main module
-        train.main.main(composed, begun_s)
+        # The config of the others may look up what differs in their environments.
+        train.main.main(composed if os.environ["LOCAL_RANK"] == "0" else None, begun_s)
 
     return begin
 
 
 def _run(script: str) -> None:
+    import numpy as np
+
+    np.random.seed()  # which all ranks would otherwise have in common
+    sys.path.insert(0, str(Path(script).resolve().parent))
     runpy.run_path(script, run_name="__main__")

@@ -69,6 +69,7 @@ class Asked:
             "GROUP_WORLD_SIZE": str(self.nodes),
             "MASTER_ADDR": self.head,
             "MASTER_PORT": str(port),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": f"{self.grace_s:g}",
             "TORCHELASTIC_RUN_ID": "none",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_MAX_RESTARTS": "0",
@@ -101,6 +102,8 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
                 hold()
                 os.setsid()
                 store.close()
+                if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Python of its own would have it
                 ears.uncover()
                 if asked.cores:
                     os.sched_setaffinity(0, numbers(asked.cores[rank]))
@@ -148,7 +151,7 @@ def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:
             tell_s, kill_s = float("inf"), min(kill_s, now_s + grace_s)
         heard = ears.next(min(tell_s, kill_s, give_up_s) - now_s)
         if heard is not None:
-            told = told or heard
+            told = told or (None if failed else heard)  # what failed before is the cause, whoever is told then
             _send(left, heard)
             kill_s = min(kill_s, time.monotonic() + grace_s)
         for pid, code in _ended(left):

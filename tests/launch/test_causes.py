@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from launch.cause import Cause, read
 from tests.launch.command import Launcher
+from tests.ranks import ROOT, until
 from train.outcome import ExitCode
 
 _TOLD = "rank 0 was told to leave before training began; the same command begins again"
@@ -94,3 +97,28 @@ def test_a_bad_config_is_one_message_and_exit_code_2(launcher: Launcher) -> None
     assert code == 2
     assert output.count("\n") == 1
     assert "Did you mean train.steps?" in output
+
+
+def test_a_rank_that_died_stays_the_cause_though_the_others_are_told_to_leave_meanwhile(tmp_path: Path) -> None:
+    """As of a job that runs out of time while it waits for those that have not failed."""
+    script, cause = tmp_path / "script.py", tmp_path / "cause.json"
+    script.write_text(_ONE_DIES)
+    agent = [sys.executable, str(ROOT / "launch" / "agent.py"), "--ranks=2", "--grace=60", str(script), str(tmp_path)]
+    environ = {**os.environ, "PYTHON_EXEC": sys.executable, "PHALANX_CAUSE_FILE": str(cause)}
+    with subprocess.Popen(agent, env=environ, stderr=subprocess.PIPE) as process:
+        until((tmp_path / "told").exists)
+        process.send_signal(signal.SIGUSR2)
+        process.communicate()
+    assert process.returncode == 1
+    assert json.loads(cause.read_text())["message"] == "rank 0 was killed by SIGKILL"
+
+
+_ONE_DIES = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+if os.environ["RANK"] == "0":
+    os.kill(os.getpid(), signal.SIGKILL)
+assert signal.sigwait({signal.SIGTERM, signal.SIGUSR2}) == signal.SIGTERM
+open(sys.argv[1] + "/told", "w").close()
+signal.sigwait({signal.SIGUSR2})
+"""

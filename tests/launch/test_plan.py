@@ -104,11 +104,11 @@ def test_each_rank_keeps_to_its_own_cores(tmp_path: Path) -> None:
 
 
 def test_words_reach_ranks_as_they_were_typed(launcher: Launcher) -> None:
-    started = launcher.start(
-        "run", *ODD, body="tell('argv', json.dumps(sys.argv))\ntell('host', os.environ['MASTER_ADDR'])"
-    )
+    tell = "tell('argv', json.dumps(sys.argv))\nfor name in ('MASTER_ADDR', 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT'): "
+    started = launcher.start("run", "--grace", "77", *ODD, body=f"{tell}tell(name, os.environ[name])")
     assert started.wait() == (0, "")
-    assert started.told("host", 0) == "127.0.0.1", "ranks of one machine meet on its loopback"
+    assert started.told("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 0) == "77", "so that a rank warns of a save that takes longer"
+    assert started.told("MASTER_ADDR", 0) == "127.0.0.1", "ranks of one machine meet on its loopback"
     assert json.loads(started.told("argv", 0))[3:] == ODD
 
 

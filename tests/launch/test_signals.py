@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.launch.command import Launcher, marked
-from tests.ranks import until
+from tests.ranks import ROOT, SMALL, until
 
 LISTENS = "tell('heard', hear())\nsys.exit(7)"
 HEARS_FOUR = """
@@ -73,6 +73,35 @@ def test_a_signal_before_there_are_ranks_ends_the_start_as_one_that_has_saved(
     started.process.send_signal(sent)
     assert started.wait() == (code, "phalanx: told to leave before training began; the same command begins again\n")
     assert not marked(launcher.mark)
+
+
+def test_an_interrupt_before_training_is_a_stop(launcher: Launcher) -> None:
+    """Real ranks have a handler of Python's from their first moment on, and users' code that builds gets to tidy up."""
+    (launcher.folder / "slowly.py").write_text(_SLOWLY)
+    environ = {"PYTHONPATH": f"{ROOT}:{launcher.folder}", "HERE": str(launcher.folder)}
+    started = launcher.start(
+        "run", *SMALL, "model._target_=slowly.Net", "~model.classes", "~model.dropout", environ=environ
+    )
+    until((launcher.folder / "built").exists)
+    started.process.send_signal(signal.SIGINT)
+    code, output = started.wait()
+    assert code == 7, output
+    assert (launcher.folder / "tidied").exists()
+
+
+_SLOWLY = """
+import os, pathlib, threading
+from torch import nn
+here = pathlib.Path(os.environ["HERE"])
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        (here / "built").touch()
+        try:
+            threading.Event().wait()
+        finally:
+            (here / "tidied").touch()
+"""
 
 
 def test_ranks_of_a_killed_launcher_are_told_to_stop(launcher: Launcher) -> None:
