@@ -20,6 +20,7 @@ class Gradients:
         self._laid_out = False
         self._versions = 0
         self._held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._arrived: set[torch.nn.Parameter] | None = None  # told by hooks, where a user's own change what is counted
 
     @property
     def exact(self) -> bool:
@@ -32,12 +33,18 @@ class Gradients:
             self.drop()
         if not self._come_and_go and not wrapped:
             self._lay_out()
+            if any(parameter._post_accumulate_grad_hooks for parameter in self._parameters):
+                self._arrived = set()
+                for parameter in self._parameters:
+                    parameter.register_post_accumulate_grad_hook(self._arrived.add)  # type: ignore[no-untyped-call]
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad.zero_()
 
     def expect(self) -> None:
         """Before the step's last backward, whose gradients `missing` counts."""
+        if self._arrived is not None:
+            self._arrived.clear()
         self._versions = sum(flat._version for flat in self._flats) if self._laid_out else 0
 
     def missing(self) -> list[torch.nn.Parameter]:
@@ -47,6 +54,8 @@ class Gradients:
         """
         if not self._laid_out:
             return []
+        if self._arrived is not None:
+            return [parameter for parameter in self._parameters if parameter not in self._arrived]
         if sum(flat._version for flat in self._flats) - self._versions >= len(self._parameters):
             return []
         return [p for p in self._parameters if p.grad is None or not p.grad.any()]
@@ -101,7 +110,7 @@ class Gradients:
 
     def _lay_out(self) -> None:
         self._laid_out = True
-        for dtype in {parameter.dtype for parameter in self._parameters}:
+        for dtype in dict.fromkeys(parameter.dtype for parameter in self._parameters):  # in one order on all ranks
             of_dtype = [parameter for parameter in self._parameters if parameter.dtype == dtype]
             flat = torch.zeros(sum(p.numel() for p in of_dtype), dtype=dtype, device=of_dtype[0].device)
             start = 0

@@ -142,3 +142,40 @@ def test_gradients_that_share_a_storage_with_something_else_are_counted_alone() 
     parameters[0].grad, parameters[1].grad = storage[:2], storage[3:]
     gradients.find()
     assert float(gradients.norm()) == pytest.approx(13)
+
+
+def halved(parameter: nn.Parameter) -> None:
+    assert parameter.grad is not None
+    parameter.grad.mul_(0.5)
+
+
+def replaced(parameter: nn.Parameter) -> None:
+    assert parameter.grad is not None
+    parameter.grad = parameter.grad * 0.5
+
+
+@pytest.mark.parametrize("hook", [halved, replaced])
+def test_a_parameter_without_a_gradient_is_found_also_where_a_hook_changes_those_of_others(
+    hook: Callable[[nn.Parameter], None],
+) -> None:
+    """And one whose gradient is zero is not taken for it, in the second micro-batch neither."""
+    reached, zero, missed = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    for parameter in (reached, zero, missed):
+        parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    gradients = Gradients([reached, zero, missed], come_and_go=False)
+    gradients.begin(wrapped=False)
+    for _ in range(2):
+        gradients.expect()
+        (reached.sum() + 0.0 * zero.sum()).backward()  # type: ignore[no-untyped-call]
+    assert [parameter is missed for parameter in gradients.missing()] == [True]
+    (flat,) = gradients.gathered()
+    assert flat.tolist() == [0.75, 0.75, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_buffers_come_in_the_order_of_the_parameters_which_all_ranks_share() -> None:
+    """A set's order depends on where things lie in a process."""
+    dtypes = [torch.float64, torch.float16, torch.complex64, torch.float32, torch.bfloat16]
+    parameters = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in dtypes]
+    gradients = Gradients(parameters, come_and_go=False)
+    gradients.begin(wrapped=False)
+    assert [flat.dtype for flat in gradients.gathered()] == dtypes
