@@ -96,7 +96,7 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
     body = _body(asked, begun_s)
     ranks = {}
     with Ears() as ears:
-        for rank, environ in enumerate(environs):
+        for local_rank, environ in enumerate(environs):
             hold = processes.tether(signal.SIGTERM)
             if (pid := _fork()) == 0:
                 hold()
@@ -106,11 +106,11 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
                     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Python of its own would have it
                 ears.uncover()
                 if asked.cores:
-                    os.sched_setaffinity(0, numbers(asked.cores[rank]))
+                    os.sched_setaffinity(0, numbers(asked.cores[local_rank]))
                 os.environ.update(environ)
                 body()
                 sys.exit()
-            ranks[pid] = asked.node * asked.here + rank
+            ranks[pid] = int(environ["RANK"])
         store.open()
         ended = _watched(ranks, asked.grace_s, ears)
     if ended.told is None and not ended.failed:

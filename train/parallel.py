@@ -119,7 +119,7 @@ class Spread:
             return
         for flat in gradients.gathered():
             real = torch.view_as_real(flat) if flat.is_complex() else flat
-            torch.div(self._world.sum(real.view(-1)), self._world.size, out=real.view(-1))
+            _make_mean(real.view(-1), self._world)
 
     def accumulating(self) -> AbstractContextManager[object]:
         """Within it, forward and backward leave the gradients unreduced."""
@@ -223,13 +223,18 @@ def _register(ddp: DistributedDataParallel, world: World, config: ParallelConfig
     return None
 
 
+def _make_mean(gradients: torch.Tensor, world: World) -> None:
+    """Overwrite flat gradients with their mean over the ranks. All ranks call it."""
+    torch.div(world.sum(gradients), world.size, out=gradients)
+
+
 def _averaged(
     world: World,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
     """The mean over the ranks, added in their order: the same bits however the ranks are spread over machines."""
     gradients = bucket.buffer()
-    torch.div(world.sum(gradients), world.size, out=gradients)
+    _make_mean(gradients, world)
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(gradients)
     return done
