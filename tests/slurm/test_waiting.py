@@ -38,6 +38,7 @@ def test_exit_code_is_that_of_the_job_whichever_way_it_ended(desk: Desk) -> None
         desk.cluster.ask("scancel", "--name=queue")
         desk.cluster.ask("scancel", other)
         desk.cluster.ask("scancel", "--name=running")
+        desk.cluster.until(lambda: "running" not in listed("R,CG"))  # Slurm signals it after scancel has returned
         (desk.folder / "go").touch()
         assert {name: code.result() for name, code in codes.items()} == {
             "queue": 1,
