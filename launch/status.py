@@ -16,6 +16,7 @@ from launch.runs import check_shown, find, run_or_sweep, sweeps
 from launch.show import show
 from launch.standing import Standing, with_job
 from launch.sweeping.standing import fares
+from launch.text import span
 from train.escape import on_one_line
 from train.lease import Looks
 
@@ -118,11 +119,3 @@ def _row(each: Standing) -> tuple[str, ...]:
 
 def _or(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def span(seconds: float) -> str:
-    """Such as 5 s, 3 min, 2.5 h, 4.0 d."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0.0, seconds):.0f} s"

@@ -15,15 +15,16 @@ from tests.ranks import ROOT
 ROOMS = {
     "ground": "allocator cause columns cores culprit escape files fits garbage hearing lease leftovers listening meter "
     "nearest nvml orphan outcome output own prose redact refusal company links room sight trouble",
-    "config": "alias canonical compose composer config direction explain foreign former identity limits overrides place "
+    "config": "alias canonical code_hash compose composer config direction "
+    "explain foreign former identity limits overrides place "
     "resolved root source target trust typed",
     "data": "rng data data.*",
     "models": "models models.*",
     "tasks": "tasks tasks.*",
     "world": "alarm exchange failure join logs network stop watch world",
     "maths": "admission buffers ema evaluate extra glance gradients nhwc optim optimizer_state own_average parallel "
-    "precision schedule step tryout twice unchanged weights window",
-    "record": "begin checkpoint environment fingerprint folder ledger progress resume sameness sinks sinks.*",
+    "precision progress schedule step tryout twice unchanged weights window",
+    "record": "begin checkpoint environment fingerprint folder ledger resume sameness sinks sinks.*",
     "run": "build job loop main rehearse",
 }
 WITHOUT_TORCH = ("ground", "config")  # less what is imported where it is needed

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from train import admission, cores, optim, optimizer_state, weights
 from train.begin import Begin, begin
 from train.config import Auto, Config
-from train.data.augment import Augment
-from train.data.batch import apply
+from train.data.batch import Augment, apply
 from train.data.loader import Fetcher, Loader, Rehearsal, Timeline
 from train.data.order import InTurn, Order
 from train.data.prefetch import Mover

@@ -16,7 +16,6 @@ from train import environment, identity, resolved
 from train.checkpoint import Checkpoints
 from train.config import Accept, Config, RunConfig
 from train.files import as_text, opened, read_text, sync_folder, write_json, write_whole
-from train.fingerprint import DRAWS
 from train.lease import Lease, claim, held_by_this_launch
 from train.leftovers import sweep_lease
 from train.links import check_links
@@ -24,7 +23,7 @@ from train.outcome import ConfigError, NoRoom
 from train.resolved import RESOLVED
 from train.room import writing
 from train.root import folder_of_runs
-from train.sameness import ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
+from train.sameness import DRAWS, ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
 
 SUMMARY = "summary.json"
 

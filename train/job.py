@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from train import culprit, environment, fingerprint, lease, logs, resume, weights
+from train import code_hash, culprit, environment, fingerprint, lease, logs, resume, weights
 from train.build import Parts, build, packages, set_up_process, targets
 from train.checkpoint import Checkpoint, Checkpoints
 from train.compose import Composed
@@ -114,7 +114,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         facts = Facts(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
-            code=fingerprint.code(packages(config, targets(config, composed.foreign)), ROOT),
+            code=code_hash.code(packages(config, targets(config, composed.foreign)), ROOT),
             data=data,
             auto={"train.precision": precision.name, "world.device": world.device.type},
         )

@@ -19,9 +19,9 @@ from train.files import read_bytes
 from train.meter import Spent, rates
 from train.optim import Updater
 from train.outcome import Failure, GaveUp
-from train.progress import Progress
+from train.progress import Progress, Record
 from train.sinks.sink import Sink
-from train.window import Record, mean
+from train.window import mean
 from train.world import World
 
 _GIB = 2**30

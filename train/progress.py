@@ -1,13 +1,30 @@
 """What must survive a restart beside weights and optimizer."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from train.window import Record
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step over all ranks. `ratios` maps a metric to its sum and its count."""
+
+    step: int
+    ratios: dict[str, tuple[float, float]]
+    norm: float
+    skipped: bool
+    scale: float  # factor of the loss, 0 without loss scaling
+
+    @property
+    def not_finite(self) -> str:
+        """What made the step be skipped: the loss, the gradient, or an overflow, which a lower scale can mend."""
+        if not math.isfinite(self.ratios["loss"][0]):
+            return "loss"
+        return "overflow" if self.scale > 1 else "gradient"
 
 
 @dataclass

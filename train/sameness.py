@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from train import fingerprint, identity, resolved
+from train import code_hash, identity, resolved
 from train.config import Config
 from train.files import opened, read_json, read_text
 from train.former import former_digests
 from train.outcome import ConfigError
 from train.resolved import RESOLVED
 
+DRAWS = "its samples come out different each time"  # what is recorded of data without a fingerprint
 ENVIRONMENT, EVENTS = "environment.json", "events.jsonl"
 _PARTS = ("code", "data", "auto")
 _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # which say nothing of what a file holds
@@ -97,10 +98,10 @@ def _texts(run: Path, found: Found) -> Iterator[tuple[str, str]]:
 def add_facts(found: Found, code: Mapping[str, str], data: Mapping[str, str]) -> None:
     """Compare also what had to be built or hashed: moved data that are the same no longer differ, others do."""
     before, recorded = found.before["code"], found.before["data"]
-    found.code += fingerprint.changed(before, code) if before else []
+    found.code += code_hash.changed(before, code) if before else []
     for name in sorted(recorded.keys() | data.keys() if recorded else ()):
         known = recorded.get(name) == data.get(name)
-        if not known and fingerprint.DRAWS not in (recorded.get(name), data.get(name)):
+        if not known and DRAWS not in (recorded.get(name), data.get(name)):
             found.data.append(f"what {name} holds")
         if not known and name in found.moved:
             found.other.append(found.moved.pop(name))

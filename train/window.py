@@ -1,34 +1,16 @@
 """What the steps since the last look left behind: kept as device scalars, fetched at once, the same on every rank."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import torch
 
+from train.progress import Record
 from train.step import Taken
 from train.world import World
 
 _LOT = 256  # steps
-
-
-@dataclass(frozen=True)
-class Record:
-    """One step over all ranks. `ratios` maps a metric to its sum and its count."""
-
-    step: int
-    ratios: dict[str, tuple[float, float]]
-    norm: float
-    skipped: bool
-    scale: float  # factor of the loss, 0 without loss scaling
-
-    @property
-    def not_finite(self) -> str:
-        """What made the step be skipped: the loss, the gradient, or an overflow, which a lower scale can mend."""
-        if not math.isfinite(self.ratios["loss"][0]):
-            return "loss"
-        return "overflow" if self.scale > 1 else "gradient"
 
 
 @dataclass

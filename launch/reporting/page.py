@@ -12,7 +12,7 @@ from launch.reporting import charts, timeline
 from launch.reporting.history import History
 from launch.reporting.render import rendered
 from launch.standing import standing
-from launch.status import span
+from launch.text import span
 from train.prose import details
 
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last

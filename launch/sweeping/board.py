@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from launch.runs import SWEEP
 from launch.show import show
-from launch.status import span
 from launch.sweeping import results
 from launch.sweeping.results import Row
 from launch.sweeping.standing import ENDED
+from launch.text import span
 from train.columns import broken
 from train.escape import on_one_line
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from train.data.augment import Augment
+from train.data.batch import Augment
 from train.data.loader import Fetcher, Loader, Timeline, Work
 from train.data.order import Order
 from train.data.source import Source

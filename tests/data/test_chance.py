@@ -11,8 +11,8 @@ from tests.data.datasets import Numbers
 from tests.zoo.datasets import DrawingBatch, DrawingList, Rows, Seldom
 from train import rng
 from train.data import source as room
-from train.data.augment import Augment, ShiftRotate
-from train.data.batch import Batch
+from train.data.augment import ShiftRotate
+from train.data.batch import Augment, Batch
 from train.data.digits import Digits
 from train.data.loader import Fetcher
 from train.data.split import Span

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from launch.standing import Standing, standing
-from launch.status import span, table
+from launch.status import table
+from launch.text import span
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.world.saboteur import TASK, Sabotage

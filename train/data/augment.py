@@ -1,22 +1,13 @@
 """Random changes of training batches, seeded by each sample's position."""
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
-from train.data.batch import Batch
+from train.data.batch import Augment
 from train.rng import Draws
-
-
-class Augment(ABC):
-    """A random change of a training batch. All its chance comes from `draws`, which knows each sample's position."""
-
-    @abstractmethod
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """The changed batch, in a structure of the same kind."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a batch is: a tensor or NumPy array, or tuples, lists and dicts of them, first dimension samples."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,8 +8,18 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
+from train.rng import Draws
+
 Batch = Any
 _TOLD = 6  # tensors of a batch that a message tells of
+
+
+class Augment(ABC):
+    """A random change of a training batch. All its chance comes from `draws`, which knows each sample's position."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, draws: Draws) -> Batch:
+        """The changed batch, in a structure of the same kind."""
 
 
 def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
 from train import culprit
-from train.data.augment import Augment
-from train.data.batch import Batch, apply, collated
+from train.data.batch import Augment, Batch, apply, collated
 from train.data.order import InTurn, Order
 from train.data.split import Span
 from train.rng import Draws, Probe, drawn, integer, seed_all
