@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from train import build, job
-from train.compose import compose
-from train.config import Config
-from train.data.loader import Loader, Work
-from train.hearing import Signals
-from train.join import join
-from train.place import Place
-from train.precision import Precision
-from train.target import Targets
-from train.world import World
+from phalanx.compose.compose import compose
+from phalanx.config.config import Config
+from phalanx.config.target import Targets
+from phalanx.exit.hearing import Signals
+from phalanx.exit.place import Place
+from phalanx.train.distributed.join import join
+from phalanx.train.distributed.world import World
+from phalanx.train.engine import build, job
+from phalanx.train.loading.loader import Loader, Work
+from phalanx.train.optim.precision import Precision
 
 Turns = Iterator[list[float]]  # lists to put the seconds of each step into; the next is given when it is one's turn
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from train.compose import compose
-from train.outcome import ConfigError
+from phalanx.compose.compose import compose
+from phalanx.exit.outcome import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
@@ -27,11 +27,11 @@ COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a co
 
 
 class Nursery:
-    """The process that ranks are forked from; see launch/sweeping/warm.py."""
+    """The process that ranks are forked from; see launch/sweep/warm.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / "sweeping" / "warm.py")],
+            [sys.executable, str(ROOT / "phalanx"), "-m", "launch.sweep.warm"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

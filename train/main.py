@@ -8,30 +8,35 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
-if not __package__:
-    # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there. Data
-    # workers come by here, too, with the path that the rank has.
-    if os.path.realpath(sys.path[0]) == str(ROOT / "train"):
-        del sys.path[0]
-    sys.path.insert(0, str(ROOT))
-    from train.own import step_aside
+if not __package__:  # run as a file: become the module of the package that lies beside it
+    _root = next(str(place) for place in Path(__file__).resolve().parents if (place / "phalanx" / "train").is_dir())
+    if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]  # a script's own folder, where its modules would shadow others
+    sys.path.insert(0, _root)
+    from phalanx.system.own import step_aside
 
-    step_aside(str(ROOT))
+    step_aside(_root)
+    import phalanx.train.main as module
 
-from train import allocator, cause, output
-from train.hearing import Signals
-from train.orphan import end_with_launcher
-from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
-from train.place import Place, speaks
-from train.refusal import end, refuse, say
+    sys.modules["__main__"] = module  # by which data workers are started
+    module.main()
+
+from phalanx.common import output
+from phalanx.exit import cause
+from phalanx.exit.hearing import Signals
+from phalanx.exit.outcome import ConfigError, ExitCode, JoinFailed, Preempted
+from phalanx.exit.place import Place, speaks
+from phalanx.exit.refusal import end, refuse, say
+from phalanx.system import allocator
+from phalanx.system.orphan import end_with_launcher
+from phalanx.system.own import PACKAGE
 
 if TYPE_CHECKING:
-    from train.compose import Composed
+    from phalanx.compose.compose import Composed
 
 
 def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
-    """Train. Ends the process with one of the exit codes in `train.outcome`.
+    """Train. Ends the process with one of the exit codes in `phalanx.exit.outcome`.
 
     `composed` is what the command line composes to, where somebody has found out already, and `begun_s` is when the start
     began, where that was before this process.
@@ -64,8 +69,8 @@ def prepare(argv: list[str], place: Place, composed: "Composed | None" = None) -
     Imports no torch, and says so where that comes next. Raises ConfigError.
     """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
-    from train.compose import answer, asks, compose, multirun
-    from train.limits import check
+    from phalanx.compose.compose import answer, asks, compose, multirun
+    from phalanx.config.limits import check
 
     _check_temporary()
     if not place.launched and (words := multirun(argv)) is not None:
@@ -95,7 +100,7 @@ def _ranks(size: int) -> str:
 
 def _sweep(words: list[str]) -> NoReturn:
     """Become `phalanx sweep`, which is what Hydra's -m means here."""
-    os.execv(sys.executable, [sys.executable, str(ROOT / "launch" / "cli.py"), "sweep", *words])
+    os.execv(sys.executable, [sys.executable, str(PACKAGE), "sweep", *words])
 
 
 def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
@@ -103,11 +108,13 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)
-    from train import job, logs
-    from train.build import check_targets, targets
-    from train.failure import ending
-    from train.folder import finished
-    from train.join import join
+    from phalanx.run_folder import logs
+    from phalanx.run_folder.folder import finished
+
+    from .distributed.failure import ending
+    from .distributed.join import join
+    from .engine import job
+    from .engine.build import check_targets, targets
 
     logs.to_console(place.leads, os.environ)
     try:

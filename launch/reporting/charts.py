@@ -7,8 +7,9 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from launch.lines import Entry, number
-from launch.reporting.timeline import Cause, Span
+from phalanx.common.lines import Entry, number
+
+from .timeline import Cause, Span
 
 # Told apart by people who see few colours: Okabe and Ito, "Color Universal Design" (2008).
 COLOURS = {

@@ -7,10 +7,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from launch.lines import Entry, read_events, read_lines
-from train import lease
-from train.files import read_json, read_text
-from train.lease import Holder
+from phalanx.common.files import read_json, read_text
+from phalanx.common.lines import Entry, read_events, read_lines
+from phalanx.run_folder import lease
+from phalanx.run_folder.lease import Holder
 
 _COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
 

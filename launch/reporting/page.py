@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from launch.lines import Entry, number
-from launch.reporting import charts, timeline
-from launch.reporting.history import History
-from launch.reporting.render import rendered
-from launch.standing import standing
-from launch.text import span
-from train.prose import details
+from phalanx.common.lines import Entry, number
+from phalanx.common.prose import details
+
+from ..common.text import span
+from ..state.standing import standing
+from . import charts, timeline
+from .history import History
+from .render import rendered
 
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
 _TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
@@ -25,7 +26,7 @@ def page(histories: Sequence[History], now: float) -> str:
     """The whole HTML text."""
     names, metrics = _names(histories), _metrics(histories)
     return rendered(
-        "reporting/page.html",
+        "page.html",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         written=_clock(now),
         metrics=metrics,

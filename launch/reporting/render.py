@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from launch.reporting.charts import script
+from .charts import script
 
-_TEMPLATES = Path(__file__).parents[1]
+_TEMPLATES = Path(__file__).parent
 
 
 def rendered(template: str, **values: object) -> str:
-    """The HTML text of `template`, a path below launch/. It needs no network, and no value becomes markup or script."""
+    """The HTML text of `template`, a file beside this one. It needs no network, and no value becomes markup or script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, for `phalanx status` has no use for it
 
     pages = Environment(

@@ -7,9 +7,10 @@ from enum import StrEnum
 from itertools import pairwise
 from statistics import median
 
-from launch.lines import Entry, number, whole
-from launch.reporting.history import History
-from train.lease import Holder
+from phalanx.common.lines import Entry, number, whole
+from phalanx.run_folder.lease import Holder
+
+from .history import History
 
 _BEGINS = ("start", "resume")
 _ENDS = {"finish": "finished", "preempt": "preempted", "stop": "stopped", "error": "failed"}

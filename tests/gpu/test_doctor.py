@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.examine.copies import HostToDevice
-from launch.examine.matmul import Matmul
-from launch.examine.peaks import peak_of
-from tests.doctor.test_doctor import findings
-from tests.doctor.test_judgements import company
+from phalanx.launch.doctor.checks.copies import HostToDevice
+from phalanx.launch.doctor.checks.matmul import Matmul
+from phalanx.launch.doctor.peaks import peak_of
 from tests.launch.command import Launcher
+from tests.launch.doctor.test_doctor import findings
+from tests.launch.doctor.test_judgements import company
 
 pytestmark = pytest.mark.gpu
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.machine import look
+from phalanx.launch.host.machine import look
 from tests.launch.command import Launcher
 from tests.ranks import SMALL
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from tests.step.built import built, moved
-from train.data.loader import Work
-from train.data.prefetch import Mover, on_device
+from phalanx.train.loading.loader import Work
+from phalanx.train.loading.prefetch import Mover, on_device
+from tests.train.built import built, moved
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 

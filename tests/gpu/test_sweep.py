@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.sweep.sweeper import SHORT, Sweeper
 from tests.ranks import Starter
-from tests.sweep.sweeper import SHORT, Sweeper
 
 pytestmark = pytest.mark.gpu
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.step.built import built, warmed_up
-from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
-from train.data.prefetch import on_device
-from train.precision import LossScale
-from train.schedule import Cosine
+from phalanx.train.loading.prefetch import on_device
+from phalanx.train.optim.precision import LossScale
+from phalanx.train.optim.schedule import Cosine
+from tests.train.built import built, warmed_up
+from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 

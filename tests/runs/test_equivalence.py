@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from phalanx.train.data.augment import ShiftRotate
+from phalanx.train.data.digits import Digits
+from phalanx.train.loading.order import Order
+from phalanx.train.loading.source import Source
+from phalanx.train.loading.split import Span
+from phalanx.train.models.mlp import MLP
 from tests.ranks import DDP, Results, Starter
 from tests.runs.chance import overrides as chance
 from tests.runs.weighted import weights_of
-from train.data.augment import ShiftRotate
-from train.data.digits import Digits
-from train.data.order import Order
-from train.data.source import Source
-from train.data.split import Span
-from train.models.mlp import MLP
 
 SPLIT = ("train.global_batch=64", "train.micro_batch=8", "eval.every=null", "checkpoint.best_metric=null")
 NOISY = ("model=mlp", "model.dropout=0.3")  # the digits are augmented by default

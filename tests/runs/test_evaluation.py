@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from phalanx.train.loading.order import InTurn
+from phalanx.train.loading.rng import seed_all
+from phalanx.train.loading.source import Source
+from phalanx.train.loading.split import Span
 from tests.ranks import Starter
 from tests.runs.chance import Drawn, Normed, overrides
-from train.data.order import InTurn
-from train.data.source import Source
-from train.data.split import Span
-from train.rng import seed_all
 
 
 def test_metrics_have_the_same_bits_on_any_number_of_ranks(starter: Starter) -> None:

@@ -99,7 +99,7 @@ class Desk:
 
     def phalanx(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         path = {"PYTHONPATH": f"{ROOT}"}
-        python = (sys.executable, "-m", "launch.cli")
+        python = (sys.executable, "-m", "phalanx.launch.cli")
         return self.cluster.run(*python, *words, cwd=self.folder, environ={**path, **self.environ, **(environ or {})})
 
     def submit(self, *words: str, environ: Mapping[str, str] | None = None) -> "Submitted":

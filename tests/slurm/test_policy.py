@@ -86,7 +86,7 @@ def test_failure_outweighs_the_signal_that_it_sends_to_the_other_nodes(desk: Des
     """For srun it is the other way round."""
     (desk.folder / "fails.py").write_text("raise ValueError")
     act = f"""[[ $SLURM_NODEID == 1 ]] || exec sleep 60
-exec {sys.executable} {ROOT}/launch/agent.py --ranks=1 --grace=30 {desk.folder}/fails.py"""
+exec {sys.executable} {ROOT}/phalanx -m launch.local.agent --ranks=1 --grace=30 {desk.folder}/fails.py"""
     job = submit(desk, "mixed", act, "cluster.max_requeues=0", "cluster.max_failures=0", nodes=2)
     assert ended(job, "FAILED") == ("0", "1:0")
     assert "start 1 was failure 1" in job.log

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.cases import mnist
+from tests.launch.sweep.sweeper import SHORT
 from tests.pacer import TASK, Pace
+from tests.phalanx.config.cases import mnist
 from tests.ranks import Results, Starter
 from tests.slurm.lab import Desk, Submitted
 from tests.slurm.test_queue import held, told
 from tests.slurm.test_requeue import crowd_out
-from tests.sweep.sweeper import SHORT
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 

@@ -10,9 +10,10 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from train.files import opened, read_bytes, sync_folder
-from train.room import writing
-from train.sinks.sink import Sink
+from phalanx.common.files import opened, read_bytes, sync_folder
+from phalanx.run_folder.room import writing
+
+from .sink import Sink
 
 logger = logging.getLogger(__name__)
 

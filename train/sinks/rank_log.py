@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import final
 
-from train.prose import of_event, of_line, of_summary
-from train.sinks.sink import Sink
+from phalanx.common.prose import of_event, of_line, of_summary
+
+from .sink import Sink
 
 logger = logging.getLogger("phalanx")
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from train.outcome import ConfigError
-from train.sinks.scalars import scalars
-from train.sinks.sink import Sink
+from phalanx.exit.outcome import ConfigError
+
+from .scalars import scalars
+from .sink import Sink
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from train.config import WandbConfig
-from train.sinks.wandb_mode import settings_file
+from phalanx.config.config import WandbConfig
+from phalanx.config.wandb_mode import settings_file
 
 _PROJECT = "phalanx"  # where nothing names one
 

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from train.files import write_whole
-from train.sinks import wandb_process
-from train.sinks.scalars import scalars
-from train.sinks.sink import Sink
-from train.sinks.wandb_mode import Mode
+from phalanx.common.files import write_whole
+from phalanx.config.wandb_mode import Mode
+
+from . import wandb_process
+from .scalars import scalars
+from .sink import Sink
 
 PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while W&B starts
 SUMMARY_KEYS = ("samples", "wall_s", "goodput", "weights_sha256")  # the metrics are there, from the last line of each

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import torch
 
-from train.outcome import ConfigError
-from train.tasks.task import Ratio
+from phalanx.exit.outcome import ConfigError
+
+from .task import Ratio
 
 # What a line of metrics says beside the task's own numbers.
 RESERVED = frozenset(

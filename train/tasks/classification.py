@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch, shapes
-from train.outcome import ConfigError
-from train.tasks.task import Ratio, Task
+from phalanx.exit.outcome import ConfigError
+
+from ..loading.batch import Batch, shapes
+from .task import Ratio, Task
 
 
 class Classification(Task):

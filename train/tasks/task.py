@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch
+from ..loading.batch import Batch
 
 
 class Ratio(NamedTuple):

@@ -1,0 +1,90 @@
+"""`phalanx cancel`: end a run or a sweep now, or take it out of the queue."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from phalanx.exit.hearing import TWICE_S
+from phalanx.exit.outcome import ConfigError
+from phalanx.run_folder import lease
+from phalanx.run_folder.lease import Holder, Looks
+
+from ..common.runs import owner, run_or_sweep
+from ..common.show import show
+from ..host import processes
+from ..slurm import slurm
+from ..slurm.jobs import given
+from ..state.holders import holders, is_process, is_there
+from ..state.sweep import fares
+
+_LOOK_S = 0.05
+_LEAVE_S = 10.0  # for ranks that were told twice: they take two
+
+
+@click.command()
+@click.argument("run")
+@click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
+def cancel(run: str, root: Path) -> None:
+    """End RUN, a run or a sweep, by its folder or its name, without waiting for it to save; phalanx stop lets it save.
+
+    A run that Slurm has goes out of its queue, of an array that element alone, and a sweep with all its jobs. The command
+    that began it continues it from its newest checkpoint.
+    """
+    submitted = given(root, os.environ)
+    folder = run_or_sweep(run, root, submitted)
+    of_slurm = submitted.get(folder.resolve())
+    jobs = () if of_slurm is None else of_slurm.jobs
+    for job in jobs:
+        slurm.cancel(job.job, os.environ)
+        show(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
+    if of_slurm is not None and jobs:
+        of_slurm.cancelled.touch()  # which the job's script does, too, where it comes that far
+    # Slurm ends those that it has.
+    looks = Looks()
+    held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
+    if not jobs and not held:
+        state = fares(folder, time.time(), looks).state
+        raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
+    for holder in held:
+        if not lease.is_here(holder):
+            raise ConfigError(
+                f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
+                f"{run}, or this command on {holder.host}"
+            )
+        _end(folder, holder, looks)
+        show(f"ended {holder}")
+
+
+def _holders(folder: Path, looks: Looks) -> list[Holder]:
+    try:
+        return holders(folder, looks)
+    except OSError as error:
+        raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner(folder)}") from None
+
+
+def _end(folder: Path, holder: Holder, looks: Looks) -> None:
+    """As by Ctrl-C twice. One that is deaf to it saves and leaves.
+
+    Raises ConfigError when the process does not leave, or cannot be shown to be the run's: what a file says of it is no
+    proof, and the folder may be a copy, or a stranger's.
+    """
+    told = signal.SIGTERM if processes.ignores(holder.pid, signal.SIGINT) else signal.SIGINT
+    for wait_s in (1.1 * TWICE_S, _LEAVE_S):
+        if not (proof := is_process(folder, holder)):
+            if not is_there(folder, holder, looks):
+                return
+            whose = "belongs to another user" if proof is None else "does not hold that folder"
+            raise ConfigError(f"{holder}, which {folder} names, {whose}, so it is not sent a signal: phalanx stop asks")
+        try:
+            processes.send(holder.pid, told)
+        except PermissionError:
+            raise ConfigError(f"{holder} belongs to another user, who alone can end it. Ask {owner(folder)}") from None
+        end_s = time.monotonic() + wait_s
+        while time.monotonic() < end_s:
+            if not is_there(folder, holder, looks):
+                return
+            time.sleep(_LOOK_S)
+    raise ConfigError(f"{holder} was told twice and has not left. Type kill -KILL {holder.pid}")

@@ -1,0 +1,81 @@
+"""`phalanx run`: train on this machine."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from phalanx.config.config import Device
+from phalanx.exit.company import check_one_machine
+from phalanx.exit.refusal import say
+
+from ..host.busy import others
+from ..host.claim import claim
+from ..host.machine import lists_gpus, look
+from ..local.local import supervise
+from ..local.plan import plan, replaying
+from .words import config_options, grace_option, words
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    *("-n", "--ranks"),
+    type=click.IntRange(min=1),
+    help="Number of ranks. Left out: one for each free GPU, or 1 without GPUs.",
+)
+@click.option("--from", "source", type=Path, metavar="RUN", help="Replay the config of this run folder.")
+@config_options
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How often to start again after a crash, a killed rank or a hang.",
+)
+@grace_option("How long ranks that were told to stop may take to save.")
+@click.option(
+    *("--dry-run", "--dryrun"), is_flag=True, help="Print the command and its environment, and start nothing."
+)
+def run(
+    overrides: Sequence[str],
+    ranks: int | None,
+    source: Path | None,
+    config_dir: str | None,
+    config_name: str | None,
+    max_restarts: int,
+    grace: int,
+    dry_run: bool,
+) -> None:
+    """Train on this machine, on all free GPUs or on -n ranks.
+
+    KEY=VALUE are Hydra overrides for train/main.py, passed on as they are; after -- so are Hydra's own options.
+
+    Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
+    bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped, 8 the run folder
+    cannot be written.
+    """
+    check_one_machine(os.environ)
+    typed = words(config_dir, config_name, overrides)
+    if source is not None:
+        typed = replaying(source, typed)
+    machine = look(os.environ, wants_gpus=_wants_gpus(typed))
+    with claim(machine.gpus, ranks, others(machine.gpus, os.environ)) as claimed:
+        planned = plan(typed, ranks, claimed.gpus, machine, os.environ, grace)
+        if dry_run:
+            click.echo(planned.text(os.environ))
+            return
+        count = ranks or len(claimed.gpus) or 1
+        say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'}")
+        code = supervise(planned, claimed.descriptors, max_restarts, grace)
+    sys.exit(code)
+
+
+def _wants_gpus(typed: Sequence[str]) -> bool:
+    """Whether the config that these words come to trains on GPUs where there are some. Raises ConfigError."""
+    if not lists_gpus(os.environ):
+        return False
+    from phalanx.compose.compose import asks, compose  # here, for Hydra takes longer to import than all the rest
+
+    return not asks(typed) and compose(typed).config.world.device is not Device.cpu

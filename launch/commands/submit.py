@@ -1,0 +1,274 @@
+"""`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or a sweep, or the doctor."""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from phalanx.common.escape import OPEN, looked_up_there
+from phalanx.config.config import ClusterConfig, Config, as_plain
+from phalanx.exit.outcome import ConfigError
+from phalanx.system.own import ROOT
+
+from ..common.reader import forgive
+from ..common.show import show
+from ..search.order import order as order_of_sweep
+from ..slurm import slurm, waiting
+from ..slurm.job import Job, check, elements, of_a_job, plan, ranks_per_node
+from ..submission.submission import Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
+from .words import config_options, words
+
+_DOCTOR = "doctor"  # the job's name
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was typed: Hydra's words and how to queue the job. `sweep`: each element works on the sweep that they spell;
+    `doctor`: examine the machines, and train nothing."""
+
+    words: tuple[str, ...]
+    after: str | None
+    array: str | None
+    sweep: bool
+    doctor: bool
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@config_options
+@click.option("--after", metavar="JOB", help="Start once this job has ended well.")
+@click.option(
+    "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
+)
+@click.option("--sweep", is_flag=True, help="Search, as phalanx sweep does: each element of --array takes trials.")
+@click.option("--doctor", is_flag=True, help="Examine the machines of such a job, and train nothing.")
+@click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
+@click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
+@click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
+def submit(
+    overrides: Sequence[str],
+    config_dir: str | None,
+    config_name: str | None,
+    after: str | None,
+    array: str | None,
+    sweep: bool,
+    doctor: bool,
+    wait: bool,
+    test_only: bool,
+    dry_run: bool,
+) -> None:
+    """Train on a Slurm cluster.
+
+    KEY=VALUE are Hydra overrides for train/main.py; those that begin with cluster. say what the job asks for.
+
+    The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
+    running is not submitted again.
+    """
+    forgive()
+    if doctor and array is not None:
+        raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
+    if doctor and sweep:
+        raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
+    order = Order(tuple(words(config_dir, config_name, overrides)), after, array, sweep, doctor)
+    runs = _runs(order)
+    if dry_run:
+        click.echo(str(_plan(order, runs, _layout(order, runs))))
+        return
+    slurm.require(os.environ)
+    _check_machines(_first(runs).cluster)
+    if after is not None:
+        slurm.check_known(after, os.environ)
+    if test_only:
+        click.echo(_expected_start(order, runs))
+        return
+    job, submission = _submitted(order, runs)
+    if wait:
+        code = waiting.wait(job, submission.runs or [""], os.environ)
+        if doctor:
+            show(_log(submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+        sys.exit(code)
+
+
+def _runs(order: Order) -> dict[str, Config]:
+    """Each element of the array with its run, or "" with the only one. Raises ConfigError."""
+    from phalanx.compose.compose import compose  # here, for Hydra takes longer to import than all the rest
+    from phalanx.config.limits import check as check_limits
+
+    indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
+    if order.sweep:
+        return dict.fromkeys(indices, _shared(order))
+    runs = {}
+    for index in indices:
+        with looked_up_there(of_a_job):
+            runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
+        _check_named(runs[index], order.words)
+        cluster = runs[index].cluster
+        check(cluster)
+        if order.doctor:
+            continue
+        check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
+    if len(set(_folders(runs).values())) < len(runs):
+        raise ConfigError(
+            f"--array={order.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
+            "the index: type seed=%a, for example"
+        )
+    return runs
+
+
+def _check_named(config: Config, words: Sequence[str]) -> None:
+    """Raise ConfigError where the name of a run would depend on what each job has anew."""
+    from phalanx.compose.identity import defining, left_open
+    from phalanx.config.overrides import typed_for
+
+    key = next(iter(left_open(defining(config))), None)
+    if key is not None and typed_for("run.name", words) is None:
+        raise ConfigError(
+            f"{key} is known to the job alone, and it is part of the name that a run has by default, so a "
+            "requeue might be another run. Type run.name=…, under which a run goes on with the same data at another path"
+        )
+
+
+def _shared(order: Order) -> Config:
+    """A config of the sweep, under the sweep's own name. Raises ConfigError."""
+    with looked_up_there(of_a_job):
+        found = order_of_sweep(order.words)
+    cluster = found.config.cluster
+    check(cluster)
+    if cluster.nodes > 1:
+        raise ConfigError(
+            f"cluster.nodes={cluster.nodes}: the ranks of a trial are on one machine, and each job of a sweep is one. Type "
+            f"cluster.nodes=1 --array=0-{cluster.nodes - 1} for {cluster.nodes} jobs that share the trials"
+        )
+    if found.sweep.ranks > ranks_per_node(cluster):
+        raise ConfigError(
+            f"sweep.ranks={found.sweep.ranks} is more than a machine of the job has room for: {ranks_per_node(cluster)}. "
+            f"Type sweep.ranks={ranks_per_node(cluster)}"
+        )
+    return replace(found.config, run=replace(found.config.run, root=str(found.folder.parent), name=found.folder.name))
+
+
+def _first(runs: Mapping[str, Config]) -> Config:
+    return next(iter(runs.values()))
+
+
+def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
+    return {index: str(run_root(run.run) / str(run.run.name)) for index, run in runs.items()}
+
+
+def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
+    config = _first(runs)
+    if order.doctor:
+        bare = lay_out(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
+        return replace(bare, words=[f"--folder={bare.root}"])
+    words = list(order.words)
+    if not any(word.startswith("stop.grace_s=") for word in words):
+        words.append(f"stop.grace_s={config.cluster.notice_s}")
+    found = lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
+    if not order.sweep:
+        return found
+    from phalanx.config.overrides import quoted  # here, as it imports Hydra
+
+    # What is added is no part of what the sweep is, and its trials get it all the same.
+    also = [f"--also={word}" for word in found.words[len(order.words) :]]
+    there = [f"--there={name}" for name in _known_there(config)]
+    return replace(found, words=[*order.words, f"run.name={quoted(str(config.run.name))}", *also, *there])
+
+
+def _known_there(config: Config) -> list[str]:
+    """The environment variables that were left for the jobs to look up."""
+    from phalanx.compose.identity import left_open
+
+    return sorted(
+        {
+            name
+            for value in left_open(as_plain(config)).values()
+            for name in re.findall(re.escape(OPEN) + r"(\w+)\}", value)
+        }
+    )
+
+
+def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
+    config = _first(runs)
+    cluster, name, entry = config.cluster, str(config.run.name), "train/main.py"
+    if order.doctor:
+        cluster, name, entry = replace(cluster, max_requeues=0, max_failures=0), _DOCTOR, "launch/doctor/main.py"
+    if order.sweep:
+        entry = "sweep"
+    return plan(
+        cluster, name, entry, submission, sys.executable, list(os.environ), after=order.after, array=order.array
+    )
+
+
+def _check_machines(cluster: ClusterConfig) -> None:
+    """Refuse what would wait for ever, as not every cluster does so itself."""
+    there = slurm.machines(cluster.partition, os.environ)
+    if there is None:
+        return
+    where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"
+    gpus = there.most_gpus
+    if (cluster.gpus_per_node or 0) > gpus:
+        raise ConfigError(
+            f"cluster.gpus_per_node={cluster.gpus_per_node} is more than any machine of {where} has: {gpus}. "
+            + (
+                f"Type cluster.gpus_per_node={gpus}"
+                if gpus
+                else "Type cluster.gpus_per_node=null cluster.ranks_per_node=4"
+            )
+        )
+    if cluster.nodes > there.count:
+        raise ConfigError(
+            f"cluster.nodes={cluster.nodes} is more than {where} has: {there.count}. Type cluster.nodes={there.count}"
+        )
+
+
+def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
+    """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
+    job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
+    return slurm.expected_start(job, os.environ)
+
+
+def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submission]:
+    """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
+    with alone(_first(runs).run):
+        queue = slurm.queue(os.environ)
+        if not order.doctor:
+            _refuse_live(runs, queue)
+        submission = _layout(order, runs)
+        job = _plan(order, runs, submission)
+        try:
+            fill(submission, os.environ)
+            number = slurm.submit(job, os.environ)
+        except BaseException:
+            shutil.rmtree(submission.folder, ignore_errors=True)
+            raise
+        record(submission, number)
+        remove_old(submission.root, {queued.token for queued in queue})
+    folders = list(submission.runs.values())
+    click.echo(f"job {number}  {submission.folder}")
+    if order.doctor:
+        click.echo(f"  report  {_log(submission, number)}")
+    else:
+        click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
+    return number, submission
+
+
+def _log(submission: Submission, job: str) -> Path:
+    return submission.folder / f"slurm-{job}.out"
+
+
+def _refuse_live(runs: Mapping[str, Config], queue: Sequence[slurm.Queued]) -> None:
+    before = {(each.token, each.element): each.run for each in submitted(run_root(_first(runs).run))}
+    wanted = {Path(folder) for folder in _folders(runs).values()}
+    for queued in queue:
+        folder = before.get((queued.token, queued.element))
+        if folder in wanted:
+            raise ConfigError(
+                f"{folder} is job {queued.job} already ({queued.state.lower()}), so it is not submitted twice. Wait for "
+                f"it, type phalanx cancel {shlex.quote(str(folder))} to end it, or run.name=… for another run"
+            )

@@ -1,0 +1,1 @@
+"""The examinations, a file each."""

@@ -1,0 +1,1 @@
+"""How the ranks that are examined work together."""

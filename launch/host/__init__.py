@@ -1,0 +1,1 @@
+"""This machine: its cores, its GPUs and who uses them, its processes."""

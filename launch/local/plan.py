@@ -1,0 +1,118 @@
+"""What is asked and what the machine has -> what is run, as plain data: a dry run prints exactly what is started."""
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from phalanx.common.nearest import nearest
+from phalanx.exit.outcome import ConfigError
+from phalanx.system.allocator import huge_pages
+from phalanx.system.own import PACKAGE
+from phalanx.system.sight import GIVEN
+
+from ..host.machine import Gpu, Machine, ranges
+from . import cause, traces
+
+FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command, and what its environment has beside the caller's."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    def of_start(self, folder: Path, restarts: int, launch: str, environ: Mapping[str, str]) -> dict[str, str]:
+        """What a start's environment has beside that of the plan: `folder` is its own, empty and private.
+
+        `launch` is what it has in common with the starts that it follows.
+        """
+        own = {name: value for name, value in traces.below(folder, environ).items() if name not in environ}
+        told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
+        return {**own, **cause.files(folder), **told}
+
+    def text(self, environ: Mapping[str, str]) -> str:
+        """As a shell takes it, with what each start adds as a comment."""
+        added = self.of_start(Path(tempfile.gettempdir()) / f"{FOLDER}XXXXXXXX", 0, "XXXXXXXX", environ)
+        comments = [f"# each start: {name}={shlex.quote(value)}\n" for name, value in added.items()]
+        assigned = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
+        return "".join(comments) + " \\\n".join([*assigned, shlex.join(self.argv)])
+
+
+def plan(
+    words: Sequence[str],
+    ranks: int | None,
+    gpus: Sequence[Gpu],
+    machine: Machine,
+    environ: Mapping[str, str],
+    grace_s: int,
+) -> Plan:
+    """Start `train/main.py words` on `ranks`, where that is None on one rank a GPU of `gpus` or on one without any.
+
+    What `environ` has already is kept. Raises ConfigError where the GPUs cannot serve as many ranks.
+    """
+    size = ranks or len(gpus) or 1
+    if size > 1 and any(gpu.slice for gpu in gpus):
+        raise ConfigError(
+            f"{size} ranks on slices of a GPU (MIG): CUDA shows a process one slice alone, and NCCL joins none. Type -n 1"
+        )
+    added = {
+        "OMP_NUM_THREADS": str(max(1, machine.cpus // size)),
+        **huge_pages(environ),
+    }
+    if gpus:
+        added |= _NCCL
+    added = {
+        name: value for name, value in added.items() if name not in environ and _OLDER.get(name, name) not in environ
+    }
+    if gpus:
+        added |= {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), GIVEN: str(len(gpus))}
+    argv = [
+        *(sys.executable, "-u", str(PACKAGE), "-m", "launch.local.agent", f"--ranks={size}", f"--grace={grace_s}"),
+        *([f"--cores={beside}"] if (beside := _beside(gpus[:size], machine)) else []),
+        *(str(PACKAGE / "train" / "main.py"), *words),
+    ]
+    return Plan(tuple(argv), added)
+
+
+# Variables that only NCCL's process group reads.
+_NCCL = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",  # as torch does by itself: 1 aborts before traces are read
+    "TORCH_FR_BUFFER_SIZE": "2000",  # collectives that the flight recorder remembers
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+}
+_OLDER = {  # names that torch still reads, after the newer ones
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "NCCL_ASYNC_ERROR_HANDLING",
+    "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
+}
+
+
+def _beside(gpus: Sequence[Gpu], machine: Machine) -> str:
+    """For each rank the cores beside its GPU; empty where there is no choice, or where none of them is this process's."""
+    cores = [machine.nodes.get(gpu.node, frozenset()) & machine.cores for gpu in gpus]
+    if len(machine.nodes) < 2 or not all(cores):
+        return ""
+    return ":".join(ranges(each) for each in cores)
+
+
+def replaying(source: Path, words: Sequence[str]) -> list[str]:
+    """The words that replay the config of the run folder `source`. Raises ConfigError when it is none."""
+    if clash := [word for word in words if word.startswith(("--config-dir", "--config-name"))]:
+        raise ConfigError(f"--from={source} and {clash[0]} both say where the config is. Leave one of them out")
+    if not (source / "resolved.yaml").is_file():
+        raise ConfigError(_no_run(source))
+    return [f"--config-dir={source}", "--config-name=resolved", *words]
+
+
+def _no_run(source: Path) -> str:
+    what = "is no run folder: it has no resolved.yaml" if source.exists() else "does not exist"
+    beside = source if source.is_dir() else source.parent
+    there = sorted(str(found.parent) for found in beside.glob("*/resolved.yaml"))
+    if not there:
+        return f"--from={source} {what}. There is none beside it"
+    more = f" and {len(there) - 3} more" if there[3:] else ""
+    return f"--from={source} {what}. {nearest(str(source), there)}There is {', '.join(there[:3])}{more}"

@@ -1,0 +1,174 @@
+"""The ranks of one machine: started, watched until all have ended, and told what the process that starts them hears.
+
+What torchrun does, with one import of torch in the place of one for each rank and one more: ranks are forked from a process
+that has imported everything. With PYTHON_EXEC in the environment that program is started for each rank instead, as torchrun
+does. Of several machines each is told its number and where the first one is.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..host import processes
+from ..host.ears import Ears
+from ..host.machine import numbers
+from .store import LOOPBACK, Store
+
+_MOMENT_S = 0.1  # in which the others learn from a rank that failed why it did, which they tell better than a signal
+_STUCK_S = 30.0  # after which a killed process that is still there will stay
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`here` ranks of `script words` on machine `node` of `nodes`, which all have as many and meet at `port` of `head`.
+
+    On one machine that is a free port of the loopback. Where there are `cores`, each rank keeps to its own.
+    """
+
+    here: int
+    grace_s: float
+    cores: Sequence[str]
+    nodes: int
+    node: int
+    head: str
+    port: int
+    script: str
+    words: Sequence[str]
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> "Asked":
+        """From the words of launch/local/agent.py."""
+        parser = argparse.ArgumentParser("launch/local/agent.py", allow_abbrev=False)
+        parser.add_argument("--ranks", type=int, required=True, help="ranks of this machine")
+        parser.add_argument("--grace", type=float, required=True, help="seconds for ranks that were told to leave")
+        parser.add_argument("--cores", default="", help="those that each rank keeps to")
+        parser.add_argument("--nodes", type=int, default=1, help="machines")
+        parser.add_argument("--node", type=int, default=0, help="which of them this one is")
+        parser.add_argument("--head", default=LOOPBACK, help="the address of the first one")
+        parser.add_argument("--port", type=int, default=0, help="where its store listens")
+        parser.add_argument("script")
+        parser.add_argument("words", nargs=argparse.REMAINDER)
+        found = parser.parse_args(argv)
+        cores = list(filter(None, found.cores.split(":")))
+        machine = (found.nodes, found.node, found.head, found.port)
+        return cls(found.ranks, found.grace, cores, *machine, found.script, found.words)
+
+    def environ(self, local_rank: int, port: int) -> dict[str, str]:
+        """What torchrun tells a rank, whose store is at `port` of the head."""
+        return {
+            "RANK": str(self.node * self.here + local_rank),
+            "LOCAL_RANK": str(local_rank),
+            "GROUP_RANK": str(self.node),
+            "WORLD_SIZE": str(self.nodes * self.here),
+            "LOCAL_WORLD_SIZE": str(self.here),
+            "GROUP_WORLD_SIZE": str(self.nodes),
+            "MASTER_ADDR": self.head,
+            "MASTER_PORT": str(port),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": f"{self.grace_s:g}",
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_MAX_RESTARTS": "0",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # it outlives a rank, so that the others can still agree
+        }
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Of each rank that failed its number, its code (negative: by that signal) and the time; and the first signal that
+    the ranks were told to leave with."""
+
+    failed: Sequence[tuple[int, int, float]]
+    told: signal.Signals | None
+
+
+def start(asked: Asked, store: Store, begun_s: float) -> Ended:
+    """Start the ranks and wait until all have ended; `begun_s` is when this process began.
+
+    In a rank it does not return: what the rank does ends with SystemExit.
+    """
+    environs = [asked.environ(rank, store.port) for rank in range(asked.here)]
+    os.environ.update(environs[0])  # who answers for all answers as the first rank would
+    body = _body(asked, begun_s)
+    ranks = {}
+    with Ears() as ears:
+        for local_rank, environ in enumerate(environs):
+            hold = processes.tether(signal.SIGTERM)
+            if (pid := _fork()) == 0:
+                hold()
+                os.setsid()
+                store.close()
+                if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Python of its own would have it
+                ears.uncover()
+                if asked.cores:
+                    os.sched_setaffinity(0, numbers(asked.cores[local_rank]))
+                os.environ.update(environ)
+                body()
+                sys.exit()
+            ranks[pid] = int(environ["RANK"])
+        store.open()
+        ended = _watched(ranks, asked.grace_s, ears)
+    if ended.told is None and not ended.failed:
+        store.part()
+    return ended
+
+
+def _body(asked: Asked, begun_s: float) -> Callable[[], None]:
+    """What a rank does once it is a process of its own."""
+    if program := os.environ.get("PYTHON_EXEC"):
+        return lambda: os.execvp(program, [program, "-u", asked.script, *asked.words])
+    from .preload import prepared
+
+    return prepared(asked.script, asked.words, begun_s)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Of threads that numpy's library of linear algebra keeps: it ends them itself before a fork.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:
+    """Until all ranks, by their process numbers, have ended. What is heard they hear.
+
+    Where one has failed the others are told to leave, and who has not left in time is killed.
+    """
+    left, failed = dict(ranks), list[tuple[int, int, float]]()
+    told: signal.Signals | None = None
+    tell_s = kill_s = give_up_s = float("inf")
+    while left and (now_s := time.monotonic()) < give_up_s:
+        if now_s >= kill_s:
+            _send(left, signal.SIGKILL)
+            kill_s, give_up_s = float("inf"), now_s + _STUCK_S
+        if now_s >= tell_s:
+            _send(left, signal.SIGTERM)
+            tell_s, kill_s = float("inf"), min(kill_s, now_s + grace_s)
+        heard = ears.next(min(tell_s, kill_s, give_up_s) - now_s)
+        if heard is not None:
+            told = told or (None if failed else heard)  # what failed before is the cause, whoever is told then
+            _send(left, heard)
+            kill_s = min(kill_s, time.monotonic() + grace_s)
+        for pid, code in _ended(left):
+            rank = left.pop(pid)
+            if code and not failed:
+                tell_s = time.monotonic() + _MOMENT_S
+            if code:
+                failed.append((rank, code, time.time()))
+    return Ended(failed, told)
+
+
+def _send(pids: Iterable[int], heard: signal.Signals) -> None:
+    for pid in pids:
+        processes.send(pid, heard)
+
+
+def _ended(pids: Iterable[int]) -> list[tuple[int, int]]:
+    """Which of these children have ended by now, each with its code."""
+    found = [os.waitpid(pid, os.WNOHANG) for pid in pids]
+    return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]

@@ -1,0 +1,1 @@
+"""What a sweep searches: its space, and which points are tried."""

@@ -1,0 +1,213 @@
+"""What a sweep has come to, as data: sweep.json and trials.csv in its folder."""
+
+import csv
+import io
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phalanx.common.files import read_json, write_json, write_whole
+from phalanx.common.lines import number
+from phalanx.common.redact import redact_argv
+from phalanx.config.config import Mode
+from phalanx.exit.outcome import ConfigError
+
+from ..common.runs import SWEEP
+from ..search.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
+from ..search.space import Choice, Interval, placed
+from ..state.sweep import ENDED
+from .plan import Job, added
+
+if TYPE_CHECKING:
+    from .conductor import Conductor
+
+_OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
+TRIALS = "trials.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial: `state` is running, queued, waiting (at a rung), stopped (by a person), complete, pruned or failed; `step`
+    is of its newest evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used,
+    where measured; `added` are words beside those of its point that its weights depend on."""
+
+    trial: int
+    state: str
+    value: float | None
+    by_seed: list[float]
+    step: int
+    steps: int | None
+    rank_s: float
+    energy_j: float | None
+    words: list[str]
+    added: list[str]
+    run: str
+    error: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def chosen(self) -> list[str]:
+        """The point, as texts in the order of the space's dimensions."""
+        return [word.partition("=")[2] for word in self.words]
+
+
+def rows(conductor: "Conductor") -> list[Row]:
+    """All trials so far, in order."""
+    undecided = conductor.pool.states()
+    found = []
+    for trial in conductor.search.trials():
+        name = trial.state.name.lower()
+        values = trial.intermediate_values
+        newest = values[max(values)] if values else None
+        found.append(
+            Row(
+                trial=trial.number,
+                state=undecided.get(trial.number) or {"fail": "failed"}.get(name, name),
+                value=number(trial.value if name == "complete" else newest),
+                by_seed=trial.user_attrs.get(SEEDS, []),
+                step=max(values, default=0),
+                steps=trial.user_attrs.get(STEPS) or None,
+                rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
+                energy_j=trial.user_attrs.get(ENERGY_J),
+                words=conductor.plan.space.chosen(trial.params),
+                added=added(trial.user_attrs.get(THREADS)),
+                run=conductor.plan.run(Job(trial.number, 0)).name,
+                error=trial.user_attrs.get(ERROR),
+            )
+        )
+    return found
+
+
+def merit(value: float | None, mode: Mode) -> float:
+    """What to sort by, the best first and what has no value last."""
+    if value is None:
+        return math.inf
+    return value if mode is Mode.min else -value
+
+
+def best(found: Sequence[Row], mode: Mode) -> Row | None:
+    """The best of those trained to their end."""
+    done = [row for row in found if row.state == "complete" and row.value is not None]
+    return min(done, key=lambda row: (merit(row.value, mode), row.trial), default=None)
+
+
+def write(conductor: "Conductor", state: str) -> list[Row]:
+    """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
+    with conductor.search.alone():
+        return _written(conductor, state)
+
+
+def _written(conductor: "Conductor", state: str) -> list[Row]:
+    plan, found = conductor.plan, rows(conductor)
+    first = best(found, plan.mode)
+    whole = {
+        "state": state,
+        "metric": plan.metric,
+        "mode": plan.mode.name,
+        "trials": conductor.search.size,
+        "ranks": plan.config.ranks,
+        "slots": len(conductor.slots),
+        "typed": _redacted(plan.space.typed),
+        "dimensions": [vars(dimension) for dimension in plan.space.dimensions],
+        "best": None if first is None else vars(first),
+        "rows": [vars(row) for row in found],
+    }
+    write_json(plan.folder / SWEEP, whole)
+    text = io.StringIO()
+    keys = [dimension.key for dimension in plan.space.dimensions]
+    table = csv.writer(text)
+    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", "energy_j", *keys, "error"])
+    for row in found:
+        numbers = [row.value, row.step, row.steps, row.rank_s, row.energy_j]
+        table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error])
+    write_whole(plan.folder / TRIALS, text.getvalue())
+    return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """What sweep.json of the sweep in `folder` tells; `typed` are the words as they were typed, without secrets, with the
+    number of a dimension where a point has a word of its own."""
+
+    folder: Path
+    state: str
+    metric: str
+    mode: Mode
+    trials: int
+    ranks: int
+    typed: list[str | int]
+    dimensions: list[Choice | Interval]
+    rows: list[Row]
+
+    @property
+    def best(self) -> Row | None:
+        return best(self.rows, self.mode)
+
+    def words(self, row: Row) -> list[str]:
+        """The command line of a trial's point."""
+        return [*placed(self.typed, row.words), *row.added]
+
+
+def read(folder: Path) -> Found:
+    """Raises ConfigError where there is no sweep, or one that other versions wrote."""
+    told = read_json(folder / SWEEP)
+    if not isinstance(told, dict):
+        raise ConfigError(f"{folder} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
+    try:
+        return Found(
+            folder=folder,
+            state=told["state"],
+            metric=told["metric"],
+            mode=Mode[told["mode"]],
+            trials=told["trials"],
+            ranks=told["ranks"],
+            typed=told["typed"],
+            dimensions=[_dimension(dimension) for dimension in told["dimensions"]],
+            rows=[Row(**row) for row in told["rows"]],
+        )
+    except (KeyError, TypeError):
+        raise ConfigError(
+            f"{folder / SWEEP} is not as this version writes it. Type the sweep's command again, which writes it anew"
+        ) from None
+
+
+def _redacted(typed: Sequence[str | int]) -> list[str | int]:
+    clean = redact_argv([str(word) for word in typed])
+    return [word if isinstance(word, int) else text for word, text in zip(typed, clean, strict=True)]
+
+
+def _dimension(told: dict[str, Any]) -> Choice | Interval:
+    if "values" in told:
+        return Choice(told["key"], tuple(told["values"]))
+    return Interval(told["key"], told["low"], told["high"], told["log"])
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best point of a sweep, as words of a command line."""
+
+    words: list[str]
+    ranks: int
+    title: str
+
+
+def best_of(sweep: Path) -> Best:
+    """Raises ConfigError where a folder has none."""
+    found = read(sweep)
+    first = found.best
+    if first is None:
+        raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
+    title = f"The best of {found.trials} trials of {sweep.resolve().name}: {found.metric} {first.value:.5g}."
+    return Best(found.words(first), found.ranks, title)
+
+
+def command(words: Sequence[str], ranks: int) -> str:
+    """That trains a point by itself, to be pasted into a shell; without secrets, as it goes into files."""
+    own = [word for word in redact_argv(words) if not word.startswith(_OF_SWEEP)]
+    return shlex.join(["phalanx", "run", "-n", str(ranks), *own])

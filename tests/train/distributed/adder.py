@@ -1,0 +1,69 @@
+"""Ranks that add tensors up and say what came out: python -m tests.train.distributed.adder DTYPE:NUMBERS …
+
+Forks them for each line of JSON, {"ranks", "without"}, and answers with one: what each rank says. `without`, the first
+one has no memory to share.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from phalanx.config.config import Backend, Device, WorldConfig
+from phalanx.exit.place import Place
+from phalanx.train.distributed.join import join
+from tests.ranks import free_port, place
+
+
+def drawn(rank: int, dtype: str, numbers: int) -> torch.Tensor:
+    """What `rank` brings: numbers of very different sizes, whose sum depends on the order."""
+    generator = np.random.default_rng(rank)
+    values = generator.standard_normal(numbers) * 10.0 ** generator.integers(-3, 4, numbers)
+    tensor: torch.Tensor = torch.from_numpy(values).to(getattr(torch, dtype))
+    return tensor
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def added(cases: list[str]) -> Iterator[str]:
+    """What a rank says."""
+    torch.set_num_threads(1)
+    world = join(
+        Place.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
+    )
+    world.share_memory(timeout_s=30)
+    yield "through gloo" if world.exchange is None else "through memory"
+    for asked in cases:
+        dtype, _, numbers = asked.partition(":")
+        yield digest(world.sum(drawn(world.rank, dtype, int(numbers))))
+    world.leave()
+
+
+def main(cases: list[str]) -> None:
+    for line in sys.stdin:
+        asked = json.loads(line)
+        ranks, port, said = asked["ranks"], free_port(), []
+        for rank in range(ranks):
+            hear, tell = os.pipe()
+            if os.fork() == 0:
+                os.environ.update(place(rank, ranks, port))
+                if asked["without"] and rank == 0:  # none of its files may grow to what the ranks would share
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+                os.write(tell, json.dumps(list(added(cases))).encode())
+                os._exit(0)
+            os.close(tell)
+            said.append(os.fdopen(hear))
+        answers = [json.loads(file.read()) for file in said]
+        assert [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(ranks)] == [0] * ranks
+        print(json.dumps(answers), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

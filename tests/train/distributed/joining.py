@@ -1,0 +1,27 @@
+"""A rank that comes no further than the ranks' store: python -m tests.train.distributed.joining.
+
+It says a line when it is there."""
+
+import json
+import os
+import threading
+from datetime import timedelta
+
+from phalanx.exit.place import Place
+from phalanx.train.distributed.join import _store
+from phalanx.train.distributed.watch import Watch
+
+
+def main() -> None:
+    place = Place.from_environment(os.environ)
+    store = _store(place, timedelta(seconds=60))
+    watch = Watch(place.rank, place.size, 600.0, store)
+    watch.at("join", 0)
+    while json.loads(store.get(f"at/{place.rank}"))["phase"] != "join":
+        threading.Event().wait(0.05)
+    print("joining", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
+
+from phalanx.exit import culprit
+from phalanx.exit.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
+from phalanx.exit.place import Place
+
+from .alarm import Alarm
+from .exchange import Exchange, connect, listen
+from .trouble import Trouble, merged
+from .watch import Watch
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+_WORD_S = 1.5  # how long a rank waits for the word of the one that failed first
+
+
+class World:
+    """All ranks of this run, seen from one of them. In a world of one every collective is a no-op."""
+
+    def __init__(
+        self,
+        place: Place,
+        device: torch.device,
+        store: Store | None,
+        backend: str,
+        hosts: Sequence[str],
+        watch: Watch,
+        control: dist.ProcessGroup | None = None,
+    ) -> None:
+        """`control` is the group for what is no tensor of the device's; None where the default group serves."""
+        self.place = place
+        self.rank = place.rank
+        self.size = place.size
+        self.device = device
+        self.backend = backend
+        self.exchange: Exchange | None = None
+        self.store = HashStore() if store is None else store
+        self.hosts = hosts  # by rank
+        self.watch = watch
+        self._failure: Failure | None = None
+        self._own: Failure | None = None
+        self.silent: Sequence[int] = ()  # ranks that did not answer when this one told all that it fails
+        self._control = control
+        self._alarm = None
+        if store is not None:
+            self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0, watch.close)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share_memory(self, timeout_s: float) -> None:
+        """Let the ranks of one machine add up in memory what they have there. All ranks call it.
+
+        Where one cannot have the memory all go on without: the sums have the same bits, and take longer.
+        """
+        if self.size == 1 or not self.place.one_machine:
+            return
+        listener = _or_error(lambda: listen(self.size, timeout_s))
+        names = self.gather(None if isinstance(listener, OSError) else listener.getsockname())
+        found = listener if isinstance(listener, OSError) else self._exchange(listener, names, timeout_s)
+        errors = self.gather(str(found) if isinstance(found, OSError) else None)
+        if isinstance(found, Exchange) and not any(errors):
+            self.exchange = found
+            self.watch.awaited = found.awaited
+            return
+        if isinstance(found, Exchange):
+            found.close()
+        if self.leads:
+            why = next(filter(None, errors))
+            logger.warning(
+                "the ranks add up through %s, which takes longer, and share no memory: %s", self.backend, why
+            )
+
+    def _exchange(
+        self, listener: socket.socket, names: Sequence[bytes | None], timeout_s: float
+    ) -> "Exchange | OSError":
+        with listener:
+            every = [name for name in names if name is not None]
+            if len(every) < len(names):
+                return OSError("not all ranks can be called")
+            return _or_error(lambda: connect(self.rank, listener, every, timeout_s))
+
+    def gather(self, value: Answer) -> list[Answer]:
+        """Every rank's value, in rank order, on every rank. All ranks call it. The values are pickled between ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Answer | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._control)
+        return values  # type: ignore[return-value]
+
+    def from_leader(self, value: Answer | None) -> Answer:
+        """Rank 0's value on every rank. All ranks call it; the others' values are ignored."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0, group=self._control)
+        return box[0]  # type: ignore[return-value]
+
+    def sum(self, table: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum of every rank's CPU tensor, added in rank order so that the bits do not depend on its size.
+
+        All ranks call it with tensors of the same shape, and do not use theirs any more.
+        """
+        if self.size == 1:
+            return table
+        if self.exchange is not None:
+            self.exchange.add(table.view(-1))
+            return table
+        tables = [torch.empty_like(table) for _ in range(self.size)]
+        dist.all_gather(tables, table, group=self._control)
+        total = tables[0]
+        for table in tables[1:]:
+            total += table
+        return total
+
+    def sum_on_device(self, value: torch.Tensor) -> dist.Work | None:
+        """Begin to add a device tensor up in place over all ranks. All ranks call it; wait on what it returns."""
+        return dist.all_reduce(value, async_op=True) if self.size > 1 else None
+
+    def collectives(self) -> int:
+        """How many collectives the ranks began so far in the default group, the users' own included."""
+        return int(dist.group.WORLD._get_sequence_number_for_group()) if self.size > 1 else 0  # type: ignore[union-attr]
+
+    def share_from_leader(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite device tensors with rank 0's. All ranks call it with tensors of the same shapes."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def together(self, act: Callable[[], Answer]) -> Answer:
+        """Do `act` on every rank; if it raises on any, raise on all. All ranks call it.
+
+        Raises ConfigError with every distinct message where all troubles are the user's to mend, else the rank's own
+        exception, or PeerFailed with the first failing rank's traceback.
+        """
+        own: BaseException | None = None
+        answer: Answer | None = None
+        trouble: Trouble | None = None
+        try:
+            answer = act()
+        except Exception as error:
+            own = error
+            message = str(error) if isinstance(error, ConfigError) else None
+            told = (culprit.told(error), culprit.message(error), culprit.headline(error))
+            told = (str(error), str(error), "") if isinstance(error, NoRoom) else told
+            trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), *told)
+        troubles = [found for found in self.gather(trouble) if found is not None]
+        if not troubles:
+            return answer  # type: ignore[return-value]
+        unexpected = [found for found in troubles if found.config is None]
+        if not unexpected:
+            raise ConfigError(merged(troubles, self.size), agreed=True)
+        first = unexpected[0]
+        if first.rank == self.rank and own is not None:
+            raise own
+        raise PeerFailed(Failure(first.rank, first.host, first.code, first.text, None, first.message, first.where))
+
+    def fail(self, error: BaseException) -> Failure:
+        """Tell all ranks that this one failed, unless another did before; returns the failure that came first.
+
+        Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
+        for `release`.
+        """
+        for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
+        said = str(error) if for_people else culprit.message(error)
+        text, where = (said, "") if for_people else (culprit.told(error), culprit.headline(error))
+        hang = asdict(error.hang) if isinstance(error, Hung) else None
+        own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
+        self._own = own
+        self.watch.close()
+        if self._alarm is None:
+            self._failure = own
+        elif isinstance(error, PeerFailed) or (_agreed(error) and not self.leads) or not self._alarm.claim():
+            self._failure = self._alarm.heard(_WORD_S) or own
+        else:
+            self.silent = self._alarm.sound(own)
+            self._failure = self._explained(error, own, self.silent)
+        if self._alarm is not None:
+            self._alarm.ignore()  # this rank is on its way out, and has its own limit for that
+        return self._failure
+
+    def release(self) -> None:
+        """After `fail` on the first rank to fail: it has spoken, and the others may go."""
+        if self._alarm is not None:
+            assert self._failure is not None
+            self._alarm.release(self._failure)
+
+    def give_up_on_others(self) -> Failure:
+        """What ended this rank, when `fail` does not come to its end."""
+        if self._failure is None:
+            assert self._alarm is not None, "alone, `fail` asks nobody"
+            hung = self._own if self._own is not None and self._own.hang is not None else None
+            self._failure = self._alarm.lost("does not answer", ExitCode.HUNG, hung)
+            self.silent = [0] if self._alarm.speaks else []
+        return self._failure
+
+    def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:
+        """Why it is another rank's failure: in place of a collective's own words, or of the launcher's wish to stop,
+        which ranks did not answer then."""
+        if not silent or not (_is_collective(error) or isinstance(error, Preempted)):
+            return own
+        who = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
+        what = (
+            "did not take part in time" if _is_timeout(error) else "is gone: it was killed, or its machine was cut off"
+        )
+        logs = ", ".join(f"logs/rank_{rank}.log" for rank in silent)
+        text = f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
+        code = ExitCode.BUG if own.code == ExitCode.PREEMPTED else own.code
+        return replace(own, text=text, message=text, where="", code=code)
+
+    def leave(self) -> None:
+        """End of a run that went well. All ranks call it."""
+        self.watch.close()
+        self.watch.join()
+        if self._alarm is None:
+            return
+        if self.size > 1:
+            dist.barrier(group=self._control)  # one whose goodbyes take long may fail yet, and the others are told
+        self._alarm.ignore()
+        if self.exchange is not None:
+            self.exchange.close()
+        self._alarm.close()
+        dist.destroy_process_group()
+
+
+def _or_error(act: Callable[[], Answer]) -> Answer | OSError:
+    try:
+        return act()
+    except OSError as error:
+        return error
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """The exit code that an exception ends the run with."""
+    if isinstance(error, PeerFailed):
+        return ExitCode(error.failure.code)
+    if isinstance(error, ConfigError):
+        return ExitCode.CONFIG
+    if isinstance(error, GaveUp):
+        return ExitCode.GAVE_UP
+    if isinstance(error, Preempted):
+        return ExitCode.PREEMPTED
+    if isinstance(error, Hung):
+        return ExitCode.HUNG
+    if isinstance(error, NoRoom):
+        return ExitCode.NO_ROOM
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.STOPPED
+    if _lacks_memory(error):
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode.HUNG if _is_collective(error) and _is_timeout(error) else ExitCode.BUG
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that there is not, of the host or of a GPU, in whichever words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("can't allocate memory", "DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, PeerFailed)
+        and any(word in str(error) for word in words)
+    )
+
+
+def _agreed(error: BaseException) -> bool:
+    return isinstance(error, ConfigError) and error.agreed
+
+
+def _is_collective(error: BaseException) -> bool:
+    """Whether an exception is what a collective raises when a peer is gone or late."""
+    words = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    )
+
+
+def _is_timeout(error: BaseException) -> bool:
+    return "imed out" in str(error) or "timeout" in str(error)

@@ -1,0 +1,348 @@
+"""Config and World to Parts: the one place that turns names into objects."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset
+
+from phalanx.config.config import Auto, Config
+from phalanx.config.target import Targets
+from phalanx.config.trust import Trust
+from phalanx.exit.outcome import ConfigError
+from phalanx.system import cores
+
+from ..checkpoint import weights
+from ..checkpoint.begin import Begin, begin
+from ..checkpoint.extra import extra
+from ..checkpoint.resume import State
+from ..distributed.world import World
+from ..loading.batch import Augment, apply
+from ..loading.loader import Fetcher, Loader, Rehearsal, Timeline
+from ..loading.order import InTurn, Order
+from ..loading.prefetch import Mover
+from ..loading.rng import seed_all
+from ..loading.source import Source
+from ..optim import optim, optimizer_state
+from ..optim.ema import Average
+from ..optim.gradients import Gradients
+from ..optim.own_average import OwnAverage
+from ..optim.precision import LossScale, Precision, choose, set_up
+from ..optim.schedule import Schedule
+from ..optim.tryout import tried
+from ..parallel.parallel import Replica, Spread, synchronised
+from ..tasks.task import Task
+from . import admission
+from .evaluate import Evaluation
+from .nhwc import Convolutions, takes_nhwc
+from .step import Step
+
+KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of."""
+
+    step: Step
+    state: State
+    loader: Loader
+    mover: Mover
+    evaluation: Evaluation | None
+    precision: Precision
+    parameters: int
+    datasets: Mapping[str, Dataset[Any]]
+    begin: Begin
+    task: Task
+    rehearsal: Rehearsal
+    notes: list[str]  # what the user may not expect
+
+
+def targets(config: Config, foreign: bool) -> Targets:
+    """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits."""
+    return Targets(KINDS, Trust(config.run.trust) if foreign else None)
+
+
+def check_targets(config: Config, builder: Targets) -> None:
+    """What can be told of the targets without building any. Raises ConfigError."""
+    for node, where, kind, given in _nodes(config):
+        builder.check(node, where, kind, given)
+
+
+def packages(config: Config, builder: Targets) -> list[str]:
+    """The packages whose code the config's targets run."""
+    return sorted(set().union(*(builder.packages(node, where) for node, where, _, _ in _nodes(config))))
+
+
+def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
+    yield config.model, "model", nn.Module, ()
+    yield config.data.train, "data.train", Dataset, ()
+    if config.data.eval is not None:
+        yield config.data.eval, "data.eval", Dataset, ()
+    if config.data.augment is not None:
+        yield config.data.augment, "data.augment", Augment, ()
+    yield config.task, "task", Task, ()
+    yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
+    yield config.schedule, "schedule", Schedule, ()
+
+
+def set_up_process(config: Config, world: World) -> Precision:
+    """Threads, precision and determinism of this rank; the precision is one that all GPUs have. All ranks call it."""
+    capabilities = world.gather(world.together(lambda: _capability(world.device)))
+    oldest = min((found for found in capabilities if found is not None), default=None)
+    return world.together(lambda: _set_up(config, world, oldest))
+
+
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of a rank's GPU, None for a CPU."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
+    threads = config.train.threads
+    if isinstance(threads, Auto):
+        threads = cores.threads(os.environ, world.place.local_size)
+    torch.set_num_threads(threads)
+    precision = choose(config.train.precision, oldest)
+    set_up(precision, config.train.deterministic)
+    return precision
+
+
+def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
+    """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
+    alone = world.together(lambda: _alone(config, builder, world, precision))
+    notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
+    if config.train.channels_last and not all(world.gather(alone.nhwc)):
+        notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
+        alone.convolutions.as_made()
+    if config.train.compile:
+        alone.model.compile()
+    replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
+    spread = Spread(replica, world, config.parallel)  # compares the models of all ranks
+    return world.together(lambda: _parts(config, builder, world, precision, alone, spread, notes))
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What a rank makes without the others."""
+
+    datasets: Mapping[str, Dataset[Any]]
+    task: Task
+    begin: Begin
+    loader: Loader
+    model: nn.Module
+    mover: Mover
+    rehearsal: Rehearsal
+    convolutions: Convolutions
+    nhwc: bool  # they are in NHWC memory order, or there are none
+
+
+def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
+    datasets = _datasets(config, builder, world)
+    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
+    for name, dataset in datasets.items():
+        try:
+            task.check(dataset)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from None
+    start = begin(config)
+    timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
+    loader = _loader(config, builder, datasets["train"], timeline, world)
+    model = _model(config, builder, world, precision)
+    extra(model.state_dict())  # what cannot be saved is known now
+    weights.check(model)
+    if start.weights is not None:
+        weights.load(model, start.weights)
+    mover = Mover(world.device, precision.of)
+    convolutions = Convolutions(model)
+    asked = config.train.channels_last and bool(convolutions)
+    rehearsal = loader.rehearsal(few=asked)
+    few = apply(rehearsal.few, mover)
+    nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
+    return _Alone(datasets, task, start, loader, model, mover, rehearsal, convolutions, nhwc)
+
+
+def _asleep(model: nn.Module) -> list[str]:
+    """The modules in eval mode with parameters that train, without those inside them."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found) or "the model" in found
+        if not module.training and not inside and any(p.requires_grad for p in module.parameters()):
+            found.append(name or "the model")
+    return found
+
+
+def _parts(
+    config: Config,
+    builder: Targets,
+    world: World,
+    precision: Precision,
+    alone: _Alone,
+    spread: Spread,
+    notes: list[str],
+) -> Parts:
+    model, task, loader = alone.model, alone.task, alone.loader
+    gradients = Gradients([p for p in model.parameters() if p.requires_grad], come_and_go=config.parallel.find_unused)
+    updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
+    return Parts(
+        step=Step(
+            spread=spread,
+            updater=updater,
+            gradients=gradients,
+            precision=precision,
+            world=world,
+            seed=config.seed,
+            counts_data=task.counts_data,
+        ),
+        state=State(model, updater, spread, world),
+        loader=loader,
+        mover=alone.mover,
+        evaluation=_evaluation(config, alone.datasets, task, precision, alone.mover, world),
+        precision=precision,
+        parameters=sum(p.numel() for p in model.parameters()),
+        datasets=alone.datasets,
+        begin=alone.begin,
+        task=task,
+        rehearsal=alone.rehearsal,
+        notes=notes,
+    )
+
+
+def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
+    """The data sets. Each begins with the same seed: a split drawn in __init__ is the same on all ranks and in both."""
+    datasets = {}
+    for name, node in (("train", config.data.train), ("eval", config.data.eval)):
+        if node is not None:
+            seed_all(config.seed, world.device)
+            datasets[name] = builder.build(node, f"data.{name}", Dataset)
+    return datasets
+
+
+def _length(dataset: Dataset[Any], where: str) -> int:
+    if isinstance(dataset, IterableDataset):
+        raise ConfigError(
+            f"{where} is a stream, an IterableDataset, whose samples come in their own order. Only data sets that can be "
+            "indexed have an exact order over ranks and restarts: give it __len__ and __getitem__(index) instead of "
+            "__iter__, or keep its samples in a list"
+        )
+    if not hasattr(dataset, "__len__") or not _indexed(dataset):
+        raise ConfigError(
+            f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
+        )
+    length = len(dataset)
+    if length < 1:
+        raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
+    return length
+
+
+def _indexed(dataset: Dataset[Any]) -> bool:
+    """Whether it is more than torch's base class, which has a __getitem__ that only raises."""
+    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(
+        dataset, "__getitems__"
+    )
+
+
+def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
+    train = config.train
+    if train.steps is not None:
+        end = start.position + (train.steps - start.step) * train.global_batch
+        steps = train.steps
+    else:
+        assert train.epochs is not None
+        end = max(1, round(train.epochs * samples))
+        steps = start.step + ceil((end - start.position) / train.global_batch)
+    if steps <= start.step:
+        raise ConfigError(
+            f"train.extend_from={train.extend_from} is a run of {start.step} steps and {start.position} samples already, "
+            f"and the config ends there or before. Type train.steps={start.step * 2}"
+        )
+    return Timeline(start.step, start.position, steps, end, train.global_batch)
+
+
+def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
+    augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
+    order = Order(_length(dataset, "data.train"), config.seed)
+    fetcher = _fetcher(config, Source(dataset, order, augment, config.seed), world, stay=False)
+    last = timeline.span(timeline.steps - 1)
+    if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
+        raise ConfigError(
+            f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
+            f"Type train.steps={timeline.steps - 1}"
+        )
+    return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
+
+
+def _fetcher(config: Config, source: Source, world: World, *, stay: bool) -> Fetcher:
+    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
+
+
+def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
+    seed_all(config.seed, world.device)
+    model = builder.build(config.model, "model", nn.Module)
+    if config.parallel.sync_batchnorm:
+        if world.device.type != "cuda":
+            raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
+        model = synchronised(model)
+    admission.check_model(model)
+    return precision.converted(model.to(world.device))
+
+
+def _updater(
+    config: Config,
+    builder: Targets,
+    model: nn.Module,
+    gradients: Gradients,
+    steps: int,
+    precision: Precision,
+    device: torch.device,
+) -> optim.Updater:
+    node = _without(config.optim, "decay_1d")
+    if any(parameter.is_complex() for parameter in model.parameters()) and node.get("fused"):
+        node["fused"] = False  # no kernel takes complex numbers; the maths is the same
+    groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
+
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
+
+    optimizer = make(groups)
+    return optim.Updater(
+        optimizer,
+        gradients,
+        builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
+        steps,
+        traits=tried(make, groups),
+        clip_norm=config.train.clip_norm,
+        scale=LossScale(device) if precision.scaled else None,
+        average=_average(config.train.ema_decay, optimizer, model),
+        device=device,
+        on_device=device.type == "cuda",
+    )
+
+
+def _average(decay: float | None, optimizer: torch.optim.Optimizer, model: nn.Module) -> Average | None:
+    if not optimizer_state.has_modes(optimizer):
+        return None if decay is None else Average(model, decay)
+    if decay is not None:
+        raise ConfigError(
+            f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
+            "its eval() puts in place. Type train.ema_decay=null"
+        )
+    return OwnAverage(optimizer, model)
+
+
+def _evaluation(
+    config: Config, datasets: Mapping[str, Dataset[Any]], task: Task, precision: Precision, mover: Mover, world: World
+) -> Evaluation | None:
+    if "eval" not in datasets:
+        return None
+    samples = _length(datasets["eval"], "data.eval")
+    fetcher = _fetcher(config, Source(datasets["eval"], InTurn(), None, config.seed), world, stay=True)
+    return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
+
+
+def _without(node: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}

@@ -1,0 +1,276 @@
+"""From a config to a finished run: build, open the run folder, continue, train, sum up."""
+
+import gc
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from phalanx.common.files import sha256, write_json
+from phalanx.common.meter import Meter, goodput, minor_faults
+from phalanx.common.redact import redact, secrets_of
+from phalanx.compose.compose import Composed
+from phalanx.compose.identity import digest
+from phalanx.exit import culprit
+from phalanx.exit.hearing import Signals, StopFile, Wish, granted_s, until_step
+from phalanx.exit.outcome import ConfigError, ExitCode, Failure
+from phalanx.run_folder import code_hash, environment, lease, logs
+from phalanx.run_folder.checkpoint import Checkpoint, Checkpoints
+from phalanx.run_folder.folder import SUMMARY, Facts, Opened, finished, open_run
+from phalanx.run_folder.room import writing
+from phalanx.system.own import PACKAGE, ROOT
+
+from ..checkpoint import resume, weights
+from ..checkpoint.progress import Progress
+from ..distributed.stop import Stop
+from ..distributed.world import World
+from ..loading import fingerprint
+from ..loading.workers import aside
+from ..optim.precision import Precision
+from ..sinks.jsonl import undone
+from ..sinks.open import check_sinks, open_sinks
+from ..sinks.sink import Silent, Sink
+from .build import Parts, build, packages, set_up_process, targets
+from .ledger import Ledger, saved_step, stand_in
+from .loop import Run
+from .rehearse import rehearse
+from .window import Window
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    composed: Composed, world: World, signals: Signals, started: float, afterwards: list[Callable[[Failure], None]]
+) -> ExitCode:
+    """Do the run that `composed` describes, or what is left of it, until its end or a wish to stop. All ranks call it.
+
+    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
+    should the run fail.
+    """
+    config = composed.config
+    world.watch.at("build", 0)
+    done = world.from_leader(world.together(lambda: finished(config) if world.leads else None))
+    if done is not None:
+        _say_finished(*done, world)
+        signals.close()
+        return ExitCode.FINISHED
+    world.share_memory(config.world.timeout_s)
+    precision = set_up_process(config, world)
+    parts = build(config, targets(config, composed.foreign), world, precision)
+    with culprit.during(act="in the rehearsal before the first step"):
+        names = rehearse(config, parts, world)
+    gc.freeze()  # what was imported stays, so no later collection has to look at it
+    gc.enable()
+    world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
+    opened, release = _open(composed, parts, precision, world)
+    afterwards.append(lambda _: release())
+    if opened.summary is not None:
+        _say_finished(opened.path, opened.summary, world)
+        signals.close()
+        release()
+        return ExitCode.FINISHED
+    world.together(lambda: _log_there(opened, world))
+    progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
+    progress.world_sizes = sorted({*progress.world_sizes, world.size})
+    meter = Meter(progress.seconds, time.monotonic, minor_faults)
+    again = world.together(lambda: _undone(opened, progress.step) if world.leads and not opened.new else {})
+    sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])
+    ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
+    afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
+    start_s = time.time() - started
+    meter.add("start", start_s)
+    told = {"took_s": round(start_s, 3), **again}
+    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, told)
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    window, grace_s = Window(names), config.stop.grace_s or granted_s(os.environ)
+    with _stopping(signals, opened, world) as stop:
+        run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, window, stop, grace_s)
+        wish = run.fit()
+    if wish is None:
+        _finish(opened, progress, parts, ledger, world)
+    elif world.leads:
+        print(f"stopped after step {progress.step} and saved; the same command continues")
+    release()
+    return ExitCode.FINISHED if wish is None else wish.code
+
+
+def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[Opened, Callable[[], None]]:
+    """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
+
+    Returns also what gives the folder back.
+    """
+    config = composed.config
+    world.watch.at("open", 0)
+
+    def act() -> tuple[Opened | None, Callable[[], None]]:
+        if not world.leads:
+            return None, lambda: None
+        workers = config.data.workers
+        data = {f"data.{name}": aside(fingerprint.steady, found, workers) for name, found in parts.datasets.items()}
+        if parts.begin.weights is not None:
+            data["train.init_from"] = sha256(parts.begin.weights)
+        facts = Facts(
+            digest=digest(config),
+            environment=environment.describe(sys.argv, os.environ, ROOT),
+            code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
+            data=data,
+            auto={"train.precision": precision.name, "world.device": world.device.type},
+        )
+        opened, held = open_run(config, _to_be_told(composed), facts, attempt=world.place.attempt)
+        return opened, held.close if opened.summary is None else held.withdraw
+
+    opened, release = world.together(act)
+    return world.from_leader(opened), release
+
+
+def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
+    """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
+    world.watch.at("restore", 0)
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    newest = world.from_leader(world.together(lambda: _newest(opened, checkpoints) if world.leads else None))
+    if newest is not None:
+        progress = world.together(lambda: resume.restore(parts.state, newest))
+        if world.leads:
+            checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
+        return progress
+    began = started if opened.began is None else opened.began
+    extends = parts.begin.extends
+    if extends is not None:
+        return world.together(lambda: resume.extend(parts.state, extends, began))
+    return Progress(began=began)
+
+
+def _log_there(opened: Opened, world: World) -> None:
+    with writing(opened.path):
+        logs.to_file(opened.path / "logs", world.rank, os.environ)
+
+
+def _undone(opened: Opened, step: int) -> dict[str, float]:
+    with writing(opened.path):
+        return undone(opened.path, step)
+
+
+def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
+    """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
+    found, bad = checkpoints.newest_good()
+    with writing(opened.path):  # what cannot be read there could not be written either
+        saved = saved_step(opened.path)
+    if found is None and (bad or saved):
+        told = "; ".join(f"{folder.name}: {why}" for folder, why in bad.items())
+        raise ConfigError(
+            f"No checkpoint of {checkpoints.folder} can be used ({told or 'there is none'})"
+            f"{f', though step {saved} was saved' if saved else ''}. Mount it or bring it back and type the same command "
+            "again, or run.fresh=true to set the run aside and begin anew. Nothing was changed"
+        )
+    with writing(opened.path):
+        troubles = checkpoints.clean(bad)
+        lease.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
+    for trouble in troubles:
+        logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
+    return found
+
+
+def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, world: World) -> Sink:
+    """Where rank 0 tells of the run; the other ranks are silent. All ranks call it."""
+
+    def act() -> Sink:
+        if not world.leads:
+            return Silent()
+        steps = parts.loader.timeline.steps
+        plain = _to_be_told(composed)
+        with writing(opened.path):
+            return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
+
+    return world.together(act)
+
+
+def _to_be_told(composed: Composed) -> dict[str, Any]:
+    """The config as files and services may have it: without secrets."""
+    return redact(dict(composed.plain), secrets_of(os.environ))
+
+
+def _announce(
+    ledger: Ledger,
+    notes: Sequence[str],
+    opened: Opened,
+    parts: Parts,
+    world: World,
+    told: Mapping[str, float],
+) -> None:
+    for note in parts.notes if world.leads else ():
+        logger.warning("%s", note)
+    for note in notes:
+        logger.warning("%s", note)
+    ledger.event(
+        "start" if opened.new else "resume",
+        folder=str(opened.path),
+        steps=parts.loader.timeline.steps,
+        parameters=parts.parameters,
+        ranks=world.size,
+        device=world.device.type,
+        precision=parts.precision.name,
+        hosts=dict(Counter(world.hosts)),
+        incarnation=opened.incarnation,
+        **told,
+        **({"changed": notes} if notes else {}),
+    )
+
+
+def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
+    if world.leads:
+        print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
+        print(f"To train it longer type train.steps=… train.extend_from={path}")
+
+
+@contextmanager
+def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
+    """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
+    hears: list[Callable[[], Wish | None]] = [signals.heard]
+    if world.leads:
+        hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
+    signals.keep()
+    stop = Stop(world.store, world.rank, world.size, hears, until_step(os.environ))
+    yield stop
+    if stop.close():
+        signals.close()
+
+
+def _lost(opened: Opened) -> Wish | None:
+    message = lease.taken(opened.path, opened.incarnation)
+    return None if message is None else Wish(ExitCode.CONFIG, message)
+
+
+def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
+    """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
+    world.watch.at("finish", progress.step)
+    wall_s = time.time() - progress.began
+    summary = {
+        "steps": progress.step,
+        "samples": progress.position,
+        "skipped": progress.skips,
+        **({"skipped_steps": progress.skipped_steps} if progress.skipped_steps else {}),
+        "eval": progress.evaluation,
+        "best": {"step": progress.best_step, "value": progress.best_value},
+        "world_sizes": progress.world_sizes,
+        "wall_s": wall_s,
+        **goodput(progress.seconds, wall_s),
+        "weights_sha256": weights.weights_sha256(parts.state.model.state_dict()),
+    }
+    ledger.event("finish", weights_sha256=summary["weights_sha256"])
+    world.together(lambda: _sum_up(opened, summary) if world.leads else None)
+    ledger.close({**summary, "folder": str(opened.path)})
+
+
+def _check(opened: Opened) -> None:
+    lease.check(opened.path, opened.incarnation)
+
+
+def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
+    _check(opened)
+    with writing(opened.path):
+        write_json(opened.path / SUMMARY, summary)

@@ -1,0 +1,156 @@
+"""The run on one screen: step after step, and what is due between them."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from phalanx.common.meter import Meter
+from phalanx.config.config import Config
+from phalanx.exit import culprit
+from phalanx.exit.hearing import Wish
+from phalanx.exit.outcome import ConfigError, ExitCode, NoRoom, PeerFailed
+from phalanx.run_folder.checkpoint import Checkpoints
+
+from ..checkpoint import resume
+from ..checkpoint.progress import Progress
+from ..distributed.stop import Stop
+from ..distributed.world import World, code_of
+from ..loading.prefetch import on_device
+from .build import Parts
+from .glance import STRIDE, Glance
+from .ledger import Ledger
+from .window import Window
+
+_LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
+_PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A run under way: its parts, how far it is, and where its results go."""
+
+    config: Config
+    digest: str
+    world: World
+    parts: Parts
+    progress: Progress
+    meter: Meter
+    ledger: Ledger
+    checkpoints: Checkpoints
+    window: Window
+    stop: Stop
+    grace_s: float  # that the launcher gives a stop
+    glance: Glance = field(default_factory=Glance)
+    saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
+    saved_step: int | None = None
+    failed_saves: int = 0  # in a row
+
+    def fit(self) -> Wish | None:
+        """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
+        loader, progress = self.parts.loader, self.progress
+        works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
+        while progress.step < loader.timeline.steps:
+            if (wish := self.stop.before(progress.step)) is not None:
+                self._leave(wish)
+                return wish
+            self.world.watch.at("data", progress.step)
+            with culprit.during(step=progress.step + 1):
+                with self.meter.part("data"), culprit.during(set="data.train"):
+                    work = next(works)
+                with self.meter.part("step"):
+                    taken = self.parts.step(work)
+                    self.window.add(taken)
+            progress.step += 1
+            progress.position += work.samples
+
+            save = self._due(self.config.checkpoint.every)
+            amid_skips = progress.step % STRIDE == 0 and self.glance.at(taken)
+            if self._due(self.config.log.every):
+                save |= self._log()
+            elif amid_skips:
+                self._take()
+            if self._due(self.config.eval.every):
+                save |= self._evaluate()
+            if save:
+                self._save(ends=progress.step == loader.timeline.steps)
+        return None
+
+    def _due(self, every: int | None) -> bool:
+        step = self.progress.step
+        return step == self.parts.loader.timeline.steps or (every is not None and step % every == 0)
+
+    def _log(self) -> bool:
+        """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
+        overdue = self._take(asks=self._overdue())
+        self.ledger.write_train(self.meter.since_mark(), self.parts.state.updater)
+        return overdue
+
+    def _take(self, asks: bool = False) -> bool:
+        """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
+        self.world.watch.at("log", self.progress.step)
+        with self.meter.part("log"):
+            records, asked = self.window.drain(self.world, asks=asks)
+            self.ledger.take(records)
+        return asked
+
+    def _overdue(self) -> bool:
+        every_s = self.config.checkpoint.every_s
+        return self.world.leads and every_s is not None and time.monotonic() - self.saved >= every_s
+
+    def _evaluate(self) -> bool:
+        """Evaluate and write the line. Returns whether this is the best so far."""
+        evaluation, state = self.parts.evaluation, self.parts.state
+        if evaluation is None:
+            return False
+        begin = time.monotonic()
+        self.world.watch.at("evaluate", self.progress.step)
+        facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
+        with self.meter.part("evaluate"), culprit.during(**facts):
+            metrics = evaluation(state.model, state.updater.average, self.world)
+        self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
+        return self.ledger.write_eval(metrics, self.config.checkpoint)
+
+    def _leave(self, wish: Wish) -> None:
+        """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
+        if wish.code is ExitCode.CONFIG:
+            raise ConfigError(wish.why, agreed=True)
+        if self.saved_step != self.progress.step:
+            self._save(ends=True)
+        name = "preempt" if wish.code is ExitCode.PREEMPTED else "stop"
+        took_s = time.time() - wish.heard
+        self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.grace_s)
+        self.ledger.close(None)
+        if took_s > self.grace_s:
+            logger.warning("from the wish to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
+
+    def _save(self, *, ends: bool) -> None:
+        """Save; where the folder cannot be written, go on to the next time that it is due, unless the run `ends` here."""
+        begin = time.monotonic()
+        self.world.watch.at("checkpoint", self.progress.step)
+        with self.meter.part("checkpoint"):
+            records, _ = self.window.drain(self.world)
+            self.ledger.take(records)
+            try:
+                self.world.together(self.ledger.sync)
+                resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
+            except (NoRoom, PeerFailed) as error:
+                self._failed(error, ends)
+                return
+        self.saved, self.saved_step, self.failed_saves = time.monotonic(), self.progress.step, 0
+        if (took_s := self.saved - begin) > self.grace_s:
+            logger.warning("saving took %.1f s; %s", took_s, _LONGER)
+        self.ledger.event("checkpoint", took_s=round(took_s, 3))
+        if self.world.leads:
+            self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)
+
+    def _failed(self, error: NoRoom | PeerFailed, ends: bool) -> None:
+        """A save came to nothing, on all ranks alike. Raises `error` where no other one may come."""
+        self.failed_saves += 1
+        if code_of(error) is not ExitCode.NO_ROOM or ends or self.failed_saves > _PATIENCE:
+            raise error
+        self.saved = time.monotonic()
+        why = str(error) if isinstance(error, NoRoom) else error.failure.text
+        logger.warning("step %d was not saved, which is tried again when it is due: %s", self.progress.step, why)
+        self.ledger.event("save_failed", why=why)
