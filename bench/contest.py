@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from phalanx.compose.compose import compose
-from phalanx.config.config import Config
-from phalanx.config.target import Targets
-from phalanx.exit.hearing import Signals
-from phalanx.exit.place import Place
-from phalanx.train.distributed.join import join
+from phalanx.config.instantiate import Targets
+from phalanx.config.schema import Config
+from phalanx.exit.rank_env import Place
+from phalanx.exit.signals import Signals
+from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import build, job
 from phalanx.train.loading.loader import Loader, Work

@@ -5,10 +5,10 @@ from importlib import import_module
 
 import click
 
-from phalanx.common.nearest import nearest
-from phalanx.common.output import open_all
-from phalanx.exit.outcome import ConfigError, ExitCode
-from phalanx.exit.refusal import say
+from phalanx.common.stdio import open_all
+from phalanx.common.suggest import nearest
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import say
 
 VERBS = {  # each the module of its name; --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
@@ -61,7 +61,7 @@ class _Verbs(click.Group):
 
 
 def main() -> None:
-    """Entry of the console script. Ends the process with one of the exit codes in `phalanx.exit.outcome`."""
+    """Entry of the console script. Ends the process with one of the exit codes in `phalanx.exit.codes`."""
     phalanx = _Verbs(
         "phalanx",
         help="Train PyTorch models on any number of GPUs, here or on a cluster.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import Nursery, Starter
+from tests.ranks import ROOT, Nursery, Starter
 
 gc.disable()  # a fifth of the time that it takes to import and collect, in each process of pytest
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Files that name a group themselves have another cluster, as tests wait for Slurm for half of their time.
     """
     for item in items:
-        shared = item.path.parent.name
+        shared = item.path.relative_to(ROOT / "tests").parts[0]
         if shared in ("slurm", "gpu") and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(shared))
 

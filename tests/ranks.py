@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.compose.compose import compose
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
@@ -27,7 +27,7 @@ COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a co
 
 
 class Nursery:
-    """The process that ranks are forked from; see launch/sweep/warm.py."""
+    """The process that ranks are forked from; see launch/sweep/fork_server.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

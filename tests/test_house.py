@@ -23,9 +23,9 @@ FILES = {
     if not any(part.is_symlink() for part in path.parents)
 }
 SOURCES = [*FILES.values(), *(path for tree in ("bench", "tests") for path in sorted((ROOT / tree).rglob("*.py")))]
-RANKS_START = {"launch/local/preload.py", "launch/sweep/warm.py"}  # what forks ranks, and has torch
+RANKS_START = {"launch/local/preload.py", "launch/sweep/fork_server.py"}  # what forks ranks, and has torch
 IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx doctor` runs in ranks, which have torch
-LATE = "launch/search/sampling.py"  # what it is made of comes from Optuna
+LATE = "launch/search/samplers.py"  # what it is made of comes from Optuna
 SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2", "plotly", "optuna"}  # to import
 MOST_FILES = 13  # of a folder
 
@@ -117,11 +117,11 @@ def test_a_folder_is_small_enough_to_be_read(folder: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("phalanx/", "launch/"))])
 def test_the_command_answers_without_torch(name: str) -> None:
     """What it imports at once is quick to import, and it imports nothing of what runs in ranks."""
-    forks = {"phalanx.launch.sweep.warm", "phalanx.launch.local.preload"}
+    forks = {"phalanx.launch.sweep.fork_server", "phalanx.launch.local.preload"}
     assert not at_once(name) & forks or name in RANKS_START
     if name in RANKS_START or name == LATE or name.startswith(IN_RANKS):
         return
-    assert "phalanx.launch.search.sampling" not in at_once(name)
+    assert "phalanx.launch.search.samplers" not in at_once(name)
     slow = SLOW if name.startswith("launch/") else {"torch", "torchvision", "numpy"}
     assert not {module.partition(".")[0] for module in at_once(name)} & slow
 
@@ -154,7 +154,7 @@ def test_defaults_stand_in_conf_alone(name: str) -> None:
         receiver = ast.unparse(call.args[0]) if ast.unparse(call.func) == "getattr" else ast.unparse(call.func)
         if "config" in receiver.lower():
             assert len(call.args) - (ast.unparse(call.func) == "getattr") < 2, f"{name}:{call.lineno}"
-    if name == "phalanx/config/config.py":
+    if name == "phalanx/config/schema.py":
         calls = _calls(name, "field")
         assert not [call for call in calls if {word.arg for word in call.keywords} & {"default", "default_factory"}]
 

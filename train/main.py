@@ -13,7 +13,7 @@ if not __package__:  # run as a file: become the module of the package that lies
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
-    from phalanx.system.own import step_aside
+    from phalanx.system.module_path import step_aside
 
     step_aside(_root)
     import phalanx.train.main as module
@@ -21,36 +21,36 @@ if not __package__:  # run as a file: become the module of the package that lies
     sys.modules["__main__"] = module  # by which data workers are started
     module.main()
 
-from phalanx.common import output
-from phalanx.exit import cause
-from phalanx.exit.hearing import Signals
-from phalanx.exit.outcome import ConfigError, ExitCode, JoinFailed, Preempted
-from phalanx.exit.place import Place, speaks
-from phalanx.exit.refusal import end, refuse, say
+from phalanx.common import stdio
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
+from phalanx.exit.messages import end, refuse, say
+from phalanx.exit.rank_env import Place, speaks
+from phalanx.exit.signals import Signals
 from phalanx.system import allocator
-from phalanx.system.orphan import end_with_launcher
-from phalanx.system.own import PACKAGE
+from phalanx.system.module_path import PACKAGE
+from phalanx.system.parent_death import end_with_launcher
 
 if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
 def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
-    """Train. Ends the process with one of the exit codes in `phalanx.exit.outcome`.
+    """Train. Ends the process with one of the exit codes in `phalanx.exit.codes`.
 
     `composed` is what the command line composes to, where somebody has found out already, and `begun_s` is when the start
     began, where that was before this process.
     """
     end_with_launcher(os.environ)
-    output.open_all()
-    output.take_over()
+    stdio.open_all()
+    stdio.take_over()
     try:
         sys.exit(_run(composed, begun_s or time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
     finally:
-        output.drain()
+        stdio.drain()
 
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
@@ -108,15 +108,15 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)
-    from phalanx.run_folder import logs
+    from phalanx.run_folder import rank_logs
     from phalanx.run_folder.folder import finished
 
-    from .distributed.failure import ending
-    from .distributed.join import join
+    from .distributed.failure_exit import ending
+    from .distributed.rendezvous import join
     from .engine import job
     from .engine.build import check_targets, targets
 
-    logs.to_console(place.leads, os.environ)
+    rank_logs.to_console(place.leads, os.environ)
     try:
         try:
             check_targets(composed.config, targets(composed.config, composed.foreign))
@@ -128,15 +128,15 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         refuse(error, place.leads)
     except JoinFailed as error:
         say(f"error: {error}")
-        cause.leave(ExitCode.BUG, place.rank, str(error))
+        cause_file.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
     with ending(world) as way_out:
         signals.leave = lambda why: way_out.take(Preempted(why))
         code = job.run(composed, world, signals, started, way_out.afterwards)
         if place.leads:
-            cause.leave(code, place.rank, code.name.lower())
+            cause_file.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
-        cause.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
+        cause_file.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
     return code
 
 

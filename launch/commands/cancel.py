@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from phalanx.exit.hearing import TWICE_S
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
+from phalanx.exit.signals import TWICE_S
 from phalanx.run_folder import lease
 from phalanx.run_folder.lease import Holder, Looks
 
-from ..common.runs import owner, run_or_sweep
+from ..common.find_run import owner, run_or_sweep
 from ..common.show import show
 from ..host import processes
-from ..slurm import slurm
-from ..slurm.jobs import given
+from ..slurm import client
+from ..slurm.queue import given
 from ..state.holders import holders, is_process, is_there
 from ..state.sweep import fares
 
@@ -38,7 +38,7 @@ def cancel(run: str, root: Path) -> None:
     of_slurm = submitted.get(folder.resolve())
     jobs = () if of_slurm is None else of_slurm.jobs
     for job in jobs:
-        slurm.cancel(job.job, os.environ)
+        client.cancel(job.job, os.environ)
         show(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
     if of_slurm is not None and jobs:
         of_slurm.cancelled.touch()  # which the job's script does, too, where it comes that far

@@ -14,19 +14,19 @@ from pathlib import Path
 import click
 
 from phalanx.common.columns import columns_of
-from phalanx.common.redact import redact
-from phalanx.exit.outcome import ConfigError, ExitCode
-from phalanx.system.own import PACKAGE
-from phalanx.system.sight import GIVEN
+from phalanx.common.redaction import redact
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.system.gpu_visibility import GIVEN
+from phalanx.system.module_path import PACKAGE
 
 from ..common.reader import forgive
 from ..common.show import show
 from ..doctor.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from ..doctor.reach import is_ours, why_closed
 from ..host import processes
-from ..host.claim import claim
+from ..host.gpu_locks import claim
 from ..host.machine import look
-from ..local import cause
+from ..local import exit_cause
 
 _EXAMS = 16  # no more than that, each within its limit
 
@@ -154,7 +154,7 @@ def _examined(
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # a rank that hangs has nothing to save
             **os.environ,
             **environ,
-            **cause.files(Path(name)),
+            **exit_cause.files(Path(name)),
             "PHALANX_RESTART_COUNT": "0",
         }
         bystanders = set(processes.children(os.getpid()))
@@ -186,7 +186,7 @@ def _read(report: Path, code: int | None, waited_s: float) -> list[Finding]:
         return [*findings, passes("ranks", "all were examined to the end", expected)]
     if any(finding.name == "ranks" for finding in findings):
         return findings
-    told = f"not done after {waited_s:g} s" if code is None else cause.read(report.parent, code).message
+    told = f"not done after {waited_s:g} s" if code is None else exit_cause.read(report.parent, code).message
     if not findings and not any(report.parent.glob("*.json")):
         told += " and no rank said anything; with --nodes, as when fewer machines came than that"
     last = f", after {findings[-1].name}" if findings else ", before the first examination"

@@ -9,17 +9,17 @@ from typing import TextIO
 
 import click
 
-from phalanx.common.escape import printable
+from phalanx.common.escaping import printable
 from phalanx.common.files import opened
-from phalanx.common.output import let_go
-from phalanx.exit.outcome import ConfigError
-from phalanx.exit.refusal import say
+from phalanx.common.stdio import let_go
+from phalanx.exit.codes import ConfigError
+from phalanx.exit.messages import say
 from phalanx.run_folder import lease
 from phalanx.run_folder.lease import Looks
 
-from ..common.runs import named
-from ..host.names import is_taken
-from ..slurm.jobs import Given, given
+from ..common.find_run import named
+from ..host.machine_locks import is_taken
+from ..slurm.queue import Given, given
 
 _LOOK_S = 0.2
 _ASK_S = 10.0  # between two questions to Slurm's controller, which many others ask, too

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from phalanx.common.files import write_whole
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
-from ..common.runs import find, sweep_named
+from ..common.find_run import find, sweep_named
 from ..common.show import show
 from ..reporting import history
 from ..reporting import sweep_page as of_sweep

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from phalanx.config.config import Device
-from phalanx.exit.company import check_one_machine
-from phalanx.exit.refusal import say
+from phalanx.config.schema import Device
+from phalanx.exit.duplicate_starts import check_one_machine
+from phalanx.exit.messages import say
 
-from ..host.busy import others
-from ..host.claim import claim
+from ..host.gpu_locks import claim
+from ..host.gpu_use import others
 from ..host.machine import lists_gpus, look
-from ..local.local import supervise
 from ..local.plan import plan, replaying
-from .words import config_options, grace_option, words
+from ..local.supervisor import supervise
+from .hydra_words import config_options, grace_option, words
 
 
 @click.command()

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.escape import on_one_line
+from phalanx.common.escaping import on_one_line
 from phalanx.run_folder.lease import Looks
 
-from ..common.runs import check_shown, find, run_or_sweep, sweeps
+from ..common.find_run import check_shown, find, run_or_sweep, sweeps
 from ..common.show import show
 from ..common.text import span
-from ..slurm.jobs import Given, given
-from ..state.standing import Standing, with_job
+from ..slurm.queue import Given, given
+from ..state.run import Standing, with_job
 from ..state.sweep import fares
 
 _LOOK_S = 2.0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.lease import Holder, Looks
 
-from ..common.runs import is_sweep, owner, run_or_sweep
+from ..common.find_run import is_sweep, owner, run_or_sweep
 from ..common.show import show
 from ..state.holders import ask_to_leave, holders, is_there
 from ..state.sweep import fares

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.escape import OPEN, looked_up_there
-from phalanx.config.config import ClusterConfig, Config, as_plain
-from phalanx.exit.outcome import ConfigError
-from phalanx.system.own import ROOT
+from phalanx.common.escaping import OPEN, looked_up_there
+from phalanx.config.schema import ClusterConfig, Config, as_plain
+from phalanx.exit.codes import ConfigError
+from phalanx.system.module_path import ROOT
 
 from ..common.reader import forgive
 from ..common.show import show
-from ..search.order import order as order_of_sweep
-from ..slurm import slurm, waiting
-from ..slurm.job import Job, check, elements, of_a_job, plan, ranks_per_node
-from ..submission.submission import Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
-from .words import config_options, words
+from ..search.spec import order as order_of_sweep
+from ..slurm import client
+from ..slurm.sbatch import Job, check, elements, of_a_job, plan, ranks_per_node
+from ..slurm.wait import wait as wait_for
+from ..submission.record import Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
+from .hydra_words import config_options, words
 
 _DOCTOR = "doctor"  # the job's name
 
@@ -80,16 +81,16 @@ def submit(
     if dry_run:
         click.echo(str(_plan(order, runs, _layout(order, runs))))
         return
-    slurm.require(os.environ)
+    client.require(os.environ)
     _check_machines(_first(runs).cluster)
     if after is not None:
-        slurm.check_known(after, os.environ)
+        client.check_known(after, os.environ)
     if test_only:
         click.echo(_expected_start(order, runs))
         return
     job, submission = _submitted(order, runs)
     if wait:
-        code = waiting.wait(job, submission.runs or [""], os.environ)
+        code = wait_for(job, submission.runs or [""], os.environ)
         if doctor:
             show(_log(submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
         sys.exit(code)
@@ -123,7 +124,7 @@ def _runs(order: Order) -> dict[str, Config]:
 
 def _check_named(config: Config, words: Sequence[str]) -> None:
     """Raise ConfigError where the name of a run would depend on what each job has anew."""
-    from phalanx.compose.identity import defining, left_open
+    from phalanx.compose.digest import defining, left_open
     from phalanx.config.overrides import typed_for
 
     key = next(iter(left_open(defining(config))), None)
@@ -182,7 +183,7 @@ def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
 
 def _known_there(config: Config) -> list[str]:
     """The environment variables that were left for the jobs to look up."""
-    from phalanx.compose.identity import left_open
+    from phalanx.compose.digest import left_open
 
     return sorted(
         {
@@ -207,7 +208,7 @@ def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> J
 
 def _check_machines(cluster: ClusterConfig) -> None:
     """Refuse what would wait for ever, as not every cluster does so itself."""
-    there = slurm.machines(cluster.partition, os.environ)
+    there = client.machines(cluster.partition, os.environ)
     if there is None:
         return
     where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"
@@ -230,20 +231,20 @@ def _check_machines(cluster: ClusterConfig) -> None:
 def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
     """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
     job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
-    return slurm.expected_start(job, os.environ)
+    return client.expected_start(job, os.environ)
 
 
 def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submission]:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
     with alone(_first(runs).run):
-        queue = slurm.queue(os.environ)
+        queue = client.queue(os.environ)
         if not order.doctor:
             _refuse_live(runs, queue)
         submission = _layout(order, runs)
         job = _plan(order, runs, submission)
         try:
             fill(submission, os.environ)
-            number = slurm.submit(job, os.environ)
+            number = client.submit(job, os.environ)
         except BaseException:
             shutil.rmtree(submission.folder, ignore_errors=True)
             raise
@@ -262,7 +263,7 @@ def _log(submission: Submission, job: str) -> Path:
     return submission.folder / f"slurm-{job}.out"
 
 
-def _refuse_live(runs: Mapping[str, Config], queue: Sequence[slurm.Queued]) -> None:
+def _refuse_live(runs: Mapping[str, Config], queue: Sequence[client.Queued]) -> None:
     before = {(each.token, each.element): each.run for each in submitted(run_root(_first(runs).run))}
     wanted = {Path(folder) for folder in _folders(runs).values()}
     for queued in queue:

@@ -9,34 +9,34 @@ from pathlib import Path
 import click
 
 from phalanx.common.files import write_whole
-from phalanx.config.config import Auto, Device, Mode, PrunerName
-from phalanx.exit.outcome import ConfigError, ExitCode
-from phalanx.exit.refusal import say
+from phalanx.config.schema import Auto, Device, Mode, PrunerName
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import say
 from phalanx.system.nvml import library
 
+from ..common.find_run import sweep_named
 from ..common.reader import forgive
-from ..common.runs import sweep_named
 from ..common.show import show
-from ..host.busy import others
-from ..host.claim import claim
-from ..host.ears import Ears
+from ..host.gpu_locks import claim
+from ..host.gpu_use import others
+from ..host.held_signals import Ears
 from ..host.machine import look
 from ..reporting import sweep_page as page
-from ..reporting.board import Board
+from ..reporting.sweep_table import Board
+from ..search.asha import Ladder
 from ..search.experiment import experiment
-from ..search.order import Order, order
-from ..search.rungs import Ladder
-from ..search.search import Search, open_search
+from ..search.optuna_study import Search, open_search
 from ..search.space import placed
-from ..state.crew import Crew
-from ..sweep import edits, results
-from ..sweep.conductor import Conductor
+from ..search.spec import Order, order
+from ..state.sweep_peers import Crew
+from ..sweep import code_edits, results
 from ..sweep.energy import Energy, counter
-from ..sweep.leaving import NO_ROOM, unwritable
-from ..sweep.plan import Plan
-from ..sweep.pool import Pool
-from ..sweep.slots import Warm, slots
-from .words import config_options, grace_option, words
+from ..sweep.scheduler import Conductor
+from ..sweep.shutdown import NO_ROOM, unwritable
+from ..sweep.trial import Plan
+from ..sweep.trial_queue import Pool
+from ..sweep.workers import Warm, slots
+from .hydra_words import config_options, grace_option, words
 
 _TOLD = (ExitCode.STOPPED, ExitCode.PREEMPTED)
 _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the code is
@@ -184,7 +184,7 @@ def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: C
     elif code is ExitCode.GAVE_UP:
         reason = _commonest(conductor.search)
         show(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
-    if edited := edits.differences(asked.folder, found):
+    if edited := code_edits.differences(asked.folder, found):
         show(edited)
     if first is not None:
         show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")

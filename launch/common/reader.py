@@ -3,7 +3,7 @@
 import io
 import sys
 
-from phalanx.common.output import let_go
+from phalanx.common.stdio import let_go
 
 
 class _Forgiving(io.FileIO):

@@ -2,7 +2,7 @@
 
 import click
 
-from phalanx.common.escape import printable
+from phalanx.common.escaping import printable
 
 
 def show(text: str) -> None:

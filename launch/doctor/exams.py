@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from .checks.allreduce import AllReduce
-from .checks.cards import Cards
 from .checks.clocks import Clocks
-from .checks.copies import HostToDevice
 from .checks.folder import Folder
+from .checks.gpu_copies import HostToDevice
+from .checks.gpus import Cards
 from .checks.limits import Limits
 from .checks.listeners import Listeners
 from .checks.matmul import Matmul
@@ -14,9 +14,9 @@ from .checks.pairs import Pairs
 from .checks.ports import Ports
 from .checks.tracking import Tracking
 from .checks.versions import Versions
-from .protocol.company import Company
 from .protocol.exam import Exam
 from .protocol.group import Group
+from .protocol.ranks import Company
 
 
 def exams(company: Company, folder: Path) -> list[Exam]:

@@ -22,7 +22,7 @@ if not __package__:  # run as a file: become the module of the package that lies
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
-    from phalanx.system.own import step_aside
+    from phalanx.system.module_path import step_aside
 
     step_aside(_root)
     import phalanx.launch.doctor.main as module
@@ -31,11 +31,11 @@ if not __package__:  # run as a file: become the module of the package that lies
 
 from phalanx.common.columns import columns_of
 from phalanx.common.files import write_whole
-from phalanx.exit import cause
-from phalanx.exit.outcome import ConfigError, ExitCode
-from phalanx.exit.place import Place, speaks
-from phalanx.exit.refusal import end, refuse, say
-from phalanx.system.garbage import not_collected
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import end, refuse, say
+from phalanx.exit.rank_env import Place, speaks
+from phalanx.system.garbage_collection import not_collected
 
 from .finding import Finding, Verdict, as_json, failed, passes, table
 
@@ -98,8 +98,8 @@ class Report:
 def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoReturn:
     with not_collected():
         from .exams import exams
-        from .protocol.company import Silent, assemble  # torch is imported only now
         from .protocol.exam import examine
+        from .protocol.ranks import Silent, assemble  # torch is imported only now
     speaks_for_all = place.leads
     try:
         company = assemble(place if place.launched else _alone(place), asked.limit)
@@ -119,7 +119,7 @@ def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoRetur
         advice = "see that the first node's port is free and can be reached from the other nodes"
     report.add([Finding("ranks", Verdict.FAIL, text, "every rank comes and answers", advice)], place)
     if speaks_for_all:
-        cause.leave(ExitCode.HUNG, place.rank, text)
+        cause_file.leave(ExitCode.HUNG, place.rank, text)
         say(f"phalanx doctor: {text}")
     report.close(place)
     end(ExitCode.HUNG)

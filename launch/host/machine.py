@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.exit.outcome import ConfigError
-from phalanx.system import cores
+from phalanx.exit.codes import ConfigError
+from phalanx.system import cpu_count
 
 _ANSWER_S = 30.0  # a driver that is loaded for this one question, with eight GPUs, takes up to ten
 _WITHOUT = "Type CUDA_VISIBLE_DEVICES= before the command to train without GPUs"
@@ -57,7 +57,7 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
         cores=frozenset(os.sched_getaffinity(0)),
         gpus=gpus,
         nodes=nodes,
-        quota=cores.own_quota(),
+        quota=cpu_count.own_quota(),
     )
 
 

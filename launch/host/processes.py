@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from phalanx.system.orphan import end_with_parent, prctl
+from phalanx.system.parent_death import end_with_parent, prctl
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from phalanx.exit.cause import correct, witness
-from phalanx.exit.outcome import ExitCode
-from phalanx.exit.refusal import say
+from phalanx.exit.cause_file import correct, witness
+from phalanx.exit.codes import ExitCode
+from phalanx.exit.messages import say
 
-from ..host.memory import kills
-from . import elastic, ranks
-from .cause import RANKS, first_failed, for_memory
+from ..host.oom_kills import kills
+from . import ranks, torchrun
+from .exit_cause import RANKS, first_failed, for_memory
 from .store import Store
 
 
@@ -59,7 +59,7 @@ def _store(asked: ranks.Asked) -> Store:
 
 def _by_torchrun(argv: Sequence[str]) -> ranks.Ended:
     try:
-        return elastic.start(argv)
+        return torchrun.start(argv)
     except Exception as error:
         if RANKS not in os.environ:
             witness(ExitCode.BUG, f"torchrun failed: {error}")

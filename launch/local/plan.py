@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phalanx.common.nearest import nearest
-from phalanx.exit.outcome import ConfigError
+from phalanx.common.suggest import nearest
+from phalanx.exit.codes import ConfigError
 from phalanx.system.allocator import huge_pages
-from phalanx.system.own import PACKAGE
-from phalanx.system.sight import GIVEN
+from phalanx.system.gpu_visibility import GIVEN
+from phalanx.system.module_path import PACKAGE
 
 from ..host.machine import Gpu, Machine, ranges
-from . import cause, traces
+from . import exit_cause, nccl_traces
 
 FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
 
@@ -31,9 +31,9 @@ class Plan:
 
         `launch` is what it has in common with the starts that it follows.
         """
-        own = {name: value for name, value in traces.below(folder, environ).items() if name not in environ}
+        own = {name: value for name, value in nccl_traces.below(folder, environ).items() if name not in environ}
         told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
-        return {**own, **cause.files(folder), **told}
+        return {**own, **exit_cause.files(folder), **told}
 
     def text(self, environ: Mapping[str, str]) -> str:
         """As a shell takes it, with what each start adds as a comment."""

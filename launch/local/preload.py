@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import phalanx.train.main
-from phalanx.common import output
-from phalanx.exit.outcome import ConfigError, ExitCode
-from phalanx.exit.place import Place, speaks
-from phalanx.exit.refusal import refuse
-from phalanx.system.garbage import not_collected
+from phalanx.common import stdio
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import refuse
+from phalanx.exit.rank_env import Place, speaks
+from phalanx.system.garbage_collection import not_collected
 
 
 def preload() -> None:
@@ -38,8 +38,8 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
     if Path(script).resolve() != Path(phalanx.train.main.__file__).resolve():
         preload()
         return lambda: _run(script)
-    output.open_all()
-    output.take_over()
+    stdio.open_all()
+    stdio.take_over()
     try:
         composed = phalanx.train.main.prepare(list(words), Place.from_environment(os.environ))
     except ConfigError as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..host import processes
-from ..host.ears import Ears
+from ..host.held_signals import Ears
 from ..host.machine import numbers
 from .store import LOOPBACK, Store
 

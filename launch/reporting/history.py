@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.common.files import read_json, read_text
-from phalanx.common.lines import Entry, read_events, read_lines
+from phalanx.common.jsonl import Entry, read_events, read_lines
 from phalanx.run_folder import lease
 from phalanx.run_folder.lease import Holder
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from phalanx.common.lines import Entry, number
-from phalanx.common.prose import details
+from phalanx.common.event_text import details
+from phalanx.common.jsonl import Entry, number
 
 from ..common.text import span
-from ..state.standing import standing
+from ..state.run import standing
 from . import charts, timeline
 from .history import History
 from .render import rendered

@@ -6,12 +6,12 @@ from contextlib import suppress
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from phalanx.common.lines import number, read_lines
-from phalanx.config.config import Mode
+from phalanx.common.jsonl import number, read_lines
+from phalanx.config.schema import Mode
 
-from ..search.search import direction, distribution
+from ..search.optuna_study import direction, distribution
 from ..sweep import results
-from ..sweep.edits import differences
+from ..sweep.code_edits import differences
 from ..sweep.results import Found, Row
 from .charts import GRID, RUN_COLOURS, drawn, html_of
 from .render import rendered

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from phalanx.config.config import Config
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import Config
+from phalanx.exit.codes import ConfigError
 
 from .space import Interval, Space
 
@@ -42,8 +42,8 @@ def _near(space: Space, point: Mapping[str, Any], first: "Composed") -> Config |
     takes 0.1 s for a point, and a space may have thousands of values. None where Hydra has to say."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from phalanx.config.check import typed
     from phalanx.config.limits import check
-    from phalanx.config.typed import typed
 
     parser, plain = OverridesParser.create(), dict(first.plain)
     at_first = space.chosen(next(space.corners()))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 _APART = ("run", "sweep", "cluster", "wandb")  # sections that do not say what is trained
 

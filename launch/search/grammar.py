@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from phalanx.common.nearest import nearest
+from phalanx.common.suggest import nearest
 from phalanx.config.overrides import key, value
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override

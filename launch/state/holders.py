@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from phalanx.exit.hearing import StopFile
+from phalanx.exit.signals import StopFile
 from phalanx.run_folder import lease
 from phalanx.run_folder.lease import Holder, Looks
 
-from ..common.runs import is_sweep
-from .crew import places
+from ..common.find_run import is_sweep
+from .sweep_peers import places
 
 
 def holders(folder: Path, looks: Looks) -> list[Holder]:

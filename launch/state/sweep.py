@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from phalanx.common.files import read_json
-from phalanx.common.lines import number, whole
+from phalanx.common.jsonl import number, whole
 from phalanx.run_folder.lease import Looks
 
-from ..common.runs import SWEEP, is_sweep
+from ..common.find_run import SWEEP, is_sweep
 from .holders import holders
-from .standing import Standing, standing, unseen
+from .run import Standing, standing, unseen
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 SUBMITTED = ".submitted"  # beside the run folders: what this module copies to
 _UNTRACKED_LIMIT = 2**28  # bytes; more is data that somebody forgot to ignore

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .slots import Slot
+from .workers import Slot
 
 Counter = Callable[
     [str], float | None

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phalanx.common.files import read_json, write_json, write_whole
-from phalanx.common.lines import number
-from phalanx.common.redact import redact_argv
-from phalanx.config.config import Mode
-from phalanx.exit.outcome import ConfigError
+from phalanx.common.jsonl import number
+from phalanx.common.redaction import redact_argv
+from phalanx.config.schema import Mode
+from phalanx.exit.codes import ConfigError
 
-from ..common.runs import SWEEP
-from ..search.search import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
+from ..common.find_run import SWEEP
+from ..search.optuna_study import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..search.space import Choice, Interval, placed
 from ..state.sweep import ENDED
-from .plan import Job, added
+from .trial import Job, added
 
 if TYPE_CHECKING:
-    from .conductor import Conductor
+    from .scheduler import Conductor
 
 _OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
 TRIALS = "trials.csv"

@@ -10,19 +10,19 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from ..common.escape import nothing_looked_up
-from ..common.redact import REDACTED
-from ..config.config import Config, as_plain
+from ..common.escaping import nothing_looked_up
+from ..common.redaction import REDACTED
+from ..config.check import texts, typed
 from ..config.overrides import key, verbatim
-from ..config.root import folder_of_runs
-from ..config.typed import texts, typed
-from ..exit.outcome import ConfigError
-from .composer import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
-from .explain import explain, options
-from .foreign import as_typed_here
-from .former import former_digests
-from .identity import digest
+from ..config.run_root import folder_of_runs
+from ..config.schema import Config, as_plain
+from ..exit.codes import ConfigError
+from .digest import digest
+from .former_digests import former_digests
+from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
+from .hydra_errors import explain, options
 from .resolved import RESOLVED, fitted, hidden, lacks
+from .stored_config import as_typed_here
 
 
 @dataclass(frozen=True)

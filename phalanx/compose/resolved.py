@@ -10,13 +10,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..common.escape import all_escaped, nothing_looked_up
+from ..common.escaping import all_escaped, nothing_looked_up
 from ..common.files import read_text
-from ..common.redact import REDACTED
-from ..config.config import Config, Kind, Leaf, Needed, schema
-from ..config.typed import typed
-from ..exit.outcome import ConfigError
-from .composer import composing
+from ..common.redaction import REDACTED
+from ..config.check import typed
+from ..config.schema import Config, Kind, Leaf, Needed, schema
+from ..exit.codes import ConfigError
+from .hydra_api import composing
 
 RESOLVED = "resolved.yaml"
 

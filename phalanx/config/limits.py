@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ..exit.outcome import ConfigError
-from .config import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
-from .direction import of_checkpoint
-from .root import folder_of_runs
+from ..exit.codes import ConfigError
+from .metric_direction import of_checkpoint
+from .run_root import folder_of_runs
+from .schema import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ..common.escape import escaped
+from ..common.escaping import escaped
 
 _WORD = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^=@+~]*)(?P<package>@[^=]*)?(?:=(?P<value>.*))?", re.DOTALL)
 

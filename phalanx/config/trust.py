@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..exit.outcome import ConfigError
+from ..exit.codes import ConfigError
 
 _OWN = ("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks", "phalanx.train.optim.schedule")
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)

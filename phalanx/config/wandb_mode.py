@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from ..exit.outcome import ConfigError
+from ..exit.codes import ConfigError
 
 Mode = Literal["online", "offline", "disabled"]
 

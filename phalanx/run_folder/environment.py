@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..common.redact import redact, redact_argv, secrets_of
+from ..common.redaction import redact, redact_argv, secrets_of
 from ..system.nvml import driver_version
 
 GIT_TIMEOUT_S = 5.0

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import as_text, opened, read_text, sync_folder, write_json, write_whole
-from ..compose import identity, resolved
+from ..compose import resolved
+from ..compose.digest import differences
 from ..compose.resolved import RESOLVED
-from ..config.config import Accept, Config, RunConfig
-from ..config.root import folder_of_runs
-from ..exit.outcome import ConfigError, NoRoom
+from ..config.run_root import folder_of_runs
+from ..config.schema import Accept, Config, RunConfig
+from ..exit.codes import ConfigError, NoRoom
 from . import environment
-from .checkpoint import Checkpoints
+from .checkpoints import Checkpoints
+from .disk_errors import writing
 from .lease import Lease, claim, held_by_this_launch
 from .leftovers import sweep_lease
 from .links import check_links
-from .room import writing
 from .sameness import DRAWS, ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
 
 SUMMARY = "summary.json"
@@ -144,7 +145,7 @@ def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, 
 def _notes(found: Found, facts: Facts) -> list[str]:
     """What differs without being in the way."""
     since = environment.differences(found.before, facts.environment)
-    since += identity.differences(found.before["auto"], facts.auto) if found.before["auto"] else []
+    since += differences(found.before["auto"], facts.auto) if found.before["auto"] else []
     notes = [f"since the run began: {line}" for line in since]
     accepted = [*found.damage.values(), *found.changed]
     notes += [f"accepted: {_listed(accepted)}"] if accepted else []

@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..common.files import opened, read_text, sync_folder, write_whole
-from ..exit.outcome import ConfigError
-from .room import writing
+from ..exit.codes import ConfigError
+from .disk_errors import writing
 
 BEAT_S = 5.0  # between touches
 DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..exit.outcome import ConfigError
+from ..exit.codes import ConfigError
 
 _CHECKPOINTS = "checkpoints"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..common.files import opened, read_json, read_text
-from ..compose import identity, resolved
-from ..compose.former import former_digests
+from ..compose import digest, resolved
+from ..compose.former_digests import former_digests
 from ..compose.resolved import RESOLVED
-from ..config.config import Config
-from ..exit.outcome import ConfigError
+from ..config.schema import Config
+from ..exit.codes import ConfigError
 from . import code_hash
 
 DRAWS = "its samples come out different each time"  # what is recorded of data without a fingerprint
@@ -70,10 +70,10 @@ def compared(run: Path, config: Config) -> Found:
         except ConfigError as error:
             found.damage[RESOLVED] = f"{run / RESOLVED} is damaged ({error})"
     if stored is None:
-        attested = not {identity.digest(config), *former_digests(config)}.isdisjoint(_digests(run, found.before))
+        attested = not {digest.digest(config), *former_digests(config)}.isdisjoint(_digests(run, found.before))
         found.other += [] if attested else ["no file of it holds the digest of this config"]
         return found
-    for key, line in identity.differing(identity.defining(stored), identity.defining(config)).items():
+    for key, line in digest.differing(digest.defining(stored), digest.defining(config)).items():
         data_set = _whose_path(key, stored, config)
         if data_set is None:
             found.other.append(line)
@@ -143,11 +143,11 @@ def _whose_path(key: str, stored: Config, config: Config) -> str | None:
     name = next(
         (name for name in ("data.train", "data.eval", "train.init_from") if f"{key}.".startswith(f"{name}.")), None
     )
-    values = [_value(identity.defining(of), key) for of in (stored, config)]
+    values = [_value(digest.defining(of), key) for of in (stored, config)]
     return (
         name if all(isinstance(value, str) and (os.sep in value or Path(value).exists()) for value in values) else None
     )
 
 
 def _value(node: Any, key: str) -> Any:
-    return dict(identity.leaves(node)).get(key)
+    return dict(digest.leaves(node)).get(key)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from phalanx.launch.doctor.checks.copies import HostToDevice
+from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
 from phalanx.launch.doctor.checks.matmul import Matmul
 from phalanx.launch.doctor.peaks import peak_of
 from tests.launch.command import Launcher

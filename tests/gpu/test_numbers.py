@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from phalanx.config.config import PrecisionName
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import PrecisionName
+from phalanx.exit.codes import ConfigError
 from phalanx.train.models.convnet import ConvNet
 from phalanx.train.optim.precision import LossScale, choose, set_up
 

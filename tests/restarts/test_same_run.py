@@ -28,7 +28,7 @@ MINE = """
 import numpy, os, torch
 from torch import nn
 from torch.utils.data import Dataset
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.tasks.task import Ratio, Task
 
 class Data(Dataset):

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from phalanx.train.data.augment import ShiftRotate
 from phalanx.train.data.digits import Digits
+from phalanx.train.loading.fetch import Source
 from phalanx.train.loading.order import Order
-from phalanx.train.loading.source import Source
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from phalanx.train.models.mlp import MLP
 from tests.ranks import DDP, Results, Starter
 from tests.runs.chance import overrides as chance

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from phalanx.train.loading.fetch import Source
 from phalanx.train.loading.order import InTurn
 from phalanx.train.loading.rng import seed_all
-from phalanx.train.loading.source import Source
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from tests.ranks import Starter
 from tests.runs.chance import Drawn, Normed, overrides
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from phalanx.compose.compose import compose
-from phalanx.config.config import Kind, schema
+from phalanx.config.schema import Kind, schema
 from tests.phalanx.compose.others import other, word
 from tests.ranks import Results, Starter
 from tests.train.small import planted

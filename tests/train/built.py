@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 
 from phalanx.compose.compose import compose
-from phalanx.config.config import Config
-from phalanx.exit.place import Place
-from phalanx.train.checkpoint.unchanged import unchanged
-from phalanx.train.distributed.join import join
+from phalanx.config.schema import Config
+from phalanx.exit.rank_env import Place
+from phalanx.train.checkpoint.preserve import unchanged
+from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts, build, set_up_process, targets
 from phalanx.train.loading.batch import apply

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from phalanx.exit.place import Place
+from phalanx.exit.rank_env import Place
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"

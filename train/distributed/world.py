@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
-from phalanx.exit import culprit
-from phalanx.exit.outcome import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
-from phalanx.exit.place import Place
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
+from phalanx.exit.rank_env import Place
 
-from .alarm import Alarm
-from .exchange import Exchange, connect, listen
-from .trouble import Trouble, merged
-from .watch import Watch
+from .peer_failure import Alarm
+from .rank_errors import Trouble, merged
+from .shared_memory import Exchange, connect, listen
+from .watchdog import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class World:
         except Exception as error:
             own = error
             message = str(error) if isinstance(error, ConfigError) else None
-            told = (culprit.told(error), culprit.message(error), culprit.headline(error))
+            told = (user_error.told(error), user_error.message(error), user_error.headline(error))
             told = (str(error), str(error), "") if isinstance(error, NoRoom) else told
             trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), *told)
         troubles = [found for found in self.gather(trouble) if found is not None]
@@ -174,8 +174,8 @@ class World:
         for `release`.
         """
         for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
-        said = str(error) if for_people else culprit.message(error)
-        text, where = (said, "") if for_people else (culprit.told(error), culprit.headline(error))
+        said = str(error) if for_people else user_error.message(error)
+        text, where = (said, "") if for_people else (user_error.told(error), user_error.headline(error))
         hang = asdict(error.hang) if isinstance(error, Hung) else None
         own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
         self._own = own

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 from ..tasks.task import Task
 

@@ -10,35 +10,37 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
-from phalanx.config.config import Auto, Config
-from phalanx.config.target import Targets
+from phalanx.config.instantiate import Targets
+from phalanx.config.schema import Auto, Config
 from phalanx.config.trust import Trust
-from phalanx.exit.outcome import ConfigError
-from phalanx.system import cores
+from phalanx.exit.codes import ConfigError
+from phalanx.system import cpu_count
 
 from ..checkpoint import weights
-from ..checkpoint.begin import Begin, begin
-from ..checkpoint.extra import extra
-from ..checkpoint.resume import State
+from ..checkpoint.extra_state import extra
+from ..checkpoint.init_from import Begin, begin
+from ..checkpoint.state import State
 from ..distributed.world import World
 from ..loading.batch import Augment, apply
+from ..loading.fetch import Source
 from ..loading.loader import Fetcher, Loader, Rehearsal, Timeline
 from ..loading.order import InTurn, Order
 from ..loading.prefetch import Mover
 from ..loading.rng import seed_all
-from ..loading.source import Source
-from ..optim import optim, optimizer_state
+from ..optim import optimizer_state
 from ..optim.ema import Average
 from ..optim.gradients import Gradients
-from ..optim.own_average import OwnAverage
+from ..optim.optimizer_average import OwnAverage
+from ..optim.optimizer_trial import tried
 from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.schedule import Schedule
-from ..optim.tryout import tried
-from ..parallel.parallel import Replica, Spread, synchronised
+from ..optim.updater import Updater
+from ..optim.updater import groups as parameter_groups
+from ..parallel.ddp import Replica, Spread, synchronised
 from ..tasks.task import Task
 from . import admission
 from .evaluate import Evaluation
-from .nhwc import Convolutions, takes_nhwc
+from .memory_format import Convolutions, takes_nhwc
 from .step import Step
 
 KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
@@ -105,7 +107,7 @@ def _capability(device: torch.device) -> tuple[int, int] | None:
 def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
     threads = config.train.threads
     if isinstance(threads, Auto):
-        threads = cores.threads(os.environ, world.place.local_size)
+        threads = cpu_count.threads(os.environ, world.place.local_size)
     torch.set_num_threads(threads)
     precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)
@@ -299,17 +301,17 @@ def _updater(
     steps: int,
     precision: Precision,
     device: torch.device,
-) -> optim.Updater:
+) -> Updater:
     node = _without(config.optim, "decay_1d")
     if any(parameter.is_complex() for parameter in model.parameters()) and node.get("fused"):
         node["fused"] = False  # no kernel takes complex numbers; the maths is the same
-    groups = optim.groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
+    groups = parameter_groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
 
     def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
 
     optimizer = make(groups)
-    return optim.Updater(
+    return Updater(
         optimizer,
         gradients,
         builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from phalanx.exit import culprit
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError
 
-from ..checkpoint.unchanged import unchanged
+from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch, apply, shapes
 from ..loading.loader import Fetcher
 from ..loading.prefetch import Mover
 from ..loading.rng import integer, seed_all
-from ..loading.split import Span
+from ..loading.shard import Span
 from ..optim.ema import Average
 from ..optim.precision import Precision
 from ..parallel import buffers
@@ -133,7 +133,7 @@ class Evaluation:
         try:
             ratios = checked(self.task.ratios(model, apply(batch, self.mover)), trains=False)
         except Exception as error:
-            culprit.note(error, batch=shapes(batch))
+            user_error.note(error, batch=shapes(batch))
             raise
         cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
         return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))

@@ -13,33 +13,33 @@ from typing import Any
 
 from phalanx.common.files import sha256, write_json
 from phalanx.common.meter import Meter, goodput, minor_faults
-from phalanx.common.redact import redact, secrets_of
+from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
-from phalanx.compose.identity import digest
-from phalanx.exit import culprit
-from phalanx.exit.hearing import Signals, StopFile, Wish, granted_s, until_step
-from phalanx.exit.outcome import ConfigError, ExitCode, Failure
-from phalanx.run_folder import code_hash, environment, lease, logs
-from phalanx.run_folder.checkpoint import Checkpoint, Checkpoints
+from phalanx.compose.digest import digest
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError, ExitCode, Failure
+from phalanx.exit.signals import Signals, StopFile, Wish, granted_s, until_step
+from phalanx.run_folder import code_hash, environment, lease, rank_logs
+from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
+from phalanx.run_folder.disk_errors import writing
 from phalanx.run_folder.folder import SUMMARY, Facts, Opened, finished, open_run
-from phalanx.run_folder.room import writing
-from phalanx.system.own import PACKAGE, ROOT
+from phalanx.system.module_path import PACKAGE, ROOT
 
-from ..checkpoint import resume, weights
+from ..checkpoint import state, weights
 from ..checkpoint.progress import Progress
-from ..distributed.stop import Stop
+from ..distributed.stop_agreement import Stop
 from ..distributed.world import World
-from ..loading import fingerprint
+from ..loading import data_hash
 from ..loading.workers import aside
 from ..optim.precision import Precision
 from ..sinks.jsonl import undone
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import Silent, Sink
 from .build import Parts, build, packages, set_up_process, targets
-from .ledger import Ledger, saved_step, stand_in
 from .loop import Run
-from .rehearse import rehearse
-from .window import Window
+from .metric_window import Window
+from .recorder import Ledger, saved_step, stand_in
+from .rehearsal import rehearse
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def run(
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
-    with culprit.during(act="in the rehearsal before the first step"):
+    with user_error.during(act="in the rehearsal before the first step"):
         names = rehearse(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
@@ -111,7 +111,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         if not world.leads:
             return None, lambda: None
         workers = config.data.workers
-        data = {f"data.{name}": aside(fingerprint.steady, found, workers) for name, found in parts.datasets.items()}
+        data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
         facts = Facts(
@@ -134,20 +134,20 @@ def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, st
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     newest = world.from_leader(world.together(lambda: _newest(opened, checkpoints) if world.leads else None))
     if newest is not None:
-        progress = world.together(lambda: resume.restore(parts.state, newest))
+        progress = world.together(lambda: state.restore(parts.state, newest))
         if world.leads:
             checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
         return progress
     began = started if opened.began is None else opened.began
     extends = parts.begin.extends
     if extends is not None:
-        return world.together(lambda: resume.extend(parts.state, extends, began))
+        return world.together(lambda: state.extend(parts.state, extends, began))
     return Progress(began=began)
 
 
 def _log_there(opened: Opened, world: World) -> None:
     with writing(opened.path):
-        logs.to_file(opened.path / "logs", world.rank, os.environ)
+        rank_logs.to_file(opened.path / "logs", world.rank, os.environ)
 
 
 def _undone(opened: Opened, step: int) -> dict[str, float]:

@@ -5,21 +5,21 @@ import time
 from dataclasses import dataclass, field
 
 from phalanx.common.meter import Meter
-from phalanx.config.config import Config
-from phalanx.exit import culprit
-from phalanx.exit.hearing import Wish
-from phalanx.exit.outcome import ConfigError, ExitCode, NoRoom, PeerFailed
-from phalanx.run_folder.checkpoint import Checkpoints
+from phalanx.config.schema import Config
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError, ExitCode, NoRoom, PeerFailed
+from phalanx.exit.signals import Wish
+from phalanx.run_folder.checkpoints import Checkpoints
 
-from ..checkpoint import resume
 from ..checkpoint.progress import Progress
-from ..distributed.stop import Stop
+from ..checkpoint.state import save
+from ..distributed.stop_agreement import Stop
 from ..distributed.world import World, code_of
 from ..loading.prefetch import on_device
 from .build import Parts
-from .glance import STRIDE, Glance
-from .ledger import Ledger
-from .window import Window
+from .metric_window import Window
+from .recorder import Ledger
+from .skipped_steps import STRIDE, Glance
 
 _LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
 _PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
@@ -56,8 +56,8 @@ class Run:
                 self._leave(wish)
                 return wish
             self.world.watch.at("data", progress.step)
-            with culprit.during(step=progress.step + 1):
-                with self.meter.part("data"), culprit.during(set="data.train"):
+            with user_error.during(step=progress.step + 1):
+                with self.meter.part("data"), user_error.during(set="data.train"):
                     work = next(works)
                 with self.meter.part("step"):
                     taken = self.parts.step(work)
@@ -107,7 +107,7 @@ class Run:
         begin = time.monotonic()
         self.world.watch.at("evaluate", self.progress.step)
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
-        with self.meter.part("evaluate"), culprit.during(**facts):
+        with self.meter.part("evaluate"), user_error.during(**facts):
             metrics = evaluation(state.model, state.updater.average, self.world)
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)
@@ -134,7 +134,7 @@ class Run:
             self.ledger.take(records)
             try:
                 self.world.together(self.ledger.sync)
-                resume.save(self.parts.state, self.progress, self.checkpoints, self.digest)
+                save(self.parts.state, self.progress, self.checkpoints, self.digest)
             except (NoRoom, PeerFailed) as error:
                 self._failed(error, ends)
                 return

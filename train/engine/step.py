@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
-from ..checkpoint.unchanged import Memory
+from ..checkpoint.preserve import Memory
 from ..distributed.world import World
 from ..loading.batch import Batch
 from ..loading.loader import Rehearsal, Work
 from ..loading.rng import integer, seed_all
 from ..optim.gradients import Gradients
-from ..optim.optim import Updater
 from ..optim.precision import Precision
+from ..optim.updater import Updater
 from ..parallel import buffers
-from ..parallel.parallel import Spread, unused
+from ..parallel.ddp import Spread, unused
 from ..tasks.answer import check_count
 from ..tasks.task import Ratio
 from . import admission

@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import chain, tee
 
 from .batch import Batch
-from .source import Source, Telling
-from .split import Span, split
+from .fetch import Source, Telling
+from .shard import Span, split
 from .workers import Workers
 
 logger = logging.getLogger(__name__)

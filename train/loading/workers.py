@@ -23,12 +23,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import leftovers
 from phalanx.system.allocator import keep_freed_memory
 
-from .failed import Failed
 from .parcel import Cargo, Parcel, arrived, pack, unpack
+from .worker_error import Failed
 
 Answer = TypeVar("Answer")
 
@@ -152,7 +152,7 @@ def _context() -> BaseContext:
     """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
     leftovers.mark()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phalanx.train.loading.leash", "torch.utils.data"])
+    context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
         with _deaf_and_quiet():
             ensure_running()

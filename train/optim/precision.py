@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from phalanx.config.config import PrecisionName
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import PrecisionName
+from phalanx.exit.codes import ConfigError
 
 
 @dataclass(frozen=True)

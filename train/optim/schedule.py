@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from phalanx.exit import culprit
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError
 
 Factors = NDArray[np.float64]
 
@@ -30,9 +30,9 @@ def factors(schedule: Schedule, steps: int) -> Factors:
         with np.errstate(all="ignore"):
             found = np.asarray(schedule.factor(applied, steps), dtype=np.float64)
     except Exception as error:
-        line = culprit.where(error)
+        line = user_error.where(error)
         raise ConfigError(
-            f"{name} fails: {' '.join(culprit.message(error).split())}{f' ({line})' if line else ''}. Its factor() is "
+            f"{name} fails: {' '.join(user_error.message(error).split())}{f' ({line})' if line else ''}. Its factor() is "
             "asked for all steps at once, with an array of their numbers: write np.where(applied < 10, …) for an if"
         ) from error
     if found.shape != applied.shape:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast, final
 
 from phalanx.common.columns import broken
-from phalanx.common.escape import on_one_line
-from phalanx.common.prose import clock_face, of_event, of_line, of_summary
+from phalanx.common.escaping import on_one_line
+from phalanx.common.event_text import clock_face, of_event, of_line, of_summary
 
 from .sink import Sink
 
@@ -18,7 +18,7 @@ REDRAW_S = 0.1  # a drawing costs a millisecond or two, which a fast step would 
 
 @final
 class Console(Sink):
-    """Writes to `stream`, such as a `phalanx.common.output.Output`, how far a run of `total_steps` steps is.
+    """Writes to `stream`, such as a `phalanx.common.stdio.Output`, how far a run of `total_steps` steps is.
 
     `interactive` keeps one live line, with evaluations and events printed above it; None means where `stream` is a
     terminal. `clock` gives seconds.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from phalanx.common.files import opened, read_bytes, sync_folder
-from phalanx.run_folder.room import writing
+from phalanx.run_folder.disk_errors import writing
 
 from .sink import Sink
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phalanx.config.config import Config
+from phalanx.config.schema import Config
 from phalanx.run_folder.sameness import ENVIRONMENT
 
 from .sink import FanOut, Sink

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import final
 
-from phalanx.common.prose import of_event, of_line, of_summary
+from phalanx.common.event_text import of_event, of_line, of_summary
 
 from .sink import Sink
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from phalanx.config.config import WandbConfig
+from phalanx.config.schema import WandbConfig
 from phalanx.config.wandb_mode import settings_file
 
 _PROJECT = "phalanx"  # where nothing names one

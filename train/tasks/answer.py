@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 from .task import Ratio
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
 from .task import Ratio, Task

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
 from ..protocol.group import device
+from ..protocol.ranks import Company
 
 _MIB = 2**20
 _SIZES_BYTES = {"cpu": (64 * 1024, _MIB, 16 * _MIB), "cuda": (_MIB, 32 * _MIB, 256 * _MIB)}

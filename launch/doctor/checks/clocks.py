@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _ROUND_TRIPS = 8
 _MOST_S = 1.0  # leases and the order of events are told by these clocks, in seconds

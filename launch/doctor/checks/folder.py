@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _WRITTEN_BYTES = 32 * 2**20
 _SLOW_MBYTE_PER_S = 20.0  # a checkpoint of 1 GB would take a minute

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _GIB = 2**30
 _SHM_BYTES = _GIB  # data workers hand over batches in it; containers start with 64 MiB

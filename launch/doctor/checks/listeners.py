@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from phalanx.system.listening import beyond_loopback
+from phalanx.system.listening_sockets import beyond_loopback
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _OURS = (b"torchrun", b"torch.distributed.run", b"launch.local.agent", b"train/main.py", b"launch/doctor/main.py")
 

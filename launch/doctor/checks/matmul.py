@@ -8,10 +8,10 @@ import torch
 
 from ..finding import Finding, Verdict, not_checked, passes
 from ..peaks import peak_of
-from ..protocol.company import Company
-from ..protocol.nvml import card
+from ..protocol.gpu_facts import card
+from ..protocol.ranks import Company
 from ..protocol.stopwatch import seconds_each
-from .cards import own_gpu
+from .gpus import own_gpu
 
 _SIDE = 8192
 _REPEATS = 20

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
 from ..protocol.group import device
+from ..protocol.ranks import Company
 from .allreduce import wait_for
 
 _SIZE_BYTES = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 from ..reach import why_closed
 
 _EXPECTED = "each host reaches the others on a free port"

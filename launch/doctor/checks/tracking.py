@@ -9,7 +9,7 @@ from typing import Any
 from phalanx.config.wandb_mode import resolve_mode
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _ANSWER_S = 10.0
 _EXPECTED = "offline or disabled, or its server answers"

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from phalanx.system.gpu_visibility import blindness, given_gpus
 from phalanx.system.nvml import driver_version
-from phalanx.system.sight import blindness, given_gpus
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.company import Company
+from ..protocol.ranks import Company
 
 _PYTHON, _TORCH = (3, 11), (2, 11)
 # The oldest driver for Linux that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, table "CUDA

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from phalanx.exit import cause
-from phalanx.exit.outcome import ExitCode
-from phalanx.exit.refusal import end, say
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ExitCode
+from phalanx.exit.messages import end, say
 
 from ..finding import Finding, Verdict
-from .company import Company, Silent
+from .ranks import Company, Silent
 
 
 class Exam(Protocol):
@@ -54,6 +54,6 @@ def _broken(name: str, company: Company, errors: dict[int, str]) -> Finding:
 
 def _overdue(name: str, company: Company) -> None:
     text = f"{company.name(company.place.rank)} was still busy with {name} after {company.limit_s:g} s"
-    cause.leave(ExitCode.HUNG, company.place.rank, text)
+    cause_file.leave(ExitCode.HUNG, company.place.rank, text)
     say(f"phalanx doctor: {text}")
     end(ExitCode.HUNG)

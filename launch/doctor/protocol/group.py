@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, not_checked, passes
-from .company import Company
+from .ranks import Company
 
 
 class Group:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from phalanx.exit.hearing import StopFile
+from phalanx.exit.signals import StopFile
 from phalanx.launch.commands.stop import stop
 from phalanx.run_folder import lease
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from phalanx.exit.place import Place
+from phalanx.exit.rank_env import Place
 from phalanx.launch.commands.doctor import _options
 from phalanx.launch.doctor.checks.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
-from phalanx.launch.doctor.checks.cards import Cards
 from phalanx.launch.doctor.checks.clocks import Clocks, midpoint_s
-from phalanx.launch.doctor.checks.copies import HostToDevice
 from phalanx.launch.doctor.checks.folder import Folder
+from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
+from phalanx.launch.doctor.checks.gpus import Cards
 from phalanx.launch.doctor.checks.limits import Limits
 from phalanx.launch.doctor.checks.matmul import Matmul
 from phalanx.launch.doctor.checks.pairs import Pairs, rounds, slow_ones
@@ -23,7 +23,7 @@ from phalanx.launch.doctor.checks.ports import Ports
 from phalanx.launch.doctor.checks.versions import Versions, runs_on
 from phalanx.launch.doctor.finding import Finding, Verdict, as_json, from_json, table
 from phalanx.launch.doctor.peaks import peak_of
-from phalanx.launch.doctor.protocol.company import Company
+from phalanx.launch.doctor.protocol.ranks import Company
 from phalanx.launch.doctor.reach import why_closed
 from tests.ranks import free_port
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.outcome import ExitCode
-from phalanx.launch.local.cause import Cause, read
+from phalanx.exit.codes import ExitCode
+from phalanx.launch.local.exit_cause import Cause, read
 from tests.launch.command import Launcher
 from tests.ranks import ROOT, until
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from phalanx.system.listening import beyond_loopback, listened
+from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.command import Launcher, marked
 
 STRANGERS_PLATFORM = {"PET_STANDALONE": "1", "PET_RDZV_ENDPOINT": "0.0.0.0:0"}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.outcome import ExitCode
-from phalanx.exit.place import Place
+from phalanx.exit.codes import ExitCode
+from phalanx.exit.rank_env import Place
 from phalanx.launch.host.processes import children
-from phalanx.launch.local.cause import Cause
-from phalanx.system.listening import beyond_loopback, listened
+from phalanx.launch.local.exit_cause import Cause
+from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.command import Launcher, marked
 from tests.pacer import TASK, Pace
 from tests.ranks import SMALL, Results, Starter, until

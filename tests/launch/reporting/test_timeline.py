@@ -12,7 +12,7 @@ from phalanx.launch.commands.status import table
 from phalanx.launch.reporting import history, timeline
 from phalanx.launch.reporting.page import page
 from phalanx.launch.reporting.timeline import Start
-from phalanx.launch.state.standing import standing
+from phalanx.launch.state.run import standing
 from phalanx.run_folder import lease
 
 EPOCH = 1e9

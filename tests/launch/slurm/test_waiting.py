@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from phalanx.exit.outcome import ConfigError
-from phalanx.launch.slurm import slurm, waiting
+from phalanx.exit.codes import ConfigError
+from phalanx.launch.slurm import client, wait
 
 
 def line(element: str, state: str, code: str = "0:0") -> str:
@@ -28,9 +28,9 @@ def test_each_element_counts_as_it_ended(monkeypatch: pytest.MonkeyPatch, capsys
             raise ConfigError("Unable to contact slurm controller")
         return answer
 
-    monkeypatch.setattr(waiting, "_LOOK_S", 0.0)
-    monkeypatch.setattr(slurm, "told", told)
-    assert waiting.wait("5", ["0", "1", "2", "3"], {}) == 4
+    monkeypatch.setattr(wait, "_LOOK_S", 0.0)
+    monkeypatch.setattr(client, "told", told)
+    assert wait.wait("5", ["0", "1", "2", "3"], {}) == 4
     assert not answers
     assert capsys.readouterr().err.count("Slurm does not answer, and is asked again until it does") == 1
 
@@ -38,14 +38,14 @@ def test_each_element_counts_as_it_ended(monkeypatch: pytest.MonkeyPatch, capsys
 def test_what_slurm_has_forgotten_is_asked_of_its_accounting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(waiting, "_LOOK_S", 0.0)
-    monkeypatch.setattr(slurm, "told", lambda job, environ: "")
-    monkeypatch.setattr(slurm, "accounted", lambda job, environ: {"5": ("COMPLETED", 0, 0), "6": ("CANCELLED", 0, 15)})
-    assert [waiting.wait(job, [""], {}) for job in ("5", "6", "7")] == [0, 128 + 15, 1]
+    monkeypatch.setattr(wait, "_LOOK_S", 0.0)
+    monkeypatch.setattr(client, "told", lambda job, environ: "")
+    monkeypatch.setattr(client, "accounted", lambda job, environ: {"5": ("COMPLETED", 0, 0), "6": ("CANCELLED", 0, 15)})
+    assert [wait.wait(job, [""], {}) for job in ("5", "6", "7")] == [0, 128 + 15, 1]
     assert "Slurm does not remember how job 7 ended, which counts as a failure" in capsys.readouterr().err
 
 
 def test_a_comment_with_line_breaks_is_no_job_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "5_0|0|RUNNING|n1|phalanx:a\n8|N/A|PENDING|(None)|my\ncomment | of | lines\n"
-    monkeypatch.setattr(slurm, "_ask", lambda *_: text)
-    assert [(job.job, job.token) for job in slurm.queue({})] == [("5_0", "phalanx:a"), ("8", "my")]
+    monkeypatch.setattr(client, "_ask", lambda *_: text)
+    assert [(job.job, job.token) for job in client.queue({})] == [("5_0", "phalanx:a"), ("8", "my")]

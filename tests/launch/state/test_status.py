@@ -13,7 +13,7 @@ import pytest
 
 from phalanx.launch.commands.status import table
 from phalanx.launch.common.text import span
-from phalanx.launch.state.standing import Standing, standing
+from phalanx.launch.state.run import Standing, standing
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.train.distributed.saboteur import TASK, Sabotage

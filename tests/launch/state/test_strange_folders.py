@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from phalanx.common.escape import printable
-from phalanx.exit.outcome import ConfigError
+from phalanx.common.escaping import printable
+from phalanx.exit.codes import ConfigError
 from phalanx.launch.cli import VERBS
-from phalanx.launch.common import runs
+from phalanx.launch.common import find_run
 from phalanx.launch.host.processes import send
 from phalanx.run_folder import lease
 from tests.ranks import ROOT
@@ -125,7 +125,7 @@ class AnotherUser:
 def test_run_that_is_deleted_meanwhile_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path / "good")
     gone = made(tmp_path / "gone")
-    found = runs.find
+    found = find_run.find
 
     def finds_and_deletes(*args: object) -> list[Path]:
         runs: list[Path] = found(*args)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from phalanx.launch.commands.submit import submit
-from phalanx.launch.search.order import order
+from phalanx.launch.search.spec import order
 
 MNIST = ("data=mnist", "data.train.root=${oc.env:SLURM_TMPDIR}/mnist", "cluster.ranks_per_node=1")
 

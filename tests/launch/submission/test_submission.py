@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from phalanx.common.files import read_json, write_json
-from phalanx.launch.submission import submission
+from phalanx.launch.submission import record
 from phalanx.launch.submission.snapshot import SUBMITTED
 
 
@@ -26,5 +26,5 @@ def test_a_submission_that_is_removed_while_it_is_read_is_left_out(
             shutil.rmtree(path.parent)
         return found
 
-    monkeypatch.setattr(submission, "read_json", read_and_removed)
-    assert [each.run.name for each in submission.submitted(tmp_path)] == ["b-1"]
+    monkeypatch.setattr(record, "read_json", read_and_removed)
+    assert [each.run.name for each in record.submitted(tmp_path)] == ["b-1"]

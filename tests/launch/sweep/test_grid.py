@@ -6,7 +6,7 @@ import re
 import pytest
 
 from phalanx.compose.compose import compose
-from phalanx.compose.identity import digest
+from phalanx.compose.digest import digest
 from tests.launch.reporting.test_report import document
 from tests.launch.sweep.sweeper import HYDRA, SHORT, Sweeper
 from tests.ranks import Starter

@@ -15,22 +15,22 @@ import pytest
 
 from phalanx.common.files import read_json, write_json
 from phalanx.compose.compose import compose
-from phalanx.config.config import Mode, SweepConfig
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import Mode, SweepConfig
+from phalanx.exit.codes import ConfigError
 from phalanx.launch.host.machine import Gpu, Machine
 from phalanx.launch.reporting import sweep_page as page
-from phalanx.launch.reporting.board import Board
-from phalanx.launch.search.rungs import Climber, Ladder
-from phalanx.launch.search.search import JOURNAL, MEMORY, Search, open_search
+from phalanx.launch.reporting.sweep_table import Board
+from phalanx.launch.search.asha import Climber, Ladder
+from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_search
 from phalanx.launch.search.space import Choice, Interval, Space, read
-from phalanx.launch.state.crew import Crew
-from phalanx.launch.sweep.conductor import Conductor
-from phalanx.launch.sweep.edits import differences
+from phalanx.launch.state.sweep_peers import Crew
+from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import Energy
-from phalanx.launch.sweep.plan import Plan
-from phalanx.launch.sweep.pool import Pool
 from phalanx.launch.sweep.results import Found, Row, best_of, command
-from phalanx.launch.sweep.slots import Slot, slots
+from phalanx.launch.sweep.scheduler import Conductor
+from phalanx.launch.sweep.trial import Plan
+from phalanx.launch.sweep.trial_queue import Pool
+from phalanx.launch.sweep.workers import Slot, slots
 from phalanx.run_folder import lease
 
 MODELS = ["convnet", "mlp", "resnet18"]

@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import get_storage
 from optuna.study import Study
 
-from phalanx.launch.search.patience import Away, patient
+from phalanx.launch.search.storage_retry import Away, patient
 from tests.launch.sweep.postgres import postgres
 from tests.launch.sweep.sweeper import SHORT, Sweeper
 from tests.pacer import TASK, Pace
@@ -37,7 +37,7 @@ def test_a_database_that_restarts_costs_no_trial_anything(sweeper: Sweeper) -> N
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setattr("phalanx.launch.search.patience._AGAIN_S", 0.01)
+    monkeypatch.setattr("phalanx.launch.search.storage_retry._AGAIN_S", 0.01)
     return optuna.create_study(storage=get_storage("sqlite://"))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.hearing import STOP
+from phalanx.exit.signals import STOP
 from phalanx.launch.host.processes import children
-from phalanx.system.listening import beyond_loopback, listened
+from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Results, Starter, holder, until

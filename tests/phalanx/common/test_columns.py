@@ -12,7 +12,7 @@ from phalanx.launch.doctor.finding import Finding, Verdict, table
 from tests.ranks import ROOT
 
 SAID = "phalanx: SIGINT: the ranks are to save and leave, within 120 s; Ctrl-C once more ends it at once"
-SAY = f"from phalanx.exit.refusal import say; say({SAID!r})"
+SAY = f"from phalanx.exit.messages import say; say({SAID!r})"
 
 
 def lines_on_terminal(columns: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phalanx.common.redact import REDACTED, RedactingFilter, redact, redact_argv, secrets_of
+from phalanx.common.redaction import REDACTED, RedactingFilter, redact, redact_argv, secrets_of
 
 # Put together here, so that no scanner takes this file itself for a leak.
 BODY = "a1B2c3D4e5F6g7H8i9J0"

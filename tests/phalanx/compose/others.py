@@ -6,7 +6,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any
 
-from phalanx.config.config import Config, schema
+from phalanx.config.schema import Config, schema
 
 
 def annotations(section: type = Config, path: str = "") -> dict[str, tuple[Any, ...]]:

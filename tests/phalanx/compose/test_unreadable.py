@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.compose.compose import compose
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 
 HEADER = b"# @package _global_\n"
 WRONG = {

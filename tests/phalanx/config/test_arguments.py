@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from phalanx.compose.compose import compose
-from phalanx.config.fits import as_annotated
-from phalanx.config.target import Targets
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.annotations import as_annotated
+from phalanx.config.instantiate import Targets
+from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.build import check_targets, targets
 
 

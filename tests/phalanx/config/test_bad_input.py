@@ -9,7 +9,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from phalanx.compose.compose import asks, compose
 from phalanx.config.limits import check
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from tests.phalanx.config.cases import CASES, HARDWARE, KEYS, LIMITS, SYNTAX, TYPES, Case
 from tests.ranks import QUIET, SMALL, Ended, Starter
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from phalanx.compose.compose import compose
-from phalanx.config.config import Config, PrunerConfig
 from phalanx.config.limits import check
+from phalanx.config.schema import Config, PrunerConfig
 from tests.ranks import ROOT
 
 CONF = ROOT / "conf"

@@ -6,8 +6,8 @@ import typing
 from typing import Any
 
 from phalanx.compose.compose import compose
-from phalanx.compose.identity import digest
-from phalanx.config.config import Config, Kind, Leaf, schema
+from phalanx.compose.digest import digest
+from phalanx.config.schema import Config, Kind, Leaf, schema
 from tests.phalanx.compose.others import other, with_value
 
 ROUNDING = {

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from phalanx.compose.compose import Composed, answer, compose
 from phalanx.compose.resolved import read
-from phalanx.config.config import as_plain
-from phalanx.config.target import Targets
+from phalanx.config.instantiate import Targets
+from phalanx.config.schema import as_plain
 from phalanx.config.trust import Trust
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.data import mnist
 from phalanx.train.engine.build import KINDS, check_targets, targets
 
@@ -85,7 +85,7 @@ DOORS: dict[str, dict[str, object]] = {
     "torchvision.datasets.DatasetFolder": {"root": ".", "loader": "x"},
     "phalanx.train.main.main": {},
     "phalanx.train.loading.workers._Question": {"act": "x", "argument": "x"},
-    "phalanx.launch.sweep.warm.serve": {},
+    "phalanx.launch.sweep.fork_server.serve": {},
     "os.system": {"command": "touch ran"},
     "builtins.eval": {"source": "1"},
     "evil.Net": LINEAR,

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import code_hash
 from phalanx.run_folder.sameness import DRAWS
-from phalanx.train.loading import fingerprint
+from phalanx.train.loading import data_hash
 from tests.ranks import ROOT
 
 Pair = namedtuple("Pair", "image label")
@@ -37,7 +37,7 @@ class Listed:
 
 
 def sample_hash(sample: object) -> str:
-    return fingerprint.data(Listed([sample]))
+    return data_hash.data(Listed([sample]))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_datasets_own_fingerprint_counts_and_no_sample_is_drawn() -> None:
             return "version 7"
 
     dataset = Own([1])
-    assert fingerprint.data(dataset) == "version 7"
+    assert data_hash.data(dataset) == "version 7"
     assert dataset.asked == []
 
 
@@ -134,9 +134,9 @@ def test_a_fingerprint_that_is_no_string_and_a_dataset_without_length_are_the_us
             return 7
 
     with pytest.raises(ConfigError, match=r"Wrong\.fingerprint\(\) returned int"):
-        fingerprint.data(Wrong([1]))
+        data_hash.data(Wrong([1]))
     with pytest.raises(ConfigError, match="generator has no length"):
-        fingerprint.data(number for number in range(3))
+        data_hash.data(number for number in range(3))
 
 
 def test_data_that_draw_by_themselves_are_noticed() -> None:
@@ -150,15 +150,15 @@ def test_data_that_draw_by_themselves_are_noticed() -> None:
         def fingerprint(self) -> str:
             return "version 7"
 
-    assert fingerprint.steady(Drawing([1, 2])) == DRAWS
-    assert fingerprint.steady(Own([1, 2])) == "version 7"
-    assert fingerprint.steady(Augmented()) == fingerprint.data(Augmented())
+    assert data_hash.steady(Drawing([1, 2])) == DRAWS
+    assert data_hash.steady(Own([1, 2])) == "version 7"
+    assert data_hash.steady(Augmented()) == data_hash.data(Augmented())
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 100, 12345])
 def test_samples_are_spread_from_the_first_to_the_last(length: int) -> None:
     dataset = Listed(list(range(length)))
-    fingerprint.data(dataset)
+    data_hash.data(dataset)
     assert len(dataset.asked) == min(length, 16)
     assert dataset.asked == sorted(set(dataset.asked))
     assert {0, length - 1} <= set(dataset.asked) or length == 0
@@ -167,7 +167,7 @@ def test_samples_are_spread_from_the_first_to_the_last(length: int) -> None:
 
 
 def test_the_length_counts() -> None:
-    assert fingerprint.data(Listed([1] * 100)) != fingerprint.data(Listed([1] * 101))
+    assert data_hash.data(Listed([1] * 100)) != data_hash.data(Listed([1] * 101))
 
 
 def image(level: int) -> Any:
@@ -238,11 +238,11 @@ class Augmented:
 
 def test_random_augmentation_does_not_change_the_fingerprint() -> None:
     random.seed(1)
-    first = fingerprint.data(Augmented())
+    first = data_hash.data(Augmented())
     random.seed(2)
     np.random.seed(2)
     torch.manual_seed(2)
-    assert fingerprint.data(Augmented()) == first
+    assert data_hash.data(Augmented()) == first
 
 
 def test_the_random_states_are_as_before_even_after_a_failing_sample() -> None:
@@ -262,9 +262,9 @@ def test_the_random_states_are_as_before_even_after_a_failing_sample() -> None:
     seed()
     expected = draws()
     seed()
-    fingerprint.data(Augmented())
+    data_hash.data(Augmented())
     with pytest.raises(OSError, match="no such file"):
-        fingerprint.data(Failing())
+        data_hash.data(Failing())
     assert draws() == expected
 
 
@@ -277,4 +277,4 @@ def test_another_process_finds_the_same_fingerprint() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     samples = [{"x": torch.ones(2), "y": "word", "z": {"b": 1, "a": 2.5}}] * 3
-    assert found.stdout.strip() == fingerprint.data(samples)
+    assert found.stdout.strip() == data_hash.data(samples)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import lease
-from phalanx.run_folder.checkpoint import Checkpoints
+from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.run_folder.lease import claim
 from tests.ranks import ROOT, Starter, holder, until
 from tests.restarts.test_resume import same

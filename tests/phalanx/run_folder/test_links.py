@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.outcome import ConfigError
-from phalanx.run_folder import logs
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import rank_logs
 from phalanx.run_folder.links import check_links
 from phalanx.train.sinks.jsonl import JsonLines
 from tests.ranks import Starter
@@ -39,7 +39,7 @@ def test_lines_and_logs_are_not_written_through_links(tmp_path: Path, victim: Pa
     (run / "logs" / "rank_0.log").symlink_to(file)
     before = logging.getLogger().handlers[:]
     with pytest.raises(OSError, match="symbolic"):
-        logs.to_file(run / "logs", 0, os.environ)
+        rank_logs.to_file(run / "logs", 0, os.environ)
     assert logging.getLogger().handlers == before
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").symlink_to(tmp_path / "made through a link")

@@ -4,7 +4,7 @@ import pytest
 
 from phalanx.system.allocator import huge_pages, keep_freed_memory
 from phalanx.train.loading.loader import Fetcher
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from tests.ranks import Starter
 from tests.train.loading.batches import source
 from tests.zoo.datasets import Churning

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from phalanx.system.listening import beyond_loopback, listened
+from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.command import marked
 from tests.pacer import TASK, Pace
 from tests.ranks import Starter

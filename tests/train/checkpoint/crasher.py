@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phalanx.run_folder.checkpoint import Checkpoints
+    from phalanx.run_folder.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[3]
 KEEP, BEST = 2, 2
@@ -22,7 +22,7 @@ FILES = {"model.safetensors": b"weights", "state.pt": b"state", "progress.json":
 
 
 def save(run: Path, step: int) -> None:
-    from phalanx.run_folder.checkpoint import Checkpoints
+    from phalanx.run_folder.checkpoints import Checkpoints
 
     checkpoints = Checkpoints(run)
     commit(checkpoints, step)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.run_folder import checkpoint
-from phalanx.run_folder.checkpoint import Checkpoints, verified
+from phalanx.run_folder.checkpoints import FORMAT, Checkpoints, verified
 from tests.train.checkpoint import crasher
 
 
@@ -75,4 +74,4 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_format_of_the_manifest_is_stated() -> None:
-    assert checkpoint.FORMAT == 1  # a change of the layout needs another number and a word on old checkpoints
+    assert FORMAT == 1  # a change of the layout needs another number and a word on old checkpoints

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from phalanx.common.files import sha256
-from phalanx.exit.outcome import ConfigError
-from phalanx.run_folder import checkpoint
-from phalanx.run_folder.checkpoint import MANIFEST, Checkpoints, source
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import checkpoints as stored
+from phalanx.run_folder.checkpoints import MANIFEST, Checkpoints, source
 from phalanx.train.checkpoint.progress import Progress
 from tests.train.checkpoint import crasher
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
     def refused(path: Path, *_: object, **__: object) -> str:
         raise OSError(number, os.strerror(number), str(path))
 
-    for holder, name in ((Path, "read_text"), (checkpoint, "sha256")):
+    for holder, name in ((Path, "read_text"), (stored, "sha256")):
         with monkeypatch.context() as patch:
             patch.setattr(holder, name, refused)
             with pytest.raises(ConfigError, match=rf"step_00000002/.* cannot be read: {os.strerror(number)}"):
@@ -178,7 +178,7 @@ def test_a_bad_sector_falls_back_to_the_older_one(tmp_path: Path, monkeypatch: p
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return read(path)
 
-    monkeypatch.setattr(checkpoint, "sha256", torn)
+    monkeypatch.setattr(stored, "sha256", torn)
     found, bad = checkpoints.newest_good()
     assert found is not None
     assert found.step == 1

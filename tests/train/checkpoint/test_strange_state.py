@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.optim import optimizer_state
 
 SHAPES: dict[str, tuple[int, ...]] = {"exp_avg": (1,), "exp_avg_sq": (0,), "step": (0,), "max_exp_avg_sq": (4, 2)}

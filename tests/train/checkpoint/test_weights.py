@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from phalanx.config.config import PrecisionName
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import PrecisionName
+from phalanx.exit.codes import ConfigError
 from phalanx.train.checkpoint import weights
-from phalanx.train.checkpoint.extra import extra, plain, restored
+from phalanx.train.checkpoint.extra_state import extra, plain, restored
 from phalanx.train.optim.precision import choose
 from tests.zoo.models import Complex, Copies, Expanded, ExtraState
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from phalanx.train.data.augment import ShiftRotate
+from phalanx.train.loading.fetch import Source
 from phalanx.train.loading.order import InTurn
 from phalanx.train.loading.rng import Draws, integer, key
-from phalanx.train.loading.source import Source
-from phalanx.train.loading.split import Span, split
+from phalanx.train.loading.shard import Span, split
 
 IMAGES = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.data.digits import Digits
 from phalanx.train.data.images import Images
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import source
 
 

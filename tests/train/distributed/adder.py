@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from phalanx.config.config import Backend, Device, WorldConfig
-from phalanx.exit.place import Place
-from phalanx.train.distributed.join import join
+from phalanx.config.schema import Backend, Device, WorldConfig
+from phalanx.exit.rank_env import Place
+from phalanx.train.distributed.rendezvous import join
 from tests.ranks import free_port, place
 
 

@@ -7,9 +7,9 @@ import os
 import threading
 from datetime import timedelta
 
-from phalanx.exit.place import Place
-from phalanx.train.distributed.join import _store
-from phalanx.train.distributed.watch import Watch
+from phalanx.exit.rank_env import Place
+from phalanx.train.distributed.rendezvous import _store
+from phalanx.train.distributed.watchdog import Watch
 
 
 def main() -> None:

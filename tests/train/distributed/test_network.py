@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from phalanx.exit.place import Place
+from phalanx.exit.rank_env import Place
 from phalanx.train.distributed.network import choose_network
 from tests.ranks import Starter, until
 from tests.train.distributed.saboteur import TASK, Sabotage

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from phalanx.launch.host.processes import children
-from phalanx.launch.sweep.slots import World
+from phalanx.launch.sweep.workers import World
 from phalanx.run_folder.lease import began
-from phalanx.train.distributed.watch import Watch
+from phalanx.train.distributed.watchdog import Watch
 from tests.launch.command import marked
 from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
 from tests.zoo.hanging import DATA
@@ -76,7 +76,7 @@ def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monke
         watch._note(3, watch._sign)
         return began(pid)
 
-    monkeypatch.setattr("phalanx.train.distributed.watch.began", began_meanwhile)
+    monkeypatch.setattr("phalanx.train.distributed.watchdog.began", began_meanwhile)
     for rank in (1, 2):
         watch._note(rank, watch._sign)
     assert watch._gone() is None

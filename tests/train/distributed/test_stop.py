@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.hearing import TWICE_S, granted_s
+from phalanx.exit.signals import TWICE_S, granted_s
 from tests.pacer import TASK as PACED
 from tests.pacer import Pace
 from tests.ranks import Results, Starter, World, until

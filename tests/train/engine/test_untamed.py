@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from phalanx.compose.compose import compose
-from phalanx.config.config import Config, PrecisionName
+from phalanx.config.schema import Config, PrecisionName
 from phalanx.train.checkpoint.weights import weights_sha256
 from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts
-from phalanx.train.engine.rehearse import rehearse
+from phalanx.train.engine.rehearsal import rehearse
 from tests.train.built import built_of, moved
 from tests.train.small import planted
 from tests.zoo.models import ZOO

@@ -7,9 +7,9 @@ import torch
 from torch.utils.data import Dataset
 
 from phalanx.train.loading.batch import Augment
+from phalanx.train.loading.fetch import Source
 from phalanx.train.loading.loader import Fetcher, Loader, Timeline, Work
 from phalanx.train.loading.order import Order
-from phalanx.train.loading.source import Source
 
 
 def source(dataset: Dataset[Any], augment: Augment | None = None, seed: int = 5) -> Source:

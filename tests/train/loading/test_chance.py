@@ -8,12 +8,12 @@ import torch
 
 from phalanx.train.data.augment import ShiftRotate
 from phalanx.train.data.digits import Digits
+from phalanx.train.loading import fetch as room
 from phalanx.train.loading import rng
-from phalanx.train.loading import source as room
 from phalanx.train.loading.batch import Augment, Batch
 from phalanx.train.loading.loader import Fetcher
 from phalanx.train.loading.rng import Draws
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import flat, source
 from tests.train.loading.datasets import Numbers
 from tests.zoo.datasets import DrawingBatch, DrawingList, Rows, Seldom

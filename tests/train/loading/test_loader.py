@@ -7,10 +7,10 @@ import pytest
 
 from phalanx.train.loading.loader import Timeline
 from phalanx.train.loading.order import Order
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import flat, loader, source, told
 from tests.train.loading.datasets import Dice, Numbers
-from tests.train.loading.test_source import lines
+from tests.train.loading.test_fetch import lines
 
 pytestmark = pytest.mark.xdist_group("data workers")  # they share a fork server, which imports torch
 

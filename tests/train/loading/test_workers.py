@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from phalanx.exit import culprit
-from phalanx.exit.outcome import ConfigError
-from phalanx.train.loading import fingerprint
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError
+from phalanx.train.loading import data_hash
 from phalanx.train.loading.loader import Fetcher, Timeline
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 from phalanx.train.loading.workers import aside
 from tests.ranks import ROOT
 from tests.train.loading.batches import loader, source, told
@@ -61,10 +61,10 @@ def test_the_data_set_is_only_used_in_workers(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(bytes(range(50)))
     dataset = Lazy(tmp_path / "bytes")
     made = loader(dataset, TIMELINE, workers=2)
-    expected = aside(fingerprint.data, dataset, workers=2)
+    expected = aside(data_hash.data, dataset, workers=2)
     made.rehearsal()
     assert told(made.from_step(0)) == told(loader(Lazy(tmp_path / "bytes"), TIMELINE).from_step(0))
-    assert fingerprint.data(dataset) == expected
+    assert data_hash.data(dataset) == expected
 
 
 def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
 def test_what_a_worker_raises_arrives_with_its_traceback() -> None:
     with pytest.raises(OSError, match=r"sample \d+ cannot be read") as raised:
         list(Fetcher(source(Failing(50)), 2, 2, False).batches(SPANS))
-    assert "in _read" in culprit.told(raised.value)
-    assert "train/loading/source.py" not in culprit.told(raised.value)
-    assert "train/loading/source.py" in str(raised.value.__cause__)
-    assert f"sample {culprit.circumstances(raised.value)['sample']} cannot be read" in str(raised.value)
+    assert "in _read" in user_error.told(raised.value)
+    assert "train/loading/fetch.py" not in user_error.told(raised.value)
+    assert "train/loading/fetch.py" in str(raised.value.__cause__)
+    assert f"sample {user_error.circumstances(raised.value)['sample']} cannot be read" in str(raised.value)
 
 
 def test_a_killed_worker_is_named() -> None:
@@ -123,7 +123,7 @@ from pathlib import Path
 from tests.train.loading.batches import source
 from tests.train.loading.datasets import Numbers
 from phalanx.train.loading.loader import Fetcher
-from phalanx.train.loading.split import Span
+from phalanx.train.loading.shard import Span
 batches = Fetcher(source(Numbers(50, Path(sys.argv[1]))), 2, 1, False).batches([Span(i, i + 1) for i in range(50)])
 next(batches)
 """

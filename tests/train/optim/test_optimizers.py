@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from phalanx.config.target import Targets
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.instantiate import Targets
+from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.gradients import Gradients
-from phalanx.train.optim.optim import Updater, groups
-from phalanx.train.optim.own_average import OwnAverage
+from phalanx.train.optim.optimizer_average import OwnAverage
+from phalanx.train.optim.optimizer_trial import Group, tried
 from phalanx.train.optim.schedule import Constant
-from phalanx.train.optim.tryout import Group, tried
+from phalanx.train.optim.updater import Updater, groups
 from tests.ranks import Starter
 from tests.train.optim.updaters import STEPS, Made, drawn, equal, small_model, trainable
 from tests.train.small import planted

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from phalanx.exit.outcome import GaveUp
+from phalanx.exit.codes import GaveUp
 from phalanx.train.checkpoint.progress import Progress
-from phalanx.train.engine.ledger import Ledger
-from phalanx.train.engine.window import Window
+from phalanx.train.engine.metric_window import Window
+from phalanx.train.engine.recorder import Ledger
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.sinks.sink import Sink
 from tests.train.built import built, warmed_up

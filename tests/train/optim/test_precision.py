@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from phalanx.config.config import PrecisionName as P
-from phalanx.exit.outcome import ConfigError
+from phalanx.config.schema import PrecisionName as P
+from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.precision import choose, set_up
 
 PASCAL, VOLTA, TURING, AMPERE, ADA, HOPPER = (6, 1), (7, 0), (7, 5), (8, 0), (8, 9), (9, 0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step
 from phalanx.train.optim.schedule import factors as checked
 from tests.zoo.schedules import BAD, GOOD, Giving

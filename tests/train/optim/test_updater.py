@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from phalanx.exit.outcome import ConfigError
-from phalanx.train.optim.optim import groups
+from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.schedule import Cosine
+from phalanx.train.optim.updater import groups
 from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 
 SCHEDULE = Cosine(warmup_steps=3, final=0.1)

@@ -10,10 +10,10 @@ from torch import nn
 
 from phalanx.train.optim.ema import Average
 from phalanx.train.optim.gradients import Gradients
-from phalanx.train.optim.optim import Updater
+from phalanx.train.optim.optimizer_trial import Traits
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.schedule import Constant, Schedule
-from phalanx.train.optim.tryout import Traits
+from phalanx.train.optim.updater import Updater
 
 CPU = torch.device("cpu")
 STEPS = 40

@@ -7,7 +7,7 @@ import pytest
 
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from tests.ranks import Results, Starter
 from tests.train.small import planted
 

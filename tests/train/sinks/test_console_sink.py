@@ -31,7 +31,7 @@ SUMMARY: dict[str, Any] = {
 # A run of 225 steps in no time, as a process: argument 1 is `interactive`, argument 2 makes it wait for its input.
 RUN = f"""
 import sys
-from phalanx.common.output import take_over
+from phalanx.common.stdio import take_over
 from phalanx.train.sinks.console import Console
 take_over()
 console = Console(225, sys.stdout, eval(sys.argv[1]), lambda: 0.0)

@@ -160,7 +160,7 @@ def test_lines_that_find_no_room_wait_for_it_and_none_is_torn(tmp_path: Path) ->
     program = f"""
 import resource
 from pathlib import Path
-from phalanx.exit.outcome import NoRoom
+from phalanx.exit.codes import NoRoom
 from phalanx.train.sinks.jsonl import JsonLines
 sink = JsonLines(Path({str(tmp_path)!r}), 0, lambda: None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))

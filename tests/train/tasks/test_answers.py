@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from phalanx.common.meter import Spent, rates
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.evaluate import _scalar
+from phalanx.train.engine.metric_window import _Lot
 from phalanx.train.engine.step import Taken
-from phalanx.train.engine.window import _Lot
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.answer import RESERVED, check_count, checked
+from phalanx.train.tasks.mean_loss import warn_of_mean
 from phalanx.train.tasks.task import Ratio, Task
-from phalanx.train.tasks.twice import warn_of_mean
 from tests.ranks import Starter
 from tests.train.small import planted
 from tests.zoo.tasks import WRONG, Plain, Wrong

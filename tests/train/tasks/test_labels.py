@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from phalanx.exit.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
 from phalanx.train.tasks.classification import Classification
 
 INPUTS = torch.eye(4)

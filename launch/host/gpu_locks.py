@@ -1,0 +1,121 @@
+"""GPUs are claimed for this machine and all its users, by what ends with the processes that hold it."""
+
+import shlex
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from phalanx.common.redaction import redact_argv
+from phalanx.exit.codes import ConfigError
+from phalanx.exit.messages import say
+
+from .machine import Gpu
+from .machine_locks import asking, bound
+
+_TURN_S = 30.0  # for what takes milliseconds; who waits in vain goes on without its turn
+_PEER = struct.Struct("3i")  # struct ucred: process, user, group
+
+
+@dataclass(frozen=True)
+class Claim:
+    """GPUs that are this run's alone as long as any process keeps one of the `descriptors` open."""
+
+    gpus: tuple[Gpu, ...]
+    descriptors: tuple[int, ...]
+
+
+@contextmanager
+def claim(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> Iterator[Claim]:
+    """Claim a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
+
+    `busy` are GPUs that other programs use, by their UUIDs, with who does: they are not free. A process that inherits
+    the descriptors keeps the claim. Raises ConfigError when too few are free, and names the processes that hold the
+    others.
+    """
+    wanted = ranks or (1 if any(gpu.slice for gpu in gpus) else len(gpus))
+    if gpus and wanted > len(gpus):
+        raise ConfigError(
+            f"{wanted} ranks were asked for, one a GPU, and there are {len(gpus)} GPUs to use. "
+            f"Type -n {len(gpus)}, or world.device=cpu to train on the CPU"
+        )
+    held: dict[Gpu, socket.socket] = {}
+    holders: dict[Gpu, str] = {}
+    try:
+        if gpus:
+            _take(gpus, wanted, busy, held, holders)
+        if gpus and len(held) < (ranks or 1):
+            _refuse(wanted, held, holders, any(gpu.uuid in busy for gpu in holders))
+        if len(held) < wanted and gpus:
+            say(f"phalanx: training on {len(held)} of {wanted} GPUs, for {'; '.join(holders.values())}")
+        yield Claim(tuple(held), tuple(name.fileno() for name in held.values()))
+    finally:
+        for name in held.values():
+            name.close()
+
+
+def _take(
+    gpus: Sequence[Gpu],
+    wanted: int,
+    busy: Mapping[str, str],
+    held: dict[Gpu, socket.socket],
+    holders: dict[Gpu, str],
+) -> None:
+    """Claim up to `wanted` of `gpus` into `held`, and find who holds the others that were tried."""
+    with _turn():
+        for gpu in gpus:
+            if len(held) == wanted:
+                return
+            name = bound(f"gpu-{gpu.uuid}")
+            if name is None:
+                holders[gpu] = _holder(gpu)
+            elif gpu.uuid in busy:
+                holders[gpu] = busy[gpu.uuid]
+                name.close()
+            else:
+                held[gpu] = name
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One after the other: two runs that each took half of what they need would both be refused."""
+    while (turn := bound("gpu-turn")) is None:
+        with suppress(ConnectionError), asking("gpu-turn", _TURN_S) as other:
+            try:
+                other.recv(1)  # it ends when the other's turn does
+            except TimeoutError:
+                break
+    try:
+        yield
+    finally:
+        if turn is not None:
+            turn.close()
+
+
+def _refuse(wanted: int, held: Mapping[Gpu, socket.socket], holders: Mapping[Gpu, str], busy: bool) -> None:
+    free = f"Type -n {len(held)}, wait for the others" if held else "Wait for one"
+    shared = ", type CUDA_VISIBLE_DEVICES=… before the command to share one with such a program" if busy else ""
+    raise ConfigError(
+        f"{wanted} GPUs are needed and {len(held)} free: {'; '.join(holders.values())}. {free}{shared}, "
+        "or type world.device=cpu to train on the CPU"
+    )
+
+
+def _holder(gpu: Gpu) -> str:
+    try:
+        with asking(f"gpu-{gpu.uuid}", 1.0) as other:
+            pid, _, _ = _PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    except OSError:  # let go a moment ago
+        return f"another run holds {gpu.uuid}"
+    return f"process {pid or '?'} holds {gpu.uuid} ({command(pid) or 'it is gone, its ranks are not yet'})"
+
+
+def command(pid: int) -> str | None:
+    """What a process was started with, shortened; None where it is gone or of another container."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return None
+    return shlex.join(redact_argv(words))[:100]

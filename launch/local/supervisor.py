@@ -1,0 +1,135 @@
+"""Run a plan here: start the agent of the ranks, pass signals on, start again where that helps, leave nothing running."""
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from phalanx.exit.codes import ExitCode
+from phalanx.exit.messages import say
+
+from ..host import oom_kills, processes
+from ..host.held_signals import Ears
+from ..host.machine_locks import holding
+from . import exit_cause, nccl_traces
+from .exit_cause import Cause
+from .plan import FOLDER, Plan
+
+_AT_ONCE_S = 5.0  # for ranks that were told a second time
+_LINGER_S = 5.0  # for ranks whose agent is gone: they notice within two
+_STUCK_S = 30.0  # after which a killed process that is still there will stay
+
+
+def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
+    """Run `plan` to its end, starting it again up to `max_restarts` times; returns the exit code of the last cause.
+
+    The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
+    """
+    processes.adopt_orphans()
+    launch = uuid.uuid4().hex
+    with Ears() as ears, holding(f"launch-{launch}"):
+        restarts = 0
+        while True:
+            ended = _run(plan, descriptors, restarts, launch, grace_s, ears)
+            ears.drain()
+            if ears.stops or restarts == max_restarts or not ended.worth_a_restart:
+                break
+            restarts += 1
+            say(f"phalanx: starting again ({restarts} of {max_restarts}), because {ended.message}")
+    if not ended.said:
+        say(f"phalanx: {ended.message}")
+    return ended.code
+
+
+def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, ears: Ears) -> Cause:
+    """One start, from its first process to its last."""
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
+        folder = Path(name)
+        environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, launch, os.environ)}
+        before = oom_kills.kills()
+        bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
+        hold = processes.tether(signal.SIGTERM)
+
+        def enter() -> None:
+            hold()
+            ears.uncover()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in its first moments Python dies of it, loudly
+
+        agent = subprocess.Popen(
+            plan.argv,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
+            preexec_fn=enter,
+        )
+        try:
+            killed = _wait(agent, grace_s, ears)
+        finally:
+            _bury(agent, bystanders, ears)
+        if kept := nccl_traces.keep(folder):
+            say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
+        return killed or exit_cause.for_memory(exit_cause.read(folder, agent.returncode), oom_kills.kills() - before)
+
+
+def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> Cause | None:
+    """Until the agent has ended. Returns the cause where it had to be ended by force."""
+    end_s, why = float("inf"), ""
+    while agent.poll() is None:
+        heard = ears.next(end_s - time.monotonic())
+        if time.monotonic() >= end_s:
+            return Cause(ExitCode.BUG, why, said=False)
+        if heard is None:
+            continue
+        tell(agent.pid, heard)
+        _answer(heard, grace_s, ears)
+        if ears.interrupts > 1:
+            end_s = min(end_s, time.monotonic() + _AT_ONCE_S)
+            why = "ended at once; the same command continues from the newest checkpoint"
+        elif end_s == float("inf"):
+            end_s = time.monotonic() + grace_s
+            why = f"the ranks had not left {grace_s:g} s after {heard.name} and were killed. --grace gives them longer"
+    return None
+
+
+def _answer(heard: signal.Signals, grace_s: float, ears: Ears) -> None:
+    """At once, since the ranks may be in the midst of an import or a step."""
+    if ears.interrupts > 1:
+        say(f"phalanx: ending it at once, at most {_AT_ONCE_S:g} s")
+    else:
+        again = "; Ctrl-C once more ends it at once" if heard is signal.SIGINT else ""
+        say(f"phalanx: {heard.name}: the ranks are to save and leave, within {grace_s:g} s{again}")
+
+
+def tell(agent: int, heard: signal.Signals) -> None:
+    """Pass a signal on to the ranks; to the agent while it has none.
+
+    The agent would pass it on, too, but tells that it was told rather than how the ranks ended.
+    """
+    for pid in processes.children(agent) or [agent]:
+        processes.send(pid, heard)
+
+
+def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], ears: Ears) -> None:
+    """Nothing of a start outlives it; `bystanders` are children that are not of it."""
+    linger_s = _LINGER_S
+    if agent.poll() is None:
+        agent.kill()
+        agent.wait()
+        linger_s = 0.0
+    end_s = time.monotonic() + linger_s
+    while left := set(processes.children(os.getpid())).difference(bystanders):
+        late_s = time.monotonic() - end_s
+        if late_s > _STUCK_S:
+            say(f"phalanx: the kernel does not let go of processes {sorted(left)}, as of those in a driver that hangs")
+            return
+        if late_s >= 0:
+            for pid in left:
+                processes.send(pid, signal.SIGKILL)
+        ears.next_end(0.1)
+        processes.reap()

@@ -1,0 +1,62 @@
+"""A database may be away for a while, as when it restarts: whoever asks it waits, and the trials go on meanwhile."""
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from phalanx.common.redaction import redact
+from phalanx.exit.codes import ConfigError
+from phalanx.exit.messages import say
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+PATIENCE_S = 120.0
+_TELL_S = 5.0  # of waiting, after which it is said
+_AGAIN_S = 0.5  # between two attempts
+
+
+class Away(ConfigError):  # noqa: N818 - what the storage is
+    """The storage did not come back, or nobody wants to wait for it any more."""
+
+
+def patient(storage: "BaseStorage", url: str, patience_s: float = PATIENCE_S) -> None:
+    """From now on each call of `storage` is made again until it is answered, for `patience_s` seconds at most, or until a
+    signal waits to be heard; raises Away then."""
+    from optuna.storages import BaseStorage
+
+    for name in sorted(BaseStorage.__abstractmethods__):
+        setattr(storage, name, _patiently(getattr(storage, name), url, patience_s))
+
+
+def _patiently(call: Callable[..., Any], url: str, patience_s: float) -> Callable[..., Any]:
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+    from sqlalchemy.exc import DBAPIError
+
+    @functools.wraps(call)
+    def wait_for(*given: Any, **named: Any) -> Any:
+        began, told, tries = time.monotonic(), False, 0
+        while True:
+            try:
+                return call(*given, **named)
+            except UpdateFinishedTrialError:
+                if not tries:
+                    raise
+                return True  # it was told, and only the answer got lost
+            except (StorageInternalError, DBAPIError) as error:
+                reason = " ".join(str(error.__cause__ or error).split()).partition(" (Background on")[0]
+            tries += 1
+            waited_s, where = time.monotonic() - began, f"sweep.storage={redact(url)}"
+            if waited_s > patience_s or signal.sigpending():
+                raise Away(
+                    f"{where} has not answered for {waited_s:.0f} s: {redact(reason)}. What is under way is saved; the "
+                    "same command continues when it is back"
+                ) from None
+            if waited_s > _TELL_S and not told:
+                say(f"phalanx: {where} does not answer and is waited for, {patience_s:.0f} s at most: {redact(reason)}")
+                told = True
+            time.sleep(_AGAIN_S)
+
+    return wait_for

@@ -1,0 +1,195 @@
+"""A Slurm job as data: what sbatch is given, and what it is given it in. Made here, printed or submitted elsewhere."""
+
+import re
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from phalanx.config.schema import ClusterConfig
+from phalanx.exit.codes import ConfigError
+from phalanx.system.gpu_visibility import GIVEN
+
+from ..submission.record import Submission
+from .extra_options import asks_for_gpus, further
+
+_TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+_MEMORY = re.compile(r"[1-9]\d*[KMGT]")
+# What a job, a step or a launcher told the shell that the command is typed in; a new job must not take it for its own.
+_INHERITED = re.compile(
+    r"SLURMD?_(?!CONF$|CLUSTERS$)\w+|SRUN_\w+|PMIX?_\w+|TORCHELASTIC_\w+|PHALANX_\w+"
+    r"|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)"
+)
+
+
+def of_a_job(variable: str) -> bool:
+    """Whether each job, step or launcher sets the environment variable anew."""
+    return _INHERITED.fullmatch(variable) is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """`command` is sbatch and its arguments; of the shell's environment it loses `without` and gains `environ`."""
+
+    command: tuple[str, ...]
+    without: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """What a shell would be given to submit the very same, a line a setting."""
+        less = [word for name in self.without for word in ("-u", name)]
+        settings = [f"{name}={value}" for name, value in self.environ.items()]
+        lines = [["env", *less], *([word] for word in (*settings, *self.command))]
+        return " \\\n  ".join(map(shlex.join, lines))
+
+
+def ranks_per_node(cluster: ClusterConfig) -> int:
+    """Raises ConfigError when nothing says how many."""
+    found = cluster.ranks_per_node or cluster.gpus_per_node
+    if not found:
+        raise ConfigError(
+            "Neither cluster.gpus_per_node nor cluster.ranks_per_node is set, so nothing says how many ranks a machine "
+            "runs. Type cluster.gpus_per_node=8, or cluster.ranks_per_node=4 to train on CPUs"
+        )
+    return found
+
+
+def check(cluster: ClusterConfig) -> None:
+    """Raise ConfigError for what Slurm would misread, or refuse in words of its own."""
+    if cluster.time is not None:
+        limit_s = _seconds(cluster.time)
+        if limit_s <= cluster.notice_s:
+            raise ConfigError(
+                f"cluster.notice_s={cluster.notice_s} is not less than cluster.time={cluster.time}, so the ranks would "
+                "be told to leave as soon as they start. Type a longer cluster.time"
+            )
+    if cluster.mem is not None and not _MEMORY.fullmatch(cluster.mem):
+        raise ConfigError(f"cluster.mem={cluster.mem} is no size of memory. Type cluster.mem=64G, or K, M or T")
+    gpus, ranks = cluster.gpus_per_node, ranks_per_node(cluster)
+    if gpus and ranks > gpus:
+        raise ConfigError(
+            f"cluster.ranks_per_node={ranks} is more than cluster.gpus_per_node={gpus}, and a rank needs a GPU of its "
+            f"own. Type cluster.ranks_per_node={gpus}"
+        )
+    further(cluster.sbatch, {}, gpus)
+    for mount in cluster.mounts:
+        if not mount.startswith("/") or "," in mount:
+            raise ConfigError(f"cluster.mounts has {mount!r}. Type absolute folders, such as cluster.mounts=[/data]")
+
+
+def plan(
+    cluster: ClusterConfig,
+    name: str,
+    entry: str,
+    submission: Submission,
+    python: str,
+    variables: Collection[str],
+    *,
+    after: str | None,
+    array: str | None,
+) -> Job:
+    """The job `name` that `cluster` asks for, submitted by a shell that has these environment `variables`.
+
+    `entry` is what the ranks run, from the top of the code.
+
+    Raises ConfigError for a path that Slurm or pyxis would misread.
+    """
+    ranks = ranks_per_node(cluster)
+    asked = _asked(cluster, name, submission, ranks, after, array)
+    more = further(cluster.sbatch, asked, cluster.gpus_per_node)
+    if any(asks_for_gpus(option, value) for option, value in more.items()):
+        asked["gpus-per-node"] = None
+    options = [f"--{option}={value}" for option, value in asked.items() if value is not None]
+    options += [f"--{option}" if value is None else f"--{option}={value}" for option, value in more.items()]
+    script = str(submission.code / "phalanx" / "slurm" / "train.sbatch")
+    environ = {
+        "PHALANX_SUBMISSION": str(submission.folder),
+        "PHALANX_CODE": str(submission.code),
+        "PHALANX_ENTRY": entry,
+        "PHALANX_DIRECTORY": str(submission.directory),
+        "PHALANX_PYTHON": "python3" if cluster.container else python,
+        "PHALANX_NODES": str(cluster.nodes),
+        **({GIVEN: str(cluster.gpus_per_node)} if cluster.gpus_per_node else {}),
+        "PHALANX_RANKS_PER_NODE": str(ranks),
+        "PHALANX_NOTICE_S": str(cluster.notice_s),
+        "PHALANX_MAX_REQUEUES": str(cluster.max_requeues),
+        "PHALANX_MAX_FAILURES": str(cluster.max_failures),
+        "PHALANX_SETUP": "\n".join(cluster.setup),
+        "PHALANX_CONTAINER": cluster.container or "",
+        "PHALANX_MOUNTS": _mounts(cluster, submission) if cluster.container else "",
+        **({"PYTHONPATH": ":".join(submission.path)} if submission.path else {}),
+    }
+    without = sorted(name for name in variables if _INHERITED.fullmatch(name) and name not in environ)
+    return Job(("sbatch", "--parsable", "--requeue", *options, script), tuple(without), environ)
+
+
+def _asked(
+    cluster: ClusterConfig, name: str, submission: Submission, ranks: int, after: str | None, array: str | None
+) -> dict[str, str | None]:
+    """The options of sbatch that a job sets itself, None where it leaves one out."""
+    return {
+        "job-name": name,
+        "comment": submission.token,
+        "output": _log(submission.folder, array),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "nodes": str(cluster.nodes),
+        "ntasks-per-node": "1",  # the launcher, which starts the ranks
+        "cpus-per-task": str(cluster.cpus_per_task * ranks) if cluster.cpus_per_task else None,
+        "gpus-per-node": str(cluster.gpus_per_node) if cluster.gpus_per_node else None,
+        "mem": cluster.mem,
+        "time": cluster.time,
+        "constraint": cluster.constraint,
+        "signal": f"USR2@{cluster.notice_s}",
+        "mail-user": cluster.mail,
+        "mail-type": "END,FAIL,REQUEUE" if cluster.mail else None,
+        "dependency": f"afterok:{after}" if after else None,
+        "kill-on-invalid-dep": "yes" if after else None,
+        "array": array,
+        "export": "ALL",
+        "open-mode": "append",  # a requeue goes on in the same log
+    }
+
+
+def elements(array: str) -> list[int]:
+    """The indices that --array asks for, in Slurm's notation: 0-3, 1,5,7, 0-15:4, each with %2 for two at a time.
+
+    Raises ConfigError.
+    """
+    found: list[int] = []
+    for part in re.sub(r"%[1-9]\d*$", "", array).split(","):
+        span = re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part)
+        if span is None:
+            raise ConfigError(f"--array={array} is no list of indices. Type --array=0-3, or --array=0-99%10")
+        first, last, stride = int(span[1]), int(span[2] or span[1]), int(span[3] or 1)
+        found += range(first, last + 1, stride)
+    if not found:
+        raise ConfigError(f"--array={array} holds no index. Type --array=0-3")
+    return sorted(set(found))
+
+
+def _seconds(time: str) -> int:
+    parts = _TIME.fullmatch(time)
+    if parts is None:
+        raise ConfigError(
+            f"cluster.time={time} is no time. Type h:m:s or d-h:m:s, such as cluster.time=12:00:00 (to Slurm 12:00 would "
+            "be twelve minutes)"
+        )
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _log(folder: Path, array: str | None) -> str:
+    if "\\" in str(folder):
+        raise ConfigError(f"{folder} holds a backslash, which Slurm reads in a way of its own. Type run.root=… without")
+    pattern = "slurm-%A_%a.out" if array else "slurm-%j.out"
+    return f"{str(folder).replace('%', '%%')}/{pattern}"
+
+
+def _mounts(cluster: ClusterConfig, submission: Submission) -> str:
+    own = {str(path) for path in (submission.directory, submission.root, *map(Path, submission.path))}
+    awkward = sorted(path for path in own if re.search(r"[,:]", path))
+    if awkward:
+        raise ConfigError(f"{awkward[0]} holds a comma or a colon, and the container could not mount it. Rename it")
+    return ",".join([*(f"{path}:{path}" for path in sorted(own)), *cluster.mounts])

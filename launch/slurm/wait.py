@@ -1,0 +1,102 @@
+"""How a job ends, requeues and all elements of its array included: each end is noted while Slurm still remembers it."""
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import say
+
+from . import client
+from .sbatch import elements
+
+_LOOK_S = 5.0  # between two questions to a controller that many others ask, too
+_FORGOTTEN_LOOKS = 3  # after which what Slurm does not list is over, and not just about to be listed
+_ENDED = {
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "BOOT_FAIL",
+    "DEADLINE",
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """`code` is the job's own exit code, `signal` the one that ended it, 0 for none."""
+
+    state: str
+    code: int
+    signal: int
+
+    @property
+    def exit_code(self) -> int:
+        """The code to leave with: 0 for what came to its good end alone, 1 for what was cancelled before it ran."""
+        if self.state == "OUT_OF_MEMORY":
+            return ExitCode.OUT_OF_MEMORY
+        own = 128 + self.signal if self.signal else self.code
+        return own or (ExitCode.FINISHED if self.state == "COMPLETED" else ExitCode.BUG)
+
+
+def wait(job: str, wanted: Collection[str], environ: Mapping[str, str]) -> int:
+    """Wait until all `wanted` elements of `job` have ended, "" being that of a job without an array; the highest code.
+
+    A controller that does not answer is waited for.
+    """
+    ends: dict[str, End] = {}
+    missed = 0
+    while True:
+        found = _patiently(lambda: dict(_listed(client.told(job, environ))))
+        ends |= {element: end for element, end in found.items() if end is not None}
+        for element in found.keys() & ends.keys():
+            if found[element] is None:  # requeued
+                del ends[element]
+        missed = 0 if any(element in found and element not in ends for element in wanted) else missed + 1
+        left = [element for element in wanted if element not in ends]
+        if not left:
+            return max(end.exit_code for end in ends.values())
+        if missed >= _FORGOTTEN_LOOKS:
+            return max([*(end.exit_code for end in ends.values()), *(_accounted(job, left, environ))])
+        time.sleep(_LOOK_S)
+
+
+def _patiently(ask: Callable[[], dict[str, End | None]]) -> dict[str, End | None]:
+    said = False
+    while True:
+        try:
+            return ask()
+        except ConfigError as error:
+            if not said:
+                say(f"phalanx: Slurm does not answer, and is asked again until it does: {error}")
+            said = True
+            time.sleep(_LOOK_S)
+
+
+def _listed(text: str) -> Iterator[tuple[str, End | None]]:
+    """The elements that scontrol tells of, with how those that have ended did."""
+    for line in text.splitlines():
+        facts = dict(re.findall(r"(?:^| )(JobId|ArrayTaskId|JobState|ExitCode)=(\S+)", line))
+        if "JobState" not in facts:
+            continue
+        code, _, signal = facts.get("ExitCode", "0:0").partition(":")
+        ended = facts["JobState"] in _ENDED
+        end = End(facts["JobState"], int(code), int(signal or 0)) if ended else None
+        task = facts.get("ArrayTaskId")
+        for element in [""] if task is None else map(str, elements(task)):
+            yield element, end
+
+
+def _accounted(job: str, left: Collection[str], environ: Mapping[str, str]) -> Iterator[int]:
+    """The codes of elements that the controller has forgotten, as the accounting has them."""
+    told = client.accounted(job, environ)
+    for element in left:
+        state, code, signal = told.get(f"{job}_{element}" if element else job, ("", 0, 0))
+        if not state:
+            name = f"{job}_{element}" if element else job
+            say(f"phalanx: Slurm does not remember how job {name} ended, which counts as a failure")
+        yield End(state, code, signal).exit_code

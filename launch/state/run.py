@@ -1,0 +1,159 @@
+"""How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from phalanx.common.files import read_json
+from phalanx.common.jsonl import Entry, number, read_events, read_lines, whole
+from phalanx.common.meter import goodput
+from phalanx.run_folder.lease import Looks
+
+from ..slurm.queue import Given
+
+_LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
+_STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
+_STILL_INTERVALS = 10
+_NO_METRIC = {"step", "time", "split"}
+_RECENT = 10  # lines that a pace is told by
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what Slurm
+    knows also queued, starting or submitted (nobody can say how far).
+
+    Times are in seconds; `said_s` is how long ago the last line or event was. `why` is what Slurm says of a job that
+    waits, or where to read of one that came to nothing. What is not known is None.
+    """
+
+    run: Path
+    state: str
+    step: int | None
+    steps: int | None
+    loss: float | None
+    samples_per_s: float | None
+    eta_s: float | None
+    goodput: float | None
+    event: str | None
+    said_s: float | None
+    host: str | None
+    pid: int | None
+    job: str | None
+    why: str | None = None
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of the newest evaluation, beside its loss."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**vars(self), "run": str(self.run)}
+
+
+def unseen(folder: Path, why: str) -> Standing:
+    """A run or a sweep of which nothing can be told, and why."""
+    state = "unreadable" if os.path.lexists(folder) else "gone"
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("step", "steps", "loss", "samples_per_s", "eta_s", "goodput", "event", "said_s")
+    )
+    return Standing(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
+
+
+def standing(run: Path, now: float, looks: Looks | None = None) -> Standing:
+    """How the run in the folder `run` fares at `now`, seconds since 1970. Raises OSError where that is not shown to us."""
+    looks = looks or Looks()
+    written = list(read_lines(run, _LINES_BYTES))
+    lines = [line for line in written if line["split"] == "train"]
+    evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
+    events = list(read_events(run, _EVENTS_BYTES))
+    summary = _object(run / "summary.json")
+    holder = None if summary else looks.live(run)
+    newest = [*lines[-1:], *events[-1:]]
+    said_s = _said_s(run, newest, now, looks if holder is not None else None)
+    step = max((int(entry["step"]) for entry in newest), default=None)
+    begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
+    steps = whole((summary or begin).get("steps"))
+    last: Entry = lines[-1] if lines else {}
+    runs = holder is not None and step is not None and steps is not None
+    return Standing(
+        run=run,
+        state=_state(summary is not None, holder is not None, events, lines, said_s),
+        step=step,
+        steps=steps,
+        loss=number(last.get("loss")),
+        samples_per_s=number(last.get("samples_per_s")),
+        eta_s=_eta_s(lines, steps - step) if runs else None,  # type: ignore[operator]
+        goodput=number(summary.get("goodput")) if summary else _goodput(run),
+        event=events[-1]["event"] if events else None,
+        said_s=said_s,
+        host=None if holder is None else holder.host,
+        pid=None if holder is None else holder.pid,
+        job=None if holder is None else holder.job,
+        evaluation=_metrics(evaluated),
+    )
+
+
+def _metrics(line: Entry) -> dict[str, float]:
+    found = {name: number(line[name]) for name in line if name not in _NO_METRIC}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: Looks | None) -> float | None:
+    """How long ago a run said something; of one that lives by the file server's clock, as its own may be another."""
+    if not newest:
+        return None
+    if looks is None:
+        return float(now - max(entry["time"] for entry in newest))
+    written = max(path.lstat().st_mtime for path in (run / "metrics.jsonl", run / "events.jsonl") if path.exists())
+    return max(0.0, now - looks.ahead_s(run) - written)
+
+
+def with_job(found: Standing, given: Given | None) -> Standing:
+    """The same run, with what Slurm knows of its job."""
+    if given is None or found.state in ("running", "still", "finished"):
+        return found
+    job = given.queued
+    if job is not None and (job.state != "COMPLETING" or found.state == "new"):
+        return replace(found, state="queued" if job.waits else "starting", job=job.job, why=job.reason)
+    if job is None and found.state in ("preempted", "died", "new") and given.cancelled.exists():
+        return replace(found, state="stopped", why="its job was cancelled")
+    if found.state != "new":
+        return found
+    if not given.known:
+        return replace(found, state="submitted")
+    return replace(found, state="failed", why=f"its job has ended, see {given.log}")
+
+
+def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[Entry], said_s: float | None) -> str:
+    if finished:
+        return "finished"
+    if held:
+        usual_s = lines[-1]["time"] - lines[-2]["time"] if len(lines) > 1 else 0.0
+        return "still" if said_s is not None and said_s > max(_STILL_S, _STILL_INTERVALS * usual_s) else "running"
+    last = events[-1]["event"] if events else "new"
+    return {"preempt": "preempted", "stop": "stopped", "error": "failed", "new": "new"}.get(last, "died")
+
+
+def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
+    """By the pace of the last lines, pauses for evaluations and checkpoints included."""
+    recent = lines[-_RECENT:]
+    steps = recent[-1]["step"] - recent[0]["step"] if recent else 0
+    return float((recent[-1]["time"] - recent[0]["time"]) / steps * steps_left) if steps > 0 else None
+
+
+def _goodput(run: Path) -> float | None:
+    """As of the newest checkpoint, which holds what was spent on what."""
+    newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
+    progress = _object(newest.with_name("progress.json")) if newest is not None else None
+    manifest = _object(newest) if newest is not None else None
+    if progress is None or manifest is None:
+        return None
+    with suppress(KeyError, TypeError, AttributeError, ValueError, ArithmeticError):  # written by others
+        return number(goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"])
+    return None
+
+
+def _object(path: Path) -> Entry | None:
+    found = read_json(path)
+    return found if isinstance(found, dict) else None

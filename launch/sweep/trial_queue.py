@@ -1,0 +1,312 @@
+"""Which runs of a sweep are left to train, and which one is next. All of it is read from the storage, at each turn."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from phalanx.common.files import read_json
+from phalanx.common.jsonl import number
+from phalanx.compose.digest import digest
+from phalanx.compose.former_digests import former_digests
+from phalanx.exit.codes import ConfigError
+
+from ..search.asha import Climber
+from ..search.optuna_study import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
+from ..state.sweep_peers import Crew
+from .trial import Job, Plan
+from .trial_folder import is_elsewhere, is_of
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from phalanx.compose.compose import Composed
+
+_HELD, _SCORE, _STOPPED = (
+    "held_by_{}",
+    "score_{}",
+    "stopped_{}",
+)  # attributes of a trial, by the place of the run's seed
+_NOBODY = ""  # holds a run that was begun
+
+
+class Pool:
+    """The runs of one sweep, as one of those that work on it sees them."""
+
+    def __init__(self, plan: Plan, search: Search, crew: Crew) -> None:
+        self.plan = plan
+        self.search = search
+        self._crew = crew
+        self._mine: set[Job] = set()
+        self._made: dict[Job, Composed] = {}
+
+    # Runs to train
+
+    def take(self) -> Job | None:
+        """The next run, this process's until `give_back`; None where there is none right now."""
+        with self.search.alone():
+            self.search.draw()
+            while (job := self._next()) is not None:
+                if self._was_trained(job):
+                    self.score(job)
+                    continue
+                self._promote(job.trial)
+                self.search.note(job.trial, _HELD.format(job.place), self._crew.name)
+                self._mine.add(job)
+                return job
+            return None
+
+    def give_back(self, job: Job) -> None:
+        """This process has nothing more to do with it. Where its end is open, whoever comes first may take it."""
+        self._mine.discard(job)
+        with self.search.alone():
+            if self.is_mine(job):
+                self.search.note(job.trial, _HELD.format(job.place), _NOBODY)
+
+    def stopped(self, job: Job) -> None:
+        """A person stopped this run: nobody goes on with it before the sweep's command is typed again."""
+        self.search.note(job.trial, _STOPPED.format(job.place), True)
+
+    def go_on(self) -> None:
+        """The command was typed again, so what a person stopped goes on."""
+        with self.search.alone():
+            for trial, job in self._stopped():
+                self.search.note(trial.number, _STOPPED.format(job.place), False)
+
+    def are_stopped(self) -> list[int]:
+        """The trials that a person stopped."""
+        return sorted({trial.number for trial, _ in self._stopped()})
+
+    def is_mine(self, job: Job) -> bool:
+        """Whether nobody has taken over what this process took, nor decided what becomes of it."""
+        trial = self.search.trials()[job.trial]
+        return not trial.state.is_finished() and _holder(trial, job) == self._crew.name
+
+    def look_ahead(self) -> None:
+        """Have a new trial at hand before a slot is free for it."""
+        with self.search.alone():
+            while not (new := [job for job in self._free(self._open()) if not job.begun]):
+                if self.search.ask() is None:
+                    return
+        self.composed(new[0].job)
+
+    def under_way(self) -> bool:
+        """Whether any run is, here or elsewhere: also one whose ranks save and leave because their sweep was killed."""
+        trials = self._open()
+        at_work = self._at_work(trials)
+        return any(
+            self._taken(trial, job, at_work) or self._is_alive(job)
+            for trial in trials
+            for job in self.plan.jobs(trial.number)
+        )
+
+    def is_over(self) -> bool:
+        """Whether nothing is left that could ever be taken: all that is open waits at a rung in vain, or for a person."""
+        if self.under_way():
+            return False
+        resting = self._resting()
+        return all(each.job.trial in resting for each in self._free(self._open())) and self._leader() is None
+
+    def _next(self) -> Job | None:
+        while True:
+            free, resting = self._free(self._open()), self._resting()
+            for each in self._furthest_first(free):
+                if each.begun and each.job.trial not in resting and not self._is_alive(each.job):
+                    return each.job
+            for each in free:
+                if not each.begun:
+                    return each.job
+            if self.search.ask() is None:
+                leader = self._leader()
+                return None if leader is None or self.under_way() else leader
+
+    def _furthest_first(self, free: "Sequence[_Free]") -> "Sequence[_Free]":
+        ladder = self.plan.ladder
+        return free if ladder is None else sorted(free, key=lambda each: (-ladder.reached(each.climber), each.job))
+
+    def _leader(self) -> Job | None:
+        """Of few trials none may be good enough for the next rung: once nothing is under way, the best one is trained to
+        its end in any case."""
+        ladder = self.plan.ladder
+        if ladder is None or self.search.completed():
+            return None
+        resting = self._resting()
+        waiting = {each.job.trial: each.climber for each in self._free(self._open()) if each.job.trial in resting}
+        leader = ladder.leader(waiting)
+        return None if leader is None else Job(leader, 0)
+
+    def _promote(self, number: int) -> None:
+        ladder, climber = self.plan.ladder, self.climber(number)
+        if ladder is not None and (reached := ladder.reached(climber)) > climber.promoted:
+            self.search.note(number, PROMOTED, reached)
+
+    def _free(self, trials: "Sequence[FrozenTrial]") -> "list[_Free]":
+        """The runs of open trials that nobody trains, that have no score yet and that nobody stopped, in order."""
+        at_work = self._at_work(trials)
+        return [
+            _Free(job, begun=_holder(trial, job) is not None, climber=_climber(trial))
+            for trial in trials
+            for job in self.plan.jobs(trial.number)
+            if _SCORE.format(job.place) not in trial.user_attrs
+            and not trial.user_attrs.get(_STOPPED.format(job.place))
+            and not self._taken(trial, job, at_work)
+        ]
+
+    def _stopped(self) -> "list[tuple[FrozenTrial, Job]]":
+        undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
+        pairs = [(trial, job) for trial in undecided for job in self.plan.jobs(trial.number)]
+        return [(trial, job) for trial, job in pairs if trial.user_attrs.get(_STOPPED.format(job.place))]
+
+    def _open(self) -> "list[FrozenTrial]":
+        """The trials whose end is open. Of those that are the same run the first is trained, and shares its end."""
+        first_with: dict[str, FrozenTrial] = {}
+        found = []
+        for trial in self.search.trials():
+            known = self._digest(trial) if self.search.is_drawn(trial) else None
+            if known is None:
+                continue
+            first = first_with.setdefault(known, trial)
+            if trial.state.is_finished() or self._had_ended(trial):
+                continue
+            if first is trial:
+                found.append(trial)
+            elif first.state.is_finished():
+                self.search.share(first, trial.number)
+        return found
+
+    def _at_work(self, trials: "Iterable[FrozenTrial]") -> set[str]:
+        """Of the processes that took runs of these trials last, those that live."""
+        names = {_holder(trial, job) for trial in trials for job in self.plan.jobs(trial.number)}
+        return {name for name in names if name and self._crew.lives(name)}
+
+    def _taken(self, trial: "FrozenTrial", job: Job, at_work: set[str]) -> bool:
+        holder = _holder(trial, job)
+        return job in self._mine if holder == self._crew.name else holder in at_work
+
+    def _is_alive(self, job: Job) -> bool:
+        """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
+        run = self.plan.run(job)
+        return run.exists() and self._crew.looks.live(run) is not None
+
+    # What they are
+
+    def words(self, job: Job) -> list[str]:
+        threads = self.search.noted(job.trial, THREADS, self.plan.threads)
+        return self.plan.words(job, self.search.words(job.trial), threads)
+
+    def composed(self, job: Job) -> "Composed":
+        if job not in self._made:
+            self._made[job] = self.plan.compose(self.words(job))
+        return self._made[job]
+
+    def _digest(self, trial: "FrozenTrial") -> str | None:
+        """None of a trial whose point is none that could be trained; it has failed."""
+        known: str | None = trial.user_attrs.get(DIGEST)
+        if trial.state.is_finished() or {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
+            return known
+        if THREADS not in trial.user_attrs:
+            self.search.note(trial.number, THREADS, self.plan.threads)  # wherever it goes on, it has as many
+        try:
+            config = self.composed(Job(trial.number, 0)).config
+        except ConfigError as error:
+            self.search.fail(trial.number, str(error), out_of_memory=False)
+            return None
+        found = digest(config)
+        self.search.note(trial.number, BATCH, config.train.global_batch)
+        self.search.note(trial.number, EVERY, config.eval.every)
+        self.search.note(trial.number, DIGEST, found)
+        return found
+
+    def _was_trained(self, job: Job) -> bool:
+        """Whether its folder holds the finished run. Raises ConfigError where that is the run of another config."""
+        run = self.plan.run(job)
+        if not (run / "summary.json").exists():
+            return False
+        noted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else None
+        if noted is not None and is_of(run, [noted]):
+            return True
+        config = self.composed(job).config
+        known = [digest(config), *former_digests(config)]
+        if is_of(run, known) or (self.plan.open and is_elsewhere(run, config, self.plan.open)):
+            return True
+        raise ConfigError(
+            f"{run} holds a finished run of another config than trial {job.trial}, whose result it is not. Type run.name=… "
+            f"for a sweep of its own, or move {run} away"
+        )
+
+    # What becomes of them
+
+    def score(self, job: Job) -> None:
+        """A run was trained to its end; its trial has, too, where this was the last one."""
+        summary = read_json(self.plan.run(job) / "summary.json")
+        evaluation = summary.get("eval") if isinstance(summary, dict) else None
+        score = number(evaluation.get(self.plan.metric)) if isinstance(evaluation, dict) else None
+        if score is None:
+            self.search.fail(job.trial, f"its last evaluation has no finite {self.plan.metric}", out_of_memory=False)
+            return
+        self.search.note(job.trial, _SCORE.format(job.place), score)
+        self._had_ended(self.search.trials()[job.trial])
+
+    def _had_ended(self, trial: "FrozenTrial") -> bool:
+        """Whether what is on record of an open trial is its end, which is told then: who noted it may have been killed
+        before."""
+        names = [_SCORE.format(each.place) for each in self.plan.jobs(trial.number)]
+        if all(name in trial.user_attrs for name in names):
+            self.search.complete(trial.number, [trial.user_attrs[name] for name in names])
+            return True
+        return self.search.had_failed(trial)
+
+    def close(self) -> None:
+        """Nothing is under way: those that wait at a rung have waited in vain, unless one that was stopped is to come."""
+        if self._stopped():
+            return
+        resting = self._resting()
+        for trial in self._open():
+            if trial.number in resting:
+                self.search.prune(trial.number)
+        self._open()  # those that are the same runs share it
+
+    def states(self) -> dict[int, str]:
+        """Of each trial whose end is open: running, stopped (by a person), waiting (at a rung), or queued."""
+        undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
+        at_work, resting, stopped = self._at_work(undecided), self._resting(), self.are_stopped()
+
+        def state(trial: "FrozenTrial") -> str:
+            if any(self._taken(trial, job, at_work) for job in self.plan.jobs(trial.number)):
+                return "running"
+            if trial.number in stopped:
+                return "stopped"
+            return "waiting" if trial.number in resting else "queued"
+
+        return {trial.number: state(trial) for trial in undecided}
+
+    # Rungs
+
+    def climber(self, trial: int) -> Climber:
+        return _climber(self.search.trials()[trial])
+
+    def _resting(self) -> set[int]:
+        """The trials that came to a rung which they are not good enough for, so far; those that ended among them."""
+        if self.plan.ladder is None:
+            return set()
+        everyone = {trial.number: _climber(trial) for trial in self.search.trials() if EVERY in trial.user_attrs}
+        return everyone.keys() - self.plan.ladder.fit(everyone)
+
+
+@dataclass(frozen=True)
+class _Free:
+    """A run to take. `begun`: somebody took it before."""
+
+    job: Job
+    begun: bool
+    climber: Climber
+
+
+def _holder(trial: "FrozenTrial", job: Job) -> str | None:
+    """The name of the process that trains the run, if it lives; None of a run that nobody began."""
+    found: str | None = trial.user_attrs.get(_HELD.format(job.place))
+    return found
+
+
+def _climber(trial: "FrozenTrial") -> Climber:
+    noted = trial.user_attrs
+    return Climber(noted.get(BATCH, 1), noted.get(EVERY) or 1, trial.intermediate_values, noted.get(PROMOTED, 0))

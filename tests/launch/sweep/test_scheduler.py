@@ -1,0 +1,330 @@
+"""How the slots of a sweep begin, follow and end runs, with ranks that stand in for real ones: no process is started."""
+
+import errno
+import itertools
+import json
+import os
+import random
+import select
+import signal
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from optuna.storages.journal import JournalFileBackend
+
+from phalanx.common.files import write_json
+from phalanx.exit.cause_file import VARIABLE
+from phalanx.exit.codes import ExitCode
+from phalanx.launch.host.held_signals import Ears
+from phalanx.launch.search.space import Space, read
+from phalanx.launch.search.storage_retry import Away
+from phalanx.launch.sweep.energy import Energy
+from phalanx.launch.sweep.scheduler import Conductor
+from phalanx.launch.sweep.trial import Job
+from phalanx.launch.sweep.trial_queue import Pool
+from phalanx.launch.sweep.workers import Gone, Slot, Warm
+from tests.launch.sweep.test_trial_queue import settings, start, states, train
+
+
+class World:
+    """Ranks of which a test says how they end."""
+
+    def __init__(self, environ: Any, run: str) -> None:
+        self.pids, self.codes = (4_000_000,), dict[int, int]()
+        self.cause, self.run, self.heard = Path(environ[VARIABLE]), run, list[signal.Signals]()
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.codes)
+
+    def send(self, heard: signal.Signals) -> None:
+        self.heard.append(heard)
+
+    def end(self, code: int, message: str = "") -> None:
+        self.codes = {self.pids[0]: code}
+        if code > 0:
+            write_json(self.cause, {"code": code, "rank": 0, "host": "here", "message": message})
+
+
+class Ranks:
+    """In the place of the warm process. `act` is called at each look at a world."""
+
+    def __init__(self, act: Callable[[World], None]) -> None:
+        self.act = act
+        self.worlds: list[World] = []
+
+    def start(self, slot: Slot, ranks: int, words: Any, composed: Any, output: Any, environ: Any) -> World:
+        self.worlds.append(World(environ, next(word for word in words if word.startswith("run.name="))[9:].strip("'")))
+        return self.worlds[-1]
+
+    def take_ended(self, world: World) -> None:
+        if not world.ended:
+            self.act(world)
+
+    def prepare(self, slot: Slot, ranks: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Heard:
+    """In the place of the ears: one signal at each of these calls."""
+
+    def __init__(self, *signals: signal.Signals | None) -> None:
+        self.signals = list(signals)
+        self.interrupts = 0
+
+    def next(self, timeout_s: float) -> signal.Signals | None:
+        found = self.signals.pop(0) if self.signals else None
+        self.interrupts += found is signal.SIGINT
+        return found
+
+
+@contextmanager
+def conducting(
+    folder: Path, act: Callable[[World], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
+) -> Iterator[tuple[Conductor, Pool, Ranks]]:
+    with start(folder, config=settings(trials=2, max_failures=9)) as pool:
+        slots, ranks = [Slot(0, (), 1), Slot(1, (), 1)], Ranks(act)
+        yield (
+            Conductor(
+                pool,
+                pool._crew,
+                slots,
+                cast("Warm", ranks),
+                cast("Ears", Heard(*heard)),
+                Energy(lambda gpu: None, slots),
+                lambda conductor: None,
+                grace_s,
+            ),
+            pool,
+            ranks,
+        )
+
+
+def finish(pool: Pool, world: World, loss: float = 1.0) -> None:
+    train(pool, Job(int(world.run), 0), loss)
+    world.end(0)
+
+
+def test_a_trial_that_ends_before_it_is_looked_at_first_counts(tmp_path: Path) -> None:
+    """As on a busy machine, where a rank has crashed before this process runs again."""
+    with conducting(tmp_path, lambda world: world.end(1, f"a bug of {world.run}")) as (conductor, pool, ranks):
+        assert conductor.run() is ExitCode.BUG
+        assert states(pool) == {0: "fail", 1: "fail"}
+        assert all(trial.user_attrs["rank_s"] >= 0.0 for trial in pool.search.trials())
+        assert len(ranks.worlds) == 2
+
+
+def test_a_sweep_whose_trials_all_fail_has_failed_and_tells_the_commonest_reason(tmp_path: Path) -> None:
+    with conducting(tmp_path, lambda world: world.end(1, "loss is not finite")) as (conductor, pool, _):
+        assert conductor.run() is ExitCode.BUG
+        assert pool.search.reasons() == [("loss is not finite", 2)]
+
+
+def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(world: World) -> None:
+        (tmp_path / world.run).mkdir(exist_ok=True)
+        line = {"step": 4, "split": "eval", "time": 1.0, "accuracy": 0.5}
+        (tmp_path / world.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        if signal.SIGTERM in world.heard:
+            world.end(3)
+
+    with conducting(tmp_path, act, [None]) as (conductor, pool, ranks):
+        assert conductor.run() is ExitCode.CONFIG
+        assert set(states(pool).values()) == {"running"}
+        assert all(world.heard[0] is signal.SIGTERM for world in ranks.worlds)
+    told = capsys.readouterr().err
+    assert told == "error: sweep.metric=loss is no metric of the task, which has accuracy. Type one of them\n"
+
+
+def test_a_stopped_trial_stays_open_while_the_others_are_trained(tmp_path: Path) -> None:
+    def act(world: World) -> None:
+        world.end(7) if world.run == "0000" else finish(pool, world)
+
+    with conducting(tmp_path, act) as (conductor, pool, ranks):
+        assert conductor.run() is ExitCode.STOPPED
+        assert (pool.states(), states(pool)[1]) == ({0: "stopped"}, "complete")
+        assert len(ranks.worlds) == 2
+    with conducting(tmp_path, lambda world: finish(pool, world)) as (conductor, pool, _):
+        assert conductor.run() is ExitCode.FINISHED
+        assert states(pool) == {0: "complete", 1: "complete"}
+
+
+def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phalanx.launch.sweep.shutdown._TELL_S", 0.05)
+
+    def act(world: World) -> None:
+        if signal.SIGTERM in world.heard and world.run == "0000":
+            world.end(3)
+        if signal.SIGKILL in world.heard:
+            world.end(-9)
+
+    with conducting(tmp_path, act, [None, signal.SIGINT], grace_s=0.3) as (conductor, pool, _):
+        assert conductor.run() is ExitCode.STOPPED
+        assert conductor.unsaved == [1]
+        assert states(pool) == {0: "running", 1: "running"}, "their ends are open"
+    told = capsys.readouterr().out
+    assert "saving 0000 (process 4000000), 0001 (process 4000000) and leaving; Ctrl-C again ends at once" in told
+    assert "waiting for 0001 (process 4000000) to save, 0 s of 0.3 s" in told
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_is_full_ends_the_sweep_with_all_saved_and_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def act(world: World) -> None:
+        if signal.SIGTERM in world.heard:
+            world.end(3)
+
+    def full(*_: Any) -> None:
+        raise OSError(number, "it is full")
+
+    with conducting(tmp_path, act, [None]) as (conductor, pool, ranks):
+        monkeypatch.setattr(pool.search.study._storage, "set_trial_user_attr", full)
+        monkeypatch.setattr(conductor, "_changed", full)
+        jobs = iter(pool.plan.jobs(0))
+        monkeypatch.setattr(pool, "take", lambda: next(jobs, None))
+        pool.search.ask()
+        conductor._shown = 0.0
+        assert conductor.run() is ExitCode.NO_ROOM
+        assert all(world.heard == [signal.SIGTERM] for world in ranks.worlds)
+        assert ranks.worlds
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{tmp_path} cannot be written: it is full (" in told
+
+
+def test_a_run_that_had_no_room_is_no_failed_trial(tmp_path: Path) -> None:
+    with conducting(tmp_path, lambda world: world.end(8, "the disk is full")) as (conductor, pool, _):
+        assert conductor.run() is ExitCode.NO_ROOM
+        assert set(states(pool).values()) == {"running"}
+
+
+def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act(world: World) -> None:
+        if signal.SIGTERM in world.heard:
+            world.end(3)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise Away("it is away")
+
+    with conducting(tmp_path, act, [None, None]) as (conductor, pool, ranks):
+        changed = SimpleNamespace(calls=0)
+
+        def lose(_: Conductor) -> None:
+            changed.calls += 1
+            for name in ("get_all_trials", "set_trial_user_attr"):
+                monkeypatch.setattr(pool.search.study._storage, name, away)
+
+        monkeypatch.setattr(conductor, "_changed", lose)
+        conductor._shown = 0.0
+        assert conductor.run() is ExitCode.CONFIG
+        assert conductor.storage_lost
+        assert [world.heard for world in ranks.worlds] == [[signal.SIGTERM]] * 2
+        monkeypatch.undo()
+
+
+def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(world: World) -> None:
+        raise Gone
+
+    monkeypatch.setattr("phalanx.launch.sweep.scheduler.Warm", lambda ears: Ranks(gone))
+    monkeypatch.setattr(World, "port", SimpleNamespace(close=lambda: None), raising=False)
+    with conducting(tmp_path, gone) as (conductor, pool, _):
+        conductor._asked = -1e9
+        with pytest.raises(RuntimeError, match="died 4 times"):
+            conductor.run()
+        assert set(states(pool).values()) <= {"running"}
+
+
+def _work(folder: Path, points: int) -> None:
+    """A start of the sweep, whose trials are trained at once."""
+    with start(folder, config=settings(), space=_space(points)) as pool:
+
+        def act(world: World) -> None:
+            finish(pool, world, float(world.run))
+
+        slots = [Slot(number, (), 1) for number in range(3)]
+        heard, energy = cast("Ears", Heard()), Energy(lambda gpu: None, slots)
+        Conductor(pool, pool._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
+
+
+def _space(points: int) -> Space:
+    return read((f"optim.lr=range(1,{points + 1})",), lambda group: ())
+
+
+def _killed(folder: Path, points: int, seconds: float | None = None, write: int | None = None) -> bool:
+    """Whether a start was killed before its end, after so many seconds or at so many writes to its journal."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            if write is not None:
+                _die_at(write)
+            _work(folder, points)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    pidfd = os.pidfd_open(pid)
+    if not select.select([pidfd], [], [], seconds)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def _die_at(write: int) -> None:
+    append, left = JournalFileBackend.append_logs, iter(range(write))
+
+    def appended(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, logs)
+
+    JournalFileBackend.append_logs = appended  # type: ignore[method-assign]
+
+
+def _check(folder: Path, points: int) -> None:
+    _work(folder, points)
+    with start(folder, config=settings(), space=_space(points)) as pool:
+        assert states(pool) == dict.fromkeys(range(points), "complete")
+        assert [trial.value for trial in pool.search.trials()] == [float(number) for number in range(points)]
+
+
+def test_whichever_write_a_sweep_is_killed_before_each_trial_ends_complete_with_its_own_score(tmp_path: Path) -> None:
+    """Nothing prunes here, so nothing is pruned."""
+    for write in itertools.count(6):  # before, there is no trial
+        if not _killed(tmp_path / f"{write}", 2, write=write):
+            assert write > 20
+            return
+        _check(tmp_path / f"{write}", 2)
+
+
+@pytest.mark.slow
+def test_whenever_a_sweep_is_killed_each_trial_ends_complete_with_its_own_score(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    folder, points, killed = tmp_path / "0", 24, 0
+    while killed < 400:
+        if not _killed(folder, points, seconds=chance.uniform(0.02, 0.4)):
+            _check(folder, points)
+            folder = tmp_path / str(killed + 1)
+        killed += 1
+    _check(folder, points)
