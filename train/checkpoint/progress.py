@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """One step over all ranks. `ratios` maps a metric to its sum and its count."""
 
     step: int
@@ -41,7 +41,7 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)  # the newest
-    records: list[Record] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
+    records: list[StepRecord] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
     seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
     world_sizes: list[int] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Progress:
     def from_json(cls, found: Mapping[str, Any]) -> "Progress":
         """What was saved; fields that only another version knows are left out, as it left out those it did not know."""
         records = [
-            Record(
+            StepRecord(
                 r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"]
             )
             for r in found.get("records", [])

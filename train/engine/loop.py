@@ -60,13 +60,13 @@ class Run:
                 with self.meter.part("data"), user_error.during(set="data.train"):
                     work = next(works)
                 with self.meter.part("step"):
-                    taken = self.parts.step(work)
-                    self.window.add(taken)
+                    result = self.parts.step(work)
+                    self.window.add(result)
             progress.step += 1
             progress.position += work.samples
 
             save = self._due(self.config.checkpoint.every)
-            amid_skips = progress.step % STRIDE == 0 and self.glance.at(taken)
+            amid_skips = progress.step % STRIDE == 0 and self.glance.at(result)
             if self._due(self.config.log.every):
                 save |= self._log()
             elif amid_skips:
@@ -91,7 +91,7 @@ class Run:
         """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
         self.world.watch.at("log", self.progress.step)
         with self.meter.part("log"):
-            records, asked = self.window.drain(self.world, asks=asks)
+            records, asked = self.window.fetch(self.world, asks=asks)
             self.ledger.take(records)
         return asked
 
@@ -130,7 +130,7 @@ class Run:
         begin = time.monotonic()
         self.world.watch.at("checkpoint", self.progress.step)
         with self.meter.part("checkpoint"):
-            records, _ = self.window.drain(self.world)
+            records, _ = self.window.fetch(self.world)
             self.ledger.take(records)
             try:
                 self.world.together(self.ledger.sync)

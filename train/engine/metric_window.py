@@ -6,9 +6,9 @@ from itertools import chain
 
 import torch
 
-from ..checkpoint.progress import Record
+from ..checkpoint.progress import StepRecord
 from ..distributed.world import World
-from .step import Taken
+from .step import StepResult
 
 _LOT = 256  # steps
 
@@ -18,23 +18,23 @@ class Window:
     """`names` are the metrics known so far, the same on every rank; a batch may lack some, and may bring others."""
 
     names: list[str]
-    _taken: list[Taken] = field(default_factory=list)
+    _results: list[StepResult] = field(default_factory=list)
     _lots: list["_Lot"] = field(default_factory=list)
 
-    def add(self, taken: Taken) -> None:
-        self._taken.append(taken)
-        if len(self._taken) == _LOT:
-            self._lots.append(_Lot(self._taken))
-            self._taken = []
+    def add(self, result: StepResult) -> None:
+        self._results.append(result)
+        if len(self._results) == _LOT:
+            self._lots.append(_Lot(self._results))
+            self._results = []
 
-    def drain(self, world: World, asks: bool = False) -> tuple[list[Record], bool]:
+    def fetch(self, world: World, asks: bool = False) -> tuple[list[StepRecord], bool]:
         """The records of all steps since the last call, in order, and whether any rank `asks`.
 
         All ranks call it, after the same step. It is the only wait for the device, and the only word between ranks
         beside the gradients, so whatever they have to agree on rides along.
         """
-        lots = [*self._lots, _Lot(self._taken)]
-        self._lots, self._taken = [], []
+        lots = [*self._lots, _Lot(self._results)]
+        self._lots, self._results = [], []
         for lot in lots:
             lot.scalars.fetch()
         steps = [step for lot in lots for step in lot.steps]
@@ -55,7 +55,7 @@ class Window:
             ]
             self.names = [*self.names, *news]
         records = [
-            Record(step, of_step, norm, skipped > 0, scale)
+            StepRecord(step, of_step, norm, skipped > 0, scale)
             for step, of_step, (norm, skipped, scale) in zip(steps, ratios, _rows(shared, len(steps), 3), strict=True)
         ]
         return records, bool(asked)
@@ -67,12 +67,12 @@ class _Lot:
     After `scalars.fetch` `sums` has this rank's sum and count by step and name, `shared` norm, skip and scale of each step.
     """
 
-    def __init__(self, taken: Sequence[Taken]) -> None:
-        self.steps = [step.step for step in taken]
-        self.sums: list[dict[str, list[float]]] = [{} for _ in taken]
-        self.shared = [0.0] * (3 * len(taken))
+    def __init__(self, results: Sequence[StepResult]) -> None:
+        self.steps = [step.step for step in results]
+        self.sums: list[dict[str, list[float]]] = [{} for _ in results]
+        self.shared = [0.0] * (3 * len(results))
         self.scalars = _Scalars()
-        for row, step in enumerate(taken):
+        for row, step in enumerate(results):
             self.scalars.put(step.norm, self.shared, 3 * row)
             self.scalars.put(step.skipped, self.shared, 3 * row + 1)
             if step.scale is not None:

@@ -18,7 +18,7 @@ from phalanx.config.metric_direction import of_checkpoint
 from phalanx.config.schema import CheckpointConfig, Mode
 from phalanx.exit.codes import Failure, GaveUp
 
-from ..checkpoint.progress import Progress, Record
+from ..checkpoint.progress import Progress, StepRecord
 from ..distributed.world import World
 from ..loading.loader import Loader
 from ..optim.updater import Updater
@@ -60,7 +60,7 @@ class Ledger:
         """The run ends well, or without a summary: it stops for now."""
         self.sink.close(summary)
 
-    def take(self, records: Sequence[Record]) -> None:
+    def take(self, records: Sequence[StepRecord]) -> None:
         """Count what was applied and what was skipped. All ranks call it with the same records.
 
         Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the scale can fall.

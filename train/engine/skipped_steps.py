@@ -2,7 +2,7 @@
 
 import torch
 
-from .step import Taken
+from .step import StepResult
 
 STRIDE = 8  # steps from one look to the next, which the host may be ahead of the device
 
@@ -14,11 +14,11 @@ class Glance:
         self._skipped: torch.Tensor | None = None  # of the step looked at last, on its way to the host
         self._there: torch.cuda.Event | None = None
 
-    def at(self, taken: Taken) -> bool:
+    def at(self, result: StepResult) -> bool:
         """Look at this step; returns whether the one looked at before it was skipped."""
         before, there = self._skipped, self._there
-        self._skipped = taken.skipped.to("cpu", non_blocking=True)
-        if taken.skipped.is_cuda:
+        self._skipped = result.skipped.to("cpu", non_blocking=True)
+        if result.skipped.is_cuda:
             self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._there.record()
         if there is not None:

@@ -27,7 +27,7 @@ _DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepResult:
     """What one rank saw of a step: ratios of each of its micro-batches, and device scalars that all ranks share."""
 
     step: int
@@ -56,7 +56,7 @@ class Step:
         self._modules, self._parameters = list(model.modules()), list(model.parameters())
         self._trained = [parameter.requires_grad for parameter in self._parameters]
 
-    def __call__(self, work: Work) -> Taken:
+    def __call__(self, work: Work) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
         memory = Memory([self.spread.replica], parameters=False) if self._first else None
         self.spread.share_buffers()
@@ -86,7 +86,7 @@ class Step:
             before.back_if(skipped)
             self._first = False
         scale = None if self.updater.scale is None else self.updater.scale.used
-        return Taken(work.step, ratios if work.pieces else [], norm, skipped, scale)
+        return StepResult(work.step, ratios if work.pieces else [], norm, skipped, scale)
 
     def warm_up(self, rehearsal: Rehearsal, find_unused: bool) -> tuple[list[str], bool]:
         """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.

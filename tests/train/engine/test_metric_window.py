@@ -11,7 +11,7 @@ from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import metric_window as module
 from phalanx.train.engine.metric_window import Window
-from phalanx.train.engine.step import Taken
+from phalanx.train.engine.step import StepResult
 from phalanx.train.tasks.task import Ratio
 
 
@@ -26,14 +26,14 @@ def world() -> World:
     return made
 
 
-def taken(step: int) -> Taken:
+def result(step: int) -> StepResult:
     generator = torch.Generator().manual_seed(step)
     loss, hits = torch.rand((), generator=generator), torch.rand((), generator=generator, dtype=torch.float64)
     ratios: list[Mapping[str, Ratio]] = [
         {"loss": Ratio(loss, 8)},
         {"loss": Ratio(loss * 3, 8), "accuracy": Ratio(hits, torch.tensor(8))},
     ]
-    return Taken(step, ratios[: 1 + step % 2], loss * 2, torch.tensor(step % 5 == 0), None)
+    return StepResult(step, ratios[: 1 + step % 2], loss * 2, torch.tensor(step % 5 == 0), None)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 8, 21])
@@ -45,8 +45,8 @@ def test_records_do_not_depend_on_how_many_steps_lie_together(
         monkeypatch.setattr(module, "_LOT", lot)
         window = Window(["loss"])
         for step in range(steps):
-            window.add(taken(step))
-        found.append((window.drain(world), window.names))
+            window.add(result(step))
+        found.append((window.fetch(world), window.names))
     assert found[0] == found[1]
     (records, _), _ = found[0]
     assert [record.step for record in records] == list(range(steps))
@@ -57,8 +57,8 @@ def test_a_step_without_a_line_costs_few_bytes() -> None:
     window = Window(["loss", "accuracy"])
     tracemalloc.start()
     for step in range(4 * module._LOT):
-        window.add(taken(step))
+        window.add(result(step))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held / (4 * module._LOT) < 1500, "33 kB, as it was, is 660 MB for a line in 20,000 steps"
-    assert not window._taken
+    assert not window._results

@@ -43,7 +43,7 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     try:
         for work in parts.loader.from_step(0):
             window.add(parts.step(work))
-            ledger.take(window.drain(world)[0])
+            ledger.take(window.fetch(world)[0])
     except GaveUp:
         heard.reasons.append("gave up")
     return heard.reasons, ledger.progress, scale
