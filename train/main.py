@@ -76,12 +76,12 @@ def prepare(argv: list[str], place: Place, composed: "Composed | None" = None) -
     if not place.launched and (words := multirun(argv)) is not None:
         _sweep(words)
     if asks(argv):
-        if place.leads:
+        if place.is_rank_zero:
             answer(argv)
         return None
     composed = composed or compose(argv)
     check(composed.config, place.size)
-    if place.leads and "torch" not in sys.modules:
+    if place.is_rank_zero and "torch" not in sys.modules:
         print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
     return composed
 
@@ -116,7 +116,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     from .engine import job
     from .engine.build import check_targets, targets
 
-    rank_logs.to_console(place.leads, os.environ)
+    rank_logs.to_console(place.is_rank_zero, os.environ)
     try:
         try:
             check_targets(composed.config, targets(composed.config, composed.foreign))
@@ -125,7 +125,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
                 raise
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
-        refuse(error, place.leads)
+        refuse(error, place.is_rank_zero)
     except JoinFailed as error:
         say(f"error: {error}")
         cause_file.leave(ExitCode.BUG, place.rank, str(error))
@@ -133,7 +133,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     with ending(world) as way_out:
         signals.leave = lambda why: way_out.take(Preempted(why))
         code = job.run(composed, world, signals, started, way_out.afterwards)
-        if place.leads:
+        if place.is_rank_zero:
             cause_file.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
         cause_file.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)

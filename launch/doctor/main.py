@@ -78,7 +78,7 @@ class Report:
         """Say what was found, on the console of rank 0 where no launcher does."""
         if self._file:
             return ExitCode.FINISHED
-        if place.leads:
+        if place.is_rank_zero:
             text = as_json(self._findings) if self._json else table(self._findings, columns_of(sys.stdout))
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -100,7 +100,7 @@ def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoRetur
         from .exams import exams
         from .protocol.exam import examine
         from .protocol.ranks import Silent, assemble  # torch is imported only now
-    speaks_for_all = place.leads
+    speaks_for_all = place.is_rank_zero
     try:
         company = assemble(place if place.launched else _alone(place), asked.limit)
         hosts = len(set(company.hosts))

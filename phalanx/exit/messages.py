@@ -17,9 +17,9 @@ from .codes import ConfigError, ExitCode
 _LAUNCHER_S = 5.0  # how long the silent ranks wait for rank 0 to speak; the launcher ends them as soon as it has left
 
 
-def refuse(error: ConfigError, leads: bool) -> NoReturn:
+def refuse(error: ConfigError, is_rank_zero: bool) -> NoReturn:
     """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
-    if leads:
+    if is_rank_zero:
         say(f"error: {error}")
         cause_file.leave(ExitCode.CONFIG, 0, str(error))
     else:

@@ -27,7 +27,7 @@ class Place:
     hosted: bool
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
     @property

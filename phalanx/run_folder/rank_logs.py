@@ -26,9 +26,9 @@ class _File(logging.StreamHandler[TextIO]):
         self.path = path
 
 
-def to_console(leads: bool, environ: Mapping[str, str]) -> None:
+def to_console(is_rank_zero: bool, environ: Mapping[str, str]) -> None:
     """Before there is a run folder: warnings of rank 0 go to standard error, all else nowhere."""
-    handler: logging.Handler = logging.StreamHandler(sys.stderr) if leads else logging.NullHandler()
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if is_rank_zero else logging.NullHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))

@@ -48,12 +48,12 @@ def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str
     staging, world = checkpoints.staging(progress.step), state.world
     facts = {"config_digest": digest, "own_buffers": sorted({name for names in unlike for name in names})}
     try:
-        world.together(checkpoints.saving(lambda: _write(state, progress, unlike[world.rank], staging)))
-        world.together(
-            checkpoints.saving(lambda: _commit(state, progress, checkpoints, facts) if world.leads else None)
+        world.raise_on_all(checkpoints.saving(lambda: _write(state, progress, unlike[world.rank], staging)))
+        world.raise_on_all(
+            checkpoints.saving(lambda: _commit(state, progress, checkpoints, facts) if world.is_rank_zero else None)
         )
     except Exception:
-        if world.leads:
+        if world.is_rank_zero:
             checkpoints.drop(progress.step)
         raise
 
@@ -82,7 +82,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     own: dict[str, Any] = {}
     if checkpoint.manifest["world_size"] == state.world.size:
         own = _own(checkpoint, rank, device)
-    elif state.world.leads and checkpoint.manifest.get("own_buffers"):
+    elif state.world.is_rank_zero and checkpoint.manifest.get("own_buffers"):
         _say_rank_0s(checkpoint, state.world.size)
     kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
     free = found.get("in_weights", [])
@@ -147,11 +147,11 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
         "buffers": {name: list(held[name]) for name in unlike if name in held},
         "extra": extra(contents),
     }
-    if state.world.leads or any(own.values()):
+    if state.world.is_rank_zero or any(own.values()):
         staging.mkdir(parents=True, exist_ok=True)
     if any(own.values()):
         torch.save(own, staging / f"rank_{state.world.rank:05d}.pt")
-    if not state.world.leads:
+    if not state.world.is_rank_zero:
         return
     weights.save(state.model, staging / "model.safetensors")
     average = state.updater.average

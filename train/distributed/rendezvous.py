@@ -89,7 +89,7 @@ def _keep_to_loopback() -> None:
 
 def _warn_of_open_store(place: Place) -> None:
     """torchrun opens its store before this program's first line, and has no switch for where it listens."""
-    if place.hosted and place.leads and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
+    if place.hosted and place.is_rank_zero and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
         logger.warning(
             "torchrun listens on port %s of every network of this machine, and whoever reaches that runs code as you; "
             "phalanx run in its place keeps to the loopback",
@@ -106,13 +106,13 @@ def _store(place: Place, timeout: timedelta) -> Store:
     address, listener = place.address, None
     if place.one_machine and not place.hosted:
         address = "127.0.0.1"  # a store that finds its own address listens on all of them
-        listener = _listen(place.port).detach() if place.leads else None
+        listener = _listen(place.port).detach() if place.is_rank_zero else None
     with _telling(place):
         store = TCPStore(
             address,
             place.port,
             place.size,
-            is_master=place.leads and not place.hosted,
+            is_master=place.is_rank_zero and not place.hosted,
             timeout=timeout,
             master_listen_fd=listener,
         )
@@ -172,7 +172,7 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig, watch: Wat
 def _let_all_read(store: Store, place: Place) -> None:
     """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
     store.set(f"read/{place.rank}", "")
-    if place.leads and not place.hosted:
+    if place.is_rank_zero and not place.hosted:
         with suppress(RuntimeError):
             store.wait([f"read/{rank}" for rank in range(place.size)], timedelta(seconds=_READ_S))
 

@@ -58,7 +58,7 @@ class World:
             self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0, watch.close)
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
     def share_memory(self, timeout_s: float) -> None:
@@ -78,7 +78,7 @@ class World:
             return
         if isinstance(found, Exchange):
             found.close()
-        if self.leads:
+        if self.is_rank_zero:
             why = next(filter(None, errors))
             logger.warning(
                 "the ranks add up through %s, which takes longer, and share no memory: %s", self.backend, why
@@ -101,7 +101,7 @@ class World:
         dist.all_gather_object(values, value, group=self._control)
         return values  # type: ignore[return-value]
 
-    def from_leader(self, value: Answer | None) -> Answer:
+    def broadcast_object(self, value: Answer | None) -> Answer:
         """Rank 0's value on every rank. All ranks call it; the others' values are ignored."""
         box = [value]
         if self.size > 1:
@@ -133,13 +133,13 @@ class World:
         """How many collectives the ranks began so far in the default group, the users' own included."""
         return int(dist.group.WORLD._get_sequence_number_for_group()) if self.size > 1 else 0  # type: ignore[union-attr]
 
-    def share_from_leader(self, tensors: list[torch.Tensor]) -> None:
+    def broadcast_tensors(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite device tensors with rank 0's. All ranks call it with tensors of the same shapes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def together(self, act: Callable[[], Answer]) -> Answer:
+    def raise_on_all(self, act: Callable[[], Answer]) -> Answer:
         """Do `act` on every rank; if it raises on any, raise on all. All ranks call it.
 
         Raises ConfigError with every distinct message where all troubles are the user's to mend, else the rank's own
@@ -182,7 +182,7 @@ class World:
         self.watch.close()
         if self._alarm is None:
             self._failure = own
-        elif isinstance(error, PeerFailed) or (_agreed(error) and not self.leads) or not self._alarm.claim():
+        elif isinstance(error, PeerFailed) or (_agreed(error) and not self.is_rank_zero) or not self._alarm.claim():
             self._failure = self._alarm.heard(_WORD_S) or own
         else:
             self.silent = self._alarm.sound(own)

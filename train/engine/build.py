@@ -94,9 +94,9 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
 
 def set_up_process(config: Config, world: World) -> Precision:
     """Threads, precision and determinism of this rank; the precision is one that all GPUs have. All ranks call it."""
-    capabilities = world.gather(world.together(lambda: _capability(world.device)))
+    capabilities = world.gather(world.raise_on_all(lambda: _capability(world.device)))
     oldest = min((found for found in capabilities if found is not None), default=None)
-    return world.together(lambda: _set_up(config, world, oldest))
+    return world.raise_on_all(lambda: _set_up(config, world, oldest))
 
 
 def _capability(device: torch.device) -> tuple[int, int] | None:
@@ -116,7 +116,7 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
 
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
     """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
-    alone = world.together(lambda: _alone(config, builder, world, precision))
+    alone = world.raise_on_all(lambda: _alone(config, builder, world, precision))
     notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
@@ -125,7 +125,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
         alone.model.compile()
     replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
     spread = Spread(replica, world, config.parallel)  # compares the models of all ranks
-    return world.together(lambda: _parts(config, builder, world, precision, alone, spread, notes))
+    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, spread, notes))
 
 
 @dataclass(frozen=True)

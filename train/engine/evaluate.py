@@ -78,9 +78,9 @@ class Evaluation:
         if last.stop - last.start == 1 and self._batches > 1:
             numbers.append(self._batches - 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
-        found = world.together(lambda: list(one.batches(map(self._span, numbers))))
+        found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
-        rows, talks = world.together(lambda: self._try(model, numbered, world))
+        rows, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
         seen = world.gather((self.with_grad, talks))
         self.with_grad = any(with_grad for with_grad, _ in seen)
         if any(talks for _, talks in seen):

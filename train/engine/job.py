@@ -54,7 +54,7 @@ def run(
     """
     config = composed.config
     world.watch.at("build", 0)
-    done = world.from_leader(world.together(lambda: finished(config) if world.leads else None))
+    done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
         _say_finished(*done, world)
         signals.close()
@@ -66,7 +66,7 @@ def run(
         names = rehearse(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
-    world.together(lambda: check_sinks(config, os.environ) if world.leads else None)
+    world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
     opened, release = _open(composed, parts, precision, world)
     afterwards.append(lambda _: release())
     if opened.summary is not None:
@@ -74,14 +74,16 @@ def run(
         signals.close()
         release()
         return ExitCode.FINISHED
-    world.together(lambda: _log_there(opened, world))
+    world.raise_on_all(lambda: _log_there(opened, world))
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
-    again = world.together(lambda: _undone(opened, progress.step) if world.leads and not opened.new else {})
+    again = world.raise_on_all(lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {})
     sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])
     ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
-    afterwards.append(lambda failure: ledger.failed(failure) if world.leads else stand_in(opened.path, failure, world))
+    afterwards.append(
+        lambda failure: ledger.failed(failure) if world.is_rank_zero else stand_in(opened.path, failure, world)
+    )
     start_s = time.time() - started
     meter.add("start", start_s)
     told = {"took_s": round(start_s, 3), **again}
@@ -93,7 +95,7 @@ def run(
         wish = run.fit()
     if wish is None:
         _finish(opened, progress, parts, ledger, world)
-    elif world.leads:
+    elif world.is_rank_zero:
         print(f"stopped after step {progress.step} and saved; the same command continues")
     release()
     return ExitCode.FINISHED if wish is None else wish.code
@@ -108,7 +110,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
     world.watch.at("open", 0)
 
     def act() -> tuple[Opened | None, Callable[[], None]]:
-        if not world.leads:
+        if not world.is_rank_zero:
             return None, lambda: None
         workers = config.data.workers
         data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
@@ -124,24 +126,26 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         opened, held = open_run(config, _to_be_told(composed), facts, attempt=world.place.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
 
-    opened, release = world.together(act)
-    return world.from_leader(opened), release
+    opened, release = world.raise_on_all(act)
+    return world.broadcast_object(opened), release
 
 
 def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
     world.watch.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
-    newest = world.from_leader(world.together(lambda: _newest(opened, checkpoints) if world.leads else None))
+    newest = world.broadcast_object(
+        world.raise_on_all(lambda: _newest(opened, checkpoints) if world.is_rank_zero else None)
+    )
     if newest is not None:
-        progress = world.together(lambda: state.restore(parts.state, newest))
-        if world.leads:
+        progress = world.raise_on_all(lambda: state.restore(parts.state, newest))
+        if world.is_rank_zero:
             checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
         return progress
     began = started if opened.began is None else opened.began
     extends = parts.begin.extends
     if extends is not None:
-        return world.together(lambda: state.extend(parts.state, extends, began))
+        return world.raise_on_all(lambda: state.extend(parts.state, extends, began))
     return Progress(began=began)
 
 
@@ -179,14 +183,14 @@ def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, 
     """Where rank 0 tells of the run; the other ranks are silent. All ranks call it."""
 
     def act() -> Sink:
-        if not world.leads:
+        if not world.is_rank_zero:
             return Silent()
         steps = parts.loader.timeline.steps
         plain = _to_be_told(composed)
         with writing(opened.path):
             return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
 
-    return world.together(act)
+    return world.raise_on_all(act)
 
 
 def _to_be_told(composed: Composed) -> dict[str, Any]:
@@ -202,7 +206,7 @@ def _announce(
     world: World,
     told: Mapping[str, float],
 ) -> None:
-    for note in parts.notes if world.leads else ():
+    for note in parts.notes if world.is_rank_zero else ():
         logger.warning("%s", note)
     for note in notes:
         logger.warning("%s", note)
@@ -222,7 +226,7 @@ def _announce(
 
 
 def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
-    if world.leads:
+    if world.is_rank_zero:
         print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
         print(f"To train it longer type train.steps=… train.extend_from={path}")
 
@@ -231,7 +235,7 @@ def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
 def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
     """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
     hears: list[Callable[[], Wish | None]] = [signals.heard]
-    if world.leads:
+    if world.is_rank_zero:
         hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
     signals.keep()
     stop = Stop(world.store, world.rank, world.size, hears, until_step(os.environ))
@@ -262,7 +266,7 @@ def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, wo
         "weights_sha256": weights.weights_sha256(parts.state.model.state_dict()),
     }
     ledger.event("finish", weights_sha256=summary["weights_sha256"])
-    world.together(lambda: _sum_up(opened, summary) if world.leads else None)
+    world.raise_on_all(lambda: _sum_up(opened, summary) if world.is_rank_zero else None)
     ledger.close({**summary, "folder": str(opened.path)})
 
 

@@ -97,7 +97,7 @@ class Run:
 
     def _overdue(self) -> bool:
         every_s = self.config.checkpoint.every_s
-        return self.world.leads and every_s is not None and time.monotonic() - self.saved >= every_s
+        return self.world.is_rank_zero and every_s is not None and time.monotonic() - self.saved >= every_s
 
     def _evaluate(self) -> bool:
         """Evaluate and write the line. Returns whether this is the best so far."""
@@ -133,7 +133,7 @@ class Run:
             records, _ = self.window.fetch(self.world)
             self.ledger.take(records)
             try:
-                self.world.together(self.ledger.sync)
+                self.world.raise_on_all(self.ledger.sync)
                 save(self.parts.state, self.progress, self.checkpoints, self.digest)
             except (NoRoom, PeerFailed) as error:
                 self._failed(error, ends)
@@ -142,7 +142,7 @@ class Run:
         if (took_s := self.saved - begin) > self.grace_s:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.ledger.event("checkpoint", took_s=round(took_s, 3))
-        if self.world.leads:
+        if self.world.is_rank_zero:
             self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)
 
     def _failed(self, error: NoRoom | PeerFailed, ends: bool) -> None:

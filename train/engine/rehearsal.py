@@ -33,7 +33,7 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
             with parts.precision.autocast(world.device):
                 warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
         if single is not None:
-            world.together(lambda: _try_alone(parts, apply(single, parts.mover)))
+            world.raise_on_all(lambda: _try_alone(parts, apply(single, parts.mover)))
         evaluated = names if parts.evaluation is None else parts.evaluation.rehearse(model, world)
         _check_metric(config, evaluated)
     return names

@@ -80,10 +80,10 @@ def share(model: nn.Module, world: World) -> None:
     """Give every rank rank 0's buffers, whatever shape they have by now. All ranks call it."""
     if world.size == 1:
         return
-    own = named(model) if world.leads else None
+    own = named(model) if world.is_rank_zero else None
     shapes = None if own is None else [(name, _shape(buffer), buffer.persistent) for name, buffer in own.items()]
     values = []
-    told = world.from_leader(shapes)
+    told = world.broadcast_object(shapes)
     for name, shape, _ in told:
         value = own[name].value if own is not None else None
         if value is not None:
@@ -92,7 +92,7 @@ def share(model: nn.Module, world: World) -> None:
             values.append(content(torch.empty(shape[0], dtype=shape[1], device=world.device)))
         else:
             values.append(torch.empty(0, dtype=torch.uint8, device=world.device))
-    world.share_from_leader([value for value in values if value.numel()])
+    world.broadcast_tensors([value for value in values if value.numel()])
     if own is None:
         for (name, shape, persistent), value in zip(told, values, strict=True):
             put(model, name, Buffer(None if shape is None else value.view(shape[1]).view(shape[0]), persistent))

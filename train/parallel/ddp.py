@@ -168,7 +168,7 @@ def _begin_alike(model: nn.Module, world: World) -> None:
             agreed=True,
         )
     if any(names for names in buffers.unlike(dict(model.named_parameters()), world)):
-        world.share_from_leader(contents := [buffers.content(p) for p in model.parameters() if p.numel()])
+        world.broadcast_tensors(contents := [buffers.content(p) for p in model.parameters() if p.numel()])
         with torch.no_grad():
             for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):
                 parameter.copy_(content.view(parameter.dtype).view(parameter.shape))

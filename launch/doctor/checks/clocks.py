@@ -25,7 +25,9 @@ class Clocks:
         if company.place.rank in others:
             _answer()
         return {
-            str(rank): midpoint_s([_ask(rank) for _ in range(_ROUND_TRIPS)]) for rank in others if company.place.leads
+            str(rank): midpoint_s([_ask(rank) for _ in range(_ROUND_TRIPS)])
+            for rank in others
+            if company.place.is_rank_zero
         }
 
     def judge(self, company: Company, facts: Sequence[Mapping[str, float]]) -> list[Finding]:

@@ -20,7 +20,7 @@ class Tracking:
 
     def measure(self, company: Company) -> dict[str, Any]:
         """Rank 0 alone writes to W&B."""
-        if not company.place.leads:
+        if not company.place.is_rank_zero:
             return {}
         mode = resolve_mode("auto", os.environ)
         if mode != "online":

@@ -58,7 +58,7 @@ class Company:
         """All ranks call it, last. The first holds the store, and leaves when the others need it no more."""
         self.gather("part", None)
         self.store.set(f"gone/{self.place.rank}", "")
-        if self.place.leads:
+        if self.place.is_rank_zero:
             with suppress(RuntimeError):
                 self.store.wait([f"gone/{rank}" for rank in range(self.place.size)], timedelta(seconds=_SLACK_S))
 
@@ -67,7 +67,7 @@ def assemble(place: Place, limit_s: float) -> Company:
     """Find the others. All ranks call it. Raises Silent when some did not come, RuntimeError when the store did not."""
     timeout = timedelta(seconds=limit_s)
     listener = None
-    if place.one_machine and place.leads and not place.hosted:
+    if place.one_machine and place.is_rank_zero and not place.hosted:
         listener = socket.create_server(("127.0.0.1", place.port)).detach()  # nobody else's business
     store = PrefixStore(
         f"phalanx-doctor/{place.attempt}",
@@ -75,7 +75,7 @@ def assemble(place: Place, limit_s: float) -> Company:
             place.address,
             place.port,
             place.size,
-            is_master=place.leads and not place.hosted,
+            is_master=place.is_rank_zero and not place.hosted,
             timeout=timeout,
             wait_for_workers=False,  # which would not say who is missing
             master_listen_fd=listener,
