@@ -19,7 +19,7 @@ from ..common.reader import forgive
 from ..common.show import show
 from ..host.gpu_locks import claim
 from ..host.gpu_use import others
-from ..host.held_signals import Ears
+from ..host.held_signals import HeldSignals
 from ..host.machine import look
 from ..reporting import sweep_page as page
 from ..reporting.sweep_table import Board
@@ -80,7 +80,7 @@ def sweep(
     asked = order(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.
-    with Ears() as ears, Crew(asked.folder) as crew:
+    with HeldSignals() as ears, Crew(asked.folder) as crew:
         try:
             code = _conducted(asked, crew, ears, grace)
         except OSError as error:
@@ -101,7 +101,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
     show(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: Order, crew: Crew, ears: Ears, grace_s: float) -> ExitCode:
+def _conducted(asked: Order, crew: Crew, ears: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..host import processes
-from ..host.held_signals import Ears
+from ..host.held_signals import HeldSignals
 from ..host.machine import numbers
 from .store import LOOPBACK, Store
 
@@ -95,7 +95,7 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
     os.environ.update(environs[0])  # who answers for all answers as the first rank would
     body = _body(asked, begun_s)
     ranks = {}
-    with Ears() as ears:
+    with HeldSignals() as signals:
         for local_rank, environ in enumerate(environs):
             hold = processes.tether(signal.SIGTERM)
             if (pid := _fork()) == 0:
@@ -104,7 +104,7 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
                 store.close()
                 if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
                     signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Python of its own would have it
-                ears.uncover()
+                signals.unblock()
                 if asked.cores:
                     os.sched_setaffinity(0, numbers(asked.cores[local_rank]))
                 os.environ.update(environ)
@@ -112,7 +112,7 @@ def start(asked: Asked, store: Store, begun_s: float) -> Ended:
                 sys.exit()
             ranks[pid] = int(environ["RANK"])
         store.open()
-        ended = _watched(ranks, asked.grace_s, ears)
+        ended = _watched(ranks, asked.grace_s, signals)
     if ended.told is None and not ended.failed:
         store.part()
     return ended
@@ -134,7 +134,7 @@ def _fork() -> int:
         return os.fork()
 
 
-def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:
+def _watched(ranks: Mapping[int, int], grace_s: float, signals: HeldSignals) -> Ended:
     """Until all ranks, by their process numbers, have ended. What is heard they hear.
 
     Where one has failed the others are told to leave, and who has not left in time is killed.
@@ -149,7 +149,7 @@ def _watched(ranks: Mapping[int, int], grace_s: float, ears: Ears) -> Ended:
         if now_s >= tell_s:
             _send(left, signal.SIGTERM)
             tell_s, kill_s = float("inf"), min(kill_s, now_s + grace_s)
-        heard = ears.next(min(tell_s, kill_s, give_up_s) - now_s)
+        heard = signals.next(min(tell_s, kill_s, give_up_s) - now_s)
         if heard is not None:
             told = told or (None if failed else heard)  # what failed before is the cause, whoever is told then
             _send(left, heard)

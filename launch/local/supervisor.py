@@ -14,7 +14,7 @@ from phalanx.exit.codes import ExitCode
 from phalanx.exit.messages import say
 
 from ..host import oom_kills, processes
-from ..host.held_signals import Ears
+from ..host.held_signals import HeldSignals
 from ..host.machine_locks import holding
 from . import exit_cause, nccl_traces
 from .exit_cause import Cause
@@ -32,12 +32,12 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
     """
     processes.adopt_orphans()
     launch = uuid.uuid4().hex
-    with Ears() as ears, holding(f"launch-{launch}"):
+    with HeldSignals() as signals, holding(f"launch-{launch}"):
         restarts = 0
         while True:
-            ended = _run(plan, descriptors, restarts, launch, grace_s, ears)
-            ears.drain()
-            if ears.stops or restarts == max_restarts or not ended.worth_a_restart:
+            ended = _run(plan, descriptors, restarts, launch, grace_s, signals)
+            signals.drain()
+            if signals.stop_requested or restarts == max_restarts or not ended.worth_a_restart:
                 break
             restarts += 1
             say(f"phalanx: starting again ({restarts} of {max_restarts}), because {ended.message}")
@@ -46,7 +46,9 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
     return ended.code
 
 
-def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, ears: Ears) -> Cause:
+def _run(
+    plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, signals: HeldSignals
+) -> Cause:
     """One start, from its first process to its last."""
     with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
         folder = Path(name)
@@ -57,7 +59,7 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
 
         def enter() -> None:
             hold()
-            ears.uncover()
+            signals.unblock()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in its first moments Python dies of it, loudly
 
         agent = subprocess.Popen(
@@ -69,26 +71,26 @@ def _run(plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, gra
             preexec_fn=enter,
         )
         try:
-            killed = _wait(agent, grace_s, ears)
+            killed = _wait(agent, grace_s, signals)
         finally:
-            _bury(agent, bystanders, ears)
+            _bury(agent, bystanders, signals)
         if kept := nccl_traces.keep(folder):
             say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
         return killed or exit_cause.for_memory(exit_cause.read(folder, agent.returncode), oom_kills.kills() - before)
 
 
-def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> Cause | None:
+def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, signals: HeldSignals) -> Cause | None:
     """Until the agent has ended. Returns the cause where it had to be ended by force."""
     end_s, why = float("inf"), ""
     while agent.poll() is None:
-        heard = ears.next(end_s - time.monotonic())
+        heard = signals.next(end_s - time.monotonic())
         if time.monotonic() >= end_s:
             return Cause(ExitCode.BUG, why, said=False)
         if heard is None:
             continue
         tell(agent.pid, heard)
-        _answer(heard, grace_s, ears)
-        if ears.interrupts > 1:
+        _answer(heard, grace_s, signals)
+        if signals.interrupts > 1:
             end_s = min(end_s, time.monotonic() + _AT_ONCE_S)
             why = "ended at once; the same command continues from the newest checkpoint"
         elif end_s == float("inf"):
@@ -97,9 +99,9 @@ def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, ears: Ears) -> Cause
     return None
 
 
-def _answer(heard: signal.Signals, grace_s: float, ears: Ears) -> None:
+def _answer(heard: signal.Signals, grace_s: float, signals: HeldSignals) -> None:
     """At once, since the ranks may be in the midst of an import or a step."""
-    if ears.interrupts > 1:
+    if signals.interrupts > 1:
         say(f"phalanx: ending it at once, at most {_AT_ONCE_S:g} s")
     else:
         again = "; Ctrl-C once more ends it at once" if heard is signal.SIGINT else ""
@@ -115,7 +117,7 @@ def tell(agent: int, heard: signal.Signals) -> None:
         processes.send(pid, heard)
 
 
-def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], ears: Ears) -> None:
+def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], signals: HeldSignals) -> None:
     """Nothing of a start outlives it; `bystanders` are children that are not of it."""
     linger_s = _LINGER_S
     if agent.poll() is None:
@@ -131,5 +133,5 @@ def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], ears: E
         if late_s >= 0:
             for pid in left:
                 processes.send(pid, signal.SIGKILL)
-        ears.next_end(0.1)
+        signals.wait_for_child(0.1)
         processes.reap()

@@ -18,7 +18,7 @@ from phalanx.exit.signals import UNTIL, StopFile
 from phalanx.run_folder import lease, leftovers
 
 from ..common.show import show
-from ..host.held_signals import Ears
+from ..host.held_signals import HeldSignals
 from ..local import exit_cause
 from ..search.optuna_study import ENERGY_J, RANK_S, STEPS
 from ..search.storage_retry import Away
@@ -67,7 +67,7 @@ class Conductor:
         crew: Crew,
         slots: Sequence[Slot],
         warm: Warm,
-        ears: Ears,
+        ears: HeldSignals,
         energy: Energy,
         changed: Callable[["Conductor"], None],
         grace_s: float,

@@ -21,7 +21,7 @@ from phalanx.system.gpu_visibility import GIVEN
 from phalanx.system.module_path import PACKAGE
 
 from ..host import processes
-from ..host.held_signals import Ears
+from ..host.held_signals import HeldSignals
 from ..host.machine import Gpu, Machine
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Gone(RuntimeError):  # noqa: N818
 class Warm:
     """The warm process. It ends, and with it all ranks, when this process does."""
 
-    def __init__(self, ears: Ears) -> None:
+    def __init__(self, ears: HeldSignals) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(PACKAGE), "-m", "launch.sweep.warm"],
             stdin=subprocess.PIPE,
@@ -105,7 +105,7 @@ class Warm:
             bufsize=0,
             env={**os.environ, **huge_pages(os.environ)},  # its ranks inherit the allocator that this sets up
             start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
-            preexec_fn=ears.uncover,
+            preexec_fn=ears.unblock,
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)

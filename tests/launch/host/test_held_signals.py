@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.launch.host.held_signals import Ears
+from phalanx.launch.host.held_signals import HeldSignals
 from tests.ranks import until
 
 WAIT_S = 0.02
@@ -27,11 +27,11 @@ def listening(wait_s: float) -> Iterator[tuple[int, int]]:
     if not pid:
         code = 1
         try:
-            with Ears() as ears:
+            with HeldSignals() as signals:
                 os.write(tell, b"ready\n")
-                while (heard := ears.next(wait_s)) is None:
+                while (heard := signals.next(wait_s)) is None:
                     pass
-                os.write(tell, f"{heard.name} {ears.interrupts}\n".encode())
+                os.write(tell, f"{heard.name} {signals.interrupts}\n".encode())
                 code = 0
         finally:
             os._exit(code)

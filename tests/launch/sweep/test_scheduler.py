@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from phalanx.common.files import write_json
 from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ExitCode
-from phalanx.launch.host.held_signals import Ears
+from phalanx.launch.host.held_signals import HeldSignals
 from phalanx.launch.search.space import Space, read
 from phalanx.launch.search.storage_retry import Away
 from phalanx.launch.sweep.energy import Energy
@@ -98,7 +98,7 @@ def conducting(
                 pool._crew,
                 slots,
                 cast("Warm", ranks),
-                cast("Ears", Heard(*heard)),
+                cast("HeldSignals", Heard(*heard)),
                 Energy(lambda gpu: None, slots),
                 lambda conductor: None,
                 grace_s,
@@ -260,7 +260,7 @@ def _work(folder: Path, points: int) -> None:
             finish(pool, world, float(world.run))
 
         slots = [Slot(number, (), 1) for number in range(3)]
-        heard, energy = cast("Ears", Heard()), Energy(lambda gpu: None, slots)
+        heard, energy = cast("HeldSignals", Heard()), Energy(lambda gpu: None, slots)
         Conductor(pool, pool._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
 
 
