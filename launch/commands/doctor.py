@@ -24,7 +24,7 @@ from ..common.show import show
 from ..doctor.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from ..doctor.reach import is_ours, why_closed
 from ..host import processes
-from ..host.gpu_locks import claim
+from ..host.gpu_locks import lock_gpus
 from ..host.machine import look
 from ..local import exit_cause
 
@@ -75,17 +75,17 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             f"{ranks} ranks were asked for, one a GPU, and there are {len(machine.gpus)} GPUs to use. "
             f"Type -n {len(machine.gpus)}, or CUDA_VISIBLE_DEVICES= before the command to examine without GPUs"
         )
-    with claim(machine.gpus, ranks, {}) as claimed:
-        size = ranks or len(claimed.gpus) or 2
+    with lock_gpus(machine.gpus, ranks, {}) as locked:
+        size = ranks or len(locked.gpus) or 2
         environ = {"OMP_NUM_THREADS": str(max(1, machine.cpus // size))}
         if machine.gpus or failed(before):
-            environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in claimed.gpus)
-            environ[GIVEN] = str(len(claimed.gpus))
+            environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in locked.gpus)
+            environ[GIVEN] = str(len(locked.gpus))
         argv = _agent(size, nodes, head, limit)
         if head and (missed := _missed(nodes, head, limit)):
             findings = [*before, missed]
         else:
-            findings = before + _examined(argv, folder, environ, claimed.descriptors, limit)
+            findings = before + _examined(argv, folder, environ, locked.descriptors, limit)
     show(as_json(findings) if as_data else table(findings, columns_of(sys.stdout)))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 

@@ -11,7 +11,7 @@ from phalanx.config.schema import Device
 from phalanx.exit.duplicate_starts import check_one_machine
 from phalanx.exit.messages import say
 
-from ..host.gpu_locks import claim
+from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import others
 from ..host.machine import lists_gpus, look
 from ..local.plan import plan, replaying
@@ -61,14 +61,14 @@ def run(
     if source is not None:
         typed = replaying(source, typed)
     machine = look(os.environ, wants_gpus=_wants_gpus(typed))
-    with claim(machine.gpus, ranks, others(machine.gpus, os.environ)) as claimed:
-        planned = plan(typed, ranks, claimed.gpus, machine, os.environ, grace)
+    with lock_gpus(machine.gpus, ranks, others(machine.gpus, os.environ)) as locked:
+        planned = plan(typed, ranks, locked.gpus, machine, os.environ, grace)
         if dry_run:
             click.echo(planned.text(os.environ))
             return
-        count = ranks or len(claimed.gpus) or 1
+        count = ranks or len(locked.gpus) or 1
         say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'}")
-        code = supervise(planned, claimed.descriptors, max_restarts, grace)
+        code = supervise(planned, locked.descriptors, max_restarts, grace)
     sys.exit(code)
 
 

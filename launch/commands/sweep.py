@@ -17,7 +17,7 @@ from phalanx.system.nvml import library
 from ..common.find_run import sweep_named
 from ..common.reader import forgive
 from ..common.show import show
-from ..host.gpu_locks import claim
+from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import others
 from ..host.held_signals import HeldSignals
 from ..host.machine import look
@@ -104,7 +104,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
 def _conducted(asked: Order, crew: Crew, ears: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
-    with claim(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
+    with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.alone)
         pool = Pool(_plan(asked, places[0].threads), search, crew)

@@ -20,7 +20,7 @@ _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 @dataclass(frozen=True)
-class Claim:
+class GpuLocks:
     """GPUs that are this run's alone as long as any process keeps one of the `descriptors` open."""
 
     gpus: tuple[Gpu, ...]
@@ -28,7 +28,7 @@ class Claim:
 
 
 @contextmanager
-def claim(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> Iterator[Claim]:
+def lock_gpus(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> Iterator[GpuLocks]:
     """Claim a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
 
     `busy` are GPUs that other programs use, by their UUIDs, with who does: they are not free. A process that inherits
@@ -50,7 +50,7 @@ def claim(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> It
             _refuse(wanted, held, holders, any(gpu.uuid in busy for gpu in holders))
         if len(held) < wanted and gpus:
             say(f"phalanx: training on {len(held)} of {wanted} GPUs, for {'; '.join(holders.values())}")
-        yield Claim(tuple(held), tuple(name.fileno() for name in held.values()))
+        yield GpuLocks(tuple(held), tuple(name.fileno() for name in held.values()))
     finally:
         for name in held.values():
             name.close()

@@ -135,13 +135,13 @@ def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, smi: Pat
 
 
 CLAIMS = """import os, sys
-from phalanx.launch.host.gpu_locks import claim
+from phalanx.launch.host.gpu_locks import lock_gpus
 from phalanx.launch.host.machine import Gpu
 if os.geteuid() == 0:
     os.setgid(int(sys.argv[2]))
     os.setuid(int(sys.argv[2]))
-with claim([Gpu(sys.argv[1], 0, False)], 1, {}):
-    print("claimed", flush=True)
+with lock_gpus([Gpu(sys.argv[1], 0, False)], 1, {}):
+    print("locked", flush=True)
     sys.stdin.read()"""
 
 
@@ -160,14 +160,14 @@ def test_a_claim_holds_for_all_users(gpus: list[str]) -> None:
         )
 
     with start(65534) as first:
-        assert first.stdout.readline() == "claimed\n", first.stderr.read()
+        assert first.stdout.readline() == "locked\n", first.stderr.read()
         with start(65533) as second:
             output, errors = second.communicate(timeout=60)
         assert (second.returncode, output) == (1, "")
         assert f"process {first.pid} holds {gpus[0]} (" in errors
         first.stdin.close()
     with start(65533) as second:
-        assert second.communicate(timeout=60) == ("claimed\n", "")
+        assert second.communicate(timeout=60) == ("locked\n", "")
 
 
 def test_of_two_runs_that_start_together_one_has_all_it_needs(launcher: Launcher, smi: Path, gpus: list[str]) -> None:
