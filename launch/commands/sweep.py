@@ -28,7 +28,7 @@ from ..search.experiment import experiment
 from ..search.optuna_study import Search, open_search
 from ..search.space import placed
 from ..search.spec import Order, order
-from ..state.sweep_peers import Crew
+from ..state.sweep_peers import SweepPeers
 from ..sweep import code_edits, results
 from ..sweep.energy import Energy, counter
 from ..sweep.scheduler import Conductor
@@ -80,7 +80,7 @@ def sweep(
     asked = order(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.
-    with HeldSignals() as ears, Crew(asked.folder) as crew:
+    with HeldSignals() as ears, SweepPeers(asked.folder) as crew:
         try:
             code = _conducted(asked, crew, ears, grace)
         except OSError as error:
@@ -101,12 +101,12 @@ def _tell(best: results.Best, save: Path | None) -> None:
     show(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: Order, crew: Crew, ears: HeldSignals, grace_s: float) -> ExitCode:
+def _conducted(asked: Order, crew: SweepPeers, ears: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
-        search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.alone)
+        search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.lock)
         pool = Pool(_plan(asked, places[0].threads), search, crew)
         pool.go_on()
         conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
@@ -130,7 +130,7 @@ def _last_words(conductor: Conductor, board: Board, code: ExitCode) -> list[resu
         return []
     found: list[results.Row] = []
     in_vain = (OSError,) if conductor.trouble is not None else ()  # it was said already what cannot be written
-    with suppress(*in_vain), conductor.crew.alone():  # of several that leave together one knows that it is the last
+    with suppress(*in_vain), conductor.crew.lock():  # of several that leave together one knows that it is the last
         state = "running" if conductor.crew.others() else _STATES.get(code, code.name.lower())
         found = results.write(conductor, state)
         conductor.crew.leave()

@@ -21,22 +21,22 @@ from phalanx.run_folder import lease
 _WORKERS, _TURN = "workers", ".turn"
 
 
-class Crew(AbstractContextManager["Crew"]):
+class SweepPeers(AbstractContextManager["SweepPeers"]):
     """This process among them, from entry to exit at most."""
 
     def __init__(self, sweep: Path) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
-        self._turns = 0  # `alone` within `alone`
+        self._turns = 0  # locks within locks of this process
         self.looks = lease.Looks()  # at the others and at runs: one that looks again and again needs no clock
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "SweepPeers":
         """Raises ConfigError where the file system does not let processes take turns."""
         try:
             self._folder.mkdir(parents=True)
             self._file = (self._sweep / _TURN).open("w")
-            with self.alone():
+            with self.lock():
                 pass
         except OSError as error:
             raise ConfigError(
@@ -57,7 +57,7 @@ class Crew(AbstractContextManager["Crew"]):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
+    def lock(self) -> Iterator[bool]:
         """Nobody else decides meanwhile. Yields whether this process has its turn only now."""
         begins = not self._turns
         if begins:

@@ -22,7 +22,7 @@ from ..host.held_signals import HeldSignals
 from ..local import exit_cause
 from ..search.optuna_study import ENERGY_J, RANK_S, STEPS
 from ..search.storage_retry import Away
-from ..state.sweep_peers import Crew
+from ..state.sweep_peers import SweepPeers
 from .energy import Energy
 from .shutdown import NO_ROOM, Leaving, unwritable
 from .trial import Job
@@ -64,7 +64,7 @@ class Conductor:
     def __init__(
         self,
         pool: Pool,
-        crew: Crew,
+        crew: SweepPeers,
         slots: Sequence[Slot],
         warm: Warm,
         ears: HeldSignals,

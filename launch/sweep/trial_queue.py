@@ -12,7 +12,7 @@ from phalanx.exit.codes import ConfigError
 
 from ..search.asha import Climber
 from ..search.optuna_study import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
-from ..state.sweep_peers import Crew
+from ..state.sweep_peers import SweepPeers
 from .trial import Job, Plan
 from .trial_folder import is_elsewhere, is_of
 
@@ -32,7 +32,7 @@ _NOBODY = ""  # holds a run that was begun
 class Pool:
     """The runs of one sweep, as one of those that work on it sees them."""
 
-    def __init__(self, plan: Plan, search: Search, crew: Crew) -> None:
+    def __init__(self, plan: Plan, search: Search, crew: SweepPeers) -> None:
         self.plan = plan
         self.search = search
         self._crew = crew

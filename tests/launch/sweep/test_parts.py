@@ -23,7 +23,7 @@ from phalanx.launch.reporting.sweep_table import Board
 from phalanx.launch.search.asha import Climber, Ladder
 from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_search
 from phalanx.launch.search.space import Choice, Interval, Space, read
-from phalanx.launch.state.sweep_peers import Crew
+from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import Energy
 from phalanx.launch.sweep.results import Found, Row, best_of, command
@@ -265,7 +265,7 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         None,
         frozenset(),
     )
-    with Crew(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
+    with SweepPeers(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
         told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
         while time.monotonic() < began + 2.0:
@@ -352,7 +352,7 @@ def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(
     for skew_s in (3600.0, -3600.0):
         folder = tmp_path / f"{skew_s}"
         folder.mkdir()
-        with Crew(folder) as crew, monkeypatch.context() as patched:
+        with SweepPeers(folder) as crew, monkeypatch.context() as patched:
             for name, touched in (("alive", now), ("dead", now - 3600.0)):
                 (folder / "workers" / name / "lease").mkdir(parents=True)
                 file = folder / "workers" / name / "lease" / "00000001.json"

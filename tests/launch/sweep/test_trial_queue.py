@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.asha import Ladder
 from phalanx.launch.search.optuna_study import Search, open_search
 from phalanx.launch.search.space import Space, read
-from phalanx.launch.state.sweep_peers import Crew
+from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.trial import Job, Plan
 from phalanx.launch.sweep.trial_queue import Pool
 
@@ -55,8 +55,8 @@ def start(
     """What a start of the sweep's command opens."""
     folder.mkdir(exist_ok=True)
     config = config or settings()
-    with Crew(folder) as crew:
-        search = open_search(folder, space, config, [{}], crew.alone)
+    with SweepPeers(folder) as crew:
+        search = open_search(folder, space, config, [{}], crew.lock)
         pool = Pool(
             Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder, frozenset(left)), search, crew
         )
