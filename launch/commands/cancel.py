@@ -18,7 +18,7 @@ from ..host import processes
 from ..slurm import client
 from ..slurm.queue import given
 from ..state.holders import holders, is_process, is_there
-from ..state.sweep import fares
+from ..state.sweep import state_of
 
 _LOOK_S = 0.05
 _LEAVE_S = 10.0  # for ranks that were told twice: they take two
@@ -46,7 +46,7 @@ def cancel(run: str, root: Path) -> None:
     looks = Looks()
     held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
     if not jobs and not held:
-        state = fares(folder, time.time(), looks).state
+        state = state_of(folder, time.time(), looks).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
     for holder in held:
         if not lease.is_here(holder):

@@ -18,8 +18,8 @@ from ..common.find_run import check_shown, find, run_or_sweep, sweeps
 from ..common.show import show
 from ..common.text import span
 from ..slurm.queue import Given, given
-from ..state.run import Standing, with_job
-from ..state.sweep import fares
+from ..state.run import RunState, with_job
+from ..state.sweep import state_of
 
 _LOOK_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
@@ -66,12 +66,12 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             return
 
 
-def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: Looks) -> list[Standing]:
+def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: Looks) -> list[RunState]:
     folders = [run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
-    found = [fares(folder, time.time(), looks) for folder in folders]
+    found = [state_of(folder, time.time(), looks) for folder in folders]
     if looks.unsure:
         looks.settle()
-        found = [fares(folder, time.time(), looks) for folder in folders]
+        found = [state_of(folder, time.time(), looks) for folder in folders]
     given = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]
     return [each for each in given if each.state not in ("new", "gone") or each.run.exists()]  # some are deleted now
 
@@ -83,7 +83,7 @@ def _all(root: Path, jobs: Mapping[Path, Given]) -> list[Path]:
     return [*(run for run in runs if run not in begun), *begun]
 
 
-def table(found: Sequence[Standing], columns: int | None = None) -> str:
+def table(found: Sequence[RunState], columns: int | None = None) -> str:
     """One line a run under a line of heads, without the heads that do not fit into `columns` characters."""
     cells = list(zip(_HEAD, *(tuple(map(on_one_line, _row(each))) for each in found), strict=True))
     spared = iter(_SPARED)
@@ -100,7 +100,7 @@ def _width(cells: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + 2 for column in cells) - 2
 
 
-def _row(each: Standing) -> tuple[str, ...]:
+def _row(each: RunState) -> tuple[str, ...]:
     process = [f"{each.host} pid {each.pid}"] if each.pid is not None else []
     where = " ".join([*process, *([f"job {each.job}"] if each.job else [])])
     said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"

@@ -12,7 +12,7 @@ from phalanx.run_folder.lease import Holder, Looks
 from ..common.find_run import is_sweep, owner, run_or_sweep
 from ..common.show import show
 from ..state.holders import ask_to_leave, holders, is_there
-from ..state.sweep import fares
+from ..state.sweep import state_of
 
 _LOOK_S = 0.1
 _TELL_S = 5.0  # between two words of who is waited for
@@ -34,7 +34,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
     show(f"asked {', '.join(map(str, asked))} to save and leave")
     if wait:
         _wait(folder, asked, looks)
-        now = fares(folder, time.time(), looks)
+        now = state_of(folder, time.time(), looks)
         show(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
 
 
@@ -53,7 +53,7 @@ def _asked(folder: Path, looks: Looks) -> list[Holder]:
     """Whoever works there is asked to save and leave. Raises ConfigError where nobody does, or the folder is not ours."""
     try:
         if not (found := holders(folder, looks)):
-            state = fares(folder, time.time(), looks).state
+            state = state_of(folder, time.time(), looks).state
             raise ConfigError(f"{folder} is not running: it is {state}. There is nothing to stop")
         ask_to_leave(folder, looks)
     except OSError as error:

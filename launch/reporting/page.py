@@ -11,7 +11,7 @@ from phalanx.common.event_text import details
 from phalanx.common.jsonl import Entry, number
 
 from ..common.text import span
-from ..state.run import standing
+from ..state.run import run_state
 from . import charts, timeline
 from .history import History
 from .render import rendered
@@ -67,7 +67,7 @@ def _newest(history: History) -> Mapping[str, Any]:
 
 
 def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:
-    fares, newest = standing(history.run, now), _newest(history)
+    fares, newest = run_state(history.run, now), _newest(history)
     begun = timeline.starts(history, now)
     spans = timeline.spans(history, begun)
     told, left_out = _told(history.events)

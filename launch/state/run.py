@@ -22,7 +22,7 @@ _RECENT = 10  # lines that a pace is told by
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what Slurm
     knows also queued, starting or submitted (nobody can say how far).
 
@@ -51,16 +51,16 @@ class Standing:
         return {**vars(self), "run": str(self.run)}
 
 
-def unseen(folder: Path, why: str) -> Standing:
+def unseen(folder: Path, why: str) -> RunState:
     """A run or a sweep of which nothing can be told, and why."""
     state = "unreadable" if os.path.lexists(folder) else "gone"
     nothing: dict[str, Any] = dict.fromkeys(
         ("step", "steps", "loss", "samples_per_s", "eta_s", "goodput", "event", "said_s")
     )
-    return Standing(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
+    return RunState(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
 
 
-def standing(run: Path, now: float, looks: Looks | None = None) -> Standing:
+def run_state(run: Path, now: float, looks: Looks | None = None) -> RunState:
     """How the run in the folder `run` fares at `now`, seconds since 1970. Raises OSError where that is not shown to us."""
     looks = looks or Looks()
     written = list(read_lines(run, _LINES_BYTES))
@@ -76,7 +76,7 @@ def standing(run: Path, now: float, looks: Looks | None = None) -> Standing:
     steps = whole((summary or begin).get("steps"))
     last: Entry = lines[-1] if lines else {}
     runs = holder is not None and step is not None and steps is not None
-    return Standing(
+    return RunState(
         run=run,
         state=_state(summary is not None, holder is not None, events, lines, said_s),
         step=step,
@@ -109,7 +109,7 @@ def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: Looks | None)
     return max(0.0, now - looks.ahead_s(run) - written)
 
 
-def with_job(found: Standing, given: Given | None) -> Standing:
+def with_job(found: RunState, given: Given | None) -> RunState:
     """The same run, with what Slurm knows of its job."""
     if given is None or found.state in ("running", "still", "finished"):
         return found

@@ -8,20 +8,20 @@ from phalanx.run_folder.lease import Looks
 
 from ..common.find_run import SWEEP, is_sweep
 from .holders import holders
-from .run import Standing, standing, unseen
+from .run import RunState, run_state, unseen
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
-def fares(folder: Path, now: float, looks: Looks) -> Standing:
+def state_of(folder: Path, now: float, looks: Looks) -> RunState:
     """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
     try:
-        return _of_sweep(folder, now, looks) if is_sweep(folder) else standing(folder, now, looks)
+        return _of_sweep(folder, now, looks) if is_sweep(folder) else run_state(folder, now, looks)
     except OSError as error:
         return unseen(folder, error.strerror or str(error))
 
 
-def _of_sweep(folder: Path, now: float, looks: Looks) -> Standing:
+def _of_sweep(folder: Path, now: float, looks: Looks) -> RunState:
     found = read_json(folder / SWEEP)
     found = found if isinstance(found, dict) else {}
     rows, best = found.get("rows"), found.get("best")
@@ -34,7 +34,7 @@ def _of_sweep(folder: Path, now: float, looks: Looks) -> Standing:
         state = "died"
     why = [] if value is None else [f"best {found.get('metric')} {value:.4g}, trial {best.get('trial')}"]
     why += [f"{len(at_work)} at work"] if len(at_work) > 1 else []
-    return Standing(
+    return RunState(
         run=folder,
         state="running" if holder is not None else state,
         step=sum(isinstance(row, dict) and row.get("state") in ENDED for row in rows),

@@ -12,7 +12,7 @@ from phalanx.launch.commands.status import table
 from phalanx.launch.reporting import history, timeline
 from phalanx.launch.reporting.page import page
 from phalanx.launch.reporting.timeline import Start
-from phalanx.launch.state.run import standing
+from phalanx.launch.state.run import run_state
 from phalanx.run_folder import lease
 
 EPOCH = 1e9
@@ -163,13 +163,13 @@ def test_odd_values_end_neither_report_nor_status(tmp_path: Path) -> None:
     for name, text in (("1x", "{}"), ("00000001", "{}"), ("00000002", "[]"), ("00000003", '{"incarnation": 7}')):
         (run / f"lease/{name}.json").write_text(text)
     page([history.read(run)], EPOCH + 10).encode()
-    table([standing(run, EPOCH + 10)]).encode()
+    table([run_state(run, EPOCH + 10)]).encode()
     (run / "summary.json").unlink()
     (run / "checkpoints/step_00000001").mkdir(parents=True)
     for progress in ("{}", '{"seconds": 1, "began": 0.0}', '{"seconds": {"step": "x"}, "began": 0.0}'):
         (run / "checkpoints/step_00000001/manifest.json").write_text('{"time": 1000000001.0}')
         (run / "checkpoints/step_00000001/progress.json").write_text(progress)
-        assert standing(run, EPOCH + 10).goodput is None
+        assert run_state(run, EPOCH + 10).goodput is None
 
 
 def test_many_skips_hide_no_start_and_no_end_and_what_is_left_out_is_counted(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import pytest
 
 from phalanx.launch.commands.status import table
 from phalanx.launch.common.text import span
-from phalanx.launch.state.run import Standing, standing
+from phalanx.launch.state.run import RunState, run_state
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
 from tests.train.distributed.saboteur import TASK, Sabotage
 from tests.train.distributed.test_stop import RUN, STEPS, until_saved
 
 
-def look(starter: Starter, later_s: float = 0.0) -> Standing:
-    return standing(starter.folder / "runs/r", time.time() + later_s)
+def look(starter: Starter, later_s: float = 0.0) -> RunState:
+    return run_state(starter.folder / "runs/r", time.time() + later_s)
 
 
 def under_way(starter: Starter, *more: str, environ: dict[str, str] | None = None) -> World:
@@ -206,7 +206,7 @@ def test_damaged_or_foreign_lines_do_not_hide_a_run(tmp_path: Path) -> None:
         ("summary.json", "[]"),
     ):
         (tmp_path / name).write_text(text)
-    assert standing(tmp_path, time.time()).state == "new"
+    assert run_state(tmp_path, time.time()).state == "new"
 
 
 def test_habits_of_other_launchers_are_answered(launcher: Launcher) -> None:
