@@ -9,10 +9,10 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
 
-APART = frozenset({"torch", "torchvision", "train", "phalanx"})  # their names have rules of their own
+from ..common.find_module import found_module
+
+APART = frozenset({"torch", "torchvision", "phalanx"})  # their names have rules of their own
 _NOTHING = object()
 _BLOCKS = (ast.If, ast.Try, ast.TryStar, ast.With)
 
@@ -60,7 +60,7 @@ def _led(path: str, known: dict[str, str | None]) -> str | None:
         return path
     if path not in known:
         known[path] = (
-            path if _spec(path) is not None else None
+            path if found_module(path) is not None else None
         )  # a package that takes in a module of its own asks again
         known[path] = _told(path, known) or known[path]
     return known[path]
@@ -92,26 +92,8 @@ def _followed(module: str, origin: str, known: dict[str, str | None]) -> str:
     return functools.reduce(lambda home, name: _home(f"{home}.{name}", known), rest, _home(f"{module}.{first}", known))
 
 
-def _spec(module: str) -> ModuleSpec | None:
-    """How a module would be found. Nothing is imported: what is within a package is looked for in its folder."""
-    top, *rest = module.split(".")
-    try:
-        spec = find_spec(top)
-        for name in rest:
-            if spec is None or spec.submodule_search_locations is None:
-                return None
-            spec = PathFinder.find_spec(f"{spec.name}.{name}", list(spec.submodule_search_locations))
-    except (
-        ImportError,
-        ValueError,
-        AttributeError,
-    ):  # of a module in sys.modules that was not imported, such as __main__
-        return None
-    return spec
-
-
 def _read(module: str) -> _Module | None:
-    spec = _spec(module) if module else None
+    spec = found_module(module) if module else None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]

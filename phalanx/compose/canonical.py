@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..config.moved_names import moved
 from .alias import APART, defaults, outermost
 
 # A module that its package hands on: the class is known by the package's name, wherever it is defined in there.
@@ -22,7 +23,7 @@ _HANDED_ON = tuple(
 _SUB_PACKAGES = re.compile(
     r"torchvision\.(?:models\.(?:detection|segmentation|video|quantization|optical_flow)|datasets\.samplers|transforms\.v2)\.\w+"
 )
-_OURS = re.compile(r"(?:train|phalanx)(?:\.\w+)*\.(\w+)")
+_OURS = re.compile(r"phalanx(?:\.\w+)*\.(\w+)")
 
 
 def canonical(value: Any) -> Any:
@@ -47,6 +48,7 @@ def public(target: str) -> str:
     Ours are phalanx.<Class>; those of torch and torchvision carry the name of the package that documents them. So do others
     as far as their source tells.
     """
+    target = moved(target) or target
     if target.partition(".")[0] not in APART and all(part.isidentifier() for part in target.split(".")):
         target = outermost(target)
     if found := _OURS.fullmatch(target):

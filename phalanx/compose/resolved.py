@@ -14,6 +14,7 @@ from ..common.escaping import all_escaped, nothing_looked_up
 from ..common.files import read_text
 from ..common.redaction import REDACTED
 from ..config.check import typed
+from ..config.moved_names import with_names_of_now
 from ..config.schema import Config, Kind, Leaf, Needed, schema
 from ..exit.codes import ConfigError
 from .hydra_api import composing
@@ -53,7 +54,7 @@ def fitted(stored: Mapping[str, Any], typed_keys: Collection[str] = ()) -> tuple
     A key that the stored config lacks means what it meant before there was one; where the schema does not say what that
     was and no weight depends on it, the default of conf/ holds. What was typed is left for the schema to judge.
     """
-    keys, plain = schema(), copy.deepcopy(dict(stored))
+    keys, plain = schema(), with_names_of_now(copy.deepcopy(dict(stored)))
     lost = [key for key in _beyond(plain, "", keys) if not any(f"{word}.".startswith(f"{key}.") for word in typed_keys)]
     for key in lost:
         section, name = _section(plain, key)

@@ -13,6 +13,7 @@ from urllib.error import URLError
 from ..common.suggest import nearest
 from ..exit.codes import ConfigError
 from .annotations import as_annotated, example, fits
+from .moved_names import import_of_then, moved
 from .trust import Trust
 
 Kind = TypeVar("Kind")
@@ -147,11 +148,14 @@ def _is_dotted(path: str) -> bool:
 
 
 def _locate(path: str, where: str) -> Any:
+    if (now := moved(path)) is not None:
+        raise ConfigError(f"{where}._target_={path} is called {now} now. Type {where}._target_={now}")
     module, _, name = path.rpartition(".")
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{where}._target_={path}: {_no_module(module, str(error.name))}") from None
+        why = import_of_then(error) or _no_module(module, str(error.name))
+        raise ConfigError(f"{where}._target_={path}: {why}") from None
     if not hasattr(holder, name):
         hint = nearest(f"{module}.{name}", [f"{module}.{known}" for known in dir(holder)])
         raise ConfigError(

@@ -9,6 +9,8 @@ from ..exit.codes import ConfigError
 
 _OWN = ("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks", "phalanx.train.optim.schedule")
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
+# They define nothing: what they hand on is judged, as anything is, by the module that defines it.
+_PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules")
 _ADMITTED = (
     "classes of torch.nn and torch.optim, models of torchvision.models, and Phalanx's own models, data, tasks and "
     "schedules"
@@ -27,7 +29,7 @@ class Trust:
     def check_path(self, path: str, where: str) -> None:
         """Before anything is imported. Raises ConfigError."""
         private = any(part.startswith("_") for part in path.split("."))
-        if not self._names(path) and (private or not _lies_in(path, _MODULES)):
+        if not self._names(path) and (private or not _lies_in(path, (*_MODULES, *_PUBLIC))):
             raise self._refusal(path, where, path)
 
     def check(self, found: Any, is_of_kind: bool, path: str, where: str) -> None:

@@ -21,7 +21,7 @@ from tests.ranks import ROOT, Results, Starter, holder, until
 from tests.train.distributed.saboteur import TASK as SABOTAGED
 from tests.train.distributed.saboteur import Sabotage
 
-CLASSIFICATION = "task._target_=phalanx.train.tasks.classification.Classification"
+CLASSIFICATION = "task._target_=phalanx.tasks.Classification"
 # A start stands still in its seventh step, a checkpoint at the fourth behind it.
 SLOW = (*SHORT, "train.steps=60", TASK)
 
