@@ -31,7 +31,7 @@ class Nursery:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "phalanx"), "-m", "launch.sweep.warm"],
+            [sys.executable, str(ROOT / "phalanx"), "-m", "launch.sweep.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
