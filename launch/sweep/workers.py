@@ -99,7 +99,7 @@ class Warm:
 
     def __init__(self, ears: HeldSignals) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(PACKAGE), "-m", "launch.sweep.warm"],
+            [sys.executable, str(PACKAGE), "-m", "launch.sweep.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
