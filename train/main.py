@@ -111,7 +111,7 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
     from phalanx.run_folder import rank_logs
     from phalanx.run_folder.folder import finished
 
-    from .distributed.failure_exit import ending
+    from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import job
     from .engine.build import check_targets, targets
@@ -130,9 +130,9 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
         say(f"error: {error}")
         cause_file.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
-    with ending(world) as way_out:
-        signals.leave = lambda why: way_out.take(Preempted(why))
-        code = job.run(composed, world, signals, started, way_out.afterwards)
+    with exit_on_failure(world) as failure_exit:
+        signals.leave = lambda why: failure_exit.leave(Preempted(why))
+        code = job.run(composed, world, signals, started, failure_exit.afterwards)
         if place.is_rank_zero:
             cause_file.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:

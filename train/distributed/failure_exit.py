@@ -23,42 +23,42 @@ _LEAVE_S = 1.7  # the longest way out, whatever a store, a sink or a collective 
 logger = logging.getLogger(__name__)
 
 
-class WayOut:
+class FailureExit:
     """Out of a run that cannot go on. `afterwards` is called then, the last first, once all ranks know, with what failed
     first."""
 
     def __init__(self, world: World) -> None:
         self.afterwards: list[Callable[[Failure], None]] = []
         self._world = world
-        self._taken = threading.Lock()
+        self._lock = threading.Lock()
 
-    def take(self, error: BaseException) -> NoReturn:
+    def leave(self, error: BaseException) -> NoReturn:
         """The rank that failed first speaks for all and leaves; the others leave when it has spoken.
 
         Any thread may call it. The first does all of it, and another one that comes waits for the end of the process.
         """
-        self._taken.acquire()
+        self._lock.acquire()
         _leave(self._world, error, self.afterwards)
 
 
 @contextmanager
-def ending(world: World) -> Iterator[WayOut]:
+def exit_on_failure(world: World) -> Iterator[FailureExit]:
     """Leave the world in good order, or end the process with the code of what went wrong on any rank."""
-    way_out = WayOut(world)
-    world.watch.ended = way_out.take
+    failure_exit = FailureExit(world)
+    world.watch.ended = failure_exit.leave
     try:
-        yield way_out
+        yield failure_exit
         world.leave()
     except BaseException as error:
         # The launcher ends all as soon as the first has left.
         for heard in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(heard, signal.SIG_IGN)
-        way_out.take(error)
+        failure_exit.leave(error)
 
 
 def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
     logger.info("this rank cannot go on", exc_info=error)
-    limit = threading.Timer(_LEAVE_S, _leave_unheard, [world, afterwards])
+    limit = threading.Timer(_LEAVE_S, _leave_after_timeout, [world, afterwards])
     limit.daemon = True
     limit.start()
     failure = world.fail(error)
@@ -85,7 +85,7 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
     end(failure.code)
 
 
-def _leave_unheard(world: World, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
+def _leave_after_timeout(world: World, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
     """What was to be done took too long. What is left to do gets as long once more."""
     limit = threading.Timer(_LEAVE_S, end, [ExitCode.HUNG])
     limit.daemon = True
