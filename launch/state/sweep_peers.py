@@ -83,7 +83,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
 
     def told_to_leave(self) -> bool:
         """Whether somebody asked for it by `stop`."""
-        return self._stop.heard() is not None
+        return self._stop.request() is not None
 
 
 def places(sweep: Path) -> list[Path]:

@@ -389,7 +389,7 @@ def _events_bytes(run: Path) -> int:
 def _ask_to_leave(run: Path) -> None:
     """Once for each start, which may be none that listens yet."""
     holder = lease.live(run)
-    if holder is not None and (stop := StopFile(run, holder.incarnation)).heard() is None:
+    if holder is not None and (stop := StopFile(run, holder.incarnation)).request() is None:
         stop.ask()
 
 

@@ -29,7 +29,7 @@ TWICE_S = 1.0  # a terminal and a launcher may both pass on what was typed once
 _LEAVE_S = 2.0  # what the main thread gets to leave by itself once it was told twice
 
 
-def granted_s(environ: Mapping[str, str]) -> float:
+def grace_s_of(environ: Mapping[str, str]) -> float:
     """Seconds that the launcher lets pass between its word and its kill: torchrun's 30 where it says nothing else."""
     try:
         return float(environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
@@ -44,12 +44,12 @@ def until_step(environ: Mapping[str, str]) -> int | None:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """That the run should end: with which code, and why. `heard` is time.time()."""
+class StopRequest:
+    """That the run should end: with which code, and why. `received` is time.time()."""
 
     code: ExitCode
     why: str
-    heard: float = field(default_factory=time.time)
+    received: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class StopFile:
         """Ask that start to save and leave."""
         write_whole(self.run / STOP, json.dumps({"incarnation": self.incarnation}))
 
-    def heard(self) -> Wish | None:
+    def request(self) -> StopRequest | None:
         try:
             wanted = json.loads((self.run / STOP).read_text(encoding="utf-8"))["incarnation"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Wish(ExitCode.STOPPED, f"{self.run / STOP} asked for it") if wanted == self.incarnation else None
+        return StopRequest(ExitCode.STOPPED, f"{self.run / STOP} asked for it") if wanted == self.incarnation else None
 
 
 class Signals:
@@ -117,8 +117,8 @@ class Signals:
         os.close(self._read)
         os.close(self._write)
 
-    def heard(self) -> Wish | None:
-        """The wish of the first signal since the last call that is one. Any one thread may call it."""
+    def request(self) -> StopRequest | None:
+        """The request of the first signal since the last call that is one. Any one thread may call it."""
         try:
             numbers = [number for number in os.read(self._read, 64) if number in CODES]
         except BlockingIOError:
@@ -134,7 +134,7 @@ class Signals:
         if not numbers:
             return None
         number = signal.Signals(numbers[0])
-        return Wish(CODES[number], self._words(number))
+        return StopRequest(CODES[number], self._words(number))
 
     def _end_early(self) -> None:
         os.write(self._write, _NO_SIGNAL)

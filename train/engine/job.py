@@ -18,7 +18,7 @@ from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
-from phalanx.exit.signals import Signals, StopFile, Wish, granted_s, until_step
+from phalanx.exit.signals import Signals, StopFile, StopRequest, grace_s_of, until_step
 from phalanx.run_folder import code_hash, environment, lease, rank_logs
 from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
 from phalanx.run_folder.disk_errors import writing
@@ -27,7 +27,7 @@ from phalanx.system.module_path import PACKAGE, ROOT
 
 from ..checkpoint import state, weights
 from ..checkpoint.progress import Progress
-from ..distributed.stop_agreement import Stop
+from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..loading import data_hash
 from ..loading.workers import aside
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 def run(
     composed: Composed, world: World, signals: Signals, started: float, afterwards: list[Callable[[Failure], None]]
 ) -> ExitCode:
-    """Do the run that `composed` describes, or what is left of it, until its end or a wish to stop. All ranks call it.
+    """Do the run that `composed` describes, or what is left of it, until its end or a request to stop. All ranks call it.
 
     `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
     should the run fail.
@@ -89,16 +89,16 @@ def run(
     told = {"took_s": round(start_s, 3), **again}
     _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, told)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
-    window, grace_s = Window(names), config.stop.grace_s or granted_s(os.environ)
+    window, grace_s = Window(names), config.stop.grace_s or grace_s_of(os.environ)
     with _stopping(signals, opened, world) as stop:
         run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, window, stop, grace_s)
-        wish = run.fit()
-    if wish is None:
+        request = run.fit()
+    if request is None:
         _finish(opened, progress, parts, ledger, world)
     elif world.is_rank_zero:
         print(f"stopped after step {progress.step} and saved; the same command continues")
     release()
-    return ExitCode.FINISHED if wish is None else wish.code
+    return ExitCode.FINISHED if request is None else request.code
 
 
 def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[Opened, Callable[[], None]]:
@@ -232,21 +232,21 @@ def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
 
 
 @contextmanager
-def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[Stop]:
+def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[StopAgreement]:
     """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
-    hears: list[Callable[[], Wish | None]] = [signals.heard]
+    sources: list[Callable[[], StopRequest | None]] = [signals.request]
     if world.is_rank_zero:
-        hears += [StopFile(opened.path, opened.incarnation).heard, lambda: _lost(opened)]
+        sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lost(opened)]
     signals.keep()
-    stop = Stop(world.store, world.rank, world.size, hears, until_step(os.environ))
+    stop = StopAgreement(world.store, world.rank, world.size, sources, until_step(os.environ))
     yield stop
     if stop.close():
         signals.close()
 
 
-def _lost(opened: Opened) -> Wish | None:
+def _lost(opened: Opened) -> StopRequest | None:
     message = lease.taken(opened.path, opened.incarnation)
-    return None if message is None else Wish(ExitCode.CONFIG, message)
+    return None if message is None else StopRequest(ExitCode.CONFIG, message)
 
 
 def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:

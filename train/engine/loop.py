@@ -8,12 +8,12 @@ from phalanx.common.meter import Meter
 from phalanx.config.schema import Config
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, NoRoom, PeerFailed
-from phalanx.exit.signals import Wish
+from phalanx.exit.signals import StopRequest
 from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..checkpoint.progress import Progress
 from ..checkpoint.state import save
-from ..distributed.stop_agreement import Stop
+from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World, code_of
 from ..loading.prefetch import on_device
 from .build import Parts
@@ -40,21 +40,21 @@ class Run:
     ledger: Ledger
     checkpoints: Checkpoints
     window: Window
-    stop: Stop
+    stop: StopAgreement
     grace_s: float  # that the launcher gives a stop
     glance: Glance = field(default_factory=Glance)
     saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
     saved_step: int | None = None
     failed_saves: int = 0  # in a row
 
-    def fit(self) -> Wish | None:
+    def fit(self) -> StopRequest | None:
         """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
         loader, progress = self.parts.loader, self.progress
         works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
         while progress.step < loader.timeline.steps:
-            if (wish := self.stop.before(progress.step)) is not None:
-                self._leave(wish)
-                return wish
+            if (request := self.stop.before(progress.step)) is not None:
+                self._leave(request)
+                return request
             self.world.watch.at("data", progress.step)
             with user_error.during(step=progress.step + 1):
                 with self.meter.part("data"), user_error.during(set="data.train"):
@@ -112,18 +112,18 @@ class Run:
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)
 
-    def _leave(self, wish: Wish) -> None:
+    def _leave(self, request: StopRequest) -> None:
         """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
-        if wish.code is ExitCode.CONFIG:
-            raise ConfigError(wish.why, agreed=True)
+        if request.code is ExitCode.CONFIG:
+            raise ConfigError(request.why, agreed=True)
         if self.saved_step != self.progress.step:
             self._save(ends=True)
-        name = "preempt" if wish.code is ExitCode.PREEMPTED else "stop"
-        took_s = time.time() - wish.heard
-        self.ledger.event(name, why=wish.why, took_s=took_s, grace_s=self.grace_s)
+        name = "preempt" if request.code is ExitCode.PREEMPTED else "stop"
+        took_s = time.time() - request.received
+        self.ledger.event(name, why=request.why, took_s=took_s, grace_s=self.grace_s)
         self.ledger.close(None)
         if took_s > self.grace_s:
-            logger.warning("from the wish to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
+            logger.warning("from the request to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
 
     def _save(self, *, ends: bool) -> None:
         """Save; where the folder cannot be written, go on to the next time that it is due, unless the run `ends` here."""

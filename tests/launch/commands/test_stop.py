@@ -19,7 +19,7 @@ def test_who_does_not_leave_is_named_while_it_is_waited_for(tmp_path: Path, monk
         def show(text: str) -> None:
             told.append(text)
             if text.startswith("waiting"):
-                assert StopFile(run, held.incarnation).heard()
+                assert StopFile(run, held.incarnation).request()
                 held.close()
 
         monkeypatch.setattr("phalanx.launch.commands.stop.show", show)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.signals import TWICE_S, granted_s
+from phalanx.exit.signals import TWICE_S, grace_s_of
 from tests.pacer import TASK as PACED
 from tests.pacer import Pace
 from tests.ranks import Results, Starter, World, until
@@ -281,7 +281,7 @@ def test_launcher_learns_how_a_start_ended(starter: Starter, overrides: tuple[st
     ("said", "granted"), [({}, 30), ({_GRANT: "120"}, 120), ({_GRANT: ""}, 30), ({_GRANT: "x"}, 30)]
 )
 def test_launcher_says_how_long_it_lets_a_stop_take(said: dict[str, str], granted: float) -> None:
-    assert granted_s(said) == granted
+    assert grace_s_of(said) == granted
 
 
 def test_save_that_takes_longer_than_a_stop_may_is_warned_about(starter: Starter) -> None:
