@@ -31,7 +31,7 @@ _LOOK_S = 0.01
 logger = logging.getLogger(__name__)
 
 
-class Alarm:
+class FailureChannel:
     """Every rank makes one after joining. `keeper` is the rank that holds the store, None where the launcher does."""
 
     def __init__(
@@ -44,9 +44,9 @@ class Alarm:
         self._keeper = keeper
         self._told = told
         self._over = threading.Event()
-        self._heard = threading.Event()
+        self._received = threading.Event()
         self._failure: Failure | None = None
-        self._thread = threading.Thread(target=self._watch, args=(store.clone(),), name="alarm", daemon=True)
+        self._thread = threading.Thread(target=self._watch, args=(store.clone(),), name="peer failure", daemon=True)
         self._thread.start()
 
     def claim(self) -> bool:
@@ -56,22 +56,22 @@ class Alarm:
         except RuntimeError:
             return False
 
-    def sound(self, failure: Failure) -> list[int]:
+    def broadcast(self, failure: Failure) -> list[int]:
         """After `claim`: tell all ranks; returns those that did not answer within `ANSWER_S`."""
         with suppress(RuntimeError):
             self._store.set("failure", json.dumps(asdict(failure)))
         return self._without_answer()
 
     def release(self, failure: Failure) -> None:
-        """After `sound`: all was said, the other ranks may go with this failure."""
+        """After `broadcast`: all was said, the other ranks may go with this failure."""
         with suppress(RuntimeError):
             self._store.set("said", json.dumps(asdict(failure)))
         if self._rank == self._keeper:
             time.sleep(10 * _LOOK_S)  # so that they find it before the store is gone
 
-    def heard(self, wait_s: float) -> Failure | None:
+    def peer_failure(self, wait_s: float) -> Failure | None:
         """The failure of another rank, if one is told within `wait_s`; returns when that rank has said all."""
-        self._heard.wait(wait_s)
+        self._received.wait(wait_s)
         return self._failure
 
     @property
@@ -79,7 +79,7 @@ class Alarm:
         """Whether this rank tells of it when the store cannot be asked who does."""
         return self._rank == (0 if self._keeper is None else 1)
 
-    def lost(self, what: str, code: int, hung: Failure | None = None) -> Failure:
+    def disconnected(self, what: str, code: int, hung: Failure | None = None) -> Failure:
         """The store cannot be asked: that is the failure then, unless this rank was to tell of one that is `hung`.
 
         One rank at most says so.
@@ -137,7 +137,7 @@ class Alarm:
         except RuntimeError:
             if self._over.is_set():
                 return
-            self._failure = self._failure or self.lost("is gone", ExitCode.BUG)
-        self._heard.set()
+            self._failure = self._failure or self.disconnected("is gone", ExitCode.BUG)
+        self._received.set()
         if not self._over.wait(LEAVE_S):
             end(self._failure.code)

@@ -15,7 +15,7 @@ from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
 from phalanx.exit.rank_env import Place
 
-from .peer_failure import Alarm
+from .peer_failure import FailureChannel
 from .rank_errors import Trouble, merged
 from .shared_memory import Exchange, connect, listen
 from .watchdog import Watch
@@ -53,9 +53,9 @@ class World:
         self._own: Failure | None = None
         self.silent: Sequence[int] = ()  # ranks that did not answer when this one told all that it fails
         self._control = control
-        self._alarm = None
+        self._failure_channel = None
         if store is not None:
-            self._alarm = Alarm(store, place.rank, hosts, None if place.hosted else 0, watch.close)
+            self._failure_channel = FailureChannel(store, place.rank, hosts, None if place.hosted else 0, watch.close)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -180,30 +180,34 @@ class World:
         own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
         self._own = own
         self.watch.close()
-        if self._alarm is None:
+        if self._failure_channel is None:
             self._failure = own
-        elif isinstance(error, PeerFailed) or (_agreed(error) and not self.is_rank_zero) or not self._alarm.claim():
-            self._failure = self._alarm.heard(_WORD_S) or own
+        elif (
+            isinstance(error, PeerFailed)
+            or (_agreed(error) and not self.is_rank_zero)
+            or not self._failure_channel.claim()
+        ):
+            self._failure = self._failure_channel.peer_failure(_WORD_S) or own
         else:
-            self.silent = self._alarm.sound(own)
+            self.silent = self._failure_channel.broadcast(own)
             self._failure = self._explained(error, own, self.silent)
-        if self._alarm is not None:
-            self._alarm.ignore()  # this rank is on its way out, and has its own limit for that
+        if self._failure_channel is not None:
+            self._failure_channel.ignore()  # this rank is on its way out, and has its own limit for that
         return self._failure
 
     def release(self) -> None:
         """After `fail` on the first rank to fail: it has spoken, and the others may go."""
-        if self._alarm is not None:
+        if self._failure_channel is not None:
             assert self._failure is not None
-            self._alarm.release(self._failure)
+            self._failure_channel.release(self._failure)
 
     def give_up_on_others(self) -> Failure:
         """What ended this rank, when `fail` does not come to its end."""
         if self._failure is None:
-            assert self._alarm is not None, "alone, `fail` asks nobody"
+            assert self._failure_channel is not None, "alone, `fail` asks nobody"
             hung = self._own if self._own is not None and self._own.hang is not None else None
-            self._failure = self._alarm.lost("does not answer", ExitCode.HUNG, hung)
-            self.silent = [0] if self._alarm.speaks else []
+            self._failure = self._failure_channel.disconnected("does not answer", ExitCode.HUNG, hung)
+            self.silent = [0] if self._failure_channel.speaks else []
         return self._failure
 
     def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:
@@ -224,14 +228,14 @@ class World:
         """End of a run that went well. All ranks call it."""
         self.watch.close()
         self.watch.join()
-        if self._alarm is None:
+        if self._failure_channel is None:
             return
         if self.size > 1:
             dist.barrier(group=self._control)  # one whose goodbyes take long may fail yet, and the others are told
-        self._alarm.ignore()
+        self._failure_channel.ignore()
         if self.exchange is not None:
             self.exchange.close()
-        self._alarm.close()
+        self._failure_channel.close()
         dist.destroy_process_group()
 
 
