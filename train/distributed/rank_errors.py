@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Trouble:
+class RankError:
     """How one rank's part of a common act went wrong."""
 
     rank: int
@@ -16,17 +16,17 @@ class Trouble:
     where: str = ""
 
 
-def merged(troubles: list[Trouble], size: int) -> str:
-    """One message of many ranks' troubles; who has them is named unless all have the same."""
-    messages: dict[str, list[Trouble]] = {}
-    for trouble in troubles:
-        messages.setdefault(trouble.config or "", []).append(trouble)
-    if len(messages) == 1 and len(troubles) in (1, size) and (size == 1 or len(troubles) == size):
+def merged(errors: list[RankError], size: int) -> str:
+    """One message of many ranks' errors; who has them is named unless all have the same."""
+    messages: dict[str, list[RankError]] = {}
+    for rank_error in errors:
+        messages.setdefault(rank_error.config or "", []).append(rank_error)
+    if len(messages) == 1 and len(errors) in (1, size) and (size == 1 or len(errors) == size):
         return next(iter(messages))
     return "; ".join(f"{_who(found)}: {text}" for text, found in messages.items())
 
 
-def _who(troubles: list[Trouble]) -> str:
-    ranks = ", ".join(str(trouble.rank) for trouble in troubles)
-    hosts = ", ".join(sorted({trouble.host for trouble in troubles}))
+def _who(errors: list[RankError]) -> str:
+    ranks = ", ".join(str(rank_error.rank) for rank_error in errors)
+    hosts = ", ".join(sorted({rank_error.host for rank_error in errors}))
     return f"rank {ranks} on {hosts}"

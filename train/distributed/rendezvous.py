@@ -19,7 +19,7 @@ from phalanx.system.gpu_visibility import blindness, given_gpus
 from phalanx.system.listening_sockets import beyond_loopback
 
 from .network import choose_network
-from .rank_errors import Trouble, merged
+from .rank_errors import RankError, merged
 from .watchdog import Watch
 from .world import World
 
@@ -157,15 +157,15 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig, watch: Wat
     store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
     words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
     hosts = [host for host, _, _ in words]
-    troubles = [Trouble(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
+    errors = [RankError(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
     kinds = {kind for _, kind, _ in words}
-    if troubles or len(kinds) > 1:
+    if errors or len(kinds) > 1:
         _let_all_read(store, place)
-    if not troubles and len(kinds) > 1:
+    if not errors and len(kinds) > 1:
         without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
         raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
-    if troubles:
-        raise ConfigError(merged(troubles, place.size), agreed=True)
+    if errors:
+        raise ConfigError(merged(errors, place.size), agreed=True)
     return device, hosts
 
 

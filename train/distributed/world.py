@@ -16,7 +16,7 @@ from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoR
 from phalanx.exit.rank_env import Place
 
 from .peer_failure import FailureChannel
-from .rank_errors import Trouble, merged
+from .rank_errors import RankError, merged
 from .shared_memory import Exchange, connect, listen
 from .watchdog import Watch
 
@@ -142,12 +142,12 @@ class World:
     def raise_on_all(self, act: Callable[[], Answer]) -> Answer:
         """Do `act` on every rank; if it raises on any, raise on all. All ranks call it.
 
-        Raises ConfigError with every distinct message where all troubles are the user's to mend, else the rank's own
+        Raises ConfigError with every distinct message where all rank_errors are the user's to mend, else the rank's own
         exception, or PeerFailed with the first failing rank's traceback.
         """
         own: BaseException | None = None
         answer: Answer | None = None
-        trouble: Trouble | None = None
+        rank_error: RankError | None = None
         try:
             answer = act()
         except Exception as error:
@@ -155,13 +155,13 @@ class World:
             message = str(error) if isinstance(error, ConfigError) else None
             told = (user_error.told(error), user_error.message(error), user_error.headline(error))
             told = (str(error), str(error), "") if isinstance(error, NoRoom) else told
-            trouble = Trouble(self.rank, socket.gethostname(), message, code_of(error), *told)
-        troubles = [found for found in self.gather(trouble) if found is not None]
-        if not troubles:
+            rank_error = RankError(self.rank, socket.gethostname(), message, code_of(error), *told)
+        rank_errors = [found for found in self.gather(rank_error) if found is not None]
+        if not rank_errors:
             return answer  # type: ignore[return-value]
-        unexpected = [found for found in troubles if found.config is None]
+        unexpected = [found for found in rank_errors if found.config is None]
         if not unexpected:
-            raise ConfigError(merged(troubles, self.size), agreed=True)
+            raise ConfigError(merged(rank_errors, self.size), agreed=True)
         first = unexpected[0]
         if first.rank == self.rank and own is not None:
             raise own
