@@ -29,8 +29,8 @@ _AWAKE_S = 100e-6
 _VIEWS = 64  # kept; sums of gradients come again in each step
 
 
-class Exchange:
-    """What one rank holds of it. All ranks call `add` with tensors of the same sizes, in the same order."""
+class SharedMemoryReducer:
+    """What one rank holds of it. All ranks call `all_reduce` with tensors of the same sizes, in the same order."""
 
     def __init__(self, rank: int, memory: torch.Tensor, peers: Mapping[int, socket.socket]) -> None:
         """`memory` is of bytes and shape (2, ranks, bytes of a slot)."""
@@ -43,17 +43,17 @@ class Exchange:
         self._awake_s = _AWAKE_S if len(peers) < cpu_count.available() else 0.0  # else the one waited for has no core
         self._views: dict[tuple[int, int, torch.dtype], list[torch.Tensor]] = {}
 
-    def add(self, tensor: torch.Tensor) -> None:
+    def all_reduce(self, tensor: torch.Tensor) -> None:
         """Overwrite a flat CPU tensor with its sum over all ranks, added in their order: the same bits on each.
 
         Raises DistNetworkError when another rank is gone. It waits for as long as the others live; see watch.py.
         """
         at_once = self._memory.shape[2] // tensor.element_size()
         for start in range(0, tensor.numel(), at_once):
-            self._add(tensor[start : start + at_once])
+            self._reduce(tensor[start : start + at_once])
 
     def awaited(self) -> list[int]:
-        """The ranks whose byte has not come, while `add` waits for it. Any thread may ask."""
+        """The ranks whose byte has not come, while `all_reduce` waits for it. Any thread may ask."""
         left = list(self._peers.items())[self._heard :]
         come, _, _ = select.select([peer for _, peer in left], [], [], 0)
         return [rank for rank, peer in left if peer not in come]
@@ -62,12 +62,12 @@ class Exchange:
         for peer in self._others:
             peer.close()
 
-    def _add(self, piece: torch.Tensor) -> None:
+    def _reduce(self, piece: torch.Tensor) -> None:
         # Two sets of slots take turns: whoever is heard of in this turn has read all of the last one's.
         self._turn = 1 - self._turn
         slots = self._slots(piece.numel() * piece.element_size(), piece.dtype)
         slots[self._rank].copy_(piece)
-        self._meet()
+        self._barrier()
         torch.add(slots[0], slots[1], out=piece)
         for slot in slots[2:]:
             piece += slot
@@ -80,7 +80,7 @@ class Exchange:
             self._views[key] = [slot[:size].view(dtype) for slot in self._memory[self._turn]]
         return self._views[key]
 
-    def _meet(self) -> None:
+    def _barrier(self) -> None:
         """Returns when every rank has come this far. Its system calls also order the reads and writes around it."""
         try:
             for peer in self._others:
@@ -110,7 +110,7 @@ def listen(ranks: int, timeout_s: float) -> socket.socket:
     return listener
 
 
-def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_s: float) -> Exchange:
+def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_s: float) -> SharedMemoryReducer:
     """Connect the ranks, each to all others. All call it with the `names` of the listeners in rank order.
 
     Raises OSError where a rank does not come in time or the machine lacks the memory, and on the others then, too.
@@ -125,7 +125,7 @@ def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_
         raise
     for peer in peers.values():
         peer.settimeout(None)  # who is late is told by the ranks' watch, which knows what is worth a wait
-    return Exchange(rank, memory.view(2, len(names), _SLOT), peers)
+    return SharedMemoryReducer(rank, memory.view(2, len(names), _SLOT), peers)
 
 
 def _call(
@@ -164,7 +164,7 @@ def _memory(peers: Mapping[int, socket.socket], rank: int, size: int) -> torch.T
 
 
 def _made(peers: Mapping[int, socket.socket], size: int) -> int:
-    file = os.memfd_create("phalanx-exchange")
+    file = os.memfd_create("phalanx-all-reduce")
     try:
         os.posix_fallocate(file, 0, size)  # a lack of memory is an error now and not a signal later
         for peer in peers.values():

@@ -17,7 +17,7 @@ from phalanx.exit.rank_env import Place
 
 from .peer_failure import FailureChannel
 from .rank_errors import RankError, merged
-from .shared_memory import Exchange, connect, listen
+from .shared_memory import SharedMemoryReducer, connect, listen
 from .watchdog import Watch
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class World:
         self.size = place.size
         self.device = device
         self.backend = backend
-        self.exchange: Exchange | None = None
+        self.reducer: SharedMemoryReducer | None = None
         self.store = HashStore() if store is None else store
         self.hosts = hosts  # by rank
         self.watch = watch
@@ -70,13 +70,13 @@ class World:
             return
         listener = _or_error(lambda: listen(self.size, timeout_s))
         names = self.gather(None if isinstance(listener, OSError) else listener.getsockname())
-        found = listener if isinstance(listener, OSError) else self._exchange(listener, names, timeout_s)
+        found = listener if isinstance(listener, OSError) else self._connect(listener, names, timeout_s)
         errors = self.gather(str(found) if isinstance(found, OSError) else None)
-        if isinstance(found, Exchange) and not any(errors):
-            self.exchange = found
+        if isinstance(found, SharedMemoryReducer) and not any(errors):
+            self.reducer = found
             self.watch.awaited = found.awaited
             return
-        if isinstance(found, Exchange):
+        if isinstance(found, SharedMemoryReducer):
             found.close()
         if self.is_rank_zero:
             why = next(filter(None, errors))
@@ -84,9 +84,9 @@ class World:
                 "the ranks add up through %s, which takes longer, and share no memory: %s", self.backend, why
             )
 
-    def _exchange(
+    def _connect(
         self, listener: socket.socket, names: Sequence[bytes | None], timeout_s: float
-    ) -> "Exchange | OSError":
+    ) -> "SharedMemoryReducer | OSError":
         with listener:
             every = [name for name in names if name is not None]
             if len(every) < len(names):
@@ -115,8 +115,8 @@ class World:
         """
         if self.size == 1:
             return table
-        if self.exchange is not None:
-            self.exchange.add(table.view(-1))
+        if self.reducer is not None:
+            self.reducer.all_reduce(table.view(-1))
             return table
         tables = [torch.empty_like(table) for _ in range(self.size)]
         dist.all_gather(tables, table, group=self._control)
@@ -233,8 +233,8 @@ class World:
         if self.size > 1:
             dist.barrier(group=self._control)  # one whose goodbyes take long may fail yet, and the others are told
         self._failure_channel.ignore()
-        if self.exchange is not None:
-            self.exchange.close()
+        if self.reducer is not None:
+            self.reducer.close()
         self._failure_channel.close()
         dist.destroy_process_group()
 

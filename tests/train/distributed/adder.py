@@ -39,7 +39,7 @@ def added(cases: list[str]) -> Iterator[str]:
         Place.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
     )
     world.share_memory(timeout_s=30)
-    yield "through gloo" if world.exchange is None else "through memory"
+    yield "through gloo" if world.reducer is None else "through memory"
     for asked in cases:
         dtype, _, numbers = asked.partition(":")
         yield digest(world.sum(drawn(world.rank, dtype, int(numbers))))

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from phalanx.train.distributed.shared_memory import Exchange, connect, listen
+from phalanx.train.distributed.shared_memory import SharedMemoryReducer, connect, listen
 from tests.ranks import QUIET, ROOT, until
 from tests.train.distributed.adder import digest, drawn
 
@@ -57,7 +57,7 @@ def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(
 @contextmanager
 def two_ranks(
     timeout_s: float = 10.0, before: Callable[[bytes], object] = bytes
-) -> Iterator[tuple[Exchange, Exchange]]:
+) -> Iterator[tuple[SharedMemoryReducer, SharedMemoryReducer]]:
     """Both ends in this process, the second connected from a thread; `before` gets the first one's name ahead of it."""
     with listen(2, timeout_s) as one, listen(2, timeout_s) as other:
         names = [one.getsockname(), other.getsockname()]
@@ -76,11 +76,11 @@ def two_ranks(
 def test_a_fast_rank_never_overwrites_what_a_slow_one_still_has_to_read() -> None:
     """One rank waits for the other once a turn; between two words of it the first one is a turn ahead."""
 
-    def turns(exchange: Exchange, factor: float) -> list[float]:
+    def turns(reducer: SharedMemoryReducer, factor: float) -> list[float]:
         sums = []
         for turn in range(200):
             tensor = torch.full((20_000,), factor * turn)
-            exchange.add(tensor)
+            reducer.all_reduce(tensor)
             sums.append(float(tensor.sum()))
         return sums
 
@@ -93,11 +93,11 @@ def test_a_rank_that_is_gone_and_one_that_is_late_are_told_apart() -> None:
     with two_ranks() as (first, second):
         second.close()
         with pytest.raises(dist.DistNetworkError, match="Connection closed by peer"):
-            first.add(torch.ones(3))
+            first.all_reduce(torch.ones(3))
     with two_ranks() as (first, second), ThreadPoolExecutor(1) as thread:
-        adding = thread.submit(first.add, torch.ones(3))
+        adding = thread.submit(first.all_reduce, torch.ones(3))
         until(lambda: first.awaited() == [1])
-        second.add(torch.ones(3))
+        second.all_reduce(torch.ones(3))
         adding.result()
         assert first.awaited() == second.awaited() == []
 
@@ -121,7 +121,7 @@ def test_another_user_who_calls_is_not_let_in() -> None:
         intruders[0].communicate(timeout=10)
         assert intruders[0].returncode != 9, "it got an answer"
         ours, theirs = torch.ones(2), torch.ones(2)
-        adding = thread.submit(second.add, theirs)
-        first.add(ours)
+        adding = thread.submit(second.all_reduce, theirs)
+        first.all_reduce(ours)
         adding.result()
         assert ours.tolist() == theirs.tolist() == [2.0, 2.0]
