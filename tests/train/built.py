@@ -25,7 +25,7 @@ def built(overrides: Sequence[str]) -> tuple[Config, World, Parts]:
 
 def built_of(config: Config) -> tuple[Config, World, Parts]:
     world = join(Place.from_environment({}), config.world, config.train.deterministic)
-    world.watch.close()  # pytest's process goes on to other things
+    world.watchdog.close()  # pytest's process goes on to other things
     precision = set_up_process(config, world)
     return config, world, build(config, targets(config, foreign=False), world, precision)
 

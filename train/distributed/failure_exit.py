@@ -45,7 +45,7 @@ class FailureExit:
 def exit_on_failure(world: World) -> Iterator[FailureExit]:
     """Leave the world in good order, or end the process with the code of what went wrong on any rank."""
     failure_exit = FailureExit(world)
-    world.watch.ended = failure_exit.leave
+    world.watchdog.ended = failure_exit.leave
     try:
         yield failure_exit
         world.leave()
@@ -74,7 +74,7 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
         cause_file.report(short, world.rank)
         world.release()
         if failure.hang is not None:
-            world.watch.end(world.silent)
+            world.watchdog.end(world.silent)
     else:
         logger.info("leaving because %s", failure)
     for act in reversed(afterwards):
@@ -95,7 +95,7 @@ def _leave_after_timeout(world: World, afterwards: list[Callable[[Failure], None
         for act in afterwards:
             with suppress(Exception):
                 act(failure)
-        world.watch.end(world.silent)
+        world.watchdog.end(world.silent)
     end(failure.code)
 
 

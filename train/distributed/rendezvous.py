@@ -20,13 +20,13 @@ from phalanx.system.listening_sockets import beyond_loopback
 
 from .network import choose_network
 from .rank_errors import RankError, merged
-from .watchdog import Watch
+from .watchdog import Watchdog
 from .world import World
 
 _LONG_S = 20.0  # after which a wait for the other ranks is told
 _READ_S = 2.0  # what the others get to read why no rank can begin
 # How long a rank waits for others is for the ranks' watch to say, which knows what they do. What NCCL does with a
-# collective that is late is to kill the process, so it comes after the watch.
+# collective that is late is to kill the process, so it comes after the watchdog.
 _NEVER = timedelta(days=365)
 _AFTER_WATCH = 2
 
@@ -41,8 +41,8 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
     if not place.launched:
-        watch = Watch(0, 1, config.timeout_s, None)
-        return World(place, _device(place, config), None, "none", [socket.gethostname()], watch)
+        watchdog = Watchdog(0, 1, config.timeout_s, None)
+        return World(place, _device(place, config), None, "none", [socket.gethostname()], watchdog)
     if place.one_machine:
         _keep_to_loopback()
         _warn_of_open_store(place)
@@ -57,8 +57,8 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
 
 def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
-    watch = Watch(place.rank, place.size, config.timeout_s, store)
-    device, hosts = _agree_on_device(store, place, config, watch)
+    watchdog = Watchdog(place.rank, place.size, config.timeout_s, store)
+    device, hosts = _agree_on_device(store, place, config, watchdog)
     choose_network(store, place)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
     dist.init_process_group(
@@ -70,7 +70,7 @@ def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
         device_id=device if backend == "nccl" else None,
     )
     control = _gloo() if backend == "nccl" else None
-    return World(place, device, store, backend, hosts, watch, control)
+    return World(place, device, store, backend, hosts, watchdog, control)
 
 
 def _gloo() -> dist.ProcessGroup:
@@ -141,7 +141,9 @@ def _listen(port: int) -> socket.socket:
         ) from None
 
 
-def _agree_on_device(store: Store, place: Place, config: WorldConfig, watch: Watch) -> tuple[torch.device, list[str]]:
+def _agree_on_device(
+    store: Store, place: Place, config: WorldConfig, watchdog: Watchdog
+) -> tuple[torch.device, list[str]]:
     """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
 
     All ranks call it.
@@ -153,7 +155,7 @@ def _agree_on_device(store: Store, place: Place, config: WorldConfig, watch: Wat
             torch.cuda.set_device(device)
     except ConfigError as error:
         message = str(error)
-    watch.at("join", 0)
+    watchdog.at("join", 0)
     store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
     words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
     hosts = [host for host, _, _ in words]

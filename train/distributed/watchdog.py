@@ -59,8 +59,8 @@ _DEBUGGERS = ("bdb.py", "pdb.py", "code.py")
 
 
 @dataclass(frozen=True)
-class Sign:
-    """What a rank says of itself. `waits`: its main thread waits for other ranks, for those in `awaits` where it knows."""
+class Heartbeat:
+    """What a rank says of itself. `waits`: its main thread waits for others, `awaits` where it knows."""
 
     look: int
     phase: str
@@ -79,7 +79,7 @@ class Sign:
         return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
 
 
-class Watch:
+class Watchdog:
     """Of one rank. All ranks make one when they have found each other's store; alone there is none.
 
     `ended` takes what the run ends with, in a thread of its own.
@@ -101,17 +101,21 @@ class Watch:
         self._main = threading.current_thread().ident
         self._io = Path(f"/proc/self/task/{threading.get_native_id()}/io")
         self._looks = 0
-        self._signs: dict[int, tuple[Sign, float]] = {}  # of the others, each with when this rank first saw it
+        self._heartbeats: dict[
+            int, tuple[Heartbeat, float]
+        ] = {}  # of the others, each with when this rank first saw it
         self._asks = threading.Event()
         self._over = threading.Event()
         self._lived_s = 0.0
         self._asked_s: float | None = None  # when what holds the store was asked, and has not answered since
         self._answered_s = 0.0  # when it last did
-        self._sign = self._own(self._mark, 0.0)
+        self._heartbeat = self._own(self._mark, 0.0)
         self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
         if store is not None:
-            store.set(f"at/{rank}", _written(self._sign))
-            self._threads.append(threading.Thread(target=self._tell, args=(store.clone(),), name="signs", daemon=True))
+            store.set(f"at/{rank}", _written(self._heartbeat))
+            self._threads.append(
+                threading.Thread(target=self._tell, args=(store.clone(),), name="heartbeats", daemon=True)
+            )
         for thread in self._threads:
             thread.start()
 
@@ -140,12 +144,12 @@ class Watch:
     def end(self, ranks: Sequence[int]) -> None:
         """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
         a launcher waits half a minute for it."""
-        for rank, sign, _ in self._seen():
-            if rank not in ranks or sign.machine != self._machine:
+        for rank, heartbeat, _ in self._seen():
+            if rank not in ranks or heartbeat.machine != self._machine:
                 continue
             with suppress(ProcessLookupError):
-                handle = os.pidfd_open(sign.pid)
-                if began(sign.pid) == sign.began:
+                handle = os.pidfd_open(heartbeat.pid)
+                if began(heartbeat.pid) == heartbeat.began:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                 os.close(handle)
 
@@ -162,16 +166,16 @@ class Watch:
             else:
                 since_s += passed_s
             self._looks += 1
-            self._sign = self._own(seen, since_s)
+            self._heartbeat = self._own(seen, since_s)
             self._asks.set()
-            found = self._judged(self._sign, self._limit_s(alone))
+            found = self._judged(self._heartbeat, self._limit_s(alone))
             if found is not None and self._mark is seen and not self._over.is_set():
                 self.ended(found)
 
     def _limit_s(self, alone: bool) -> float:
         return max(_ALONE_S, _ALONE * self._timeout_s) if alone else self._timeout_s
 
-    def _own(self, mark: tuple[str, int], since_s: float) -> Sign:
+    def _own(self, mark: tuple[str, int], since_s: float) -> Heartbeat:
         phase, step = mark
         late = since_s >= _ASKS * self._timeout_s or phase in _JOINING
         frames = _frames(self._main) if late else []
@@ -179,20 +183,22 @@ class Watch:
         stack = [f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in reversed(frames)]
         awaits = list(self.awaited()) if waits else []
         me = (self._host, self._machine, self._pid, self._began)
-        return Sign(self._looks, phase, step, since_s, waits, awaits, stack, *me)
+        return Heartbeat(self._looks, phase, step, since_s, waits, awaits, stack, *me)
 
-    def _judged(self, own: Sign, limit_s: float) -> BaseException | None:
+    def _judged(self, own: Heartbeat, limit_s: float) -> BaseException | None:
         """What is to be said of a rank that does not get on, as far as this one can tell."""
         if own.waits and (gone := self._gone()) is not None:
             return JoinFailed(
-                f"rank {gone} on {self._signs[gone][0].host} is gone: it ended before the ranks had joined"
+                f"rank {gone} on {self._heartbeats[gone][0].host} is gone: it ended before the ranks had joined"
             )
         if own.since_s < (self._timeout_s if own.waits else limit_s):
             return None
         if self._asked_s is not None and self._lived_s - self._asked_s >= self._silence_s:
             unknown = replace(own, phase="some part", stack=())
             return self._hung(
-                0, self._signs[0][0] if 0 in self._signs else unknown, "it holds the ranks' store and does not answer"
+                0,
+                self._heartbeats[0][0] if 0 in self._heartbeats else unknown,
+                "it holds the ranks' store and does not answer",
             )
         if (silent := self._silent()) is not None:
             return silent
@@ -202,52 +208,52 @@ class Watch:
             return None
         return self._hung(self._rank, own, "it works on and comes to no end")
 
-    def _is_after_another(self, own: Sign) -> bool:
+    def _is_after_another(self, own: Heartbeat) -> bool:
         """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
-        signs = [sign for _, sign, _ in self._seen()]
-        return any(not sign.waits and sign.since_s >= self._timeout_s and sign.place < own.place for sign in signs)
+        heartbeats = [heartbeat for _, heartbeat, _ in self._seen()]
+        return any(not at.waits and at.since_s >= self._timeout_s and at.place < own.place for at in heartbeats)
 
-    def _seen(self) -> list[tuple[int, Sign, float]]:
-        """The others' signs. The thread that asks for them adds some meanwhile."""
-        return [(rank, *found) for rank, found in list(self._signs.items())]
+    def _seen(self) -> list[tuple[int, Heartbeat, float]]:
+        """The others' heartbeats. The thread that asks for them adds some meanwhile."""
+        return [(rank, *found) for rank, found in list(self._heartbeats.items())]
 
     def _gone(self) -> int | None:
         """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
         says nothing any more, unless it begins to use its device, which may hold its interpreter."""
         if self._mark[0] not in _JOINING:
             return None
-        for rank, sign, seen_s in self._seen():
-            silent = sign.phase == "join" and self._answered_s - seen_s >= _JOINS_S
-            dead = sign.machine == self._machine and began(sign.pid) != sign.began
-            if dead or (silent and sign.machine != self._machine):
+        for rank, heartbeat, seen_s in self._seen():
+            silent = heartbeat.phase == "join" and self._answered_s - seen_s >= _JOINS_S
+            dead = heartbeat.machine == self._machine and began(heartbeat.pid) != heartbeat.began
+            if dead or (silent and heartbeat.machine != self._machine):
                 return rank
         return None
 
     def _silent(self) -> Hung | None:
         """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
-        for rank, sign, seen_s in self._seen():
+        for rank, heartbeat, seen_s in self._seen():
             if self._answered_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
-                return self._hung(rank, sign, why)
+                return self._hung(rank, heartbeat, why)
         return None
 
-    def _deadlocked(self, own: Sign) -> Hung | None:
+    def _deadlocked(self, own: Heartbeat) -> Hung | None:
         """Where every rank waits, the one that the others wait for is late."""
-        signs = {rank: sign for rank, sign, _ in self._seen()} | {self._rank: own}
-        stuck = all(sign.waits and sign.since_s >= self._timeout_s for sign in signs.values())
-        if len(signs) < self._size or not stuck:
+        heartbeats = {rank: heartbeat for rank, heartbeat, _ in self._seen()} | {self._rank: own}
+        stuck = all(heartbeat.waits and heartbeat.since_s >= self._timeout_s for heartbeat in heartbeats.values())
+        if len(heartbeats) < self._size or not stuck:
             return None
-        awaited = {late for sign in signs.values() for late in sign.awaits}
-        late = [rank for rank in awaited if rank in signs and not signs[rank].awaits] or list(signs)
-        first = min(late, key=lambda rank: (signs[rank].place, not _in_the_users_code(signs[rank]), rank))
-        return self._hung(first, signs[first], "it waits for ranks that do not come there, and they for it")
+        awaited = {late for heartbeat in heartbeats.values() for late in heartbeat.awaits}
+        late = [rank for rank in awaited if rank in heartbeats and not heartbeats[rank].awaits] or list(heartbeats)
+        first = min(late, key=lambda rank: (heartbeats[rank].place, not _in_the_users_code(heartbeats[rank]), rank))
+        return self._hung(first, heartbeats[first], "it waits for ranks that do not come there, and they for it")
 
-    def _hung(self, rank: int, sign: Sign, why: str) -> Hung:
+    def _hung(self, rank: int, heartbeat: Heartbeat, why: str) -> Hung:
         waiting = [other for other in range(self._size) if other != rank]
-        known = rank == self._rank or rank in self._signs
-        host = sign.host if known else "an unknown host"
-        since_s = sign.since_s if rank == self._rank else max(sign.since_s, self._timeout_s)
-        hang = Hang(rank, host, sign.phase, sign.step, round(since_s, 1), waiting, list(sign.stack))
+        known = rank == self._rank or rank in self._heartbeats
+        host = heartbeat.host if known else "an unknown host"
+        since_s = heartbeat.since_s if rank == self._rank else max(heartbeat.since_s, self._timeout_s)
+        hang = Hang(rank, host, heartbeat.phase, heartbeat.step, round(since_s, 1), waiting, list(heartbeat.stack))
         own = next((line for line in reversed(hang.stack) if not line.startswith(_NOT_THE_USERS)), None)
         return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}")
 
@@ -258,17 +264,21 @@ class Watch:
             while not self._over.is_set():
                 self._asks.wait()
                 self._asks.clear()
-                sign = self._sign
-                store.set(f"at/{self._rank}", _written(sign))
-                if sign.since_s < _ASKS * self._timeout_s and sign.phase not in _JOINING and self._size > _FEW:
-                    self._signs.clear()
+                heartbeat = self._heartbeat
+                store.set(f"at/{self._rank}", _written(heartbeat))
+                if (
+                    heartbeat.since_s < _ASKS * self._timeout_s
+                    and heartbeat.phase not in _JOINING
+                    and self._size > _FEW
+                ):
+                    self._heartbeats.clear()
                     continue
                 self._asked_s = self._lived_s
                 keys = [f"at/{rank}" for rank in others]
                 found = dict(zip(others, store.multi_get(keys), strict=True)) if store.check(keys) else {}
                 self._asked_s = None
                 for rank, words in found.items():
-                    self._note(rank, Sign(**json.loads(words)))
+                    self._note(rank, Heartbeat(**json.loads(words)))
                 self._answered_s = self._lived_s
 
     def _leave(self, error: BaseException) -> None:
@@ -280,13 +290,13 @@ class Watch:
             cause_file.leave(code, self._rank, str(error))
         end(code)
 
-    def _note(self, rank: int, sign: Sign) -> None:
-        known = self._signs.get(rank)
-        self._signs[rank] = (sign, known[1] if known and known[0].look == sign.look else self._lived_s)
+    def _note(self, rank: int, heartbeat: Heartbeat) -> None:
+        known = self._heartbeats.get(rank)
+        self._heartbeats[rank] = (heartbeat, known[1] if known and known[0].look == heartbeat.look else self._lived_s)
 
 
-def _written(sign: Sign) -> str:
-    return json.dumps(vars(sign))
+def _written(heartbeat: Heartbeat) -> str:
+    return json.dumps(vars(heartbeat))
 
 
 def _read(path: Path) -> str:
@@ -315,9 +325,9 @@ def _waits(frames: Sequence[FrameType], phase: str) -> bool:
     return any(part in frame.f_code.co_filename for frame in frames[:4] for part in _WAITS)
 
 
-def _in_the_users_code(sign: Sign) -> bool:
+def _in_the_users_code(heartbeat: Heartbeat) -> bool:
     """Whether a rank waits in a collective that the user's code began, and that the others may know nothing of."""
-    began = next((line for line in reversed(sign.stack) if not line.startswith(_LIBRARIES)), "")
+    began = next((line for line in reversed(heartbeat.stack) if not line.startswith(_LIBRARIES)), "")
     return not began.startswith(_NOT_THE_USERS)
 
 

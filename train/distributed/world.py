@@ -18,7 +18,7 @@ from phalanx.exit.rank_env import Place
 from .peer_failure import FailureChannel
 from .rank_errors import RankError, merged
 from .shared_memory import SharedMemoryReducer, connect, listen
-from .watchdog import Watch
+from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class World:
         store: Store | None,
         backend: str,
         hosts: Sequence[str],
-        watch: Watch,
+        watchdog: Watchdog,
         control: dist.ProcessGroup | None = None,
     ) -> None:
         """`control` is the group for what is no tensor of the device's; None where the default group serves."""
@@ -48,14 +48,16 @@ class World:
         self.reducer: SharedMemoryReducer | None = None
         self.store = HashStore() if store is None else store
         self.hosts = hosts  # by rank
-        self.watch = watch
+        self.watchdog = watchdog
         self._failure: Failure | None = None
         self._own: Failure | None = None
         self.silent: Sequence[int] = ()  # ranks that did not answer when this one told all that it fails
         self._control = control
         self._failure_channel = None
         if store is not None:
-            self._failure_channel = FailureChannel(store, place.rank, hosts, None if place.hosted else 0, watch.close)
+            self._failure_channel = FailureChannel(
+                store, place.rank, hosts, None if place.hosted else 0, watchdog.close
+            )
 
     @property
     def is_rank_zero(self) -> bool:
@@ -74,7 +76,7 @@ class World:
         errors = self.gather(str(found) if isinstance(found, OSError) else None)
         if isinstance(found, SharedMemoryReducer) and not any(errors):
             self.reducer = found
-            self.watch.awaited = found.awaited
+            self.watchdog.awaited = found.awaited
             return
         if isinstance(found, SharedMemoryReducer):
             found.close()
@@ -179,7 +181,7 @@ class World:
         hang = asdict(error.hang) if isinstance(error, Hung) else None
         own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
         self._own = own
-        self.watch.close()
+        self.watchdog.close()
         if self._failure_channel is None:
             self._failure = own
         elif (
@@ -226,8 +228,8 @@ class World:
 
     def leave(self) -> None:
         """End of a run that went well. All ranks call it."""
-        self.watch.close()
-        self.watch.join()
+        self.watchdog.close()
+        self.watchdog.join()
         if self._failure_channel is None:
             return
         if self.size > 1:

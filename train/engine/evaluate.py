@@ -58,7 +58,7 @@ class Evaluation:
                 rows = []
                 for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
                     rows.append(self._row(model, number, batch, world))
-                    world.watch.on()
+                    world.watchdog.on()
         names = _all(rows, world)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:

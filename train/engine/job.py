@@ -53,7 +53,7 @@ def run(
     should the run fail.
     """
     config = composed.config
-    world.watch.at("build", 0)
+    world.watchdog.at("build", 0)
     done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
         _say_finished(*done, world)
@@ -107,7 +107,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
     Returns also what gives the folder back.
     """
     config = composed.config
-    world.watch.at("open", 0)
+    world.watchdog.at("open", 0)
 
     def act() -> tuple[Opened | None, Callable[[], None]]:
         if not world.is_rank_zero:
@@ -132,7 +132,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
 
 def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
-    world.watch.at("restore", 0)
+    world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     newest = world.broadcast_object(
         world.raise_on_all(lambda: _newest(opened, checkpoints) if world.is_rank_zero else None)
@@ -251,7 +251,7 @@ def _lost(opened: Opened) -> StopRequest | None:
 
 def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
     """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
-    world.watch.at("finish", progress.step)
+    world.watchdog.at("finish", progress.step)
     wall_s = time.time() - progress.began
     summary = {
         "steps": progress.step,

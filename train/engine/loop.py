@@ -55,7 +55,7 @@ class Run:
             if (request := self.stop.before(progress.step)) is not None:
                 self._leave(request)
                 return request
-            self.world.watch.at("data", progress.step)
+            self.world.watchdog.at("data", progress.step)
             with user_error.during(step=progress.step + 1):
                 with self.meter.part("data"), user_error.during(set="data.train"):
                     work = next(works)
@@ -89,7 +89,7 @@ class Run:
 
     def _take(self, asks: bool = False) -> bool:
         """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
-        self.world.watch.at("log", self.progress.step)
+        self.world.watchdog.at("log", self.progress.step)
         with self.meter.part("log"):
             records, asked = self.window.fetch(self.world, asks=asks)
             self.ledger.take(records)
@@ -105,7 +105,7 @@ class Run:
         if evaluation is None:
             return False
         begin = time.monotonic()
-        self.world.watch.at("evaluate", self.progress.step)
+        self.world.watchdog.at("evaluate", self.progress.step)
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
         with self.meter.part("evaluate"), user_error.during(**facts):
             metrics = evaluation(state.model, state.updater.average, self.world)
@@ -128,7 +128,7 @@ class Run:
     def _save(self, *, ends: bool) -> None:
         """Save; where the folder cannot be written, go on to the next time that it is due, unless the run `ends` here."""
         begin = time.monotonic()
-        self.world.watch.at("checkpoint", self.progress.step)
+        self.world.watchdog.at("checkpoint", self.progress.step)
         with self.meter.part("checkpoint"):
             records, _ = self.window.fetch(self.world)
             self.ledger.take(records)

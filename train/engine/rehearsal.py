@@ -21,7 +21,7 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
     """
     model, loader, single = parts.state.model, parts.loader, parts.rehearsal.single
     known = [name for name, _ in model.named_parameters()]
-    world.watch.at("warm up", 0)
+    world.watchdog.at("warm up", 0)
     with unchanged(model, parts.task):
         whole = replace(parts.rehearsal, batch=apply(parts.rehearsal.batch, parts.mover))
         found, waits = parts.step.warm_up(whole, config.parallel.find_unused)

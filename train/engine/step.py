@@ -67,13 +67,13 @@ class Step:
         for i, (position, batch) in enumerate(pieces):
             last = i == len(pieces) - 1
             with nullcontext() if last else self.spread.accumulating():
-                self.world.watch.at("forward", work.step)
+                self.world.watchdog.at("forward", work.step)
                 found = self._forward(position, batch)
                 ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
                 self._check_trained(work.step)
                 self.gradients.expect()
                 counting = self._begin_counting(ratios) if last else None
-                self.world.watch.at("backward", work.step)
+                self.world.watchdog.at("backward", work.step)
                 self._backward(found["loss"].total, weight)
         self.spread.check_reduced()
         self._check_reached()

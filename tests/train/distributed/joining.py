@@ -9,13 +9,13 @@ from datetime import timedelta
 
 from phalanx.exit.rank_env import Place
 from phalanx.train.distributed.rendezvous import _store
-from phalanx.train.distributed.watchdog import Watch
+from phalanx.train.distributed.watchdog import Watchdog
 
 
 def main() -> None:
     place = Place.from_environment(os.environ)
     store = _store(place, timedelta(seconds=60))
-    watch = Watch(place.rank, place.size, 600.0, store)
+    watch = Watchdog(place.rank, place.size, 600.0, store)
     watch.at("join", 0)
     while json.loads(store.get(f"at/{place.rank}"))["phase"] != "join":
         threading.Event().wait(0.05)

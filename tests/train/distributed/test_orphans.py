@@ -13,7 +13,7 @@ import pytest
 from phalanx.launch.host.processes import children
 from phalanx.launch.sweep.workers import World
 from phalanx.run_folder.lease import began
-from phalanx.train.distributed.watchdog import Watch
+from phalanx.train.distributed.watchdog import Watchdog
 from tests.launch.command import marked
 from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
 from tests.zoo.hanging import DATA
@@ -68,17 +68,17 @@ def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(starter: Sta
 
 def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are heard of in another thread, and each look at a process gives it a chance."""
-    watch = Watch(0, 4, 600.0, None)
+    watch = Watchdog(0, 4, 600.0, None)
     watch.close()
     watch.join()
 
     def began_meanwhile(pid: int) -> int | None:
-        watch._note(3, watch._sign)
+        watch._note(3, watch._heartbeat)
         return began(pid)
 
     monkeypatch.setattr("phalanx.train.distributed.watchdog.began", began_meanwhile)
     for rank in (1, 2):
-        watch._note(rank, watch._sign)
+        watch._note(rank, watch._heartbeat)
     assert watch._gone() is None
 
 

@@ -22,7 +22,7 @@ def world() -> World:
     made = join(
         Place.from_environment({}), WorldConfig(device=Device.cpu, backend=Backend.auto, timeout_s=600.0), False
     )
-    made.watch.close()
+    made.watchdog.close()
     return made
 
 
