@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorData
 from phalanx.compose.compose import compose
 from phalanx.config.instantiate import Targets
 from phalanx.config.schema import Config
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.exit.signals import Signals
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
@@ -47,7 +47,7 @@ class InTurns(Loader):
 
 def train(words: Sequence[str], turns: Turns, steps: int) -> None:
     """The whole job: logging, progress lines and all."""
-    place = Place.from_environment(os.environ)
+    place = RankEnv.from_environment(os.environ)
     composed = compose(words)
     world = join(place, composed.config.world, deterministic=False)
 

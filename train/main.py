@@ -25,7 +25,7 @@ from phalanx.common import stdio
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
 from phalanx.exit.messages import end, refuse, say
-from phalanx.exit.rank_env import Place, speaks
+from phalanx.exit.rank_env import RankEnv, speaks
 from phalanx.exit.signals import Signals
 from phalanx.system import allocator
 from phalanx.system.module_path import PACKAGE
@@ -56,14 +56,14 @@ def main(composed: "Composed | None" = None, begun_s: float | None = None) -> No
 def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     try:
-        place = Place.from_environment(os.environ)
+        place = RankEnv.from_environment(os.environ)
         composed = prepare(sys.argv[1:], place, composed)
     except ConfigError as error:
         refuse(error, speaks(os.environ))
     return ExitCode.FINISHED if composed is None else _train(composed, place, started)
 
 
-def prepare(argv: list[str], place: Place, composed: "Composed | None" = None) -> "Composed | None":
+def prepare(argv: list[str], place: RankEnv, composed: "Composed | None" = None) -> "Composed | None":
     """What the command line composes to, checked for ranks of `place`; None where it only asks, which is answered.
 
     Imports no torch, and says so where that comes next. Raises ConfigError.
@@ -103,7 +103,7 @@ def _sweep(words: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, str(PACKAGE), "sweep", *words])
 
 
-def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
+def _train(composed: "Composed", place: RankEnv, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
     signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()

@@ -34,7 +34,7 @@ from phalanx.common.files import write_whole
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import end, refuse, say
-from phalanx.exit.rank_env import Place, speaks
+from phalanx.exit.rank_env import RankEnv, speaks
 from phalanx.system.garbage_collection import not_collected
 
 from .finding import Finding, Verdict, as_json, failed, passes, table
@@ -46,7 +46,7 @@ def main() -> None:
     report = Report(asked.json, asked.report)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads, which inherit it
     try:
-        place = Place.from_environment(os.environ)
+        place = RankEnv.from_environment(os.environ)
     except ConfigError as error:
         refuse(error, speaks(os.environ))
     threading.Thread(target=report.told_to_leave, args=(place,), daemon=True).start()
@@ -69,12 +69,12 @@ class Report:
         self._json, self._file = json, file
         self._findings: list[Finding] = []
 
-    def add(self, findings: Sequence[Finding], place: Place) -> None:
+    def add(self, findings: Sequence[Finding], place: RankEnv) -> None:
         self._findings += findings
         if self._file and place.local_rank == 0:
             write_whole(self._file, as_json(self._findings))
 
-    def close(self, place: Place) -> ExitCode:
+    def close(self, place: RankEnv) -> ExitCode:
         """Say what was found, on the console of rank 0 where no launcher does."""
         if self._file:
             return ExitCode.FINISHED
@@ -84,7 +84,7 @@ class Report:
             sys.stdout.flush()
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
 
-    def told_to_leave(self, place: Place) -> None:
+    def told_to_leave(self, place: RankEnv) -> None:
         """Ranks whose peer died are ended: what was found until then is not lost."""
         signal.sigwait({signal.SIGTERM})
         text = "the ranks were ended before all was examined, as they are when one of them died"
@@ -95,7 +95,7 @@ class Report:
         end(128 + signal.SIGTERM)
 
 
-def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoReturn:
+def _examine(place: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
     with not_collected():
         from .exams import exams
         from .protocol.exam import examine
@@ -125,7 +125,7 @@ def _examine(place: Place, asked: argparse.Namespace, report: Report) -> NoRetur
     end(ExitCode.HUNG)
 
 
-def _alone(place: Place) -> Place:
+def _alone(place: RankEnv) -> RankEnv:
     """A plain `python launch/doctor/main.py` is a world of one, with a store of its own on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return replace(place, address="127.0.0.1", port=probe.getsockname()[1])

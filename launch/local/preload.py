@@ -15,7 +15,7 @@ import phalanx.train.main
 from phalanx.common import stdio
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import refuse
-from phalanx.exit.rank_env import Place, speaks
+from phalanx.exit.rank_env import RankEnv, speaks
 from phalanx.system.garbage_collection import not_collected
 
 
@@ -41,7 +41,7 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
     stdio.open_all()
     stdio.take_over()
     try:
-        composed = phalanx.train.main.prepare(list(words), Place.from_environment(os.environ))
+        composed = phalanx.train.main.prepare(list(words), RankEnv.from_environment(os.environ))
     except ConfigError as error:
         refuse(error, speaks(os.environ))
     if composed is None:

@@ -10,7 +10,7 @@ _START = "Start with: torchrun --nproc_per_node=N train/main.py"
 
 
 @dataclass(frozen=True)
-class Place:
+class RankEnv:
     """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one.
 
     The ranks find each other in a store at `address`:`port`, held by the launcher where `hosted`, else by rank 0.
@@ -35,7 +35,7 @@ class Place:
         return self.size == self.local_size
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "Place":
+    def from_environment(cls, environ: Mapping[str, str]) -> "RankEnv":
         """Read torchrun's variables.
 
         Raises ConfigError when only some of them are set, or none and srun has started several, which would make every

@@ -8,7 +8,7 @@ import torch
 
 from phalanx.compose.compose import compose
 from phalanx.config.schema import Config
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.train.checkpoint.preserve import unchanged
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
@@ -24,7 +24,7 @@ def built(overrides: Sequence[str]) -> tuple[Config, World, Parts]:
 
 
 def built_of(config: Config) -> tuple[Config, World, Parts]:
-    world = join(Place.from_environment({}), config.world, config.train.deterministic)
+    world = join(RankEnv.from_environment({}), config.world, config.train.deterministic)
     world.watchdog.close()  # pytest's process goes on to other things
     precision = set_up_process(config, world)
     return config, world, build(config, targets(config, foreign=False), world, precision)

@@ -9,13 +9,13 @@ from ipaddress import ip_address
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 
 _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
-def choose_network(store: Store, place: Place) -> None:
+def choose_network(store: Store, place: RankEnv) -> None:
     """Have gloo listen where the other machines are, unless the user said where. All ranks call it, before gloo begins.
 
     Left to itself gloo takes the address of its own host's name, which on Debian is 127.0.1.1.

@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.system.gpu_visibility import blindness, given_gpus
 from phalanx.system.listening_sockets import beyond_loopback
 
@@ -33,7 +33,7 @@ _AFTER_WATCH = 2
 logger = logging.getLogger(__name__)
 
 
-def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
+def join(place: RankEnv, config: WorldConfig, deterministic: bool) -> World:
     """Join the ranks. All ranks call it.
 
     Raises ConfigError on every rank when a rank lacks its GPU, and JoinFailed when ranks do not come or go again.
@@ -55,7 +55,7 @@ def join(place: Place, config: WorldConfig, deterministic: bool) -> World:
         ) from error
 
 
-def _joined(place: Place, config: WorldConfig, timeout: timedelta) -> World:
+def _joined(place: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(place, timeout)
     watchdog = Watchdog(place.rank, place.size, config.timeout_s, store)
     device, hosts = _agree_on_device(store, place, config, watchdog)
@@ -87,7 +87,7 @@ def _keep_to_loopback() -> None:
             os.environ[f"{backend}_SOCKET_IFNAME"] = loopback  # one set for the cluster's network would be listened on
 
 
-def _warn_of_open_store(place: Place) -> None:
+def _warn_of_open_store(place: RankEnv) -> None:
     """torchrun opens its store before this program's first line, and has no switch for where it listens."""
     if place.hosted and place.is_rank_zero and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
         logger.warning(
@@ -97,7 +97,7 @@ def _warn_of_open_store(place: Place) -> None:
         )
 
 
-def _store(place: Place, timeout: timedelta) -> Store:
+def _store(place: RankEnv, timeout: timedelta) -> Store:
     """The store in which the ranks find each other. All ranks call it.
 
     torchrun keeps one store over its restarts: without a place of its own, a start would find what the last one left,
@@ -120,7 +120,7 @@ def _store(place: Place, timeout: timedelta) -> Store:
 
 
 @contextmanager
-def _telling(place: Place) -> Iterator[None]:
+def _telling(place: RankEnv) -> Iterator[None]:
     """One line where the others are long in coming, as where another machine was never started."""
     words = f"waiting for all {place.size} ranks to come to {place.address}:{place.port}, for {_LONG_S:g} s so far"
     late = threading.Timer(_LONG_S, logger.warning, [words])
@@ -142,7 +142,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _agree_on_device(
-    store: Store, place: Place, config: WorldConfig, watchdog: Watchdog
+    store: Store, place: RankEnv, config: WorldConfig, watchdog: Watchdog
 ) -> tuple[torch.device, list[str]]:
     """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
 
@@ -171,7 +171,7 @@ def _agree_on_device(
     return device, hosts
 
 
-def _let_all_read(store: Store, place: Place) -> None:
+def _let_all_read(store: Store, place: RankEnv) -> None:
     """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
     store.set(f"read/{place.rank}", "")
     if place.is_rank_zero and not place.hosted:
@@ -179,7 +179,7 @@ def _let_all_read(store: Store, place: Place) -> None:
             store.wait([f"read/{rank}" for rank in range(place.size)], timedelta(seconds=_READ_S))
 
 
-def _device(place: Place, config: WorldConfig) -> torch.device:
+def _device(place: RankEnv, config: WorldConfig) -> torch.device:
     """The device of this rank. Raises ConfigError when it is asked for and absent."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl

@@ -13,7 +13,7 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 
 from .peer_failure import FailureChannel
 from .rank_errors import RankError, merged
@@ -31,7 +31,7 @@ class World:
 
     def __init__(
         self,
-        place: Place,
+        place: RankEnv,
         device: torch.device,
         store: Store | None,
         backend: str,

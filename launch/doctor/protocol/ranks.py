@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 
 _SLACK_S = 5.0  # for the ranks that end an examination last, before they are called silent
 
@@ -27,7 +27,7 @@ class Silent(Exception):  # noqa: N818 - an outcome of the examination, not an e
 class Company:
     """All ranks and the host of each. No examination may take longer than `limit_s` seconds."""
 
-    place: Place
+    place: RankEnv
     store: Store
     hosts: tuple[str, ...]
     limit_s: float
@@ -63,7 +63,7 @@ class Company:
                 self.store.wait([f"gone/{rank}" for rank in range(self.place.size)], timedelta(seconds=_SLACK_S))
 
 
-def assemble(place: Place, limit_s: float) -> Company:
+def assemble(place: RankEnv, limit_s: float) -> Company:
     """Find the others. All ranks call it. Raises Silent when some did not come, RuntimeError when the store did not."""
     timeout = timedelta(seconds=limit_s)
     listener = None
@@ -85,7 +85,7 @@ def assemble(place: Place, limit_s: float) -> Company:
     return Company(place, store, tuple(hosts), limit_s)
 
 
-def _gather(store: Store, place: Place, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:
+def _gather(store: Store, place: RankEnv, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:
     store.set(f"{key}/{place.rank}", json.dumps(value))
     keys = [f"{key}/{rank}" for rank in range(place.size)]
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.duplicate_starts import check_one_machine
-from phalanx.exit.rank_env import Place, speaks
+from phalanx.exit.rank_env import RankEnv, speaks
 from tests.launch.command import Launcher
 
 TASKS = [
@@ -26,7 +26,7 @@ ALONE = [
 @pytest.mark.parametrize("environ", TASKS)
 def test_tasks_without_ranks_are_no_worlds_of_one(environ: Mapping[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"started this command 2 times .* Type phalanx submit .* env -u "):
-        Place.from_environment(environ)
+        RankEnv.from_environment(environ)
     assert not speaks(environ), "one of them says so"
     assert speaks({name: "0" if value == "1" else value for name, value in environ.items()})
 
@@ -40,7 +40,7 @@ def test_a_launcher_of_one_machine_trains_nothing_apart(environ: Mapping[str, st
 @pytest.mark.parametrize("environ", ALONE)
 def test_what_is_alone_trains(environ: Mapping[str, str]) -> None:
     check_one_machine(environ)
-    assert Place.from_environment(environ).size == 1
+    assert RankEnv.from_environment(environ).size == 1
 
 
 def test_pods_of_one_job_are_told_so_before_anything_is_started(launcher: Launcher) -> None:

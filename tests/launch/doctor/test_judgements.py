@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.commands.doctor import _options
 from phalanx.launch.doctor.checks.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
 from phalanx.launch.doctor.checks.clocks import Clocks, midpoint_s
@@ -31,7 +31,7 @@ GIB = 2**30
 
 
 def company(*hosts: str) -> Company:
-    place = Place(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
+    place = RankEnv(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
     return Company(place, HashStore(), hosts, 1.0)
 
 

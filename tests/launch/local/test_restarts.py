@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.exit.codes import ExitCode
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.processes import children
 from phalanx.launch.local.exit_cause import Cause
 from phalanx.system.listening_sockets import beyond_loopback, listened
@@ -96,7 +96,7 @@ def _network() -> str:
 
 def test_ranks_know_how_often_they_were_started_again() -> None:
     """Both counts of restarts make a start one of its own."""
-    assert Place.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3
+    assert RankEnv.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3
 
 
 def test_a_config_that_is_no_yaml_is_one_message_and_one_start(launcher: Launcher) -> None:

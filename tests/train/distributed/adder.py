@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from phalanx.config.schema import Backend, Device, WorldConfig
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.rendezvous import join
 from tests.ranks import free_port, place
 
@@ -36,7 +36,7 @@ def added(cases: list[str]) -> Iterator[str]:
     """What a rank says."""
     torch.set_num_threads(1)
     world = join(
-        Place.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
+        RankEnv.from_environment(os.environ), WorldConfig(device=Device.cpu, backend=Backend.gloo, timeout_s=30), False
     )
     world.share_memory(timeout_s=30)
     yield "through gloo" if world.reducer is None else "through memory"

@@ -7,13 +7,13 @@ import os
 import threading
 from datetime import timedelta
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.rendezvous import _store
 from phalanx.train.distributed.watchdog import Watchdog
 
 
 def main() -> None:
-    place = Place.from_environment(os.environ)
+    place = RankEnv.from_environment(os.environ)
     store = _store(place, timedelta(seconds=60))
     watch = Watchdog(place.rank, place.size, 600.0, store)
     watch.at("join", 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.network import choose_network
 from tests.ranks import Starter, until
 from tests.train.distributed.saboteur import TASK, Sabotage
@@ -60,7 +60,7 @@ def test_gloo_listens_where_the_other_machines_are(monkeypatch: pytest.MonkeyPat
     """Also on the head, whose own name Debian has at 127.0.1.1; what the user set holds."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "users")
     address = outside()
-    place = Place(0, 2, 0, 1, 0, True, head if head[0] == "1" else address, 29500, hosted=True)
+    place = RankEnv(0, 2, 0, 1, 0, True, head if head[0] == "1" else address, 29500, hosted=True)
     store = HashStore()
     store.set("network/1", address)
     choose_network(store, place)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from phalanx.exit.rank_env import Place
+from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import metric_window as module
@@ -20,7 +20,7 @@ def world() -> World:
     from phalanx.config.schema import Backend, Device, WorldConfig
 
     made = join(
-        Place.from_environment({}), WorldConfig(device=Device.cpu, backend=Backend.auto, timeout_s=600.0), False
+        RankEnv.from_environment({}), WorldConfig(device=Device.cpu, backend=Backend.auto, timeout_s=600.0), False
     )
     made.watchdog.close()
     return made
