@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunRecord:
     """What a digest of the config cannot see, beside it: what ran, the code and the data, and what `auto` resolved to."""
 
     digest: str
@@ -50,7 +50,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenRun:
     """A run folder that is this command's. `notes` are what differs without being in the way.
 
     `incarnation` is the number of this start; `began` is when the first one did, seconds since 1970, where that is known;
@@ -65,7 +65,7 @@ class Opened:
     summary: dict[str, Any] | None
 
 
-def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt: int) -> tuple[Opened, Lease]:
+def open_run(config: Config, plain: Mapping[str, Any], facts: RunRecord, *, attempt: int) -> tuple[OpenRun, Lease]:
     """Make the run folder, or find the one that the same command made before. Rank 0 alone calls it.
 
     `attempt` counts how often a launcher began this very command again. Returns what it found and the hold on the
@@ -82,7 +82,7 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
     sweep_lease(path)
     try:
         if new:
-            return Opened(path, held.incarnation, True, None, _drawing({}, facts), None), held
+            return OpenRun(path, held.incarnation, True, None, _drawing({}, facts), None), held
         summary = _summary(path)
         found = compared(path, config)
         add_facts(found, facts.code, facts.data)
@@ -92,11 +92,11 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: Facts, *, attempt:
                 f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
                 *_drawing({}, facts),
             ]
-            return Opened(path, held.incarnation, True, None, notes, None), held
+            return OpenRun(path, held.incarnation, True, None, notes, None), held
         _check_same(path, config, found, summary)
         if summary is None:
             _write(path, _mended(found, plain, facts))
-        return Opened(path, held.incarnation, False, _began(path), _notes(found, facts), summary), held
+        return OpenRun(path, held.incarnation, False, _began(path), _notes(found, facts), summary), held
     except BaseException:
         held.withdraw()
         raise
@@ -142,7 +142,7 @@ def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, 
         )
 
 
-def _notes(found: Found, facts: Facts) -> list[str]:
+def _notes(found: Found, facts: RunRecord) -> list[str]:
     """What differs without being in the way."""
     since = environment.differences(found.before, facts.environment)
     since += differences(found.before["auto"], facts.auto) if found.before["auto"] else []
@@ -211,7 +211,7 @@ def _listed(changes: list[str]) -> str:
     return "; ".join(changes[:8]) + more
 
 
-def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
+def _create(path: Path, plain: Mapping[str, Any], facts: RunRecord) -> bool:
     """Lay the folder out beside and bring it to its place by one rename, so that a run is never half begun.
 
     Returns whether this start did; False when another one was faster.
@@ -239,7 +239,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: Facts) -> bool:
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
-def _mended(found: Found, plain: Mapping[str, Any], facts: Facts) -> dict[str, str]:
+def _mended(found: Found, plain: Mapping[str, Any], facts: RunRecord) -> dict[str, str]:
     """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
     files = {RESOLVED: resolved.written(plain)} if RESOLVED in found.damage else {}
     if ENVIRONMENT in found.damage:
@@ -248,7 +248,7 @@ def _mended(found: Found, plain: Mapping[str, Any], facts: Facts) -> dict[str, s
     return {**files, ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], facts) else files
 
 
-def _drawing(recorded: Mapping[str, str], facts: Facts) -> list[str]:
+def _drawing(recorded: Mapping[str, str], facts: RunRecord) -> list[str]:
     """A warning for data that are found to draw by themselves, once."""
     drawing = [name for name, known in facts.data.items() if known == DRAWS != recorded.get(name)]
     return [

@@ -22,7 +22,7 @@ from phalanx.exit.signals import Signals, StopFile, StopRequest, grace_s_of, unt
 from phalanx.run_folder import code_hash, environment, lease, rank_logs
 from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
 from phalanx.run_folder.disk_errors import writing
-from phalanx.run_folder.folder import SUMMARY, Facts, Opened, finished, open_run
+from phalanx.run_folder.folder import SUMMARY, OpenRun, RunRecord, finished, open_run
 from phalanx.system.module_path import PACKAGE, ROOT
 
 from ..checkpoint import state, weights
@@ -101,7 +101,7 @@ def run(
     return ExitCode.FINISHED if request is None else request.code
 
 
-def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[Opened, Callable[[], None]]:
+def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[OpenRun, Callable[[], None]]:
     """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
 
     Returns also what gives the folder back.
@@ -109,14 +109,14 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
     config = composed.config
     world.watchdog.at("open", 0)
 
-    def act() -> tuple[Opened | None, Callable[[], None]]:
+    def act() -> tuple[OpenRun | None, Callable[[], None]]:
         if not world.is_rank_zero:
             return None, lambda: None
         workers = config.data.workers
         data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
-        facts = Facts(
+        facts = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
             code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
@@ -130,7 +130,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
     return world.broadcast_object(opened), release
 
 
-def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, started: float) -> Progress:
+def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
     world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
@@ -149,17 +149,17 @@ def _continue_or_begin(parts: Parts, opened: Opened, keep: int, world: World, st
     return Progress(began=began)
 
 
-def _log_there(opened: Opened, world: World) -> None:
+def _log_there(opened: OpenRun, world: World) -> None:
     with writing(opened.path):
         rank_logs.to_file(opened.path / "logs", world.rank, os.environ)
 
 
-def _undone(opened: Opened, step: int) -> dict[str, float]:
+def _undone(opened: OpenRun, step: int) -> dict[str, float]:
     with writing(opened.path):
         return undone(opened.path, step)
 
 
-def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
+def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
     """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
     found, bad = checkpoints.newest_good()
     with writing(opened.path):  # what cannot be read there could not be written either
@@ -179,7 +179,7 @@ def _newest(opened: Opened, checkpoints: Checkpoints) -> Checkpoint | None:
     return found
 
 
-def _sink(composed: Composed, opened: Opened, parts: Parts, progress: Progress, world: World) -> Sink:
+def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Sink:
     """Where rank 0 tells of the run; the other ranks are silent. All ranks call it."""
 
     def act() -> Sink:
@@ -201,7 +201,7 @@ def _to_be_told(composed: Composed) -> dict[str, Any]:
 def _announce(
     ledger: Ledger,
     notes: Sequence[str],
-    opened: Opened,
+    opened: OpenRun,
     parts: Parts,
     world: World,
     told: Mapping[str, float],
@@ -232,7 +232,7 @@ def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
 
 
 @contextmanager
-def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[StopAgreement]:
+def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopAgreement]:
     """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
     sources: list[Callable[[], StopRequest | None]] = [signals.request]
     if world.is_rank_zero:
@@ -244,12 +244,12 @@ def _stopping(signals: Signals, opened: Opened, world: World) -> Iterator[StopAg
         signals.close()
 
 
-def _lost(opened: Opened) -> StopRequest | None:
+def _lost(opened: OpenRun) -> StopRequest | None:
     message = lease.taken(opened.path, opened.incarnation)
     return None if message is None else StopRequest(ExitCode.CONFIG, message)
 
 
-def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
+def _finish(opened: OpenRun, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
     """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
     world.watchdog.at("finish", progress.step)
     wall_s = time.time() - progress.began
@@ -270,11 +270,11 @@ def _finish(opened: Opened, progress: Progress, parts: Parts, ledger: Ledger, wo
     ledger.close({**summary, "folder": str(opened.path)})
 
 
-def _check(opened: Opened) -> None:
+def _check(opened: OpenRun) -> None:
     lease.check(opened.path, opened.incarnation)
 
 
-def _sum_up(opened: Opened, summary: Mapping[str, Any]) -> None:
+def _sum_up(opened: OpenRun, summary: Mapping[str, Any]) -> None:
     _check(opened)
     with writing(opened.path):
         write_json(opened.path / SUMMARY, summary)
