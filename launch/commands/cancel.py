@@ -10,7 +10,7 @@ import click
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.signals import TWICE_S
 from phalanx.run_folder import lease
-from phalanx.run_folder.lease import Holder, Looks
+from phalanx.run_folder.lease import Holder, LivenessProbe
 
 from ..common.find_run import owner, run_or_sweep
 from ..common.show import show
@@ -43,7 +43,7 @@ def cancel(run: str, root: Path) -> None:
     if of_slurm is not None and jobs:
         of_slurm.cancelled.touch()  # which the job's script does, too, where it comes that far
     # Slurm ends those that it has.
-    looks = Looks()
+    looks = LivenessProbe()
     held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
     if not jobs and not held:
         state = state_of(folder, time.time(), looks).state
@@ -58,14 +58,14 @@ def cancel(run: str, root: Path) -> None:
         show(f"ended {holder}")
 
 
-def _holders(folder: Path, looks: Looks) -> list[Holder]:
+def _holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
     try:
         return holders(folder, looks)
     except OSError as error:
         raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner(folder)}") from None
 
 
-def _end(folder: Path, holder: Holder, looks: Looks) -> None:
+def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
     """As by Ctrl-C twice. One that is deaf to it saves and leaves.
 
     Raises ConfigError when the process does not leave, or cannot be shown to be the run's: what a file says of it is no

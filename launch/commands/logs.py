@@ -15,7 +15,7 @@ from phalanx.common.stdio import let_go
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
 from phalanx.run_folder import lease
-from phalanx.run_folder.lease import Looks
+from phalanx.run_folder.lease import LivenessProbe
 
 from ..common.find_run import named
 from ..host.machine_locks import is_taken
@@ -67,7 +67,7 @@ class _Asked:
     """Whether a run may say more."""
 
     def __init__(self, folder: Path, root: Path) -> None:
-        self._folder, self._root, self._looks = folder, root, Looks()
+        self._folder, self._root, self._looks = folder, root, LivenessProbe()
         self._queued, self._asked_s = False, float("-inf")
 
     def goes_on(self) -> bool:

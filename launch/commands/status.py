@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from phalanx.common.escaping import on_one_line
-from phalanx.run_folder.lease import Looks
+from phalanx.run_folder.lease import LivenessProbe
 
 from ..common.find_run import check_shown, find, run_or_sweep, sweeps
 from ..common.show import show
@@ -44,7 +44,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
-    looks = Looks(waits=False)
+    looks = LivenessProbe(waits=False)
     check_shown(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
@@ -66,7 +66,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             return
 
 
-def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: Looks) -> list[RunState]:
+def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: LivenessProbe) -> list[RunState]:
     folders = [run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
     found = [state_of(folder, time.time(), looks) for folder in folders]
     if looks.unsure:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from phalanx.exit.codes import ConfigError
-from phalanx.run_folder.lease import Holder, Looks
+from phalanx.run_folder.lease import Holder, LivenessProbe
 
 from ..common.find_run import is_sweep, owner, run_or_sweep
 from ..common.show import show
@@ -29,7 +29,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
     one is not stopped.
     """
     folder = run_or_sweep(run, root)
-    looks = Looks()
+    looks = LivenessProbe()
     asked = _asked(folder, looks)
     show(f"asked {', '.join(map(str, asked))} to save and leave")
     if wait:
@@ -38,7 +38,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
         show(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
 
 
-def _wait(folder: Path, asked: Sequence[Holder], looks: Looks) -> None:
+def _wait(folder: Path, asked: Sequence[Holder], looks: LivenessProbe) -> None:
     """Until none of them is there. What holds a rank is bounded by its run, which ends it and says so."""
     began = told = time.monotonic()
     output = folder / ("output" if is_sweep(folder) else "logs")
@@ -49,7 +49,7 @@ def _wait(folder: Path, asked: Sequence[Holder], looks: Looks) -> None:
         time.sleep(_LOOK_S)
 
 
-def _asked(folder: Path, looks: Looks) -> list[Holder]:
+def _asked(folder: Path, looks: LivenessProbe) -> list[Holder]:
     """Whoever works there is asked to save and leave. Raises ConfigError where nobody does, or the folder is not ours."""
     try:
         if not (found := holders(folder, looks)):

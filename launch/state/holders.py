@@ -4,18 +4,18 @@ from pathlib import Path
 
 from phalanx.exit.signals import StopFile
 from phalanx.run_folder import lease
-from phalanx.run_folder.lease import Holder, Looks
+from phalanx.run_folder.lease import Holder, LivenessProbe
 
 from ..common.find_run import is_sweep
 from .sweep_peers import places
 
 
-def holders(folder: Path, looks: Looks) -> list[Holder]:
+def holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
     """Who holds the run in `folder`, one process at most, or works on the sweep in it, right now. Raises OSError."""
     return sorted(_at_work(folder, looks).values(), key=lambda holder: holder.since or 0.0)
 
 
-def is_there(folder: Path, holder: Holder, looks: Looks) -> bool:
+def is_there(folder: Path, holder: Holder, looks: LivenessProbe) -> bool:
     """Whether one of them still is. What else a run notes of its holder may change meanwhile."""
     who = (holder.machine, holder.pid, holder.incarnation)
     return who in [(each.machine, each.pid, each.incarnation) for each in holders(folder, looks)]
@@ -27,13 +27,13 @@ def is_process(folder: Path, holder: Holder) -> bool | None:
     return True if True in told else None if None in told else False
 
 
-def ask_to_leave(folder: Path, looks: Looks) -> None:
+def ask_to_leave(folder: Path, looks: LivenessProbe) -> None:
     """Ask them all to save and leave. Raises OSError."""
     for place, holder in _at_work(folder, looks).items():
         StopFile(place, holder.incarnation).ask()
 
 
-def _at_work(folder: Path, looks: Looks) -> dict[Path, Holder]:
+def _at_work(folder: Path, looks: LivenessProbe) -> dict[Path, Holder]:
     return {place: holder for place in _places(folder) if (holder := looks.live(place)) is not None}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from phalanx.common.files import read_json
 from phalanx.common.jsonl import Entry, number, read_events, read_lines, whole
 from phalanx.common.meter import goodput
-from phalanx.run_folder.lease import Looks
+from phalanx.run_folder.lease import LivenessProbe
 
 from ..slurm.queue import Given
 
@@ -60,9 +60,9 @@ def unseen(folder: Path, why: str) -> RunState:
     return RunState(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
 
 
-def run_state(run: Path, now: float, looks: Looks | None = None) -> RunState:
+def run_state(run: Path, now: float, looks: LivenessProbe | None = None) -> RunState:
     """How the run in the folder `run` fares at `now`, seconds since 1970. Raises OSError where that is not shown to us."""
-    looks = looks or Looks()
+    looks = looks or LivenessProbe()
     written = list(read_lines(run, _LINES_BYTES))
     lines = [line for line in written if line["split"] == "train"]
     evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
@@ -99,7 +99,7 @@ def _metrics(line: Entry) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: Looks | None) -> float | None:
+def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: LivenessProbe | None) -> float | None:
     """How long ago a run said something; of one that lives by the file server's clock, as its own may be another."""
     if not newest:
         return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phalanx.common.files import read_json
 from phalanx.common.jsonl import number, whole
-from phalanx.run_folder.lease import Looks
+from phalanx.run_folder.lease import LivenessProbe
 
 from ..common.find_run import SWEEP, is_sweep
 from .holders import holders
@@ -13,7 +13,7 @@ from .run import RunState, run_state, unseen
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
-def state_of(folder: Path, now: float, looks: Looks) -> RunState:
+def state_of(folder: Path, now: float, looks: LivenessProbe) -> RunState:
     """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
     try:
         return _of_sweep(folder, now, looks) if is_sweep(folder) else run_state(folder, now, looks)
@@ -21,7 +21,7 @@ def state_of(folder: Path, now: float, looks: Looks) -> RunState:
         return unseen(folder, error.strerror or str(error))
 
 
-def _of_sweep(folder: Path, now: float, looks: Looks) -> RunState:
+def _of_sweep(folder: Path, now: float, looks: LivenessProbe) -> RunState:
     found = read_json(folder / SWEEP)
     found = found if isinstance(found, dict) else {}
     rows, best = found.get("rows"), found.get("best")

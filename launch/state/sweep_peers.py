@@ -29,7 +29,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
         self._turns = 0  # locks within locks of this process
-        self.looks = lease.Looks()  # at the others and at runs: one that looks again and again needs no clock
+        self.looks = lease.LivenessProbe()  # at the others and at runs: one that looks again and again needs no clock
 
     def __enter__(self) -> "SweepPeers":
         """Raises ConfigError where the file system does not let processes take turns."""

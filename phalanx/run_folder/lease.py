@@ -114,7 +114,7 @@ class Lease:
                 os.utime(self._path, follow_symlinks=False)
 
 
-class Looks:
+class LivenessProbe:
     """Looks at holders, as often as somebody wants to know, and remembers which of them touched their files meanwhile."""
 
     def __init__(self, *, waits: bool = True) -> None:
@@ -188,8 +188,8 @@ class Looks:
 
 
 def live(run: Path) -> Holder | None:
-    """As `Looks` tells, for who looks once."""
-    return Looks().live(run)
+    """As `LivenessProbe` tells, for who looks once."""
+    return LivenessProbe().live(run)
 
 
 def is_process_of(run: Path, holder: Holder) -> bool | None:
@@ -253,7 +253,7 @@ def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 def _won(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
     """The incarnation that this process is, once the one before is over."""
-    patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), Looks()
+    patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
     while True:
         newest = _newest(run)
         own = _self(newest + 1, environ)
@@ -299,7 +299,7 @@ def fenced(run: Path, incarnation: int, step: int) -> bool:
     return any(holder is not None and holder.from_step is not None and holder.from_step < step for holder in later)
 
 
-def _is_over(run: Path, holder: Holder, own: Holder, looks: Looks) -> bool:
+def _is_over(run: Path, holder: Holder, own: Holder, looks: LivenessProbe) -> bool:
     """Whether the run may be taken from `holder`."""
     if _was_released(run, holder.incarnation):
         return True
