@@ -21,7 +21,7 @@ from phalanx.exit.signals import Signals
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import build, job
-from phalanx.train.loading.loader import Loader, Work
+from phalanx.train.loading.loader import Loader, StepBatch
 from phalanx.train.optim.precision import Precision
 
 Turns = Iterator[list[float]]  # lists to put the seconds of each step into; the next is given when it is one's turn
@@ -34,7 +34,7 @@ class InTurns(Loader):
     turns: Turns
     steps: int
 
-    def from_step(self, first: int) -> Iterator[Work]:
+    def from_step(self, first: int) -> Iterator[StepBatch]:
         works = super().from_step(first)
         times: list[float] = []
         for step in range(first, self.timeline.steps):

@@ -14,7 +14,7 @@ from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts, build, set_up_process, targets
 from phalanx.train.loading.batch import apply
-from phalanx.train.loading.loader import Work
+from phalanx.train.loading.loader import StepBatch
 from phalanx.train.loading.prefetch import Mover
 
 
@@ -30,13 +30,15 @@ def built_of(config: Config) -> tuple[Config, World, Parts]:
     return config, world, build(config, targets(config, foreign=False), world, precision)
 
 
-def moved(work: Work, mover: Mover) -> Work:
-    return Work(work.step, work.samples, [(position, apply(batch, mover)) for position, batch in work.pieces])
+def moved(work: StepBatch, mover: Mover) -> StepBatch:
+    return StepBatch(
+        work.step, work.samples, [(position, apply(batch, mover)) for position, batch in work.micro_batches]
+    )
 
 
 def warmed_up(parts: Parts) -> list[str]:
     """The names of the metrics, after the uncounted backward."""
-    whole = replace(parts.rehearsal, batch=apply(parts.rehearsal.batch, parts.mover))
+    whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
     with unchanged(parts.state.model, parts.task):
         names, _ = parts.step.warm_up(whole, find_unused=False)
     return names

@@ -23,7 +23,7 @@ from ..checkpoint.state import State
 from ..distributed.world import World
 from ..loading.batch import Augment, apply
 from ..loading.fetch import Source
-from ..loading.loader import Fetcher, Loader, Rehearsal, Timeline
+from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
 from ..loading.order import InTurn, Order
 from ..loading.prefetch import Mover
 from ..loading.rng import seed_all
@@ -60,7 +60,7 @@ class Parts:
     datasets: Mapping[str, Dataset[Any]]
     begin: Begin
     task: Task
-    rehearsal: Rehearsal
+    sample_batch: SampleBatch
     notes: list[str]  # what the user may not expect
 
 
@@ -138,7 +138,7 @@ class _Alone:
     loader: Loader
     model: nn.Module
     mover: Mover
-    rehearsal: Rehearsal
+    sample_batch: SampleBatch
     convolutions: Convolutions
     nhwc: bool  # they are in NHWC memory order, or there are none
 
@@ -162,10 +162,10 @@ def _alone(config: Config, builder: Targets, world: World, precision: Precision)
     mover = Mover(world.device, precision.of)
     convolutions = Convolutions(model)
     asked = config.train.channels_last and bool(convolutions)
-    rehearsal = loader.rehearsal(few=asked)
-    few = apply(rehearsal.few, mover)
+    sample_batch = loader.sample_batch(few=asked)
+    few = apply(sample_batch.few, mover)
     nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
-    return _Alone(datasets, task, start, loader, model, mover, rehearsal, convolutions, nhwc)
+    return _Alone(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc)
 
 
 def _asleep(model: nn.Module) -> list[str]:
@@ -209,7 +209,7 @@ def _parts(
         datasets=alone.datasets,
         begin=alone.begin,
         task=task,
-        rehearsal=alone.rehearsal,
+        sample_batch=alone.sample_batch,
         notes=notes,
     )
 

@@ -19,11 +19,11 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
 
     Returns the metrics' names. All ranks call it. Raises ConfigError for what the run would fail at later.
     """
-    model, loader, single = parts.state.model, parts.loader, parts.rehearsal.single
+    model, loader, single = parts.state.model, parts.loader, parts.sample_batch.single
     known = [name for name, _ in model.named_parameters()]
     world.watchdog.at("warm up", 0)
     with unchanged(model, parts.task):
-        whole = replace(parts.rehearsal, batch=apply(parts.rehearsal.batch, parts.mover))
+        whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
         found, waits = parts.step.warm_up(whole, config.parallel.find_unused)
         names = list(dict.fromkeys(chain(*world.gather(found))))  # their batches may differ in metrics
         _check_parameters([name for name, _ in model.named_parameters()], known)

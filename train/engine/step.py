@@ -12,7 +12,7 @@ from phalanx.exit.codes import ConfigError
 from ..checkpoint.preserve import Memory
 from ..distributed.world import World
 from ..loading.batch import Batch
-from ..loading.loader import Rehearsal, Work
+from ..loading.loader import SampleBatch, StepBatch
 from ..loading.rng import integer, seed_all
 from ..optim.gradients import Gradients
 from ..optim.precision import Precision
@@ -56,16 +56,16 @@ class Step:
         self._modules, self._parameters = list(model.modules()), list(model.parameters())
         self._trained = [parameter.requires_grad for parameter in self._parameters]
 
-    def __call__(self, work: Work) -> StepResult:
+    def __call__(self, work: StepBatch) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
         memory = Memory([self.spread.replica], parameters=False) if self._first else None
         self.spread.share_buffers()
         before = buffers.keep(self._modules)
         ratios: list[Mapping[str, Ratio]] = []
-        pieces = work.pieces or [(0, None)]
+        micro_batches = work.micro_batches or [(0, None)]
         weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
-        for i, (position, batch) in enumerate(pieces):
-            last = i == len(pieces) - 1
+        for i, (position, batch) in enumerate(micro_batches):
+            last = i == len(micro_batches) - 1
             with nullcontext() if last else self.spread.accumulating():
                 self.world.watchdog.at("forward", work.step)
                 found = self._forward(position, batch)
@@ -86,9 +86,9 @@ class Step:
             before.back_if(skipped)
             self._first = False
         scale = None if self.updater.scale is None else self.updater.scale.used
-        return StepResult(work.step, ratios if work.pieces else [], norm, skipped, scale)
+        return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
 
-    def warm_up(self, rehearsal: Rehearsal, find_unused: bool) -> tuple[list[str], bool]:
+    def warm_up(self, sample_batch: SampleBatch, find_unused: bool) -> tuple[list[str], bool]:
         """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
@@ -97,8 +97,8 @@ class Step:
         metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
         that the loss does not reach, or a task that divides its loss by something else than it says.
         """
-        model, span, begun = self.spread.replica.model, rehearsal.span, self.world.collectives()
-        found = self._forward(span.start, rehearsal.batch)
+        model, span, begun = self.spread.replica.model, sample_batch.span, self.world.collectives()
+        found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         admission.check_reach(found["loss"].total, model, self.spread.replica.task)

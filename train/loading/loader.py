@@ -34,12 +34,12 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class Work:
+class StepBatch:
     """What one rank does in one step: its micro-batches, each with its first position, of a batch of `samples`."""
 
     step: int
     samples: int
-    pieces: list[tuple[int, Batch]]
+    micro_batches: list[tuple[int, Batch]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Fetcher:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class SampleBatch:
     """What is tried before training: the samples of `span`, as many on each rank, and one alone where that will come."""
 
     span: Span
@@ -96,17 +96,17 @@ class Loader:
     rank: int
     size: int
 
-    def from_step(self, first: int) -> Iterator[Work]:
+    def from_step(self, first: int) -> Iterator[StepBatch]:
         """The rank's work of the steps `first`, first+1, … to the end of the timeline."""
         steps = range(first, self.timeline.steps)
         asked, taken = tee(self._spans(step) for step in steps)  # the fetcher may be ahead
         batches = self.fetcher.batches(chain.from_iterable(asked))
         for step, spans in zip(steps, taken, strict=True):
             whole = self.timeline.span(step)
-            pieces = [(span.start, next(batches)) for span in spans]
-            yield Work(step, whole.stop - whole.start, pieces)
+            micro_batches = [(span.start, next(batches)) for span in spans]
+            yield StepBatch(step, whole.stop - whole.start, micro_batches)
 
-    def rehearsal(self, few: bool = False) -> Rehearsal:
+    def sample_batch(self, few: bool = False) -> SampleBatch:
         """A micro-batch as large as the smallest share of a rank in a whole batch, and smaller ones to try."""
         start = self.timeline.position
         of_ranks = [self._shares(self.timeline.global_batch, rank)[-1] for rank in range(self.size)]
@@ -119,7 +119,7 @@ class Loader:
             asked["single"] = Span(start, start + 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
         found = dict(zip(asked, one.batches(asked.values()), strict=True))
-        return Rehearsal(span, found["batch"], found.get("few"), found.get("single"))
+        return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
 
     def indices(self, step: int) -> list[int]:
         """Which samples of the data set all ranks together take in 0-based `step`."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from .batch import apply
-from .loader import Work
+from .loader import StepBatch
 
 
 class Mover:
@@ -20,32 +20,38 @@ class Mover:
         return tensor.to(self._device, self._kept(tensor.dtype), non_blocking=True)
 
 
-def on_device(works: Iterator[Work], mover: Mover, device: torch.device) -> Iterator[Work]:
-    """The same work, its batches on `device`. On a GPU one step ahead, copied from pinned memory on a side stream."""
+def on_device(step_batches: Iterator[StepBatch], mover: Mover, device: torch.device) -> Iterator[StepBatch]:
+    """The same step_batch, its batches on `device`. On a GPU one step ahead, copied from pinned memory on a side stream."""
     if device.type != "cuda":
-        for work in works:
-            yield _changed(work, mover)
+        for step_batch in step_batches:
+            yield _changed(step_batch, mover)
         return
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead = _copied(works, mover, stream)
+    ahead = _copied(step_batches, mover, stream)
     while ahead is not None:
         ready, copied = ahead
         torch.cuda.current_stream(device).wait_event(copied)
         _keep_until_used(ready, device)
         yield ready
         # The caller has queued the step's kernels by now, so the next copy runs beside them.
-        ahead = _copied(works, mover, stream)
+        ahead = _copied(step_batches, mover, stream)
 
 
-def _changed(work: Work, mover: Mover) -> Work:
-    return replace(work, pieces=[(position, apply(batch, mover)) for position, batch in work.pieces])
+def _changed(step_batch: StepBatch, mover: Mover) -> StepBatch:
+    return replace(
+        step_batch, micro_batches=[(position, apply(batch, mover)) for position, batch in step_batch.micro_batches]
+    )
 
 
-def _copied(works: Iterator[Work], mover: Mover, stream: torch.cuda.Stream) -> tuple[Work, torch.cuda.Event] | None:
-    work = next(works, None)
-    if work is None:
+def _copied(
+    step_batches: Iterator[StepBatch], mover: Mover, stream: torch.cuda.Stream
+) -> tuple[StepBatch, torch.cuda.Event] | None:
+    step_batch = next(step_batches, None)
+    if step_batch is None:
         return None
-    pinned = replace(work, pieces=[(position, apply(batch, _pin)) for position, batch in work.pieces])
+    pinned = replace(
+        step_batch, micro_batches=[(position, apply(batch, _pin)) for position, batch in step_batch.micro_batches]
+    )
     with torch.cuda.stream(stream):
         moved = _changed(pinned, mover)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -57,12 +63,12 @@ def _pin(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()
 
 
-def _keep_until_used(work: Work, device: torch.device) -> None:
+def _keep_until_used(step_batch: StepBatch, device: torch.device) -> None:
     """The side stream's allocator must not hand the memory out again before the main stream is done with it."""
 
     def record(tensor: torch.Tensor) -> torch.Tensor:
         tensor.record_stream(torch.cuda.current_stream(device))
         return tensor
 
-    for _, batch in work.pieces:
+    for _, batch in step_batch.micro_batches:
         apply(batch, record)

@@ -1,4 +1,4 @@
-"""Rehearsal, evaluation and saving leave a model that is not tame as they find it; all in the test's own process."""
+"""SampleBatch, evaluation and saving leave a model that is not tame as they find it; all in the test's own process."""
 
 from dataclasses import replace
 from typing import Any

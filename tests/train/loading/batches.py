@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from phalanx.train.loading.batch import Augment
 from phalanx.train.loading.fetch import Source
-from phalanx.train.loading.loader import Fetcher, Loader, Timeline, Work
+from phalanx.train.loading.loader import Fetcher, Loader, StepBatch, Timeline
 from phalanx.train.loading.order import Order
 
 
@@ -37,6 +37,8 @@ def flat(batch: Any) -> list[Any]:
     return [flat(value) for value in batch]
 
 
-def told(works: Iterable[Work]) -> list[Any]:
+def told(works: Iterable[StepBatch]) -> list[Any]:
     """Everything that works hold, as plain numbers."""
-    return [[work.step, work.samples, [[position, flat(batch)] for position, batch in work.pieces]] for work in works]
+    return [
+        [work.step, work.samples, [[position, flat(batch)] for position, batch in work.micro_batches]] for work in works
+    ]

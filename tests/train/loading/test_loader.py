@@ -67,7 +67,7 @@ def test_a_rehearsal_is_a_micro_batch_such_as_will_come(workers: int, tmp_path: 
     """Even where the whole run is shorter than a batch, and as many samples on each rank; one alone where one will come."""
     short = Timeline(step=0, position=0, steps=1, end=2, global_batch=16)
     for rank, (start, stop) in enumerate([(0, 5), (6, 11), (11, 16)]):
-        made = loader(Numbers(50, tmp_path / f"{rank}"), short, rank=rank, size=3, workers=workers).rehearsal()
+        made = loader(Numbers(50, tmp_path / f"{rank}"), short, rank=rank, size=3, workers=workers).sample_batch()
         assert made.span == (start, stop)
         assert flat(made.batch) == flat(source(Numbers(50)).__getitems__(Span(start, stop)))
         assert flat(made.single) == flat(source(Numbers(50)).__getitems__(Span(0, 1)))

@@ -62,7 +62,7 @@ def test_the_data_set_is_only_used_in_workers(tmp_path: Path) -> None:
     dataset = Lazy(tmp_path / "bytes")
     made = loader(dataset, TIMELINE, workers=2)
     expected = aside(data_hash.data, dataset, workers=2)
-    made.rehearsal()
+    made.sample_batch()
     assert told(made.from_step(0)) == told(loader(Lazy(tmp_path / "bytes"), TIMELINE).from_step(0))
     assert data_hash.data(dataset) == expected
 
@@ -70,7 +70,7 @@ def test_the_data_set_is_only_used_in_workers(tmp_path: Path) -> None:
 def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
     (tmp_path / "bytes").touch()
     with pytest.raises(ConfigError, match=r"cannot be sent.*BufferedReader.*data.workers=0"):
-        loader(Unsendable(50, tmp_path / "bytes"), TIMELINE, workers=1).rehearsal()
+        loader(Unsendable(50, tmp_path / "bytes"), TIMELINE, workers=1).sample_batch()
 
 
 def test_what_a_worker_raises_arrives_with_its_traceback() -> None:
