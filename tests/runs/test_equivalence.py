@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from phalanx.train.data.augment import ShiftRotate
 from phalanx.train.data.digits import Digits
-from phalanx.train.loading.fetch import Source
+from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
 from phalanx.train.models.mlp import MLP
@@ -81,7 +81,7 @@ def test_loss_is_divided_by_what_was_counted_over_all_ranks(
     torch.manual_seed(0)
     model = MLP(784, [32], 10, 0.0).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    source = Source(Digits("train"), Order(1438, 0), None, 0)
+    source = PositionDataset(Digits("train"), Order(1438, 0), None, 0)
     for span in (Span(0, 64), Span(64, 90)):
         images, labels = source.__getitems__(span)
         losses = F.cross_entropy(model(images.double()), labels, reduction="none")
@@ -114,7 +114,7 @@ def test_one_rank_trains_as_a_loop_written_by_hand_does(starter: Starter) -> Non
     torch.manual_seed(0)
     model = MLP(784, [32], 10, 0.0).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    source = Source(Digits("train"), Order(1438, 0), ShiftRotate(2.0, 10.0), 0)
+    source = PositionDataset(Digits("train"), Order(1438, 0), ShiftRotate(2.0, 10.0), 0)
     for step in range(steps):
         images, labels = source.__getitems__(Span(64 * step, 64 * (step + 1)))
         optimizer.zero_grad()

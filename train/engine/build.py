@@ -22,7 +22,7 @@ from ..checkpoint.init_from import Begin, begin
 from ..checkpoint.state import State
 from ..distributed.world import World
 from ..loading.batch import Augment, apply
-from ..loading.fetch import Source
+from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
 from ..loading.order import InTurn, Order
 from ..loading.prefetch import Mover
@@ -268,7 +268,7 @@ def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
 def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
     augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
     order = Order(_length(dataset, "data.train"), config.seed)
-    fetcher = _fetcher(config, Source(dataset, order, augment, config.seed), world, stay=False)
+    fetcher = _fetcher(config, PositionDataset(dataset, order, augment, config.seed), world, stay=False)
     last = timeline.span(timeline.steps - 1)
     if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
         raise ConfigError(
@@ -278,7 +278,7 @@ def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: T
     return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
 
 
-def _fetcher(config: Config, source: Source, world: World, *, stay: bool) -> Fetcher:
+def _fetcher(config: Config, source: PositionDataset, world: World, *, stay: bool) -> Fetcher:
     return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
 
 
@@ -342,7 +342,7 @@ def _evaluation(
     if "eval" not in datasets:
         return None
     samples = _length(datasets["eval"], "data.eval")
-    fetcher = _fetcher(config, Source(datasets["eval"], InTurn(), None, config.seed), world, stay=True)
+    fetcher = _fetcher(config, PositionDataset(datasets["eval"], InTurn(), None, config.seed), world, stay=True)
     return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
 
 

@@ -28,7 +28,7 @@ _INSTEAD = (
 )
 
 
-class Source(Dataset[Batch]):
+class PositionDataset(Dataset[Batch]):
     """Fetches the samples at given positions of the run.
 
     A dataset with `__getitems__(indices)` is asked once a batch, with an array of int64. It answers with a list of
@@ -150,10 +150,10 @@ class Source(Dataset[Batch]):
         return integer(self._seed, _FETCH, position)
 
 
-class Telling(Dataset[tuple[Batch, list[str]]]):
+class WithNotes(Dataset[tuple[Batch, list[str]]]):
     """The batches of a source, each with the notes that have come up."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: PositionDataset) -> None:
         self._source = source
 
     def __getitems__(self, positions: Span) -> tuple[Batch, list[str]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import chain, tee
 
 from .batch import Batch
-from .fetch import Source, Telling
+from .fetch import PositionDataset, WithNotes
 from .shard import Span, split
 from .workers import Workers
 
@@ -49,7 +49,7 @@ class Fetcher:
     The processes end with their batches, or `stay` for the next ones.
     """
 
-    source: Source
+    source: PositionDataset
     workers: int
     prefetch: int
     pin_memory: bool
@@ -67,7 +67,7 @@ class Fetcher:
 
     def _answers(self, spans: Iterable[Span]) -> Iterator[tuple[Batch, list[str]]]:
         if self.workers == 0:
-            return map(Telling(self.source).__getitems__, spans)
+            return map(WithNotes(self.source).__getitems__, spans)
         return (self._staying if self.stay else self._begin()).answers(spans)
 
     @cached_property
@@ -75,7 +75,7 @@ class Fetcher:
         return self._begin()
 
     def _begin(self) -> Workers[tuple[Batch, list[str]]]:
-        return Workers(Telling(self.source), self.workers, self.prefetch, self.pin_memory, stay=self.stay)
+        return Workers(WithNotes(self.source), self.workers, self.prefetch, self.pin_memory, stay=self.stay)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import torch
 from torch.utils.data import Dataset
 
 from phalanx.train.loading.batch import Augment
-from phalanx.train.loading.fetch import Source
+from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.loader import Fetcher, Loader, StepBatch, Timeline
 from phalanx.train.loading.order import Order
 
 
-def source(dataset: Dataset[Any], augment: Augment | None = None, seed: int = 5) -> Source:
-    return Source(dataset, Order(len(dataset), seed), augment, seed)  # type: ignore[arg-type]
+def source(dataset: Dataset[Any], augment: Augment | None = None, seed: int = 5) -> PositionDataset:
+    return PositionDataset(dataset, Order(len(dataset), seed), augment, seed)  # type: ignore[arg-type]
 
 
 def loader(
