@@ -51,7 +51,7 @@ def shapes(batch: Batch) -> str:
 
 
 def collated(samples: Sequence[Any]) -> Batch:
-    """torch's default collation, but in a worker, too, into memory of the process: see parcel.py."""
+    """torch's default collation, but in a worker, too, into memory of the process: see tensor_packing.py."""
     return collate(samples, collate_fn_map=_COLLATE)
 
 

@@ -27,7 +27,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import leftovers
 from phalanx.system.allocator import keep_freed_memory
 
-from .parcel import Cargo, Parcel, arrived, pack, unpack
+from .tensor_packing import PackedTensors, SharedDataset, pack, receive, unpack
 from .worker_error import Failed
 
 Answer = TypeVar("Answer")
@@ -49,7 +49,7 @@ class Workers(Generic[Answer]):
         self._pin = pin
         self._stay = stay
         self._questions = _Questions()
-        self._loader: DataLoader[Parcel] | None = None
+        self._loader: DataLoader[PackedTensors] | None = None
 
     def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
         """The answer to each question, in their order. The last run of questions must have come to its end, or is left.
@@ -80,7 +80,7 @@ class Workers(Generic[Answer]):
                 raise found.error()
             yield found
 
-    def _begin(self, count: int) -> "DataLoader[Parcel]":
+    def _begin(self, count: int) -> "DataLoader[PackedTensors]":
         return DataLoader(
             self._dataset,
             batch_sampler=self._questions,
@@ -105,25 +105,25 @@ class _Questions:
         return iter(self.asked)
 
 
-class _Remote(Dataset[Parcel]):
+class _Remote(Dataset[PackedTensors]):
     """The data set as workers have it: it comes with its memory in one piece, and so do its answers."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
-        self._cargo = Cargo()
+        self._shared = SharedDataset()
 
-    def __getitems__(self, question: Any) -> Parcel:
+    def __getitems__(self, question: Any) -> PackedTensors:
         try:
             return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
         except Exception as error:
             return pack(Failed.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remote, self._cargo.load(self._dataset)
+        return _remote, self._shared.load(self._dataset)
 
 
 def _remote(*sent: Any) -> _Remote:
-    return _Remote(arrived(*sent))
+    return _Remote(receive(*sent))
 
 
 def aside(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:

@@ -23,38 +23,38 @@ _LARGEST = 100  # tensors of a data set that get one; 252 is the most that a pro
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PackedTensors:
     """An answer of a worker: what it is made of, and the bytes of its tensors in memory that processes share."""
 
     structure: bytes
     memory: torch.Tensor
 
-    def pin_memory(self) -> "Parcel":
+    def pin_memory(self) -> "PackedTensors":
         """As torch's thread that pins what workers answer calls it."""
-        return Parcel(self.structure, self.memory.pin_memory())
+        return PackedTensors(self.structure, self.memory.pin_memory())
 
 
-def pack(answer: Any) -> Parcel:
+def pack(answer: Any) -> PackedTensors:
     """`answer` with a copy of each of its dense CPU tensors; what else it holds is pickled."""
     file = BytesIO()
-    packer = _Packer(file)
+    packer = _TensorPickler(file)
     packer.dump(answer)
     shared = torch.UntypedStorage._new_shared(max(1, packer.size))  # type: ignore[no-untyped-call]
     memory = torch.empty(0, dtype=torch.uint8).set_(shared)
     for start, stretch in packer.pieces:
         memory[start : start + stretch.nbytes].view(stretch.dtype).copy_(stretch)
-    return Parcel(file.getvalue(), memory)
+    return PackedTensors(file.getvalue(), memory)
 
 
-def unpack(parcel: Parcel) -> Any:
+def unpack(parcel: PackedTensors) -> Any:
     """The answer; its tensors are views of the parcel's memory."""
-    return _Unpacker(parcel).load()
+    return _TensorUnpickler(parcel).load()
 
 
 _Place = tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]  # first byte, dtype, size, stride
 
 
-class _Packer(ForkingPickler):
+class _TensorPickler(ForkingPickler):
     """Lays tensors aside, and writes down where."""
 
     def __init__(self, file: BytesIO) -> None:
@@ -97,10 +97,10 @@ def _extent(tensor: torch.Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
 
 
-class _Unpacker(Unpickler):
+class _TensorUnpickler(Unpickler):
     """Of what the process at the other end of a pipe of ours packed."""
 
-    def __init__(self, parcel: Parcel) -> None:
+    def __init__(self, parcel: PackedTensors) -> None:
         super().__init__(BytesIO(parcel.structure))
         self._memory = parcel.memory
 
@@ -111,7 +111,7 @@ class _Unpacker(Unpickler):
 
 
 @dataclass
-class Cargo:
+class SharedDataset:
     """The memory of a data set's tensors and arrays, written once and mapped by all of its workers.
 
     A worker that changes it changes a copy of its own.
@@ -124,11 +124,11 @@ class Cargo:
     _apart: set[int] = field(default_factory=set)  # addresses of tensors that torch sends
 
     def load(self, dataset: Any) -> tuple[Any, int, bytes, list[tuple[int, int]]]:
-        """What `arrived` takes. Called while a process is started."""
+        """What `receive` takes. Called while a process is started."""
         if self._file is None:
             self._file = os.memfd_create("phalanx-data")
         file = BytesIO()
-        loader = _Loader(file, self)
+        loader = _SharedPickler(file, self)
         loader.dump(dataset)
         places = [self.place(np.frombuffer(buffer.raw(), np.uint8), buffer) for buffer in loader.buffers]
         return DupFd(self._file), self._size, file.getvalue(), places
@@ -165,41 +165,41 @@ def _write(file: int, octets: "np.ndarray[Any, Any]", start: int) -> None:
         rest, start = rest[written:], start + written
 
 
-class _Loader(ForkingPickler):
+class _SharedPickler(ForkingPickler):
     """Takes the memory of tensors and arrays out of a data set."""
 
-    def __init__(self, file: BytesIO, cargo: Cargo) -> None:
+    def __init__(self, file: BytesIO, shared: SharedDataset) -> None:
         self.buffers: list[PickleBuffer] = []
         super().__init__(file, 5, True, self.buffers.append)
-        self._cargo = cargo
+        self._shared = shared
 
     def reducer_override(self, obj: Any) -> Any:
         """Tensors as their storage and how they lie in it, rather than as torch sends them."""
-        if isinstance(obj, torch.Tensor) and _plain(obj.detach()) and not self._cargo.apart(obj.untyped_storage()):
+        if isinstance(obj, torch.Tensor) and _plain(obj.detach()) and not self._shared.apart(obj.untyped_storage()):
             return obj.__reduce_ex__(5)  # type: ignore[no-untyped-call]
         return NotImplemented
 
     def persistent_id(self, obj: Any) -> tuple[torch.dtype | None, int, int] | None:
         typed = isinstance(obj, TypedStorage)
         storage = obj._untyped_storage if typed else obj
-        if not isinstance(storage, torch.UntypedStorage) or storage.device.type != "cpu" or self._cargo.apart(storage):
+        if not isinstance(storage, torch.UntypedStorage) or storage.device.type != "cpu" or self._shared.apart(storage):
             return None
         return self._stored(storage, obj.dtype if typed else None)
 
     def _stored(self, storage: torch.UntypedStorage, dtype: torch.dtype | None) -> tuple[torch.dtype | None, int, int]:
         octets = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        return dtype, *self._cargo.place(octets, storage)
+        return dtype, *self._shared.place(octets, storage)
 
 
-def arrived(file: Any, size: int, structure: bytes, places: list[tuple[int, int]]) -> Any:
+def receive(file: Any, size: int, structure: bytes, places: list[tuple[int, int]]) -> Any:
     """The data set, in the worker."""
     descriptor = file.detach()
     memory = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) if size else b""
     os.close(descriptor)
-    return _Arrival(structure, memoryview(memory), places).load()
+    return _SharedUnpickler(structure, memoryview(memory), places).load()
 
 
-class _Arrival(Unpickler):
+class _SharedUnpickler(Unpickler):
     """Of what the rank that started this process sends along."""
 
     def __init__(self, structure: bytes, memory: memoryview, places: list[tuple[int, int]]) -> None:
