@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from phalanx.train.loading.fetch import PositionDataset
-from phalanx.train.loading.order import InTurn
+from phalanx.train.loading.order import SequentialOrder
 from phalanx.train.loading.rng import seed_all
 from phalanx.train.loading.shard import Span
 from tests.ranks import Starter
@@ -56,7 +56,7 @@ def test_running_statistics_are_rank_0s_on_all_ranks(starter: Starter) -> None:
     model = Normed().double().eval()
     model.load_state_dict(load_file(max(run.folder.glob("checkpoints/step_*[0-9]/model.safetensors"))))
     seed_all(0, torch.device("cpu"))
-    inputs, labels = PositionDataset(Drawn(half=1), InTurn(), None, 0).__getitems__(Span(0, 100))
+    inputs, labels = PositionDataset(Drawn(half=1), SequentialOrder(), None, 0).__getitems__(Span(0, 100))
     with torch.no_grad():
         loss = F.cross_entropy(model(inputs.double()), labels)
     assert run.metrics("eval")[-1]["loss"] == pytest.approx(float(loss), rel=1e-12)

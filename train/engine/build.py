@@ -24,7 +24,7 @@ from ..distributed.world import World
 from ..loading.batch import Augment, apply
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
-from ..loading.order import InTurn, Order
+from ..loading.order import Order, SequentialOrder
 from ..loading.prefetch import Mover
 from ..loading.rng import seed_all
 from ..optim import optimizer_state
@@ -342,7 +342,9 @@ def _evaluation(
     if "eval" not in datasets:
         return None
     samples = _length(datasets["eval"], "data.eval")
-    fetcher = _fetcher(config, PositionDataset(datasets["eval"], InTurn(), None, config.seed), world, stay=True)
+    fetcher = _fetcher(
+        config, PositionDataset(datasets["eval"], SequentialOrder(), None, config.seed), world, stay=True
+    )
     return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
 
 

@@ -34,7 +34,7 @@ from ..loading.workers import aside
 from ..optim.precision import Precision
 from ..sinks.jsonl import undone
 from ..sinks.open import check_sinks, open_sinks
-from ..sinks.sink import Silent, Sink
+from ..sinks.sink import NullSink, Sink
 from .build import Parts, build, packages, set_up_process, targets
 from .loop import Run
 from .metric_window import Window
@@ -184,7 +184,7 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
 
     def act() -> Sink:
         if not world.is_rank_zero:
-            return Silent()
+            return NullSink()
         steps = parts.loader.timeline.steps
         plain = _to_be_told(composed)
         with writing(opened.path):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 from phalanx.exit import user_error
 
 from .batch import Augment, Batch, apply, collated
-from .order import InTurn, Order
+from .order import Order, SequentialOrder
 from .rng import Draws, Probe, drawn, integer, seed_all
 from .shard import Span
 
@@ -40,7 +40,9 @@ class PositionDataset(Dataset[Batch]):
     a whole have one seed, by their first position, and `notes` say so when they draw.
     """
 
-    def __init__(self, dataset: Dataset[Any], order: Order | InTurn, augment: Augment | None, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], order: Order | SequentialOrder, augment: Augment | None, seed: int
+    ) -> None:
         self.notes: list[str] = []  # for people, until somebody who can tell them takes them away
         self._dataset = dataset
         self._order = order

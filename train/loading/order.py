@@ -18,7 +18,7 @@ _SHUFFLE = 1  # tells the keys of the order from those of other uses of the seed
 Indices = NDArray[np.int64]
 
 
-class InTurn:
+class SequentialOrder:
     """Every sample in turn, as an evaluation takes them."""
 
     def indices(self, start: int, stop: int) -> Indices:

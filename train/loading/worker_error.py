@@ -10,7 +10,7 @@ from phalanx.exit.codes import ConfigError
 
 
 @dataclass(frozen=True)
-class Failed:
+class WorkerFailure:
     """In the place of an answer. No exception of a user's class travels: it might not be made again from its text."""
 
     kind: str
@@ -19,7 +19,7 @@ class Failed:
     whole: str  # the traceback with every frame
 
     @classmethod
-    def of(cls, error: Exception) -> "Failed":
+    def of(cls, error: Exception) -> "WorkerFailure":
         told = {"told": user_error.told(error), "said": user_error.message(error), "line": user_error.where(error)}
         kind = next(found.__name__ for found in type(error).__mro__ if found in (ConfigError, *_KINDS.values()))
         whole = "".join(traceback.format_exception(error))

@@ -28,7 +28,7 @@ from phalanx.run_folder import leftovers
 from phalanx.system.allocator import keep_freed_memory
 
 from .tensor_packing import PackedTensors, SharedDataset, pack, receive, unpack
-from .worker_error import Failed
+from .worker_error import WorkerFailure
 
 Answer = TypeVar("Answer")
 
@@ -76,7 +76,7 @@ class Workers(Generic[Answer]):
             except (RuntimeError, OSError, EOFError) as error:
                 _explain(answers._workers, error)
                 raise
-            if isinstance(found := unpack(answer), Failed):
+            if isinstance(found := unpack(answer), WorkerFailure):
                 raise found.error()
             yield found
 
@@ -116,7 +116,7 @@ class _Remote(Dataset[PackedTensors]):
         try:
             return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
         except Exception as error:
-            return pack(Failed.of(error))
+            return pack(WorkerFailure.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remote, self._shared.load(self._dataset)

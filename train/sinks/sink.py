@@ -33,7 +33,7 @@ class Sink(ABC):
 
 
 @final
-class Silent(Sink):
+class NullSink(Sink):
     """Takes everything and tells nobody: the sink of every rank but 0."""
 
     def write(self, line: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from phalanx.train.data.augment import ShiftRotate
 from phalanx.train.loading.fetch import PositionDataset
-from phalanx.train.loading.order import InTurn
+from phalanx.train.loading.order import SequentialOrder
 from phalanx.train.loading.rng import Draws, integer, key
 from phalanx.train.loading.shard import Span, split
 
@@ -51,7 +51,7 @@ def test_a_unit_draw_never_reaches_one() -> None:
 
 @pytest.mark.parametrize(("micro_batch", "size"), [(8, 1), (8, 3), (None, 3), (None, 5), (1, 1)])
 def test_augmented_batches_are_the_same_bits_however_they_are_split(micro_batch: int | None, size: int) -> None:
-    source = PositionDataset(Pictures(), InTurn(), ShiftRotate(2.0, 10.0), seed=3)
+    source = PositionDataset(Pictures(), SequentialOrder(), ShiftRotate(2.0, 10.0), seed=3)
     images, labels = source.__getitems__(Span(640, 704))
     pieces = [
         source.__getitems__(Span(640 + span.start, 640 + span.stop))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.train.sinks.jsonl import JsonLines
-from phalanx.train.sinks.sink import FanOut, Silent, Sink
+from phalanx.train.sinks.sink import FanOut, NullSink, Sink
 
 
 class Listener(Sink):
@@ -99,7 +99,7 @@ def test_the_run_s_own_files_are_the_record(tmp_path: Path) -> None:
 
 
 def test_other_ranks_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sink = Silent()
+    sink = NullSink()
     sink.write({"step": 1})
     sink.event({"event": "start"})
     sink.sync()
