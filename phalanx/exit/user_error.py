@@ -17,12 +17,12 @@ _LISTED = 8  # samples of a batch that a message names
 _WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
 
 
-def during(**facts: object) -> "_During":
+def context(**facts: object) -> "_Context":
     """Let an exception that passes say `facts` of what was under way, such as step=17."""
-    return _During(facts)
+    return _Context(facts)
 
 
-class _During:
+class _Context:
     def __init__(self, facts: dict[str, object]) -> None:
         self._facts = facts
 
@@ -31,24 +31,24 @@ class _During:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception):
-            note(error, **self._facts)
+            add_context(error, **self._facts)
 
 
-def note(error: BaseException, **facts: object) -> None:
+def add_context(error: BaseException, **facts: object) -> None:
     """Add to what is known of the circumstances of `error`; what was said first stands."""
-    setattr(error, _WRITTEN, {**facts, **circumstances(error)})
+    setattr(error, _WRITTEN, {**facts, **context_of(error)})
 
 
-def circumstances(error: BaseException) -> dict[str, Any]:
+def context_of(error: BaseException) -> dict[str, Any]:
     """What was noted: the outermost first."""
     found: dict[str, Any] = getattr(error, _WRITTEN, {})
     return found
 
 
-def where(error: BaseException) -> str | None:
+def user_line(error: BaseException) -> str | None:
     """The user's own line that `error` came through last, such as mypkg/curves.py:31 in ratios; None if none."""
-    if "line" in circumstances(error):  # it came from another process
-        return circumstances(error)["line"]  # type: ignore[no-any-return]
+    if "line" in context_of(error):  # it came from another process
+        return context_of(error)["line"]  # type: ignore[no-any-return]
     frames = _of_user(traceback.extract_tb(error.__traceback__))
     own = [frame for frame in frames if not _is_installed(frame.filename)] or frames
     return f"{_short(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else None
@@ -56,12 +56,12 @@ def where(error: BaseException) -> str | None:
 
 def message(error: BaseException) -> str:
     """What the exception says, all lines of it, with its type."""
-    return circumstances(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
+    return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
 
 
 def headline(error: BaseException) -> str:
     """Such as "in step 17 of 90, data.train's sample 42, batch (8, 3) float32, at mypkg/curves.py:31 in ratios"."""
-    facts, line = circumstances(error), where(error)
+    facts, line = context_of(error), user_line(error)
     step, sample, samples, batch = (facts.get(name) for name in ("step", "sample", "samples", "batch"))
     parts = [
         str(facts.get("act", "")),
@@ -79,10 +79,10 @@ def _listed(samples: Sequence[int]) -> str:
     return ", ".join(map(str, samples[:_LISTED])) + more
 
 
-def told(error: BaseException) -> str:
+def user_traceback(error: BaseException) -> str:
     """The traceback with the user's frames alone; the whole one where no frame is the user's."""
-    if "told" in circumstances(error):
-        return str(circumstances(error)["told"])
+    if "told" in context_of(error):
+        return str(context_of(error)["told"])
     shown = traceback.TracebackException.from_exception(error)
     if not _of_user(shown.stack):
         return "".join(shown.format()).strip()

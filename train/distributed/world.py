@@ -155,7 +155,7 @@ class World:
         except Exception as error:
             own = error
             message = str(error) if isinstance(error, ConfigError) else None
-            told = (user_error.told(error), user_error.message(error), user_error.headline(error))
+            told = (user_error.user_traceback(error), user_error.message(error), user_error.headline(error))
             told = (str(error), str(error), "") if isinstance(error, NoRoom) else told
             rank_error = RankError(self.rank, socket.gethostname(), message, code_of(error), *told)
         rank_errors = [found for found in self.gather(rank_error) if found is not None]
@@ -177,7 +177,7 @@ class World:
         """
         for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
         said = str(error) if for_people else user_error.message(error)
-        text, where = (said, "") if for_people else (user_error.told(error), user_error.headline(error))
+        text, where = (said, "") if for_people else (user_error.user_traceback(error), user_error.headline(error))
         hang = asdict(error.hang) if isinstance(error, Hung) else None
         own = Failure(self.rank, socket.gethostname(), code_of(error), text, hang, said, where)
         self._own = own

@@ -133,7 +133,7 @@ class Evaluation:
         try:
             ratios = checked(self.task.ratios(model, apply(batch, self.mover)), trains=False)
         except Exception as error:
-            user_error.note(error, batch=shapes(batch))
+            user_error.add_context(error, batch=shapes(batch))
             raise
         cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
         return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))

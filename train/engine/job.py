@@ -62,7 +62,7 @@ def run(
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
-    with user_error.during(act="in the rehearsal before the first step"):
+    with user_error.context(act="in the rehearsal before the first step"):
         names = rehearse(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()

@@ -56,8 +56,8 @@ class Run:
                 self._leave(request)
                 return request
             self.world.watchdog.at("data", progress.step)
-            with user_error.during(step=progress.step + 1):
-                with self.meter.part("data"), user_error.during(set="data.train"):
+            with user_error.context(step=progress.step + 1):
+                with self.meter.part("data"), user_error.context(set="data.train"):
                     work = next(works)
                 with self.meter.part("step"):
                     result = self.parts.step(work)
@@ -107,7 +107,7 @@ class Run:
         begin = time.monotonic()
         self.world.watchdog.at("evaluate", self.progress.step)
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
-        with self.meter.part("evaluate"), user_error.during(**facts):
+        with self.meter.part("evaluate"), user_error.context(**facts):
             metrics = evaluation(state.model, state.updater.average, self.world)
         self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.ledger.write_eval(metrics, self.config.checkpoint)

@@ -62,8 +62,8 @@ class PositionDataset(Dataset[Batch]):
             )
             return batch if self._augment is None else self._changed(self._augment, batch, positions)
         except Exception as error:
-            if "sample" not in user_error.circumstances(error):
-                user_error.note(error, samples=indices.tolist())
+            if "sample" not in user_error.context_of(error):
+                user_error.add_context(error, samples=indices.tolist())
             raise
 
     def indices(self, positions: Span) -> list[int]:
@@ -80,7 +80,7 @@ class PositionDataset(Dataset[Batch]):
         try:
             samples = [self._dataset[index] for index in left]
         except Exception as error:
-            user_error.note(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
+            user_error.add_context(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
             raise
         self._draws = probe.touched()
         return collated(self._each(self._one, indices, position) if self._draws else samples)
@@ -111,7 +111,7 @@ class PositionDataset(Dataset[Batch]):
         for i in range(len(indices)):
             seed = self._seed_at(position + i)
             seed_all(seed, device)
-            with user_error.during(sample=int(indices[i])):
+            with user_error.context(sample=int(indices[i])):
                 samples.append(ask(indices[i : i + 1]))
             if watches:
                 self._draws = drawn(seed, device) or bool(self._draws)

@@ -20,10 +20,14 @@ class WorkerFailure:
 
     @classmethod
     def of(cls, error: Exception) -> "WorkerFailure":
-        told = {"told": user_error.told(error), "said": user_error.message(error), "line": user_error.where(error)}
+        told = {
+            "told": user_error.user_traceback(error),
+            "said": user_error.message(error),
+            "line": user_error.user_line(error),
+        }
         kind = next(found.__name__ for found in type(error).__mro__ if found in (ConfigError, *_KINDS.values()))
         whole = "".join(traceback.format_exception(error))
-        return cls(kind, str(error), {**user_error.circumstances(error), **told}, whole)
+        return cls(kind, str(error), {**user_error.context_of(error), **told}, whole)
 
     def error(self) -> Exception:
         """To be raised in the rank: of the nearest class that everybody has."""
@@ -32,7 +36,7 @@ class WorkerFailure:
             error = kind(self.text)
         except TypeError:  # such as UnicodeDecodeError, which wants more
             error = RuntimeError(self.text)
-        user_error.note(error, **self.facts)
+        user_error.add_context(error, **self.facts)
         error.__cause__ = InWorkerError(f"in a data worker:\n{self.whole}")
         return error
 

@@ -104,7 +104,7 @@ def _step(optimizer: Optimizer, groups: Sequence[Group], seed: int) -> None:
     except Exception as error:
         if isinstance(error, AssertionError) or "closure" in str(error):
             raise ConfigError(_needs_closure(optimizer)) from error
-        line = user_error.where(error)
+        line = user_error.user_line(error)
         raise ConfigError(
             f"{_name(optimizer)} cannot take a step: {' '.join(user_error.message(error).split())}"
             f"{f' ({line})' if line else ''}. Tried on copies of the weights; nothing was trained"

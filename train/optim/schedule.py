@@ -30,7 +30,7 @@ def factors(schedule: Schedule, steps: int) -> Factors:
         with np.errstate(all="ignore"):
             found = np.asarray(schedule.factor(applied, steps), dtype=np.float64)
     except Exception as error:
-        line = user_error.where(error)
+        line = user_error.user_line(error)
         raise ConfigError(
             f"{name} fails: {' '.join(user_error.message(error).split())}{f' ({line})' if line else ''}. Its factor() is "
             "asked for all steps at once, with an array of their numbers: write np.where(applied < 10, …) for an if"

@@ -45,7 +45,7 @@ class Replica(nn.Module):
         try:
             return checked(self.task.ratios(self.model, batch), trains=True)
         except Exception as error:
-            user_error.note(error, batch=shapes(batch))
+            user_error.add_context(error, batch=shapes(batch))
             raise
 
 

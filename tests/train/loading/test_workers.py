@@ -76,10 +76,10 @@ def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
 def test_what_a_worker_raises_arrives_with_its_traceback() -> None:
     with pytest.raises(OSError, match=r"sample \d+ cannot be read") as raised:
         list(Fetcher(source(Failing(50)), 2, 2, False).batches(SPANS))
-    assert "in _read" in user_error.told(raised.value)
-    assert "train/loading/fetch.py" not in user_error.told(raised.value)
+    assert "in _read" in user_error.user_traceback(raised.value)
+    assert "train/loading/fetch.py" not in user_error.user_traceback(raised.value)
     assert "train/loading/fetch.py" in str(raised.value.__cause__)
-    assert f"sample {user_error.circumstances(raised.value)['sample']} cannot be read" in str(raised.value)
+    assert f"sample {user_error.context_of(raised.value)['sample']} cannot be read" in str(raised.value)
 
 
 def test_a_killed_worker_is_named() -> None:
