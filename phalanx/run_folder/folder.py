@@ -25,7 +25,7 @@ from .disk_errors import writing
 from .lease import Lease, claim, held_by_this_launch
 from .leftovers import sweep_lease
 from .links import check_links
-from .sameness import DRAWS, ENVIRONMENT, EVENTS, Found, add_facts, compared, saved
+from .run_differences import DRAWS, ENVIRONMENT, EVENTS, RunDifferences, compare, compare_code_and_data, saved
 
 SUMMARY = "summary.json"
 
@@ -84,8 +84,8 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: RunRecord, *, atte
         if new:
             return OpenRun(path, held.incarnation, True, None, _drawing({}, facts), None), held
         summary = _summary(path)
-        found = compared(path, config)
-        add_facts(found, facts.code, facts.data)
+        found = compare(path, config)
+        compare_code_and_data(found, facts.code, facts.data)
         if found.all and summary is None and not saved(path):
             _write(path, {RESOLVED: resolved.written(plain), ENVIRONMENT: as_text(facts.as_json())})
             notes = [
@@ -115,14 +115,14 @@ def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
         summary = _finished_summary(path)
     except _DAMAGE:
         return None
-    found = compared(path, config)
+    found = compare(path, config)
     if found.moved or config.train.init_from is not None:
         return None
     _check_same(path, config, found, summary)
     return path, summary
 
 
-def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, Any] | None) -> None:
+def _check_same(path: Path, config: Config, found: RunDifferences, summary: Mapping[str, Any] | None) -> None:
     """Raise ConfigError where the run in the folder is another one, or might be and nobody accepted it."""
     accepted = config.run.accept is Accept.changed
     if found.damage and (found.other or not accepted):
@@ -142,7 +142,7 @@ def _check_same(path: Path, config: Config, found: Found, summary: Mapping[str, 
         )
 
 
-def _notes(found: Found, facts: RunRecord) -> list[str]:
+def _notes(found: RunDifferences, facts: RunRecord) -> list[str]:
     """What differs without being in the way."""
     since = environment.differences(found.before, facts.environment)
     since += differences(found.before["auto"], facts.auto) if found.before["auto"] else []
@@ -239,7 +239,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: RunRecord) -> bool:
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
-def _mended(found: Found, plain: Mapping[str, Any], facts: RunRecord) -> dict[str, str]:
+def _mended(found: RunDifferences, plain: Mapping[str, Any], facts: RunRecord) -> dict[str, str]:
     """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
     files = {RESOLVED: resolved.written(plain)} if RESOLVED in found.damage else {}
     if ENVIRONMENT in found.damage:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.config.schema import Config
-from phalanx.run_folder.sameness import ENVIRONMENT
+from phalanx.run_folder.run_differences import ENVIRONMENT
 
 from .sink import FanOut, Sink
 

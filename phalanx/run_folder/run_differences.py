@@ -23,11 +23,11 @@ _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # which say n
 
 
 @dataclass
-class Found:
+class RunDifferences:
     """What this command's run and the one in the folder differ in.
 
     `other` are lines on the config, `code` and `data` on what these hold, `moved` the data sets whose path alone is another
-    one, with a line each. `damage` says what is wrong with a file by which they are compared, by its name. `before` is
+    one, with a line each. `damage` says what is wrong with a file by which they are compare, by its name. `before` is
     environment.json, its parts empty where it cannot be read. A damaged resolved.yaml is no other config where another
     file of the run holds the digest of this one.
     """
@@ -48,12 +48,12 @@ class Found:
         return [*self.code, *self.data]
 
 
-def compared(run: Path, config: Config) -> Found:
+def compare(run: Path, config: Config) -> RunDifferences:
     """What the folder `run` tells of its config and environment against `config`. Nothing is built or hashed for it.
 
     Raises ConfigError where it does not tell, although nothing may be wrong with it.
     """
-    found = Found()
+    found = RunDifferences()
     texts = dict(_texts(run, found))
     if ENVIRONMENT in texts:
         try:
@@ -82,7 +82,7 @@ def compared(run: Path, config: Config) -> Found:
     return found
 
 
-def _texts(run: Path, found: Found) -> Iterator[tuple[str, str]]:
+def _texts(run: Path, found: RunDifferences) -> Iterator[tuple[str, str]]:
     """What the two files hold that tell what the run is, by their names; one that holds no text is noted as damaged."""
     for name in (ENVIRONMENT, RESOLVED):
         try:
@@ -96,7 +96,7 @@ def _texts(run: Path, found: Found) -> Iterator[tuple[str, str]]:
             found.damage[name] = f"{run / name} is damaged ({error})"
 
 
-def add_facts(found: Found, code: Mapping[str, str], data: Mapping[str, str]) -> None:
+def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: Mapping[str, str]) -> None:
     """Compare also what had to be built or hashed: moved data that are the same no longer differ, others do."""
     before, recorded = found.before["code"], found.before["data"]
     found.code += code_hash.changed(before, code) if before else []
