@@ -65,7 +65,7 @@ class OpenRun:
     summary: dict[str, Any] | None
 
 
-def open_run(config: Config, plain: Mapping[str, Any], facts: RunRecord, *, attempt: int) -> tuple[OpenRun, Lease]:
+def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, attempt: int) -> tuple[OpenRun, Lease]:
     """Make the run folder, or find the one that the same command made before. Rank 0 alone calls it.
 
     `attempt` counts how often a launcher began this very command again. Returns what it found and the hold on the
@@ -75,28 +75,28 @@ def open_run(config: Config, plain: Mapping[str, Any], facts: RunRecord, *, atte
     path = _path(config.run)
     if config.run.fresh and path.exists() and not (attempt and held_by_this_launch(path, os.environ)):
         _set_aside(path)
-    new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, facts)
+    new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, record)
     _check_is_a_run(path)
     check_links(path)
     held = claim(path, attempt, os.environ)
     sweep_lease(path)
     try:
         if new:
-            return OpenRun(path, held.incarnation, True, None, _drawing({}, facts), None), held
+            return OpenRun(path, held.incarnation, True, None, _drawing({}, record), None), held
         summary = _summary(path)
         found = compare(path, config)
-        compare_code_and_data(found, facts.code, facts.data)
+        compare_code_and_data(found, record.code, record.data)
         if found.all and summary is None and not saved(path):
-            _write(path, {RESOLVED: resolved.written(plain), ENVIRONMENT: as_text(facts.as_json())})
+            _write(path, {RESOLVED: resolved.written(plain), ENVIRONMENT: as_text(record.as_json())})
             notes = [
                 f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
-                *_drawing({}, facts),
+                *_drawing({}, record),
             ]
             return OpenRun(path, held.incarnation, True, None, notes, None), held
         _check_same(path, config, found, summary)
         if summary is None:
-            _write(path, _mended(found, plain, facts))
-        return OpenRun(path, held.incarnation, False, _began(path), _notes(found, facts), summary), held
+            _write(path, _mended(found, plain, record))
+        return OpenRun(path, held.incarnation, False, _began(path), _notes(found, record), summary), held
     except BaseException:
         held.withdraw()
         raise
@@ -142,14 +142,14 @@ def _check_same(path: Path, config: Config, found: RunDifferences, summary: Mapp
         )
 
 
-def _notes(found: RunDifferences, facts: RunRecord) -> list[str]:
+def _notes(found: RunDifferences, record: RunRecord) -> list[str]:
     """What differs without being in the way."""
-    since = environment.differences(found.before, facts.environment)
-    since += differences(found.before["auto"], facts.auto) if found.before["auto"] else []
+    since = environment.differences(found.before, record.environment)
+    since += differences(found.before["auto"], record.auto) if found.before["auto"] else []
     notes = [f"since the run began: {line}" for line in since]
     accepted = [*found.damage.values(), *found.changed]
     notes += [f"accepted: {_listed(accepted)}"] if accepted else []
-    notes += _drawing(found.before["data"], facts)
+    notes += _drawing(found.before["data"], record)
     return notes + [f"{name} are the same at another place: {line}" for name, line in found.moved.items()]
 
 
@@ -211,7 +211,7 @@ def _listed(changes: list[str]) -> str:
     return "; ".join(changes[:8]) + more
 
 
-def _create(path: Path, plain: Mapping[str, Any], facts: RunRecord) -> bool:
+def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
     """Lay the folder out beside and bring it to its place by one rename, so that a run is never half begun.
 
     Returns whether this start did; False when another one was faster.
@@ -225,7 +225,7 @@ def _create(path: Path, plain: Mapping[str, Any], facts: RunRecord) -> bool:
             (made / "logs").mkdir()
             Checkpoints(made).folder.mkdir()
             write_whole(made / RESOLVED, resolved.written(plain))
-            write_json(made / ENVIRONMENT, facts.as_json())
+            write_json(made / ENVIRONMENT, record.as_json())
             made.rename(path)
             sync_folder(path.parent)
             return True
@@ -239,18 +239,18 @@ def _create(path: Path, plain: Mapping[str, Any], facts: RunRecord) -> bool:
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
-def _mended(found: RunDifferences, plain: Mapping[str, Any], facts: RunRecord) -> dict[str, str]:
+def _mended(found: RunDifferences, plain: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
     """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
     files = {RESOLVED: resolved.written(plain)} if RESOLVED in found.damage else {}
     if ENVIRONMENT in found.damage:
-        return {**files, ENVIRONMENT: as_text(facts.as_json())}
-    now = {**found.before, "code": facts.code, "data": facts.data}
-    return {**files, ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], facts) else files
+        return {**files, ENVIRONMENT: as_text(record.as_json())}
+    now = {**found.before, "code": record.code, "data": record.data}
+    return {**files, ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], record) else files
 
 
-def _drawing(recorded: Mapping[str, str], facts: RunRecord) -> list[str]:
+def _drawing(recorded: Mapping[str, str], record: RunRecord) -> list[str]:
     """A warning for data that are found to draw by themselves, once."""
-    drawing = [name for name, known in facts.data.items() if known == DRAWS != recorded.get(name)]
+    drawing = [name for name, known in record.data.items() if known == DRAWS != recorded.get(name)]
     return [
         f"{name} draws from a generator of its own: a sample came out different the second time. The run goes on after a "
         "restart, but not with the same bits. Draw from random, numpy.random or torch, which are seeded for each sample"

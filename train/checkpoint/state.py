@@ -18,7 +18,7 @@ from ..distributed.world import World
 from ..optim.optimizer_average import OwnAverage
 from ..optim.updater import Updater
 from ..parallel import buffers
-from ..parallel.ddp import Spread
+from ..parallel.ddp import DDPStrategy
 from . import weights
 from .extra_state import extra, restored
 from .progress import Progress
@@ -32,7 +32,7 @@ class State:
 
     model: nn.Module
     updater: Updater
-    spread: Spread
+    spread: DDPStrategy
     world: World
 
 

@@ -36,7 +36,7 @@ from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.schedule import Schedule
 from ..optim.updater import Updater
 from ..optim.updater import groups as parameter_groups
-from ..parallel.ddp import Replica, Spread, synchronised
+from ..parallel.ddp import DDPStrategy, LossModule, synchronised
 from ..tasks.task import Task
 from . import admission
 from .evaluate import Evaluation
@@ -123,8 +123,8 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
         alone.convolutions.as_made()
     if config.train.compile:
         alone.model.compile()
-    replica = Replica(alone.model, alone.task, come_and_go=config.parallel.find_unused)
-    spread = Spread(replica, world, config.parallel)  # compares the models of all ranks
+    replica = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
+    spread = DDPStrategy(replica, world, config.parallel)  # compares the models of all ranks
     return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, spread, notes))
 
 
@@ -184,11 +184,11 @@ def _parts(
     world: World,
     precision: Precision,
     alone: _Alone,
-    spread: Spread,
+    spread: DDPStrategy,
     notes: list[str],
 ) -> Parts:
     model, task, loader = alone.model, alone.task, alone.loader
-    gradients = Gradients([p for p in model.parameters() if p.requires_grad], come_and_go=config.parallel.find_unused)
+    gradients = Gradients([p for p in model.parameters() if p.requires_grad], find_unused=config.parallel.find_unused)
     updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
     return Parts(
         step=Step(

@@ -116,14 +116,14 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
         data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
         if parts.begin.weights is not None:
             data["train.init_from"] = sha256(parts.begin.weights)
-        facts = RunRecord(
+        record = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
             code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
             data=data,
             auto={"train.precision": precision.name, "world.device": world.device.type},
         )
-        opened, held = open_run(config, _to_be_told(composed), facts, attempt=world.place.attempt)
+        opened, held = open_run(config, _to_be_told(composed), record, attempt=world.place.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
 
     opened, release = world.raise_on_all(act)

@@ -18,7 +18,7 @@ from ..optim.gradients import Gradients
 from ..optim.precision import Precision
 from ..optim.updater import Updater
 from ..parallel import buffers
-from ..parallel.ddp import Spread, unused
+from ..parallel.ddp import DDPStrategy, unused
 from ..tasks.answer import check_count
 from ..tasks.task import Ratio
 from . import admission
@@ -39,7 +39,7 @@ class StepResult:
 
 @dataclass
 class Step:
-    spread: Spread
+    spread: DDPStrategy
     updater: Updater
     gradients: Gradients
     precision: Precision

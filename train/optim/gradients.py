@@ -12,10 +12,10 @@ class Gradients:
     tensors that together hold each gradient once and nothing else.
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], *, come_and_go: bool) -> None:
-        """`come_and_go`: some parameters get no gradient in some steps, and keep out of those steps' updates."""
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], *, find_unused: bool) -> None:
+        """`find_unused`: some parameters get no gradient in some steps, and keep out of those steps' updates."""
         self._parameters = parameters
-        self._come_and_go = come_and_go
+        self._find_unused = find_unused
         self._flats: list[torch.Tensor] = []
         self._laid_out = False
         self._versions = 0
@@ -29,9 +29,9 @@ class Gradients:
 
     def begin(self, *, wrapped: bool) -> None:
         """After the uncounted backward: clear the gradients, and without DDP lay them out in one buffer a dtype."""
-        if self._come_and_go or not wrapped:
+        if self._find_unused or not wrapped:
             self.drop()
-        if not self._come_and_go and not wrapped:
+        if not self._find_unused and not wrapped:
             self._lay_out()
             if any(parameter._post_accumulate_grad_hooks for parameter in self._parameters):
                 self._arrived = set()
@@ -70,7 +70,7 @@ class Gradients:
 
     def find(self) -> None:
         """After a backward: find the buffers that hold the gradients."""
-        if self._flats and not self._come_and_go:
+        if self._flats and not self._find_unused:
             return
         self._flats = []
         self._held = [(parameter, parameter.grad) for parameter in self._parameters if parameter.grad is not None]
@@ -94,7 +94,7 @@ class Gradients:
 
     def zero(self) -> None:
         """Clear all gradients for the next step, which finds them where they were, whatever an optimizer put there."""
-        if self._come_and_go:
+        if self._find_unused:
             self.drop()
         for parameter, gradient in self._held:
             if parameter.grad is not gradient:

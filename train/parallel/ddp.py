@@ -24,21 +24,21 @@ _MIB = 2**20
 _EPS = 1e-8  # keeps a gradient of zeros, which has no directions, from becoming NaN
 
 
-class Replica(nn.Module):
+class LossModule(nn.Module):
     """Model and task as one module, so that DDP sees all of a forward, whatever the task does with the model."""
 
-    def __init__(self, model: nn.Module, task: Task, *, come_and_go: bool) -> None:
-        """`come_and_go`: some parameters take no part in some steps."""
+    def __init__(self, model: nn.Module, task: Task, *, find_unused: bool) -> None:
+        """`find_unused`: some parameters take no part in some steps."""
         super().__init__()
         self.model = model
         self.task = task
-        self._come_and_go = come_and_go
+        self._find_unused = find_unused
 
     def forward(self, batch: Batch | None) -> Mapping[str, Ratio]:
         """The task's ratios; for None, the share of a rank for which no sample is left, a loss with zero gradients."""
         if batch is None:
             parameters = [p for p in self.model.parameters() if p.requires_grad]
-            if self._come_and_go:
+            if self._find_unused:
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
             nothing = torch.stack([_first(p).float() for p in parameters]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
@@ -54,7 +54,7 @@ def _first(parameter: torch.Tensor) -> torch.Tensor:
     return real.flatten()[:1].sum()
 
 
-class Spread:
+class DDPStrategy:
     """A replica on every rank, and the mean of their gradients: during the last backward of a step, or right after it.
 
     DistributedDataParallel sends each bucket as soon as backward has filled it, while a GPU computes on. On CPUs there is
@@ -62,7 +62,7 @@ class Spread:
     flat buffers of the gradients are added up when all are there, unless a knob of DDP's is set.
     """
 
-    def __init__(self, replica: Replica, world: World, config: ParallelConfig) -> None:
+    def __init__(self, replica: LossModule, world: World, config: ParallelConfig) -> None:
         self.replica = replica
         self._world = world
         self._broadcasts = world.size > 1 and config.broadcast_buffers
@@ -190,7 +190,7 @@ def synchronised(model: nn.Module) -> nn.Module:
     return converted
 
 
-def _bucket_mb(replica: Replica, world: World, config: ParallelConfig) -> float:
+def _bucket_mb(replica: LossModule, world: World, config: ParallelConfig) -> float:
     if config.bucket_mb is not None:
         if config.comm_hook is CommHook.powersgd and world.backend == "gloo":
             raise ConfigError(

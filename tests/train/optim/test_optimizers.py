@@ -31,7 +31,7 @@ def made(model: nn.Module, target: str, options: dict[str, Any]) -> Made:
     """An updater over `model` as train/engine/build.py makes one."""
     make = partial(made_by, target, options)
     params = groups(model, weight_decay=0.0, decay_1d=True)
-    gradients = Gradients(trainable(model), come_and_go=False)
+    gradients = Gradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     optimizer = make(params)
     updater = Updater(

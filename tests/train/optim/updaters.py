@@ -67,7 +67,7 @@ def make(
     device: torch.device = CPU,
     on_device: bool = True,
 ) -> Made:
-    gradients = Gradients(trainable(model), come_and_go=False)
+    gradients = Gradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     average = None if decay is None else Average(model, decay)
     updater = Updater(
