@@ -67,8 +67,8 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
     try:
         machine = look(os.environ, wants_gpus=True)
     except ConfigError as error:
-        advice = "see what nvidia-smi says; a driver that was updated needs a restart of the machine"
-        before.append(Finding("GPU driver", Verdict.FAIL, str(error), "nvidia-smi lists the GPUs", advice))
+        advice = "see what nvidia-smi says there"
+        before.append(Finding("GPU driver", Verdict.FAIL, str(error), "NVML lists the GPUs", advice))
         machine = look(os.environ, wants_gpus=False)
     if machine.gpus and ranks and ranks > len(machine.gpus):
         raise ConfigError(

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from phalanx.config.schema import Device
+from phalanx.exit.codes import ConfigError
 from phalanx.exit.duplicate_starts import check_one_machine
 from phalanx.exit.messages import say
 
 from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import others
-from ..host.machine import lists_gpus, look
+from ..host.machine import Machine, look
 from ..local.plan import plan, replaying
 from ..local.supervisor import supervise
 from .hydra_words import config_options, grace_option, words
@@ -60,7 +61,7 @@ def run(
     typed = words(config_dir, config_name, overrides)
     if source is not None:
         typed = replaying(source, typed)
-    machine = look(os.environ, wants_gpus=_wants_gpus(typed))
+    machine = _machine(typed)
     with lock_gpus(machine.gpus, ranks, others(machine.gpus, os.environ)) as locked:
         planned = plan(typed, ranks, locked.gpus, machine, os.environ, grace)
         if dry_run:
@@ -72,10 +73,23 @@ def run(
     sys.exit(code)
 
 
+def _machine(typed: Sequence[str]) -> Machine:
+    """This machine, without its GPUs where the config that these words come to trains on the CPU.
+
+    Raises ConfigError: for a config that is bad, and for GPUs that cannot be counted, where it trains on them.
+    """
+    try:
+        machine = look(os.environ, wants_gpus=True)
+    except ConfigError:
+        if _wants_gpus(typed):
+            raise
+    else:
+        if not machine.gpus or _wants_gpus(typed):
+            return machine
+    return look(os.environ, wants_gpus=False)
+
+
 def _wants_gpus(typed: Sequence[str]) -> bool:
-    """Whether the config that these words come to trains on GPUs where there are some. Raises ConfigError."""
-    if not lists_gpus(os.environ):
-        return False
     from phalanx.compose.compose import asks, compose  # here, for Hydra takes longer to import than all the rest
 
     return not asks(typed) and compose(typed).config.world.device is not Device.cpu

@@ -1,7 +1,8 @@
 """What other programs do with the GPUs, which no claim of ours tells of."""
 
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
@@ -9,6 +10,7 @@ from phalanx.exit.messages import say
 from .gpu_locks import command
 from .machine import Gpu, ask
 
+_MIB = 2**20
 _USED_MIB = 1024  # more than a driver or a desktop keeps; in use by somebody whom a container may hide
 
 
@@ -26,27 +28,35 @@ def others(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def busy(gpus: Sequence[Gpu]) -> dict[str, str]:
-    """By the UUIDs of those `gpus` that a program computes on, who does. Of slices (MIG) nothing is known."""
-    whole = {gpu.uuid for gpu in gpus if not gpu.slice}
-    if not whole:
-        return {}
-    found = {
-        uuid: f"a program that cannot be seen from here has {used} MiB of {uuid}"
-        for uuid, used in _rows("--query-gpu=uuid,memory.used", 2)
-        if used.isdecimal() and int(used) >= _USED_MIB
-    }
-    for uuid, pid, used in _rows("--query-compute-apps=gpu_uuid,pid,used_memory", 3):
-        if pid.isdecimal():
-            memory = f"{used} MiB of " if used.isdecimal() else ""
-            found[uuid] = f"process {pid} uses {memory}{uuid} ({command(int(pid)) or 'of another container or user'})"
-    return {uuid: who for uuid, who in found.items() if uuid in whole}
+    """By the UUIDs of those `gpus` that a program computes on, who does. Of slices (MIG) nothing is known.
 
-
-def _rows(question: str, fields: int) -> list[list[str]]:
-    """Those of an answer that are as they should be: a driver that does not tell keeps nobody from training."""
+    A driver that does not tell keeps nobody from training.
+    """
+    whole = [gpu.uuid for gpu in gpus if not gpu.slice]
     try:
-        lines = ask(question, "--format=csv,noheader,nounits")
+        told = ask(lambda nvml: {uuid: _user(nvml, uuid) for uuid in whole}) if whole else None
     except ConfigError:
-        return []
-    rows = [re.split(r",\s*", line.strip()) for line in lines]
-    return [row for row in rows if len(row) == fields]
+        told = None
+    return {uuid: who for uuid, who in (told or {}).items() if who is not None}
+
+
+def _user(nvml: Any, uuid: str) -> str | None:
+    handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    with suppress(nvml.NVMLError):
+        for program in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            memory = f"{program.usedGpuMemory // _MIB} MiB of " if program.usedGpuMemory else ""
+            who = command(program.pid) or "of another container or user"
+            return f"process {program.pid} uses {memory}{uuid} ({who})"
+    with suppress(nvml.NVMLError):
+        used = _used_bytes(nvml, handle) // _MIB
+        if used >= _USED_MIB:
+            return f"a program that cannot be seen from here has {used} MiB of {uuid}"
+    return None
+
+
+def _used_bytes(nvml: Any, handle: Any) -> int:
+    """Without what the driver keeps for itself, which drivers before 510 do not tell apart."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).used)
+    except nvml.NVMLError:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)

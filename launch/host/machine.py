@@ -1,20 +1,20 @@
 """What this machine has for ranks: cores, NUMA nodes, and the GPUs that the caller may use. Found without torch."""
 
 import os
-import re
-import shutil
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from phalanx.exit.codes import ConfigError
-from phalanx.system import cpu_count
+from phalanx.system import cpu_count, nvml
 
-_ANSWER_S = 30.0  # a driver that is loaded for this one question, with eight GPUs, takes up to ten
+_REPAIR = "See what nvidia-smi says; a driver that was updated needs a restart of the machine"
 _WITHOUT = "Type CUDA_VISIBLE_DEVICES= before the command to train without GPUs"
 _NODES = Path("/sys/devices/system/node")
-_PCI = Path("/sys/bus/pci/devices")
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Machine:
 def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
     """This machine. Raises ConfigError when its GPUs cannot be counted, or CUDA_VISIBLE_DEVICES names none of them."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _gpus() if wants_gpus and lists_gpus(environ) else ()
+    hidden = visible is not None and not visible.strip()
+    gpus = _gpus() if wants_gpus and not hidden else ()
     if visible is not None:
         gpus = _visible(gpus, visible)
     nodes = {
@@ -59,12 +60,6 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
         nodes=nodes,
         quota=cpu_count.own_quota(),
     )
-
-
-def lists_gpus(environ: Mapping[str, str]) -> bool:
-    """Whether there is a driver to ask for GPUs, and CUDA_VISIBLE_DEVICES does not hide them all."""
-    hidden = environ.get("CUDA_VISIBLE_DEVICES", "all").strip() == ""
-    return shutil.which("nvidia-smi") is not None and not hidden
 
 
 def numbers(ranges: str) -> list[int]:
@@ -89,47 +84,55 @@ def ranges(numbers: Iterable[int]) -> str:
 
 def _gpus() -> tuple[Gpu, ...]:
     """All GPUs, in the order of the PCI bus; where one is cut into slices, those in its place."""
-    fields = "uuid,pci.bus_id,mig.mode.current"
-    rows = [re.split(r",\s*", line) for line in ask(f"--query-gpu={fields}", "--format=csv,noheader")]
-    if wrong := [row for row in rows if len(row) != 3 or not row[0].startswith("GPU-")]:
-        raise ConfigError(f"nvidia-smi answers {', '.join(wrong[0])!r} when asked for {fields}. {_WITHOUT}")
-    slices = _slices() if any(mode == "Enabled" for _, _, mode in rows) else {}
+    return ask(_listed) or ()
+
+
+def ask(question: Callable[[Any], Found]) -> Found | None:
+    """What `question` finds out from NVML; None without an NVIDIA driver. Raises ConfigError when it does not answer."""
+    try:
+        return nvml.ask(question)
+    except nvml.DriverError as error:
+        raise ConfigError(f"The GPUs of this machine cannot be counted: {error}. {_REPAIR}. {_WITHOUT}") from None
+
+
+def _listed(library: Any) -> tuple[Gpu, ...]:
     found: list[Gpu] = []
-    for uuid, bus, mode in rows:
-        sliced = mode == "Enabled"
-        found += [Gpu(name, _node(bus), sliced) for name in (slices.get(uuid, []) if sliced else [uuid])]
+    for number in range(library.nvmlDeviceGetCount()):
+        try:
+            handle = library.nvmlDeviceGetHandleByIndex(number)
+        except library.NVMLError as error:
+            if error.value == library.NVML_ERROR_NO_PERMISSION:  # a control group gives it to somebody else
+                continue
+            raise
+        node = _node(nvml.text(library.nvmlDeviceGetPciInfo(handle).busId))
+        sliced = _is_sliced(library, handle)
+        handles = _slices(library, handle) if sliced else [handle]
+        found += [Gpu(nvml.text(library.nvmlDeviceGetUUID(one)), node, sliced) for one in handles]
+    if not found:
+        raise nvml.DriverError("NVML lists no GPU that may be used from here")
     return tuple(found)
 
 
-def _slices() -> dict[str, list[str]]:
-    """The slices of each GPU that has some."""
-    found: dict[str, list[str]] = {}
-    gpu = ""
-    for line in ask("-L"):
-        if named := re.search(r"\(UUID: (GPU-[^)]+)\)", line):
-            gpu = named[1]
-        elif named := re.search(r"\(UUID: (MIG-[^)]+)\)", line):
-            found.setdefault(gpu, []).append(named[1])
+def _is_sliced(library: Any, handle: Any) -> bool:
+    with suppress(library.NVMLError):  # most GPUs cannot be sliced
+        return bool(library.nvmlDeviceGetMigMode(handle)[0] == library.NVML_DEVICE_MIG_ENABLE)
+    return False
+
+
+def _slices(library: Any, handle: Any) -> list[Any]:
+    """The slices of a GPU: places for them that are empty, or another control group's, do not count."""
+    found = []
+    for place in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        with suppress(library.NVMLError):
+            found.append(library.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
     return found
 
 
-def ask(*question: str) -> list[str]:
-    """The lines that nvidia-smi answers. Raises ConfigError when it does not."""
-    try:
-        answer = subprocess.run(["nvidia-smi", *question], capture_output=True, text=True, timeout=_ANSWER_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"The GPUs of this machine cannot be counted: {error}. {_WITHOUT}") from None
-    if answer.returncode != 0:
-        said = " ".join((answer.stdout + answer.stderr).split())
-        raise ConfigError(f"The GPUs of this machine cannot be counted: nvidia-smi says {said!r}. {_WITHOUT}")
-    return [line for line in answer.stdout.splitlines() if line.strip()]
-
-
 def _node(bus: str) -> int:
-    """The NUMA node of a device. nvidia-smi writes eight digits of a PCI domain, the kernel four."""
+    """The NUMA node of a device. NVML writes eight digits of a PCI domain, the kernel four."""
     domain, _, rest = bus.lower().partition(":")
     try:
-        return max(0, int((_PCI / f"{domain[-4:]}:{rest}" / "numa_node").read_text()))  # -1 where there is only one
+        return max(0, int((nvml.PCI / f"{domain[-4:]}:{rest}" / "numa_node").read_text()))  # -1 where there is only one
     except (OSError, ValueError):
         return 0
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from .nvml import DriverError, ask
+
 GIVEN = "PHALANX_GPUS"  # how many GPUs the launcher has given to the ranks of this machine, where it has
 
 
@@ -12,6 +14,17 @@ def given_gpus(environ: Mapping[str, str]) -> int:
     """GPUs that the launcher has given to the ranks of this machine; 0 where it has given none or says nothing."""
     text = environ.get(GIVEN, "")
     return int(text) if text.isdecimal() else 0
+
+
+def driver_fault(environ: Mapping[str, str]) -> str | None:
+    """Why NVML cannot be asked on a machine with an NVIDIA driver; None where it can, and where GPUs are hidden."""
+    if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return None
+    try:
+        ask(lambda nvml: None)
+    except DriverError as error:
+        return str(error)
+    return None
 
 
 def blindness() -> str:

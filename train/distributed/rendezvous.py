@@ -15,7 +15,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed
 from phalanx.exit.rank_env import RankEnv
-from phalanx.system.gpu_visibility import blindness, given_gpus
+from phalanx.system.gpu_visibility import blindness, driver_fault, given_gpus
 from phalanx.system.listening_sockets import beyond_loopback
 
 from .network import choose_network
@@ -195,6 +195,11 @@ def _device(place: RankEnv, config: WorldConfig) -> torch.device:
         raise ConfigError(
             f"The launcher gave the ranks of this machine {given} GPUs, and torch sees none: {blindness()}. Mend that "
             "(phalanx doctor tells more), or type world.device=cpu to train on the CPU"
+        )
+    if not gpus and (fault := driver_fault(os.environ)):
+        raise ConfigError(
+            f"This machine has an NVIDIA driver that cannot be asked for GPUs: {fault}. See what nvidia-smi says; a driver "
+            "that was updated needs a restart of the machine. Type world.device=cpu to train on the CPU"
         )
     if not gpus:
         return torch.device("cpu")

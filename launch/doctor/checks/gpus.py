@@ -70,7 +70,7 @@ def _kinds(company: Company, have: Mapping[int, Mapping[str, Any]], expected: st
 def _health(company: Company, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     told = {rank: fact["card"] for rank, fact in have.items() if fact["card"]}
     if not told:
-        return not_checked("GPU health", "NVML is not there", expected, "pip install nvidia-ml-py")
+        return not_checked("GPU health", "NVML does not tell", expected, "see what nvidia-smi says there")
     for rank, words in told.items():
         wrong = [
             *([f"{words['uncorrected']} uncorrected ECC errors"] if words["uncorrected"] else []),
@@ -95,7 +95,7 @@ def _health(company: Company, have: Mapping[int, Mapping[str, Any]], expected: s
 def _clocks(company: Company, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     told = {rank: fact["card"] for rank, fact in have.items() if fact["card"]}
     if not told:
-        return not_checked("GPU clocks", "NVML is not there", expected, "pip install nvidia-ml-py")
+        return not_checked("GPU clocks", "NVML does not tell", expected, "see what nvidia-smi says there")
     hottest = max(told, key=lambda rank: told[rank]["celsius"] or 0)
     words = told[hottest]
     measured = (

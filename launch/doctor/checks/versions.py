@@ -2,15 +2,13 @@
 
 import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from phalanx.system.gpu_visibility import blindness, given_gpus
-from phalanx.system.nvml import driver_version
+from phalanx.system.nvml import driver_version, has_driver
 
 from ..finding import Finding, Verdict, not_checked, passes
 from ..protocol.ranks import Company
@@ -36,7 +34,7 @@ class Versions:
             "CUDA": torch.version.cuda,
             "NCCL": nccl,
             "driver": driver_version(),
-            "driver_there": Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
+            "driver_there": has_driver(),
             "gpus": torch.cuda.device_count() if gpus else 0,
             "given": given_gpus(os.environ),
             "blindness": None if gpus else blindness(),

@@ -1,67 +1,87 @@
 """GPUs are counted without torch, each belongs to one run at a time, and who holds it is said."""
 
+import importlib
+import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.codes import ConfigError
+from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.machine import look
+from phalanx.system import nvml as driver
+from phalanx.system.gpu_visibility import driver_fault
+from phalanx.train.distributed.rendezvous import join
 from tests.launch.command import Launcher, marked
 from tests.ranks import ROOT, Starter, until
+from tests.zoo.stand_in_nvml import (
+    NVML_ERROR_DRIVER_NOT_LOADED,
+    NVML_ERROR_GPU_IS_LOST,
+    NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    NVML_ERROR_LIBRARY_NOT_FOUND,
+    NVML_ERROR_NO_PERMISSION,
+    NVML_ERROR_NOT_SUPPORTED,
+)
 
-SMI = """#!/bin/sh
-case "$1" in
-  --query-gpu=uuid,memory.used) cat "{folder}/memory" ;;
-  --query-gpu=*) cat "{folder}/gpus" ;;
-  --query-compute-apps=*) cat "{folder}/programs" ;;
-  -L) cat "{folder}/slices" ;;
-esac
-exit $(cat "{folder}/code")
-"""
+MIB = 2**20
 HOLDS = "tell('gpus', os.environ['CUDA_VISIBLE_DEVICES'])\nhear()\nsys.exit(7)"
 
 
 @pytest.fixture
-def smi(tmp_path: Path) -> Path:
-    """A folder for PATH with an nvidia-smi that knows four GPUs; what it answers stands in files beside it."""
-    folder = tmp_path / "bin"
+def nvml(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH with a pynvml that knows four GPUs; what it answers stands in a file beside it."""
+    folder = tmp_path / "nvml"
     folder.mkdir()
-    (folder / "nvidia-smi").write_text(SMI.format(folder=folder))
-    (folder / "nvidia-smi").chmod(0o700)
-    (folder / "code").write_text("0")
-    for nothing in ("memory", "programs"):
-        (folder / nothing).touch()
-    known(folder, "a")
+    shutil.copy(ROOT / "tests" / "zoo" / "stand_in_nvml.py", folder / "pynvml.py")
+    knows(folder, *four("a"))
     return folder
 
 
-def known(smi: Path, last: str) -> None:
-    (smi / "gpus").write_text("".join(f"GPU-{n}{n}-{last}, 00000000:0{n}:00.0, [N/A]\n" for n in range(4)))
+def knows(nvml: Path, *gpus: Mapping[str, Any] | int, init: int = 0) -> None:
+    """It answers that there are these GPUs, and `init` when it is asked to begin; a negative number is an error."""
+    (nvml / "nvml.json").write_text(json.dumps({"init": init, "gpus": gpus}))
+
+
+def four(last: str) -> list[dict[str, Any]]:
+    return [{"uuid": f"GPU-{n}{n}-{last}", "bus": f"00000000:0{n}:00.0"} for n in range(4)]
 
 
 @pytest.fixture
-def gpus(smi: Path) -> list[str]:
+def gpus(nvml: Path) -> list[str]:
     """The UUIDs of GPUs that no other test of this machine claims."""
-    last = uuid.uuid4().hex
-    known(smi, last)
-    return [f"GPU-{n}{n}-{last}" for n in range(4)]
+    known = four(uuid.uuid4().hex)
+    knows(nvml, *known)
+    return [gpu["uuid"] for gpu in known]
 
 
-def beside(smi: Path, visible: str | None = None) -> dict[str, str | None]:
-    return {"PATH": f"{smi}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": visible}
+def beside(nvml: Path, visible: str | None = None) -> dict[str, str | None]:
+    return {"PYTHONPATH": f"{nvml}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": visible}
 
 
-def seen(smi: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None = None) -> list[str]:
-    monkeypatch.setenv("PATH", f"{smi}{os.pathsep}{os.environ['PATH']}")
+@pytest.fixture
+def within(nvml: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """It is what this process asks, too."""
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.syspath_prepend(nvml)
+    monkeypatch.setitem(sys.modules, "pynvml", importlib.import_module("pynvml"))
+    return nvml
+
+
+def seen(visible: str | None = None) -> list[str]:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     return [gpu.uuid for gpu in look(environ, wants_gpus=True).gpus]
 
@@ -77,48 +97,115 @@ def seen(smi: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None = None)
         ("", []),
     ],
 )
-def test_gpus_are_those_that_cuda_would_show(
-    smi: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: list[str]
-) -> None:
-    assert seen(smi, monkeypatch, visible) == expected
+def test_gpus_are_those_that_cuda_would_show(within: Path, visible: str | None, expected: list[str]) -> None:
+    assert seen(visible) == expected
 
 
 @pytest.mark.parametrize("visible", ["4", "GPU-", "0,0", "GPU-9", "zero"])
-def test_a_gpu_that_is_not_there_is_an_error(smi: Path, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(within: Path, visible: str) -> None:
     with pytest.raises(ConfigError, match=rf"^CUDA_VISIBLE_DEVICES={visible} names .* This machine has 4, .*GPU-33-a"):
-        seen(smi, monkeypatch, visible)
+        seen(visible)
 
 
-def test_a_gpu_in_slices_counts_as_its_slices(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (smi / "gpus").write_text("GPU-0, 00000000:01:00.0, Enabled\nGPU-1, 00000000:02:00.0, Disabled\n")
-    (smi / "slices").write_text(
-        "GPU 0: A100 (UUID: GPU-0)\n  MIG 3g.20gb Device 0: (UUID: MIG-a)\n  MIG 3g.20gb Device 1: (UUID: MIG-b)\n"
-        "GPU 1: A100 (UUID: GPU-1)\n"
-    )
-    assert seen(smi, monkeypatch) == ["MIG-a", "MIG-b", "GPU-1"]
+def test_a_gpu_in_slices_counts_as_its_slices(within: Path) -> None:
+    first, second, *_ = four("a")
+    knows(within, {**first, "slices": ["MIG-a", None, "MIG-b"]}, {**second, "slices": None})
+    assert seen() == ["MIG-a", "MIG-b", "GPU-11-a"]
+    assert seen("MIG-b") == ["MIG-b"]
 
 
-@pytest.mark.parametrize(("code", "answer"), [("9", "NVIDIA-SMI has failed\n"), ("0", "No devices were found\n")])
+def test_a_gpu_that_the_control_group_keeps_from_us_is_none_of_ours(within: Path) -> None:
+    first, second, *_ = four("a")
+    knows(within, first, -NVML_ERROR_NO_PERMISSION, second)
+    assert seen() == ["GPU-00-a", "GPU-11-a"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "init", "answer"),
+    [
+        ([], -NVML_ERROR_LIB_RM_VERSION_MISMATCH, "NVML says 'Driver/library version mismatch'"),
+        ([-NVML_ERROR_GPU_IS_LOST], 0, "NVML says 'GPU is lost'"),
+        ([], 0, "NVML lists no GPU that may be used from here"),
+    ],
+)
 def test_a_driver_that_does_not_answer_is_an_error_and_no_machine_without_gpus(
-    launcher: Launcher, smi: Path, code: str, answer: str
+    launcher: Launcher, nvml: Path, gpus: list[int], init: int, answer: str
 ) -> None:
-    (smi / "gpus").write_text(answer)
-    (smi / "code").write_text(code)
-    ended, output = launcher.run("run", "--dry-run", environ=beside(smi))
+    knows(nvml, *gpus, init=init)
+    ended, output = launcher.run("run", "--dry-run", environ=beside(nvml))
     assert ended == 2
-    assert answer.strip() in output
+    assert f"The GPUs of this machine cannot be counted: {answer}. See what nvidia-smi says; " in output
     assert "Type CUDA_VISIBLE_DEVICES= before" in output
     assert output.count("\n") == 1
 
 
-def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, smi: Path, gpus: list[str]) -> None:
-    first = launcher.start("run", "-n", "3", body=HOLDS, environ=beside(smi))
+@pytest.mark.parametrize("error", [NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED])
+def test_a_machine_has_a_driver_where_its_device_file_says_so(
+    within: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Then no GPU is no answer. A machine without a driver is one without GPUs."""
+    knows(within, init=-error)
+    monkeypatch.setattr(driver, "PCI", tmp_path / "pci")
+    monkeypatch.setattr(driver, "CONTROL", tmp_path / "nvidiactl")
+    assert seen() == []
+    assert driver_fault({}) is None
+    (tmp_path / "nvidiactl").touch()
+    with pytest.raises(ConfigError, match=rf"cannot be counted: NVML says 'error {error}'"):
+        seen()
+    assert seen("") == [], "whom CUDA_VISIBLE_DEVICES hides nobody asks for"
+    assert driver_fault({}) == f"NVML says 'error {error}'"
+    assert driver_fault({"CUDA_VISIBLE_DEVICES": ""}) is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(ConfigError, match="type pip install nvidia-ml-py"):
+        seen()
+
+
+def test_a_gpu_without_its_driver_s_module_is_an_error(
+    within: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the kernel, where nothing has made the device file."""
+    knows(within, init=-NVML_ERROR_DRIVER_NOT_LOADED)
+    device = tmp_path / "pci" / "0000:01:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x8086\n")
+    (device / "class").write_text("0x030200\n")
+    monkeypatch.setattr(driver, "PCI", tmp_path / "pci")
+    assert seen() == []
+    (device / "vendor").write_text("0x10de\n")
+    with pytest.raises(ConfigError, match="cannot be counted"):
+        seen()
+
+
+def test_a_rank_does_not_train_on_the_cpu_beside_gpus_that_cannot_be_asked_for(
+    within: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody counted them before a plain torchrun. On a GPU, torch would see it and nobody ask."""
+    knows(within, init=-NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    monkeypatch.delenv("PHALANX_GPUS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    alone = RankEnv.from_environment({})
+    with pytest.raises(ConfigError, match="cannot be asked for GPUs: NVML says 'Driver/library version mismatch'"):
+        join(alone, WorldConfig(device=Device.auto, backend=Backend.auto, timeout_s=1.0), deterministic=False)
+    on_cpu = WorldConfig(device=Device.cpu, backend=Backend.auto, timeout_s=1.0)
+    assert join(alone, on_cpu, deterministic=False).device.type == "cpu"
+
+
+def test_a_driver_that_never_answers_is_an_error(within: Path) -> None:
+    over = threading.Event()
+    with pytest.raises(driver.DriverError, match="has not answered for 0 s"):
+        driver.ask(lambda nvml: over.wait(), answer_s=0.01)
+    over.set()
+
+
+def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, nvml: Path, gpus: list[str]) -> None:
+    first = launcher.start("run", "-n", "3", body=HOLDS, environ=beside(nvml))
     first.ready(3)
     assert first.told("gpus", 0) == ",".join(gpus[:3])
-    second = launcher.start("run", body=HOLDS, environ=beside(smi))  # what is free
+    second = launcher.start("run", body=HOLDS, environ=beside(nvml))  # what is free
     second.ready(1)
     assert second.told("gpus", 0) == gpus[3]
-    code, output = launcher.run("run", "-n", "2", environ=beside(smi, "3,2"))
+    code, output = launcher.run("run", "-n", "2", environ=beside(nvml, "3,2"))
     assert code == 2
     assert output.startswith("error: 2 GPUs are needed and 0 free: ")
     assert f"process {second.process.pid} holds {gpus[3]}" in output
@@ -129,7 +216,7 @@ def test_each_run_has_gpus_of_its_own_until_it_ends(launcher: Launcher, smi: Pat
         code, output = run.wait()
         assert code == 7
         assert output.startswith(said)
-    code, output = launcher.run("run", "--dry-run", environ=beside(smi))
+    code, output = launcher.run("run", "--dry-run", environ=beside(nvml))
     assert f"CUDA_VISIBLE_DEVICES={','.join(gpus)} " in output
     assert "PHALANX_GPUS=4 " in output, "ranks learn that they were given GPUs"
 
@@ -170,12 +257,12 @@ def test_a_claim_holds_for_all_users(gpus: list[str]) -> None:
         assert second.communicate(timeout=60) == ("locked\n", "")
 
 
-def test_of_two_runs_that_start_together_one_has_all_it_needs(launcher: Launcher, smi: Path, gpus: list[str]) -> None:
+def test_of_two_runs_that_start_together_one_has_all_it_needs(launcher: Launcher, nvml: Path, gpus: list[str]) -> None:
     """Neither waits for what the other has taken already."""
     with socket.socket(socket.AF_UNIX) as turn, ExitStack() as waiting:
         until(partial(bound, turn, "\0phalanx-gpu-turn"))
         turn.listen()
-        both = [launcher.start("run", "-n", "4", body="sys.exit(7)", environ=beside(smi)) for _ in range(2)]
+        both = [launcher.start("run", "-n", "4", body="sys.exit(7)", environ=beside(nvml)) for _ in range(2)]
         missing = {run.process.pid for run in both}
         while missing:
             asker = waiting.enter_context(turn.accept()[0])
@@ -194,42 +281,47 @@ def bound(ours: socket.socket, name: str) -> bool:
 
 
 def test_a_killed_launcher_holds_its_gpus_until_its_ranks_are_gone(
-    launcher: Launcher, smi: Path, gpus: list[str]
+    launcher: Launcher, nvml: Path, gpus: list[str]
 ) -> None:
-    first = launcher.start("run", "-n", "4", body="hear()\nos.open(here / 'end', os.O_RDONLY)", environ=beside(smi))
+    first = launcher.start("run", "-n", "4", body="hear()\nos.open(here / 'end', os.O_RDONLY)", environ=beside(nvml))
     os.mkfifo(first.here / "end")
     first.ready(4)
     first.process.kill()
     first.process.wait()
-    code, output = launcher.run("run", "--dry-run", environ=beside(smi))
+    code, output = launcher.run("run", "--dry-run", environ=beside(nvml))
     assert code == 2, "ranks that save still use their GPUs"
     assert f"process {first.process.pid} holds {gpus[0]} (it is gone, its ranks are not yet)" in output
     let_go = os.open(first.here / "end", os.O_RDWR)  # whoever waits to read it may go on
     until(lambda: not marked(launcher.mark))
     os.close(let_go)
-    assert launcher.run("run", "--dry-run", environ=beside(smi))[0] == 0
+    assert launcher.run("run", "--dry-run", environ=beside(nvml))[0] == 0
 
 
-def test_gpus_that_other_programs_use_are_not_free(launcher: Launcher, smi: Path, gpus: list[str]) -> None:
+def test_gpus_that_other_programs_use_are_not_free(launcher: Launcher, nvml: Path, gpus: list[str]) -> None:
     """Such as a plain torchrun of whomever, or one in a container, of which only the memory is seen."""
-    (smi / "programs").write_text(f"{gpus[0]}, {os.getpid()}, 70000\n")
-    (smi / "memory").write_text(f"{gpus[0]}, 70001\n{gpus[1]}, 70002\n{gpus[2]}, 300\n{gpus[3]}, [N/A]\n")
-    code, output = launcher.run("run", "--dry-run", environ=beside(smi))
+    named = [{"uuid": gpu, "bus": "00000000:00:00.0"} for gpu in gpus]
+    use: list[dict[str, Any]] = [
+        {"programs": [(os.getpid(), 70000 * MIB)], "used": 70001 * MIB},
+        {"used": 70002 * MIB},
+        {"used": 300 * MIB, "old": True},
+        {"used": -NVML_ERROR_NOT_SUPPORTED, "programs": -NVML_ERROR_NOT_SUPPORTED},
+    ]
+    knows(nvml, *({**gpu, **used} for gpu, used in zip(named, use, strict=True)))
+    code, output = launcher.run("run", "--dry-run", environ=beside(nvml))
     assert (code, f"CUDA_VISIBLE_DEVICES={gpus[2]},{gpus[3]} " in output) == (0, True)
     assert output.startswith(
         f"phalanx: training on 2 of 4 GPUs, for process {os.getpid()} uses 70000 MiB of {gpus[0]} ("
     )
     assert f"; a program that cannot be seen from here has 70002 MiB of {gpus[1]}\n" in output
-    code, output = launcher.run("run", "-n", "3", environ=beside(smi))
+    code, output = launcher.run("run", "-n", "3", environ=beside(nvml))
     assert code == 2
     assert output.startswith("error: 3 GPUs are needed and 2 free: process ")
     assert "type CUDA_VISIBLE_DEVICES=… before the command to share one with such a program" in output
-    code, output = launcher.run("run", "--dry-run", environ=beside(smi, "0"))
+    code, output = launcher.run("run", "--dry-run", environ=beside(nvml, "0"))
     assert (code, f"CUDA_VISIBLE_DEVICES={gpus[0]} " in output) == (0, True)
     assert "CUDA_VISIBLE_DEVICES names it, so it is used beside" in output
-    for silent in ("memory", "programs"):
-        (smi / silent).write_text("Field is not valid\n")
-    assert launcher.run("run", "--dry-run", "-n", "4", environ=beside(smi))[0] == 0
+    knows(nvml, *({**gpu, **use[3]} for gpu in named))
+    assert launcher.run("run", "--dry-run", "-n", "4", environ=beside(nvml))[0] == 0
 
 
 def test_ranks_that_see_none_of_the_gpus_they_were_given_say_why(starter: Starter) -> None:
@@ -241,26 +333,25 @@ def test_ranks_that_see_none_of_the_gpus_they_were_given_say_why(starter: Starte
     assert starter.run(1, "world.device=cpu", "train.steps=1", environ={"PHALANX_GPUS": "1"}).codes == [0]
 
 
-def test_more_ranks_than_gpus_is_an_error(launcher: Launcher, smi: Path) -> None:
-    code, output = launcher.run("run", "-n", "5", environ=beside(smi))
+def test_more_ranks_than_gpus_is_an_error(launcher: Launcher, nvml: Path) -> None:
+    code, output = launcher.run("run", "-n", "5", environ=beside(nvml))
     assert code == 2
     assert output.startswith("error: 5 ranks were asked for, one a GPU, and there are 4 GPUs to use. Type -n 4, or ")
 
 
-def test_ranks_on_the_cpu_claim_no_gpu(launcher: Launcher, smi: Path, tmp_path: Path) -> None:
+def test_ranks_on_the_cpu_claim_no_gpu(launcher: Launcher, nvml: Path, tmp_path: Path) -> None:
     """Whether the device is typed or an experiment's."""
     (tmp_path / "experiment").mkdir()
     mine = "# @package _global_\nworld: {device: cpu}\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(mine)
     for words in (["world.device=cpu"], [f"--config-dir={tmp_path}", "experiment=mine"]):
-        _, output = launcher.run("run", "--dry-run", "-n", "5", *words, environ=beside(smi))
+        _, output = launcher.run("run", "--dry-run", "-n", "5", *words, environ=beside(nvml))
         assert "--ranks=5" in output
         assert "CUDA_VISIBLE_DEVICES" not in output
 
 
-def test_slices_serve_one_rank(launcher: Launcher, smi: Path) -> None:
-    (smi / "gpus").write_text("GPU-0, 00000000:01:00.0, Enabled\n")
-    (smi / "slices").write_text("GPU 0: (UUID: GPU-0)\n MIG (UUID: MIG-a)\n MIG (UUID: MIG-b)\n")
-    code, output = launcher.run("run", "--dry-run", "-n", "2", environ=beside(smi))
+def test_slices_serve_one_rank(launcher: Launcher, nvml: Path) -> None:
+    knows(nvml, {**four("a")[0], "slices": ["MIG-a", "MIG-b"]})
+    code, output = launcher.run("run", "--dry-run", "-n", "2", environ=beside(nvml))
     assert (code, "Type -n 1" in output) == (2, True)
-    assert "--ranks=1 " in launcher.run("run", "--dry-run", environ=beside(smi))[1]
+    assert "--ranks=1 " in launcher.run("run", "--dry-run", environ=beside(nvml))[1]

@@ -328,7 +328,10 @@ def test_a_driver_or_cudnn_that_does_not_answer_is_none(tmp_path: Path, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.cudnn, "version", fail)
-    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(NVMLError=RuntimeError, nvmlInit=fail))
+    nvml = SimpleNamespace(
+        NVMLError=RuntimeError, nvmlInit=lambda: None, nvmlShutdown=lambda: None, nvmlSystemGetDriverVersion=fail
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     found = environment.describe([], ENVIRON, tmp_path)
     assert (found["driver"], found["cudnn"]) == (None, None)
 
