@@ -12,7 +12,7 @@ from tests.ranks import ROOT
 
 # The folders of each tree, in the order in which data flows. A file imports from its own folder and from those before it.
 ORDER = {
-    "phalanx": "common system exit config compose run_folder",
+    "phalanx": "common system exit run_folder config compose",
     "train": "loading optim distributed sinks data models tasks parallel checkpoint engine main",
     "launch": "common host local doctor submission slurm state search sweep reporting commands cli",
 }

@@ -109,8 +109,8 @@ def _train(composed: "Composed", place: RankEnv, started: float) -> ExitCode:
     signals.open()
     allocator.keep_freed_memory(os.environ)
     from phalanx.run_folder import rank_logs
-    from phalanx.run_folder.folder import finished
 
+    from .checkpoint.open_run import finished
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import job

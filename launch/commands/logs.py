@@ -14,7 +14,7 @@ from phalanx.common.files import opened
 from phalanx.common.stdio import let_go
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease, names
 from phalanx.run_folder.lease import LivenessProbe
 
 from ..common.find_run import named
@@ -35,7 +35,7 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
     """Print the log of a rank of RUN, a folder or the name of one. Where there is none yet, that of its job."""
     jobs = given(root, os.environ)
     folder = named(run, root, jobs)
-    path, job = folder / "logs" / f"rank_{rank}.log", jobs.get(folder.resolve())
+    path, job = folder / names.LOGS / names.rank_log(rank), jobs.get(folder.resolve())
     try:
         if not os.path.lexists(path):
             if job is None or not job.log.exists():
@@ -55,8 +55,7 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
 
 
 def _there(folder: Path, job: Given | None) -> str:
-    names = [log.stem.removeprefix("rank_") for log in folder.glob("rank_*.log")]
-    if ranks := sorted(int(name) for name in names if name.isdecimal()):
+    if ranks := names.ranks_with_logs(folder):
         return f"There are logs of ranks {', '.join(map(str, ranks))}"
     if job is not None and job.queued is not None:
         return f"Its job {job.queued.job} is {job.queued.state.lower()} ({job.queued.reason}), and has no log yet"
@@ -74,7 +73,7 @@ class _Asked:
         """It lives, or it has not finished and its launcher or its job, which may start it again, does."""
         if self._looks.live(self._folder) is not None:
             return True
-        if (self._folder / "summary.json").exists():
+        if (self._folder / names.SUMMARY).exists():
             return False
         last = max(lease.holders(self._folder), key=lambda found: found[0].incarnation, default=None)
         launch = None if last is None else last[0].launch

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 from phalanx.run_folder.lease import Holder, LivenessProbe
 
 from ..common.find_run import is_sweep, owner, run_or_sweep
@@ -41,7 +42,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
 def _wait(folder: Path, asked: Sequence[Holder], looks: LivenessProbe) -> None:
     """Until none of them is there. What holds a rank is bounded by its run, which ends it and says so."""
     began = told = time.monotonic()
-    output = folder / ("output" if is_sweep(folder) else "logs")
+    output = folder / ("output" if is_sweep(folder) else names.LOGS)
     while there := [holder for holder in asked if is_there(folder, holder, looks)]:
         if (now := time.monotonic()) > told + _TELL_S:
             show(f"waiting since {now - began:.0f} s for {', '.join(map(str, there))}, see {output}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 
 SWEEP = "sweep.json"  # in the folder of a sweep
 
@@ -27,7 +28,7 @@ def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> lis
     """
     if words:
         return [named(word, root, coming) for word in words]
-    begun = sorted((path.parent for path in root.glob("*/resolved.yaml")), key=_changed)  # one that is deleted, too
+    begun = sorted((path.parent for path in root.glob(f"*/{names.RESOLVED}")), key=_changed)  # one that is deleted, too
     there = {folder.resolve() for folder in begun}
     return begun + [folder for folder in coming if folder not in there]
 
@@ -35,11 +36,11 @@ def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> lis
 def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     """The run folder that `word` names by its path, or by its name below `root`. Raises ConfigError when there is none."""
     for folder in (Path(word), root / word):
-        if _holds(folder, "resolved.yaml") or folder.resolve() in coming:
+        if _holds(folder, names.RESOLVED) or folder.resolve() in coming:
             return folder
     if (sweep := sweep_named(word, root)) is not None:
         raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}")
-    there = sorted({path.parent.name for path in root.glob("*/resolved.yaml")} | {path.name for path in coming})
+    there = sorted({path.parent.name for path in root.glob(f"*/{names.RESOLVED}")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
     raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")
 
@@ -74,7 +75,7 @@ def _holds(folder: Path, name: str) -> bool:
 def _changed(run: Path) -> float:
     """Seconds since 1970; 0 for one that is being deleted, or is not shown."""
     found = [0.0]
-    for name in ("events.jsonl", "resolved.yaml"):
+    for name in (names.EVENTS, names.RESOLVED):
         with suppress(OSError):
             found.append((run / name).lstat().st_mtime)
     return max(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 from phalanx.system.allocator import huge_pages
 from phalanx.system.gpu_visibility import GIVEN
 from phalanx.system.module_path import PACKAGE
@@ -103,15 +104,15 @@ def replaying(source: Path, words: Sequence[str]) -> list[str]:
     """The words that replay the config of the run folder `source`. Raises ConfigError when it is none."""
     if clash := [word for word in words if word.startswith(("--config-dir", "--config-name"))]:
         raise ConfigError(f"--from={source} and {clash[0]} both say where the config is. Leave one of them out")
-    if not (source / "resolved.yaml").is_file():
+    if not (source / names.RESOLVED).is_file():
         raise ConfigError(_no_run(source))
     return [f"--config-dir={source}", "--config-name=resolved", *words]
 
 
 def _no_run(source: Path) -> str:
-    what = "is no run folder: it has no resolved.yaml" if source.exists() else "does not exist"
+    what = f"is no run folder: it has no {names.RESOLVED}" if source.exists() else "does not exist"
     beside = source if source.is_dir() else source.parent
-    there = sorted(str(found.parent) for found in beside.glob("*/resolved.yaml"))
+    there = sorted(str(found.parent) for found in beside.glob(f"*/{names.RESOLVED}"))
     if not there:
         return f"--from={source} {what}. There is none beside it"
     more = f" and {len(there) - 3} more" if there[3:] else ""

@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from phalanx.common.jsonl import Entry, number
+from phalanx.run_folder.jsonl import Entry, number
 
 from .timeline import Cause, Span
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.common.files import read_json, read_text
-from phalanx.common.jsonl import Entry, read_events, read_lines
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease, names
+from phalanx.run_folder.jsonl import Entry, read_events, read_lines
 from phalanx.run_folder.lease import Holder
 
 _COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
@@ -37,11 +37,11 @@ class History:
 def read(run: Path) -> History:
     """What is in the folder `run`; what is missing or damaged there is empty here."""
     holders = lease.holders(run)
-    environment, summary = read_json(run / "environment.json"), read_json(run / "summary.json")
+    environment, summary = read_json(run / names.ENVIRONMENT), read_json(run / names.SUMMARY)
     events = _forward(read_events(run))
     return History(
         run=run,
-        config=_text(run / "resolved.yaml"),
+        config=_text(run / names.RESOLVED),
         lines=_forward(read_lines(run)),
         events=events,
         environment=environment if isinstance(environment, dict) else {},
@@ -70,5 +70,5 @@ def _forward(entries: Iterable[Entry]) -> list[Entry]:
 def _is_copy(run: Path, events: Sequence[Entry]) -> bool:
     """Whether the folder was copied, and with it the times of its files were lost."""
     with suppress(OSError):
-        return bool(events) and (run / "events.jsonl").stat().st_mtime > events[-1]["time"] + _COPIED_S
+        return bool(events) and (run / names.EVENTS).stat().st_mtime > events[-1]["time"] + _COPIED_S
     return False

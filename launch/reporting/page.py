@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from phalanx.common.event_text import details
-from phalanx.common.jsonl import Entry, number
+from phalanx.run_folder import names
+from phalanx.run_folder.jsonl import Entry, number
 
 from ..common.text import span
 from ..state.run import run_state
@@ -146,7 +147,11 @@ def _environment(found: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(git := found.get("git"), dict):
         dirty = git.get("dirty")
         state = (
-            ", state unknown" if dirty is None else ", with changes (environment.json has the diff)" if dirty else ""
+            ", state unknown"
+            if dirty is None
+            else f", with changes ({names.ENVIRONMENT} has the diff)"
+            if dirty
+            else ""
         )
         shown["git commit"] = f"{git.get('commit')}{state}"
     return shown

@@ -6,8 +6,8 @@ from contextlib import suppress
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from phalanx.common.jsonl import number, read_lines
 from phalanx.config.schema import Mode
+from phalanx.run_folder.jsonl import number, read_lines
 
 from ..search.optuna_study import direction, distribution
 from ..sweep import results

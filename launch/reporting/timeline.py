@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import pairwise
 from statistics import median
 
-from phalanx.common.jsonl import Entry, number, whole
+from phalanx.run_folder.jsonl import Entry, number, whole
 from phalanx.run_folder.lease import Holder
 
 from .history import History

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from phalanx.exit.signals import StopFile
 from phalanx.run_folder import lease
 from phalanx.run_folder.lease import Holder, LivenessProbe
+from phalanx.run_folder.stop_file import StopFile
 
 from ..common.find_run import is_sweep
 from .sweep_peers import places

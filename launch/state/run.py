@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.common.files import read_json
-from phalanx.common.jsonl import Entry, number, read_events, read_lines, whole
 from phalanx.common.meter import goodput
+from phalanx.run_folder import names
+from phalanx.run_folder.jsonl import Entry, number, read_events, read_lines, whole
 from phalanx.run_folder.lease import LivenessProbe
 
 from ..slurm.queue import Given
@@ -67,7 +68,7 @@ def run_state(run: Path, now: float, looks: LivenessProbe | None = None) -> RunS
     lines = [line for line in written if line["split"] == "train"]
     evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
     events = list(read_events(run, _EVENTS_BYTES))
-    summary = _object(run / "summary.json")
+    summary = _object(run / names.SUMMARY)
     holder = None if summary else looks.live(run)
     newest = [*lines[-1:], *events[-1:]]
     said_s = _said_s(run, newest, now, looks if holder is not None else None)
@@ -105,7 +106,7 @@ def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: LivenessProbe
         return None
     if looks is None:
         return float(now - max(entry["time"] for entry in newest))
-    written = max(path.lstat().st_mtime for path in (run / "metrics.jsonl", run / "events.jsonl") if path.exists())
+    written = max(path.lstat().st_mtime for path in (run / names.METRICS, run / names.EVENTS) if path.exists())
     return max(0.0, now - looks.ahead_s(run) - written)
 
 
@@ -144,8 +145,8 @@ def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
 
 def _goodput(run: Path) -> float | None:
     """As of the newest checkpoint, which holds what was spent on what."""
-    newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
-    progress = _object(newest.with_name("progress.json")) if newest is not None else None
+    newest = names.newest_manifest(run)
+    progress = _object(newest.with_name(names.PROGRESS)) if newest is not None else None
     manifest = _object(newest) if newest is not None else None
     if progress is None or manifest is None:
         return None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from phalanx.common.files import read_json
-from phalanx.common.jsonl import number, whole
+from phalanx.run_folder.jsonl import number, whole
 from phalanx.run_folder.lease import LivenessProbe
 
 from ..common.find_run import SWEEP, is_sweep

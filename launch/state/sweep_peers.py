@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 
 from phalanx.exit.codes import ConfigError
-from phalanx.exit.signals import StopFile
 from phalanx.run_folder import lease
+from phalanx.run_folder.stop_file import StopFile
 
 _WORKERS, _TURN = "workers", ".turn"
 

@@ -15,6 +15,7 @@ from phalanx.common.files import read_json, write_json
 from phalanx.config.run_root import folder_of_runs
 from phalanx.config.schema import RunConfig
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 from phalanx.system.module_path import ROOT
 
 from ..common.find_run import SWEEP
@@ -166,7 +167,7 @@ def _records(root: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _has_finished(told: Mapping[str, Any]) -> bool:
     runs = told["runs"].values()
-    return all((Path(run) / "summary.json").exists() or _is_finished_sweep(Path(run)) for run in runs)
+    return all((Path(run) / names.SUMMARY).exists() or _is_finished_sweep(Path(run)) for run in runs)
 
 
 def _is_finished_sweep(folder: Path) -> bool:

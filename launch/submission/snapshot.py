@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 
 SUBMITTED = ".submitted"  # beside the run folders: what this module copies to
 _UNTRACKED_LIMIT = 2**28  # bytes; more is data that somebody forgot to ignore
@@ -60,8 +61,8 @@ def _begin(top: Path, target: Path, environ: Mapping[str, str]) -> None:
 def _files(top: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """What git tracks of the folder `top`, and what it neither tracks nor ignores; also of the checkouts within."""
     listed = [_listed(top, environ, "--cached"), _listed(top, environ, "--others", "--exclude-standard")]
-    tracked, untracked = ([name for name in names if not _is_folder(top / name)] for names in listed)
-    for folder in {name.rstrip("/") for names in listed for name in names if _is_folder(top / name)}:
+    tracked, untracked = ([name for name in found if not _is_folder(top / name)] for found in listed)
+    for folder in {name.rstrip("/") for found in listed for name in found if _is_folder(top / name)}:
         within = _files(top / folder, environ) if (top / folder / ".git").exists() else ([], [])  # else it is empty
         tracked += [f"{folder}/{name}" for name in within[0]]
         untracked += [f"{folder}/{name}" for name in within[1]]
@@ -85,8 +86,8 @@ def _listed(top: Path, environ: Mapping[str, str], *which: str) -> list[str]:
 def _code(untracked: list[str], top: Path, results: Path | None) -> list[str]:
     """Those files that no run or submission has written."""
     there = set(untracked)
-    runs = {name.removesuffix("resolved.yaml") for name in there if name.endswith("/resolved.yaml")}
-    left_out = {folder for folder in runs if f"{folder}events.jsonl" in there}
+    runs = {name.removesuffix(names.RESOLVED) for name in there if name.endswith(f"/{names.RESOLVED}")}
+    left_out = {folder for folder in runs if f"{folder}{names.EVENTS}" in there}
     if results is not None and results != top and results.is_relative_to(top):
         left_out.add(f"{results.relative_to(top)}/")
     return [

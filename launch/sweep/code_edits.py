@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phalanx.common.files import read_json
+from phalanx.run_folder import names
 
 from .results import Row
 
@@ -32,7 +33,7 @@ def differences(sweep: Path, rows: Sequence[Row]) -> str:
 
 def _code(run: Path) -> dict[str, str]:
     """The files of a run's code with their hashes."""
-    found = read_json(run / "environment.json")
+    found = read_json(run / names.ENVIRONMENT)
     code = found.get("code") if isinstance(found, dict) else None
     return {str(file): str(sha256) for file, sha256 in code.items()} if isinstance(code, dict) else {}
 

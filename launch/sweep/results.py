@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phalanx.common.files import read_json, write_json, write_whole
-from phalanx.common.jsonl import number
 from phalanx.common.redaction import redact_argv
 from phalanx.config.schema import Mode
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder.jsonl import number
 
 from ..common.find_run import SWEEP
 from ..search.optuna_study import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phalanx.common.files import write_json
-from phalanx.common.jsonl import Evaluations, number, read_events, whole
 from phalanx.config.schema import Mode
 from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
-from phalanx.exit.signals import UNTIL, StopFile
-from phalanx.run_folder import lease, leftovers
+from phalanx.exit.signals import UNTIL
+from phalanx.run_folder import lease, leftovers, names
+from phalanx.run_folder.jsonl import Evaluations, number, read_events, whole
+from phalanx.run_folder.stop_file import StopFile
 
 from ..common.show import show
 from ..host.held_signals import HeldSignals
@@ -55,7 +56,7 @@ class _Attempt:
     @property
     def is_over(self) -> bool:
         """Whether its ranks only say goodbye, as W&B does for seconds, in a slot that they leave free: a GPU they hold."""
-        return not self.slot.gpus and not self.world.codes and (self.run / "summary.json").exists()
+        return not self.slot.gpus and not self.world.codes and (self.run / names.SUMMARY).exists()
 
 
 class Conductor:
@@ -382,7 +383,7 @@ class Conductor:
 
 def _events_bytes(run: Path) -> int:
     with suppress(FileNotFoundError):
-        return (run / "events.jsonl").stat().st_size
+        return (run / names.EVENTS).stat().st_size
     return 0
 
 

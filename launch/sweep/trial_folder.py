@@ -6,11 +6,12 @@ from pathlib import Path
 from phalanx.common.files import read_json
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 
 
 def is_of(run: Path, digests: Collection[str]) -> bool:
     """Whether the run in the folder `run` is that of the config with one of these digests, as far as its files tell."""
-    newest = max(run.glob("checkpoints/step_*[0-9]/manifest.json"), default=None)
+    newest = names.newest_manifest(run)
     manifest = None if newest is None else read_json(newest)
     if isinstance(manifest, dict):
         return manifest.get("config_digest") in digests
@@ -23,7 +24,7 @@ def is_elsewhere(run: Path, config: Config, left: Collection[str]) -> bool:
     from phalanx.compose.digest import defining, differing
 
     try:
-        stored = resolved.read(run / "resolved.yaml")
+        stored = resolved.read(run / names.RESOLVED)
     except ConfigError:
         return False
     return differing(defining(stored), defining(config)).keys() <= set(left)
@@ -35,6 +36,6 @@ def _of_config(run: Path) -> str | None:
     from phalanx.compose.digest import digest as digest_of
 
     try:
-        return digest_of(resolved.read(run / "resolved.yaml"))
+        return digest_of(resolved.read(run / names.RESOLVED))
     except ConfigError:
         return None

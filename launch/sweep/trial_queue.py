@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phalanx.common.files import read_json
-from phalanx.common.jsonl import number
 from phalanx.compose.digest import digest
 from phalanx.compose.former_digests import former_digests
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
+from phalanx.run_folder.jsonl import number
 
 from ..search.asha import Climber
 from ..search.optuna_study import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
@@ -219,7 +220,7 @@ class Pool:
     def _was_trained(self, job: Job) -> bool:
         """Whether its folder holds the finished run. Raises ConfigError where that is the run of another config."""
         run = self.plan.run(job)
-        if not (run / "summary.json").exists():
+        if not (run / names.SUMMARY).exists():
             return False
         noted = self._digest(self.search.trials()[job.trial]) if job.place == 0 else None
         if noted is not None and is_of(run, [noted]):
@@ -237,7 +238,7 @@ class Pool:
 
     def score(self, job: Job) -> None:
         """A run was trained to its end; its trial has, too, where this was the last one."""
-        summary = read_json(self.plan.run(job) / "summary.json")
+        summary = read_json(self.plan.run(job) / names.SUMMARY)
         evaluation = summary.get("eval") if isinstance(summary, dict) else None
         score = number(evaluation.get(self.plan.metric)) if isinstance(evaluation, dict) else None
         if score is None:

@@ -58,7 +58,7 @@ def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
 def _skipped(count: object, steps: object) -> str:
     named = ", ".join(map(str, steps[:8])) if isinstance(steps, list) else ""
     more = ", …" if isinstance(steps, list) and len(steps) > 8 else ""
-    return f"{count} steps that were not finite ({named}{more}): events.jsonl has their samples"
+    return f"{count} steps that were not finite ({named}{more}): the run's events have their samples"
 
 
 def at(line: Mapping[str, object], total_steps: int) -> str:

@@ -17,11 +17,12 @@ from ..config.overrides import key, verbatim
 from ..config.run_root import folder_of_runs
 from ..config.schema import Config, as_plain
 from ..exit.codes import ConfigError
+from ..run_folder import names
 from .digest import digest
 from .former_digests import former_digests
 from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
 from .hydra_errors import explain, options
-from .resolved import RESOLVED, fitted, hidden, lacks
+from .resolved import fitted, hidden, lacks
 from .stored_config import as_typed_here
 
 
@@ -107,10 +108,10 @@ def _name(config: Config, experiment: str) -> str:
     """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
     name, root = f"{experiment}-{digest(config)[:8]}", folder_of_runs(config.run.root)
     before = [f"{experiment}-{known[:8]}" for known in former_digests(config)]
-    former = next((known for known in before if os.path.isfile(root / known / RESOLVED)), None)
+    former = next((known for known in before if os.path.isfile(root / known / names.RESOLVED)), None)
     if former is None or os.path.lexists(root / name):
         return name
-    if REDACTED in (root / former / RESOLVED).read_text(encoding="utf-8", errors="replace"):
+    if REDACTED in (root / former / names.RESOLVED).read_text(encoding="utf-8", errors="replace"):
         raise ConfigError(
             f"{root / former} is a run of this config or of one that differs where an earlier version wrote {REDACTED}. "
             f"Type run.name={former} to continue it, or run.name={name} for another run"

@@ -19,8 +19,6 @@ from ..config.schema import Config, Kind, Leaf, Needed, schema
 from ..exit.codes import ConfigError
 from .hydra_api import composing
 
-RESOLVED = "resolved.yaml"
-
 
 def written(plain: Mapping[str, Any]) -> str:
     """The text of the file."""

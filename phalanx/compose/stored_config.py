@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..config.overrides import typed_for
+from ..run_folder import names
 from .hydra_api import CONF, PRIMARY
 
-_STORED = "resolved"  # the name of the config in a run's folder
+_STORED = names.RESOLVED.removesuffix(".yaml")  # the name of the config in a run's folder
 _QUIET = ("disabled", "offline")
 
 Plain = dict[str, Any]
@@ -36,7 +37,7 @@ def _typed(plain: Mapping[str, Any], section: str, words: Sequence[str]) -> Plai
 
 def _placed(folder: Path, root: str, words: Sequence[str]) -> Plain:
     """A run is where its folder lies, wherever it began; one of another name is new, and below the usual `root`."""
-    moved = typed_for("run.name", words) is None and (folder / "environment.json").is_file()
+    moved = typed_for("run.name", words) is None and (folder / names.ENVIRONMENT).is_file()
     name = {"name": folder.name} if moved else {}
     return name if typed_for("run.root", words) is not None else {**name, "root": str(folder.parent) if moved else root}
 

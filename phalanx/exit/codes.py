@@ -59,11 +59,11 @@ class Hang:
 class Hung(RuntimeError):  # noqa: N818
     """A rank does not get on. Ends with code 5."""
 
-    def __init__(self, hang: Hang, why: str, timeout_s: float, at: str) -> None:
-        """`at` is empty, or tells of the user's own line that it is in."""
+    def __init__(self, hang: Hang, why: str, timeout_s: float, at: str, log: str) -> None:
+        """`at` is empty, or tells of the user's own line that it is in; `log` is its log in the run folder."""
         super().__init__(
             f"rank {hang.rank} on {hang.host} did not take part in time: it is in {hang.phase} of step {hang.step + 1} "
-            f"since {hang.since_s:.0f} s (world.timeout_s={timeout_s:g}){at}, and {why}. See logs/rank_{hang.rank}.log"
+            f"since {hang.since_s:.0f} s (world.timeout_s={timeout_s:g}){at}, and {why}. See {log}"
         )
         self.hang = hang
 

@@ -1,6 +1,5 @@
 """What this rank hears from outside: signals, and a file in the run's folder."""
 
-import json
 import os
 import select
 import signal
@@ -9,14 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
-from ..common.files import write_whole
 from .codes import ExitCode
 from .messages import end
 
-STOP = "stop.json"
 UNTIL = "PHALANX_UNTIL_STEP"
 CODES: Mapping[int, ExitCode] = {  # of what is told to leave by a signal
     signal.SIGTERM: ExitCode.PREEMPTED,
@@ -50,25 +46,6 @@ class StopRequest:
     code: ExitCode
     why: str
     received: float = field(default_factory=time.time)
-
-
-@dataclass(frozen=True)
-class StopFile:
-    """<run folder>/stop.json, {"incarnation": N}: for the N-th start of the run, and for no later one."""
-
-    run: Path
-    incarnation: int
-
-    def ask(self) -> None:
-        """Ask that start to save and leave."""
-        write_whole(self.run / STOP, json.dumps({"incarnation": self.incarnation}))
-
-    def request(self) -> StopRequest | None:
-        try:
-            wanted = json.loads((self.run / STOP).read_text(encoding="utf-8"))["incarnation"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return StopRequest(ExitCode.STOPPED, f"{self.run / STOP} asked for it") if wanted == self.incarnation else None
 
 
 class Signals:

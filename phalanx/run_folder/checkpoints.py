@@ -23,11 +23,10 @@ from typing import Any
 
 from ..common.files import mode, sha256, sync_file, sync_folder, write_json
 from ..exit.codes import ConfigError
-from . import lease
-from .disk_errors import writing
+from ..exit.disk_errors import writing
+from . import lease, names
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,14 @@ class Checkpoint:
         return name in self.manifest["files"]
 
     def progress(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.file("progress.json").read_text())
+        found: dict[str, Any] = json.loads(self.file(names.PROGRESS).read_text())
         return found
 
 
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 _OWN_HASH = "manifest_sha256"  # of all else that the manifest says
-_LEFT = (".staging", ".deleting")  # what saves and deletions that were cut short leave
+_LEFT = (names.STAGING, names.DELETING)  # what saves and deletions that were cut short leave
 
 
 class DamagedError(Exception):
@@ -68,35 +67,37 @@ class Checkpoints:
 
     def __init__(self, run: Path, incarnation: int = 0) -> None:
         """`incarnation` is this start's; who only reads has none."""
-        self.folder = run / "checkpoints"
+        self.folder = run / names.CHECKPOINTS
         self._run = run
         self._incarnation = incarnation
 
     def staging(self, step: int) -> Path:
         """Where the files of the checkpoint at `step` are written before it is committed."""
-        return self.folder / f".step_{step:08d}.{self._incarnation}.staging"
+        return self.folder / f".{names.step_folder(step)}.{self._incarnation}{names.STAGING}"
 
     def commit(self, step: int, facts: Mapping[str, Any]) -> None:
         """Make what stands in the staging folder the checkpoint of `step`. `facts` go into the manifest."""
-        staging, final = self.staging(step), self.folder / f"step_{step:08d}"
+        staging, final = self.staging(step), self.folder / names.step_folder(step)
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
         for name in files:
             (staging / name).chmod(mode())
             sync_file(staging / name)
         own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
         manifest = {**own, **facts, "time": time.time(), "files": files}
-        write_json(staging / MANIFEST, {**manifest, _OWN_HASH: _hash(manifest)})
+        write_json(staging / names.MANIFEST, {**manifest, _OWN_HASH: _hash(manifest)})
         lease.check(self._run, self._incarnation)
         if final.exists():
             if _incarnation(final) > self._incarnation:
                 raise ConfigError(f"{final} was saved by a newer start, so this process leaves and saves nothing more")
-            final.rename(_free_name(final, "fenced"))
+            final.rename(_free_name(final, names.FENCED))
         staging.rename(final)
         sync_folder(self.folder)
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, ascending."""
-        folders = [folder for folder in self._folders() if (folder / MANIFEST).exists() and not self._fenced(folder)]
+        folders = [
+            folder for folder in self._folders() if (folder / names.MANIFEST).exists() and not self._fenced(folder)
+        ]
         return sorted(_step(folder) for folder in folders)
 
     def saving(self, write: Callable[[], None]) -> Callable[[], None]:
@@ -122,18 +123,22 @@ class Checkpoints:
         manifest, and what was saved by who had been replaced. Returns words for what is no checkpoint any more."""
         lease.check(self._run, self._incarnation)
         self.folder.mkdir(exist_ok=True)
-        for path in self.folder.glob(".step_*"):
+        for path in self.folder.glob(f".{names.STEP}*"):
             if path.suffix in _LEFT:
                 shutil.rmtree(path)
-        lost = {folder: f"{MANIFEST} is missing" for folder in self._folders() if not (folder / MANIFEST).exists()}
+        lost = {
+            folder: f"{names.MANIFEST} is missing"
+            for folder in self._folders()
+            if not (folder / names.MANIFEST).exists()
+        }
         for folder in self._folders():
             if folder not in bad and folder not in lost and self._fenced(folder):
-                folder.rename(_free_name(folder, "fenced"))
+                folder.rename(_free_name(folder, names.FENCED))
         told = []
         for folder, why in {**bad, **lost}.items():
             told.append(f"checkpoint {folder.name} is damaged ({why}) and set aside")
             with suppress(OSError):  # it is passed by at the next start, too
-                folder.rename(_free_name(folder, "damaged"))
+                folder.rename(_free_name(folder, names.DAMAGED))
         return told
 
     def retain(self, keep: int, best: int | None) -> None:
@@ -142,8 +147,10 @@ class Checkpoints:
         lease.check(self._run, self._incarnation)
         for step in self.steps()[:-keep]:
             if step != best:
-                _remove(self.folder / f"step_{step:08d}")
-        for folder in sorted(self.folder.glob("step_*.fenced"), key=lambda folder: folder.stat().st_mtime)[:-1]:
+                _remove(self.folder / names.step_folder(step))
+        for folder in sorted(
+            self.folder.glob(f"{names.STEP}*{names.FENCED}"), key=lambda folder: folder.stat().st_mtime
+        )[:-1]:
             _remove(folder)
 
     def newest_good(self) -> tuple[Checkpoint | None, dict[Path, str]]:
@@ -154,7 +161,7 @@ class Checkpoints:
         """
         bad: dict[Path, str] = {}
         for step in reversed(self.steps()):
-            folder = self.folder / f"step_{step:08d}"
+            folder = self.folder / names.step_folder(step)
             try:
                 return verified(folder), bad
             except DamagedError as error:
@@ -168,7 +175,7 @@ class Checkpoints:
         """Raises ConfigError where it cannot be told what there is: Path.glob would take that for nothing."""
         try:
             with os.scandir(self.folder) as found:
-                return [Path(entry.path) for entry in found if re.fullmatch(r"step_\d{8,}", entry.name)]
+                return [Path(entry.path) for entry in found if re.fullmatch(rf"{names.STEP}\d{{8,}}", entry.name)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -185,8 +192,8 @@ def verified(folder: Path) -> Checkpoint:
     """
     with _kept_if_unreadable(folder):
         manifest, files, step = _manifest(folder)
-        if folder.name.startswith("step_") and folder.name != f"step_{step:08d}":
-            raise DamagedError(f"{MANIFEST} speaks of step {step}")
+        if folder.name.startswith(names.STEP) and folder.name != names.step_folder(step):
+            raise DamagedError(f"{names.MANIFEST} speaks of step {step}")
         for name, (size, digest) in files.items():
             path = folder / name
             if Path(name).name != name or not path.is_file():
@@ -199,10 +206,10 @@ def verified(folder: Path) -> Checkpoint:
 def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
     """What the manifest says: all of it, each file's size and hash, the step."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
         written = manifest["format"]
     except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+        raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
     if written != FORMAT and type(written) is int:
         raise ConfigError(
             f"{folder} is of format {written}, and this version of Phalanx reads {FORMAT}. Train on with the version "
@@ -212,11 +219,11 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
         files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
         step = int(manifest["step"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+        raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
     if _OWN_HASH in manifest and manifest[_OWN_HASH] != _hash(manifest):
-        raise DamagedError(f"{MANIFEST} is not what was written")
+        raise DamagedError(f"{names.MANIFEST} is not what was written")
     if written != FORMAT:
-        raise DamagedError(f"{MANIFEST} is of format {written!r}, not {FORMAT}")
+        raise DamagedError(f"{names.MANIFEST} is of format {written!r}, not {FORMAT}")
     return manifest, files, step
 
 
@@ -240,17 +247,17 @@ def _kept_if_unreadable(folder: Path) -> Iterator[None]:
 
 def source(path: Path, *, want_best: bool) -> Checkpoint:
     """The checkpoint that a user named: a run's folder (its best, or newest) or a checkpoint's. Raises ConfigError."""
-    if (path / MANIFEST).is_file():
+    if (path / names.MANIFEST).is_file():
         return _verified_or_explain(path)
     checkpoints = Checkpoints(path)
     steps = checkpoints.steps()
     if not steps:
         found = "holds no checkpoint" if path.exists() else "is not there"
         raise ConfigError(f"{path} {found}. Type a run's folder, a checkpoint's, or a .safetensors file")
-    newest = _verified_or_explain(checkpoints.folder / f"step_{steps[-1]:08d}")
+    newest = _verified_or_explain(checkpoints.folder / names.step_folder(steps[-1]))
     best = newest.manifest.get("best_step")
     if want_best and best in steps:
-        return _verified_or_explain(checkpoints.folder / f"step_{best:08d}")
+        return _verified_or_explain(checkpoints.folder / names.step_folder(best))
     return newest
 
 
@@ -263,7 +270,7 @@ def _verified_or_explain(folder: Path) -> Checkpoint:
 
 def _remove(folder: Path) -> None:
     """Delete a checkpoint, under another name: a half deleted one must not look like one that lost a part."""
-    doomed = folder.with_name(f".{folder.name}.deleting")
+    doomed = folder.with_name(f".{folder.name}{names.DELETING}")
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
@@ -274,17 +281,17 @@ def _hash(manifest: Mapping[str, Any]) -> str:
 
 
 def _step(folder: Path) -> int:
-    return int(folder.name[5:])
+    return int(folder.name.removeprefix(names.STEP))
 
 
 def _incarnation(folder: Path) -> int:
     """Of the start that saved it; one beyond all others where the manifest cannot tell, so that nobody discards it."""
     try:
-        return int(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["incarnation"])
+        return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
     except (OSError, ValueError, KeyError, TypeError):
         return sys.maxsize
 
 
-def _free_name(folder: Path, why: str) -> Path:
-    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}.{why}") for i in range(1_000_000))
+def _free_name(folder: Path, suffix: str) -> Path:
+    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}{suffix}") for i in range(1_000_000))
     return next(name for name in names if not name.exists())

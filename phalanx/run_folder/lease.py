@@ -28,7 +28,8 @@ from pathlib import Path
 
 from ..common.files import opened, read_text, sync_folder, write_whole
 from ..exit.codes import ConfigError
-from .disk_errors import writing
+from ..exit.disk_errors import writing
+from . import names
 
 BEAT_S = 5.0  # between touches
 DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead
@@ -153,7 +154,7 @@ class LivenessProbe:
 
     def ahead_s(self, run: Path) -> float:
         """How many seconds this machine's clock is ahead of that of the file system that the run lies on."""
-        return time.time() - time.monotonic() - self._clock(run / "lease", (run / "lease").stat().st_dev)
+        return time.time() - time.monotonic() - self._clock(run / names.LEASE, (run / names.LEASE).stat().st_dev)
 
     def _lives(self, run: Path, holder: Holder) -> bool | None:
         """None: one look does not tell."""
@@ -197,7 +198,7 @@ def is_process_of(run: Path, holder: Holder) -> bool | None:
 
     None: it is another user's, whose files nobody else is told.
     """
-    return began(holder.pid) == holder.began and _has_open(holder.pid, run / "lease")
+    return began(holder.pid) == holder.began and _has_open(holder.pid, run / names.LEASE)
 
 
 def is_here(holder: Holder) -> bool:
@@ -242,8 +243,8 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 
 def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
-    (run / "lease").mkdir(exist_ok=True)
-    folder = os.open(run / "lease", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    (run / names.LEASE).mkdir(exist_ok=True)
+    folder = os.open(run / names.LEASE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return Lease(run, _won(run, attempt, environ), folder)
     except BaseException:
@@ -280,7 +281,7 @@ def taken(run: Path, incarnation: int) -> str | None:
 
 def check(run: Path, incarnation: int) -> None:
     """Raise ConfigError when another start has taken the run over. Before each change that readers see."""
-    with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / "lease", prefix=".look-"):
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / names.LEASE, prefix=".look-"):
         pass  # NFS shows a folder as it was up to a minute ago, unless this machine has just changed it
     if (message := taken(run, incarnation)) is not None:
         raise ConfigError(message)
@@ -322,7 +323,7 @@ def _is_process(run: Path, holder: Holder) -> bool:
     """Whether the process that `holder` names on this machine lives, and holds this folder as far as can be told."""
     if began(holder.pid) != holder.began:
         return False
-    return not holder.opened or _has_open(holder.pid, run / "lease") is not False
+    return not holder.opened or _has_open(holder.pid, run / names.LEASE) is not False
 
 
 def _has_open(pid: int, folder: Path) -> bool | None:
@@ -353,7 +354,10 @@ def _now(folder: Path) -> float:
 
 def _create(run: Path, holder: Holder) -> bool:
     """Whether this start was the first to take the number. The file is whole from the beginning."""
-    beside, path = run / "lease" / f".{holder.incarnation}-{holder.host}-{holder.pid}", _path(run, holder.incarnation)
+    beside, path = (
+        run / names.LEASE / f".{holder.incarnation}-{holder.host}-{holder.pid}",
+        _path(run, holder.incarnation),
+    )
     write_whole(beside, json.dumps(asdict(holder)))
     try:
         os.link(beside, path)
@@ -370,7 +374,7 @@ def _create(run: Path, holder: Holder) -> bool:
             return False
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(run / "lease")
+    sync_folder(run / names.LEASE)
     return True
 
 
@@ -386,7 +390,7 @@ def _take(path: Path) -> bool:
 def _is_being_made(run: Path, incarnation: int) -> bool:
     with suppress(FileNotFoundError):
         found = _path(run, incarnation).lstat()
-        return found.st_size == 0 and _now(run / "lease") - found.st_mtime < _DYING_S
+        return found.st_size == 0 and _now(run / names.LEASE) - found.st_mtime < _DYING_S
     return False
 
 
@@ -434,7 +438,7 @@ def began(pid: int) -> int | None:
 def _incarnations(run: Path) -> list[int]:
     """Raises OSError where the folder of leases is not shown to us."""
     try:
-        return sorted(int(name[:8]) for name in os.listdir(run / "lease") if _NAMED.fullmatch(name))
+        return sorted(int(name[:8]) for name in os.listdir(run / names.LEASE) if _NAMED.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -469,8 +473,8 @@ def _is_ours(holder: Holder) -> bool:
 
 
 def _path(run: Path, incarnation: int) -> Path:
-    return run / "lease" / f"{incarnation:08d}.json"
+    return names.lease_file(run, incarnation)
 
 
 def _released(path: Path) -> Path:
-    return path.with_suffix(".released")
+    return path.with_suffix(names.RELEASED)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from multiprocessing import process
 from pathlib import Path
 
+from . import names
 from .lease import began, machine
 
 _NAME = re.compile(r"(?:sem\.)?phalanx-([0-9a-f]{8})-(\d+)-(\d+)-.*")
@@ -42,7 +43,7 @@ def own() -> str:
 def sweep_lease(run: Path) -> None:
     """For who holds the run: what earlier holders did not get to take away."""
     for pattern in _LOOKS:
-        for path in (run / "lease").glob(pattern):
+        for path in (run / names.LEASE).glob(pattern):
             with suppress(OSError):
                 if time.time() - path.lstat().st_mtime > _OLD_S:
                     path.unlink()

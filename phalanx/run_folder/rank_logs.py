@@ -11,6 +11,7 @@ from ..common.columns import broken, columns_of
 from ..common.escaping import printable
 from ..common.files import opened
 from ..common.redaction import RedactingFilter, secrets_of
+from . import names
 
 
 class _Printable(logging.Formatter):
@@ -42,7 +43,7 @@ def to_console(is_rank_zero: bool, environ: Mapping[str, str]) -> None:
 def to_file(folder: Path, rank: int, environ: Mapping[str, str]) -> None:
     """From now on also into `folder`/rank_N.log, which is no link, or another file would be written to."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"rank_{rank}.log"
+    path = folder / names.rank_log(rank)
     handler = _File(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(RedactingFilter(secrets_of(environ)))

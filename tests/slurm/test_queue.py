@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from phalanx.common.jsonl import Entry
+from phalanx.run_folder.jsonl import Entry
 from tests.pacer import TASK, Pace
 from tests.slurm.lab import Desk, first_on_path, program
 from tests.slurm.test_submit import ONE, TINY

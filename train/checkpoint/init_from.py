@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phalanx.compose import digest
-from phalanx.compose.resolved import RESOLVED
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint, source
-from phalanx.run_folder.folder import SUMMARY, stored_config
+
+from .open_run import stored_config
 
 # A run that itself began from given weights is extended from its own end.
 _MAY_DIFFER = ("train.steps:", "train.epochs:", "train.extend_from:", "train.init_from:", "schedule.")
@@ -43,14 +44,14 @@ def _weights(given: Path) -> Path:
         found = source(given, want_best=True)
     except ConfigError as error:
         raise ConfigError(f"train.init_from={given}: {error}") from None
-    return found.file("ema.safetensors" if found.has("ema.safetensors") else "model.safetensors")
+    return found.file(names.EMA if found.has(names.EMA) else names.MODEL)
 
 
 def _finished(run: Path, config: Config) -> Checkpoint:
     """The last checkpoint of `run`, if that finished and its config is this one in all but length and schedule."""
-    if not (run / RESOLVED).is_file():
+    if not (run / names.RESOLVED).is_file():
         raise ConfigError(
-            f"train.extend_from={run} is no run's folder: it has no {RESOLVED}. Type a finished run's folder"
+            f"train.extend_from={run} is no run's folder: it has no {names.RESOLVED}. Type a finished run's folder"
         )
     differ = digest.differences(digest.defining(stored_config(run)), digest.defining(config))
     others = [line for line in differ if not line.startswith(_MAY_DIFFER)]
@@ -60,7 +61,7 @@ def _finished(run: Path, config: Config) -> Checkpoint:
             f"{'; '.join(others)}. Drop these, or begin a new run from its weights: train.init_from={run}"
         )
     try:
-        steps = json.loads((run / SUMMARY).read_text(encoding="utf-8"))["steps"]
+        steps = json.loads((run / names.SUMMARY).read_text(encoding="utf-8"))["steps"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"train.extend_from={run} has not finished. Finish it first: type its own command") from None
     found = source(run, want_best=False)

@@ -12,6 +12,7 @@ from torch import nn
 
 from phalanx.common.files import write_json
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
 
 from ..distributed.world import World
@@ -60,8 +61,8 @@ def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str
 
 def _check_alike(unlike: Sequence[Sequence[str]], parameters: Collection[str], step: int) -> None:
     """All ranks call it with the same."""
-    for rank, names in enumerate(unlike):
-        if found := [name for name in names if name in parameters]:
+    for rank, differ in enumerate(unlike):
+        if found := [name for name in differ if name in parameters]:
             raise ConfigError(
                 f"After step {step} the parameter {found[0]} is not the same on rank {rank} as on rank 0"
                 f"{f', nor are {len(found) - 1} others' if len(found) > 1 else ''}: they would train different models. "
@@ -78,7 +79,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     remember, is left out when there is another number of them: all take rank 0's.
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
-    found = _unpickled(checkpoint.file("state.pt"), device)
+    found = _unpickled(checkpoint.file(names.STATE), device)
     own: dict[str, Any] = {}
     if checkpoint.manifest["world_size"] == state.world.size:
         own = _own(checkpoint, rank, device)
@@ -87,9 +88,9 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
     free = found.get("in_weights", [])
     if average is not None and not isinstance(average, OwnAverage):
-        weights.load(state.model, checkpoint.file("ema.safetensors"), kept, free)
+        weights.load(state.model, checkpoint.file(names.EMA), kept, free)
         average.take()
-    weights.load(state.model, checkpoint.file("model.safetensors"), kept, free)
+    weights.load(state.model, checkpoint.file(names.MODEL), kept, free)
     for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
         buffers.put(state.model, name, buffers.Buffer(value, persistent))
     state.updater.load(found["update"])
@@ -100,7 +101,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
 
 def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, Any]:
     """What this rank alone kept. Checkpoints of older versions hold there what the communication hook remembers."""
-    name = f"rank_{rank:05d}.pt"
+    name = names.rank_state(rank)
     if not checkpoint.has(name):
         return {}
     found = _unpickled(checkpoint.file(name), device)
@@ -150,22 +151,22 @@ def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Pat
     if state.world.is_rank_zero or any(own.values()):
         staging.mkdir(parents=True, exist_ok=True)
     if any(own.values()):
-        torch.save(own, staging / f"rank_{state.world.rank:05d}.pt")
+        torch.save(own, staging / names.rank_state(state.world.rank))
     if not state.world.is_rank_zero:
         return
-    weights.save(state.model, staging / "model.safetensors")
+    weights.save(state.model, staging / names.MODEL)
     average = state.updater.average
     if average is not None:
         with average.placed():
-            weights.save(state.model, staging / "ema.safetensors")
+            weights.save(state.model, staging / names.EMA)
     written = {name for name, buffer in held.items() if buffer.value is not None and name in contents}
     rest = {
         "in_weights": sorted(written),
         "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
         "extra": own["extra"],
     }
-    torch.save({"update": state.updater.state(), **rest}, staging / "state.pt")
-    write_json(staging / "progress.json", progress.as_json())
+    torch.save({"update": state.updater.state(), **rest}, staging / names.STATE)
+    write_json(staging / names.PROGRESS, progress.as_json())
 
 
 def _commit(state: State, progress: Progress, checkpoints: Checkpoints, facts: dict[str, Any]) -> None:

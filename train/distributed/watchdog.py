@@ -28,6 +28,7 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ExitCode, Hang, Hung, JoinFailed
 from phalanx.exit.messages import end, say
+from phalanx.run_folder import names
 from phalanx.run_folder.lease import began, machine
 from phalanx.system.module_path import PACKAGE
 
@@ -255,7 +256,7 @@ class Watchdog:
         since_s = heartbeat.since_s if rank == self._rank else max(heartbeat.since_s, self._timeout_s)
         hang = Hang(rank, host, heartbeat.phase, heartbeat.step, round(since_s, 1), waiting, list(heartbeat.stack))
         own = next((line for line in reversed(hang.stack) if not line.startswith(_NOT_THE_USERS)), None)
-        return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}")
+        return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}", names.rank_log_path(rank))
 
     def _tell(self, store: Store) -> None:
         """Say where this rank is; ask where the others are, once it stands still. What holds the store may not answer."""

@@ -14,6 +14,7 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
 from phalanx.exit.rank_env import RankEnv
+from phalanx.run_folder import names
 
 from .peer_failure import FailureChannel
 from .rank_errors import RankError, merged
@@ -221,7 +222,7 @@ class World:
         what = (
             "did not take part in time" if _is_timeout(error) else "is gone: it was killed, or its machine was cut off"
         )
-        logs = ", ".join(f"logs/rank_{rank}.log" for rank in silent)
+        logs = ", ".join(names.rank_log_path(rank) for rank in silent)
         text = f"{who} {what}. Its own log may tell more ({logs}). Here it showed as: {str(error).splitlines()[0]}"
         code = ExitCode.BUG if own.code == ExitCode.PREEMPTED else own.code
         return replace(own, text=text, message=text, where="", code=code)

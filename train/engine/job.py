@@ -18,14 +18,15 @@ from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
-from phalanx.exit.signals import Signals, StopFile, StopRequest, grace_s_of, until_step
-from phalanx.run_folder import code_hash, environment, lease, rank_logs
+from phalanx.exit.disk_errors import writing
+from phalanx.exit.signals import Signals, StopRequest, grace_s_of, until_step
+from phalanx.run_folder import code_hash, environment, lease, names, rank_logs
 from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
-from phalanx.run_folder.disk_errors import writing
-from phalanx.run_folder.folder import SUMMARY, OpenRun, RunRecord, finished, open_run
+from phalanx.run_folder.stop_file import StopFile
 from phalanx.system.module_path import PACKAGE, ROOT
 
 from ..checkpoint import state, weights
+from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
 from ..checkpoint.progress import Progress
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
@@ -151,7 +152,7 @@ def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, s
 
 def _log_there(opened: OpenRun, world: World) -> None:
     with writing(opened.path):
-        rank_logs.to_file(opened.path / "logs", world.rank, os.environ)
+        rank_logs.to_file(opened.path / names.LOGS, world.rank, os.environ)
 
 
 def _undone(opened: OpenRun, step: int) -> dict[str, float]:
@@ -277,4 +278,4 @@ def _check(opened: OpenRun) -> None:
 def _sum_up(opened: OpenRun, summary: Mapping[str, Any]) -> None:
     _check(opened)
     with writing(opened.path):
-        write_json(opened.path / SUMMARY, summary)
+        write_json(opened.path / names.SUMMARY, summary)

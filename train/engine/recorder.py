@@ -17,6 +17,7 @@ from phalanx.common.meter import Spent, rates
 from phalanx.config.metric_direction import of_checkpoint
 from phalanx.config.schema import CheckpointConfig, Mode
 from phalanx.exit.codes import Failure, GaveUp
+from phalanx.run_folder import names
 
 from ..checkpoint.progress import Progress, StepRecord
 from ..distributed.world import World
@@ -27,7 +28,6 @@ from .metric_window import mean
 
 _GIB = 2**30
 _LISTED = 1000  # skipped steps that a summary names; events.jsonl has all
-EVENTS = "events.jsonl"
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Ledger:
 def saved_step(run: Path) -> int | None:
     """The last step that this run says it has saved, None where it says of none. Raises OSError."""
     try:
-        lines = read_bytes(run / EVENTS).splitlines()
+        lines = read_bytes(run / names.EVENTS).splitlines()
     except FileNotFoundError:
         return None
     for line in reversed(lines):
@@ -146,7 +146,7 @@ def stand_in(run: Path, failure: Failure, world: World) -> None:
         return
     step = failure.hang["step"]
     lines = [{"time": time.time(), "event": event.pop("name"), "step": step, **event} for event in _of(failure)]
-    file = os.open(run / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    file = os.open(run / names.EVENTS, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
     os.write(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
     os.close(file)
 
@@ -162,7 +162,7 @@ def _of(failure: Failure) -> list[dict[str, Any]]:
 
 def _few(indices: Sequence[int]) -> str:
     listed = ", ".join(map(str, indices[:16]))
-    return f"{listed} and {len(indices) - 16} more (events.jsonl)" if len(indices) > 16 else listed
+    return f"{listed} and {len(indices) - 16} more ({names.EVENTS})" if len(indices) > 16 else listed
 
 
 def _memory(device: torch.device) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from phalanx.exit.codes import ConfigError
-from phalanx.run_folder.run_differences import DRAWS
+from phalanx.run_folder.names import DRAWS
 
 from .rng import seed_all
 

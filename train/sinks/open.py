@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.config.schema import Config
-from phalanx.run_folder.run_differences import ENVIRONMENT
+from phalanx.run_folder import names
 
 from .sink import FanOut, Sink
 
@@ -37,7 +37,7 @@ def open_sinks(
     from .console import Console
     from .jsonl import JsonLines
     from .rank_log import RankLog
-    from .wandb_names import names
+    from .wandb_names import wandb_names
     from .weights_and_biases import WeightsAndBiases
 
     sinks: list[Sink] = [
@@ -49,12 +49,12 @@ def open_sinks(
         from .tensorboard import TensorBoard
 
         sinks.append(TensorBoard(folder, step))
-    git = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["git"]
+    git = json.loads((folder / names.ENVIRONMENT).read_text(encoding="utf-8"))["git"]
     sinks.append(
         WeightsAndBiases(
             folder,
             mode=resolve_mode(config.wandb.mode.name, os.environ),
-            **names(config.wandb, config.run.name, folder, os.environ),
+            **wandb_names(config.wandb, config.run.name, folder, os.environ),
             config={**plain, "git_commit": None if git is None else git["commit"]},
             finish_timeout_s=config.wandb.finish_timeout_s,
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
 
 from .scalars import scalars
 from .sink import Sink
@@ -23,7 +24,7 @@ class TensorBoard(Sink):
     def __init__(self, folder: Path, step: int) -> None:
         # What an earlier start wrote past its last checkpoint is taken again.
         repeated_from = step + 1 if step else 0
-        self._writer = summary_writer()(str(folder / "tensorboard"), purge_step=repeated_from)
+        self._writer = summary_writer()(str(folder / names.TENSORBOARD), purge_step=repeated_from)
 
     def write(self, line: Mapping[str, object]) -> None:
         for chart, value in scalars(line).items():

@@ -21,7 +21,7 @@ class Names(TypedDict):
     root: Path
 
 
-def names(config: WandbConfig, run: str | None, folder: Path, environ: Mapping[str, str]) -> Names:
+def wandb_names(config: WandbConfig, run: str | None, folder: Path, environ: Mapping[str, str]) -> Names:
     """The names of the run `run` in `folder`. The config has no word for W&B's own name of a run, so WANDB_NAME holds."""
     file = settings_file(environ)
     return Names(

@@ -16,6 +16,7 @@ from typing import final
 
 from phalanx.common.files import write_whole
 from phalanx.config.wandb_mode import Mode
+from phalanx.run_folder import names
 
 from . import wandb_process
 from .scalars import scalars
@@ -60,7 +61,7 @@ class WeightsAndBiases(Sink):
         finish_timeout_s: float,
     ) -> None:
         place = (root or folder).absolute()
-        self._files = place / "wandb"
+        self._files = place / names.WANDB
         self._finish_timeout_s = finish_timeout_s
         self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
@@ -81,7 +82,7 @@ class WeightsAndBiases(Sink):
             "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
         }
         try:
-            settings["run_id"] = _run_id(folder.absolute() / "wandb" / "run_id")
+            settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.WANDB_RUN_ID)
             self._process = _start_process()
             _introduce(self._process, {"settings": settings, "config": config})
         except OSError as error:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from phalanx.exit.signals import StopFile
 from phalanx.launch.commands.stop import stop
 from phalanx.run_folder import lease
+from phalanx.run_folder.stop_file import StopFile
 
 
 def test_who_does_not_leave_is_named_while_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.exit.signals import STOP
 from phalanx.launch.host.processes import children
+from phalanx.run_folder.names import STOP
 from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
 from tests.pacer import TASK, Pace

@@ -14,7 +14,7 @@ import torch
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import code_hash
-from phalanx.run_folder.run_differences import DRAWS
+from phalanx.run_folder.names import DRAWS
 from phalanx.train.loading import data_hash
 from tests.ranks import ROOT
 

@@ -12,7 +12,8 @@ import pytest
 from phalanx.common.files import sha256
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import checkpoints as stored
-from phalanx.run_folder.checkpoints import MANIFEST, Checkpoints, source
+from phalanx.run_folder.checkpoints import Checkpoints, source
+from phalanx.run_folder.names import MANIFEST
 from phalanx.train.checkpoint.progress import Progress
 from tests.train.checkpoint import crasher
 

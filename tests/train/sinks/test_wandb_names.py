@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.compose.compose import compose
-from phalanx.train.sinks.wandb_names import names
+from phalanx.train.sinks.wandb_names import wandb_names
 
 VARIABLES = {
     "WANDB_PROJECT": "theirs",
@@ -27,14 +27,14 @@ def test_variables_hold_where_the_config_says_nothing(tmp_path: Path) -> None:
         "root": tmp_path,
     }
     nowhere = {"WANDB_CONFIG_DIR": str(tmp_path)}
-    assert names(config, "r", tmp_path, nowhere) == plain
+    assert wandb_names(config, "r", tmp_path, nowhere) == plain
     told = {"project": "theirs", "entity": "crew", "group": "group", "tags": ["a", "b"], "name": "first try"}
-    assert names(config, "r", tmp_path, nowhere | VARIABLES) == {**told, "root": Path("/scratch")}
+    assert wandb_names(config, "r", tmp_path, nowhere | VARIABLES) == {**told, "root": Path("/scratch")}
     (tmp_path / "settings").write_text("[default]\nproject = filed\nentity = office\n")
-    assert names(config, "r", tmp_path, nowhere)["project"] == "filed"
+    assert wandb_names(config, "r", tmp_path, nowhere)["project"] == "filed"
 
 
 def test_what_the_config_says_comes_first(tmp_path: Path) -> None:
     config = compose(["wandb.project=mine", "wandb.entity=me", "wandb.group=g", "wandb.tags=[t]"]).config.wandb
-    found = names(config, "r", tmp_path, VARIABLES)
+    found = wandb_names(config, "r", tmp_path, VARIABLES)
     assert (found["project"], found["entity"], found["group"], found["tags"]) == ("mine", "me", "g", ["t"])

@@ -12,22 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import as_text, opened, read_text, sync_folder, write_json, write_whole
-from ..compose import resolved
-from ..compose.digest import differences
-from ..compose.resolved import RESOLVED
-from ..config.run_root import folder_of_runs
-from ..config.schema import Accept, Config, RunConfig
-from ..exit.codes import ConfigError, NoRoom
-from . import environment
-from .checkpoints import Checkpoints
-from .disk_errors import writing
-from .lease import Lease, claim, held_by_this_launch
-from .leftovers import sweep_lease
-from .links import check_links
-from .run_differences import DRAWS, ENVIRONMENT, EVENTS, RunDifferences, compare, compare_code_and_data, saved
+from phalanx.common.files import as_text, opened, read_text, sync_folder, write_json, write_whole
+from phalanx.compose import resolved
+from phalanx.compose.digest import differences
+from phalanx.config.run_root import folder_of_runs
+from phalanx.config.schema import Accept, Config, RunConfig
+from phalanx.exit.codes import ConfigError, NoRoom
+from phalanx.exit.disk_errors import writing
+from phalanx.run_folder import environment, names
+from phalanx.run_folder.checkpoints import Checkpoints
+from phalanx.run_folder.lease import Lease, claim, held_by_this_launch
+from phalanx.run_folder.leftovers import sweep_lease
+from phalanx.run_folder.links import check_links
 
-SUMMARY = "summary.json"
+from .run_differences import RunDifferences, compare, compare_code_and_data, saved
 
 _ELSEWHERE = "Type run.root=… with a folder to write to"
 
@@ -87,7 +85,7 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
         found = compare(path, config)
         compare_code_and_data(found, record.code, record.data)
         if found.all and summary is None and not saved(path):
-            _write(path, {RESOLVED: resolved.written(plain), ENVIRONMENT: as_text(record.as_json())})
+            _write(path, {names.RESOLVED: resolved.written(plain), names.ENVIRONMENT: as_text(record.as_json())})
             notes = [
                 f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
                 *_drawing({}, record),
@@ -156,9 +154,9 @@ def _notes(found: RunDifferences, record: RunRecord) -> list[str]:
 def stored_config(run: Path) -> Config:
     """The config that the run in the folder `run` began with. Raises ConfigError when there is none to be read."""
     try:
-        return resolved.read(run / RESOLVED)
+        return resolved.read(run / names.RESOLVED)
     except ConfigError as error:
-        raise ConfigError(f"{run / RESOLVED} is damaged ({error}). {_ANEW}") from None
+        raise ConfigError(f"{run / names.RESOLVED} is damaged ({error}). {_ANEW}") from None
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
@@ -168,7 +166,7 @@ def _summary(run: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except _DAMAGE as error:
-        logger.warning("%s is damaged (%s) and is written anew from the last checkpoint", run / SUMMARY, error)
+        logger.warning("%s is damaged (%s) and is written anew from the last checkpoint", run / names.SUMMARY, error)
         return None
 
 
@@ -177,7 +175,7 @@ _DAMAGE = (OSError, LookupError, TypeError, RecursionError, ValueError)
 
 def _finished_summary(run: Path) -> dict[str, Any]:
     """What the run came to. Raises one of _DAMAGE."""
-    found: dict[str, Any] = json.loads(read_text(run / SUMMARY))
+    found: dict[str, Any] = json.loads(read_text(run / names.SUMMARY))
     if not (found["weights_sha256"] and found["steps"]):
         raise LookupError("it has no weights_sha256 or no steps")
     return found
@@ -187,7 +185,7 @@ def _began(run: Path) -> float | None:
     """When the process of the first start began; None where it died before it said so."""
     with (
         suppress(OSError, ValueError, KeyError, TypeError),
-        os.fdopen(opened(run / EVENTS), encoding="utf-8") as events,
+        os.fdopen(opened(run / names.EVENTS), encoding="utf-8") as events,
     ):
         first = json.loads(events.readline())
         return float(first["time"] - first["took_s"])
@@ -220,12 +218,12 @@ def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
     try:
         with writing(path.parent, ours=False):
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".beginning-"))
+            made = Path(tempfile.mkdtemp(dir=path.parent, prefix=names.BEGINNING))
             made.chmod(0o755)
-            (made / "logs").mkdir()
+            (made / names.LOGS).mkdir()
             Checkpoints(made).folder.mkdir()
-            write_whole(made / RESOLVED, resolved.written(plain))
-            write_json(made / ENVIRONMENT, record.as_json())
+            write_whole(made / names.RESOLVED, resolved.written(plain))
+            write_json(made / names.ENVIRONMENT, record.as_json())
             made.rename(path)
             sync_folder(path.parent)
             return True
@@ -241,16 +239,18 @@ def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
 
 def _mended(found: RunDifferences, plain: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
     """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
-    files = {RESOLVED: resolved.written(plain)} if RESOLVED in found.damage else {}
-    if ENVIRONMENT in found.damage:
-        return {**files, ENVIRONMENT: as_text(record.as_json())}
+    files = {names.RESOLVED: resolved.written(plain)} if names.RESOLVED in found.damage else {}
+    if names.ENVIRONMENT in found.damage:
+        return {**files, names.ENVIRONMENT: as_text(record.as_json())}
     now = {**found.before, "code": record.code, "data": record.data}
-    return {**files, ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], record) else files
+    return (
+        {**files, names.ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], record) else files
+    )
 
 
 def _drawing(recorded: Mapping[str, str], record: RunRecord) -> list[str]:
     """A warning for data that are found to draw by themselves, once."""
-    drawing = [name for name, known in record.data.items() if known == DRAWS != recorded.get(name)]
+    drawing = [name for name, known in record.data.items() if known == names.DRAWS != recorded.get(name)]
     return [
         f"{name} draws from a generator of its own: a sample came out different the second time. The run goes on after a "
         "restart, but not with the same bits. Draw from random, numpy.random or torch, which are seeded for each sample"
@@ -276,7 +276,7 @@ def _check_is_a_run(path: Path) -> None:
 
 
 def _is_a_run(path: Path) -> bool:
-    return any((path / name).exists() for name in (RESOLVED, ENVIRONMENT, "checkpoints"))
+    return any((path / name).exists() for name in (names.RESOLVED, names.ENVIRONMENT, names.CHECKPOINTS))
 
 
 def _no_run(path: Path) -> ConfigError:
@@ -289,7 +289,7 @@ _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name
 def _set_aside(path: Path) -> None:
     if not _is_a_run(path):
         raise _no_run(path)
-    names = (path.with_name(f"{path.name}.set-aside-{i}") for i in range(1, 1_000_000))
+    names = (path.with_name(f"{path.name}{names.SET_ASIDE}{i}") for i in range(1, 1_000_000))
     aside = next(name for name in names if not name.exists())
     try:
         held = claim(path, 0, os.environ)

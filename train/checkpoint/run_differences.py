@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common.files import opened, read_json, read_text
-from ..compose import digest, resolved
-from ..compose.former_digests import former_digests
-from ..compose.resolved import RESOLVED
-from ..config.schema import Config
-from ..exit.codes import ConfigError
-from . import code_hash
+from phalanx.common.files import opened, read_json, read_text
+from phalanx.compose import digest, resolved
+from phalanx.compose.former_digests import former_digests
+from phalanx.config.schema import Config
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import code_hash, names
 
-DRAWS = "its samples come out different each time"  # what is recorded of data without a fingerprint
-ENVIRONMENT, EVENTS = "environment.json", "events.jsonl"
 _PARTS = ("code", "data", "auto")
 _NOT_SHOWN = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # which say nothing of what a file holds
 
@@ -27,7 +24,7 @@ class RunDifferences:
     """What this command's run and the one in the folder differ in.
 
     `other` are lines on the config, `code` and `data` on what these hold, `moved` the data sets whose path alone is another
-    one, with a line each. `damage` says what is wrong with a file by which they are compare, by its name. `before` is
+    one, with a line each. `damage` says what is wrong with a file by which they are compared, by its name. `before` is
     environment.json, its parts empty where it cannot be read. A damaged resolved.yaml is no other config where another
     file of the run holds the digest of this one.
     """
@@ -55,20 +52,20 @@ def compare(run: Path, config: Config) -> RunDifferences:
     """
     found = RunDifferences()
     texts = dict(_texts(run, found))
-    if ENVIRONMENT in texts:
+    if names.ENVIRONMENT in texts:
         try:
-            before = json.loads(texts[ENVIRONMENT])
+            before = json.loads(texts[names.ENVIRONMENT])
             if not all(isinstance(before[part], dict) for part in _PARTS):
                 raise ValueError("parts are missing")
             found.before = before
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            found.damage[ENVIRONMENT] = f"{run / ENVIRONMENT} is damaged ({error})"
+            found.damage[names.ENVIRONMENT] = f"{run / names.ENVIRONMENT} is damaged ({error})"
     stored = None
-    if RESOLVED in texts:
+    if names.RESOLVED in texts:
         try:
-            stored = resolved.parsed(texts[RESOLVED])
+            stored = resolved.parsed(texts[names.RESOLVED])
         except ConfigError as error:
-            found.damage[RESOLVED] = f"{run / RESOLVED} is damaged ({error})"
+            found.damage[names.RESOLVED] = f"{run / names.RESOLVED} is damaged ({error})"
     if stored is None:
         attested = not {digest.digest(config), *former_digests(config)}.isdisjoint(_digests(run, found.before))
         found.other += [] if attested else ["no file of it holds the digest of this config"]
@@ -84,7 +81,7 @@ def compare(run: Path, config: Config) -> RunDifferences:
 
 def _texts(run: Path, found: RunDifferences) -> Iterator[tuple[str, str]]:
     """What the two files hold that tell what the run is, by their names; one that holds no text is noted as damaged."""
-    for name in (ENVIRONMENT, RESOLVED):
+    for name in (names.ENVIRONMENT, names.RESOLVED):
         try:
             yield name, read_text(run / name)
         except (OSError, ValueError) as error:
@@ -102,7 +99,7 @@ def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: 
     found.code += code_hash.changed(before, code) if before else []
     for name in sorted(recorded.keys() | data.keys() if recorded else ()):
         known = recorded.get(name) == data.get(name)
-        if not known and DRAWS not in (recorded.get(name), data.get(name)):
+        if not known and names.DRAWS not in (recorded.get(name), data.get(name)):
             found.data.append(f"what {name} holds")
         if not known and name in found.moved:
             found.other.append(found.moved.pop(name))
@@ -110,12 +107,12 @@ def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: 
 
 def saved(run: Path) -> bool:
     """Whether the run ever saved a step, as far as anybody can tell: a checkpoint is there, or the ledger speaks of one."""
-    return _holds_steps(run / "checkpoints") or _tells_of_one(run / EVENTS)
+    return _holds_steps(run / names.CHECKPOINTS) or _tells_of_one(run / names.EVENTS)
 
 
 def _holds_steps(folder: Path) -> bool:
     try:
-        return any(name.startswith("step_") for name in os.listdir(folder))
+        return any(name.startswith(names.STEP) for name in os.listdir(folder))
     except FileNotFoundError:
         return False
     except OSError:
@@ -134,7 +131,7 @@ def _tells_of_one(events: Path) -> bool:
 
 def _digests(run: Path, before: Mapping[str, Any]) -> set[str]:
     """The digests that the run's files hold, whole and damaged checkpoints alike."""
-    manifests = [read_json(path) for path in (run / "checkpoints").glob("step_*/manifest.json")]
+    manifests = [read_json(path) for path in (run / names.CHECKPOINTS).glob(f"{names.STEP}*/{names.MANIFEST}")]
     return {str(known.get("config_digest")) for known in (before, *manifests) if isinstance(known, dict)}
 
 

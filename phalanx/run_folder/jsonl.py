@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .files import opened
+from ..common.files import opened
+from . import names
 
 Entry = dict[str, Any]
 _LONGEST = 2**22  # bytes of a line; the rest of a longer one is no line of ours
@@ -17,19 +18,19 @@ _LATEST_S, _STEPS = 2.0**33, 2**53  # beyond these a number is no time in second
 
 def read_lines(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
     """The lines of metrics.jsonl, those of the last `newest_bytes` alone where that is given. None where there is none."""
-    return _entries(run / "metrics.jsonl", "split", newest_bytes)
+    return _entries(run / names.METRICS, "split", newest_bytes)
 
 
 def read_events(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
     """The same of events.jsonl."""
-    return _entries(run / "events.jsonl", "event", newest_bytes)
+    return _entries(run / names.EVENTS, "event", newest_bytes)
 
 
 class Evaluations:
     """The evaluations of a run that goes on, as they come."""
 
     def __init__(self, run: Path) -> None:
-        self._path = run / "metrics.jsonl"
+        self._path = run / names.METRICS
         self._read = 0
         self._file: int | None = None
 
