@@ -1,9 +1,11 @@
 """The house's own rules, held against its source."""
 
 import ast
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,15 +33,34 @@ SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2",
 MOST_FILES = 13  # of a folder
 
 
+pytestmark = pytest.mark.xdist_group("house")  # one process parses all files, once
+
+
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports_of(name: str, nodes: list[ast.stmt] | None = None) -> set[str]:
+@functools.cache
+def nodes_of(path: Path) -> list[ast.Import | ast.ImportFrom | ast.Call]:
+    """The imports and the calls that stand anywhere in a file."""
+    return [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
+
+
+def called(call: ast.Call) -> str:
+    """The dotted name of what is called, from the first name on that is no expression."""
+    names, node = [], call.func
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*names, node.id] if isinstance(node, ast.Name) else [*names, ""]))
+
+
+def imports_of(name: str, nodes: Sequence[ast.AST] | None = None) -> set[str]:
     """The modules that a file imports: anywhere in its text, or by `nodes` alone. Ours begin with phalanx."""
     package = f"{name if name.startswith('phalanx/') else f'phalanx/{name}'}".split("/")[:-1]
     found: set[str] = set()
-    for node in ast.walk(parsed(FILES[name])) if nodes is None else nodes:
+    for node in nodes_of(FILES[name]) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -67,9 +88,13 @@ def place_of(name: str) -> tuple[str, str] | None:
     return place(".".join(["phalanx", *name.removeprefix("phalanx/").removesuffix(".py").split("/")]))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_imports_follow_the_order_of_the_folders(name: str) -> None:
+def test_imports_follow_the_order_of_the_folders() -> None:
     """Within a tree from left to right; from train/ and launch/ to phalanx/ alone."""
+    for name in FILES:
+        check_order(name)
+
+
+def check_order(name: str) -> None:
     home = place_of(name)
     if home is None:
         assert name.endswith(("__init__.py", "__main__.py")) or name in PUBLIC, f"{name}: its folder is not in ORDER"
@@ -85,10 +110,9 @@ def test_imports_follow_the_order_of_the_folders(name: str) -> None:
             assert there[0] == "phalanx", f"{name} imports {module}"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_imports_are_relative_within_a_tree_and_absolute_across(name: str) -> None:
-    tree = name.split("/")[0]
-    for node in ast.walk(parsed(FILES[name])):
+def test_imports_are_relative_within_a_tree_and_absolute_across() -> None:
+    for name, node in ((name, node) for name, path in FILES.items() for node in nodes_of(path)):
+        tree = name.split("/")[0]
         if (
             isinstance(node, ast.ImportFrom)
             and not node.level
@@ -110,21 +134,27 @@ def test_no_folder_imports_itself_by_way_of_others() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES if "zoo" not in path.parts}), ids=str)
-def test_a_folder_is_small_enough_to_be_read(folder: Path) -> None:
-    assert len(list(folder.glob("*.py"))) <= MOST_FILES
+def test_a_folder_is_small_enough_to_be_read() -> None:
+    files = Counter(path.parent for path in SOURCES if "zoo" not in path.parts)
+    assert {folder: number for folder, number in files.items() if number > MOST_FILES} == {}
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("phalanx/", "launch/"))])
-def test_the_command_answers_without_torch(name: str) -> None:
+def test_the_command_answers_without_torch() -> None:
     """What it imports at once is quick to import, and it imports nothing of what runs in ranks."""
+    for name in FILES:
+        if name.startswith(("phalanx/", "launch/")):
+            check_quick(name)
+
+
+def check_quick(name: str) -> None:
     forks = {"phalanx.launch.sweep.fork_server", "phalanx.launch.local.preload"}
-    assert not at_once(name) & forks or name in RANKS_START
+    imported = at_once(name)
+    assert not imported & forks or name in RANKS_START, name
     if name in RANKS_START or name == LATE or name.startswith(IN_RANKS):
         return
-    assert "phalanx.launch.search.samplers" not in at_once(name)
+    assert "phalanx.launch.search.samplers" not in imported, name
     slow = SLOW if name.startswith("launch/") else {"torch", "torchvision", "numpy"}
-    assert not {module.partition(".")[0] for module in at_once(name)} & slow
+    assert not {module.partition(".")[0] for module in imported} & slow, name
 
 
 def test_no_file_of_ours_has_the_name_of_a_module_of_python() -> None:
@@ -133,40 +163,43 @@ def test_no_file_of_ours_has_the_name_of_a_module_of_python() -> None:
     assert not beside & (sys.stdlib_module_names | SLOW)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_unpickles_what_could_run_code(path: Path) -> None:
-    for node in ast.walk(parsed(path)):
+def test_nothing_unpickles_what_could_run_code() -> None:
+    for path, node in ((source, node) for source in SOURCES for node in nodes_of(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = node.names if isinstance(node, ast.Import) else [ast.alias(str(node.module))]
             unsafe = {"cPickle", "_pickle", "dill", "joblib", "cloudpickle"}
-            assert not {alias.name for alias in names} & unsafe
+            assert not {alias.name for alias in names} & unsafe, path
         if isinstance(node, ast.Call):
-            assert not ast.unparse(node.func).startswith("pickle."), f"{path}:{node.lineno}"
+            assert not called(node).startswith("pickle."), f"{path}:{node.lineno}"
             given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
-            assert given.get("allow_pickle") is not True
-            if ast.unparse(node.func) in ("torch.load", "torch.jit.load", "torch.hub.load"):
+            assert given.get("allow_pickle") is not True, f"{path}:{node.lineno}"
+            if called(node) in ("torch.load", "torch.jit.load", "torch.hub.load"):
                 assert given.get("weights_only") is True, f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("launch/")])
-def test_defaults_stand_in_conf_alone(name: str) -> None:
+def test_defaults_stand_in_conf_alone() -> None:
     """No config.get(key, default), and no default in the schema."""
+    for name in FILES:
+        if not name.startswith("launch/"):
+            check_defaults(name)
+
+
+def check_defaults(name: str) -> None:
     for call in _calls(name, "get", "setdefault", "getattr"):
-        receiver = ast.unparse(call.args[0]) if ast.unparse(call.func) == "getattr" else ast.unparse(call.func)
+        receiver = ast.unparse(call.args[0]) if called(call) == "getattr" else ast.unparse(call.func)
         if "config" in receiver.lower():
-            assert len(call.args) - (ast.unparse(call.func) == "getattr") < 2, f"{name}:{call.lineno}"
+            assert len(call.args) - (called(call) == "getattr") < 2, f"{name}:{call.lineno}"
     if name == "phalanx/config/schema.py":
         calls = _calls(name, "field")
         assert not [call for call in calls if {word.arg for word in call.keywords} & {"default", "default_factory"}]
 
 
 def _calls(name: str, *functions: str) -> Iterator[ast.Call]:
-    for node in ast.walk(parsed(FILES[name])):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in functions:
+    for node in nodes_of(FILES[name]):
+        if isinstance(node, ast.Call) and called(node).rpartition(".")[2] in functions:
             yield node
 
 
-@pytest.mark.xdist_group("house")
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
 def test_tests_that_share_something_run_in_one_process(request: pytest.FixtureRequest) -> None:
     """Such as a cluster. The id is what the process reads that hands tests out."""
