@@ -231,18 +231,18 @@ class Search:
         """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
         from optuna.samplers import RandomSampler, TPESampler
 
-        from .samplers import Careful, Listed
+        from .samplers import GridPoints, GuardedSampler
 
         if self._grid is not None:
             own = sum(_ENQUEUED not in trial.system_attrs for trial in self.trials()[:number])
-            return Listed(self._grid[own % len(self._grid)], self._distributions)
+            return GridPoints(self._grid[own % len(self._grid)], self._distributions)
         seed = (self._config.seed * 1_000_003 + number) % 2**32
         if self._config.sampler is SamplerName.random:
-            return Careful(RandomSampler(seed), self._distributions, MEMORY)
+            return GuardedSampler(RandomSampler(seed), self._distributions, MEMORY)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that these options may change
             tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
-        return Careful(tpe, self._distributions, MEMORY)
+        return GuardedSampler(tpe, self._distributions, MEMORY)
 
 
 def tries_all(config: SweepConfig) -> bool:

@@ -13,7 +13,7 @@ _NEAR = 0.1  # of a dimension's range, within which two points are close
 _DRAWS = 20  # before a point is taken that is close to one to be kept away from
 
 
-class _Whole(BaseSampler):
+class _JointSampler(BaseSampler):
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self._distributions = dict(distributions)
 
@@ -26,7 +26,7 @@ class _Whole(BaseSampler):
         raise NotImplementedError("every dimension was drawn already")
 
 
-class Listed(_Whole):
+class GridPoints(_JointSampler):
     """Draws a point that is known already."""
 
     def __init__(self, point: Mapping[str, str], distributions: Mapping[str, BaseDistribution]) -> None:
@@ -39,7 +39,7 @@ class Listed(_Whole):
         return self._point
 
 
-class Careful(_Whole):
+class GuardedSampler(_JointSampler):
     """Draws as `drawn_by` does, but not close to trials that have the attribute `avoided`."""
 
     def __init__(self, drawn_by: BaseSampler, distributions: Mapping[str, BaseDistribution], avoided: str) -> None:
