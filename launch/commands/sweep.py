@@ -23,7 +23,7 @@ from ..host.held_signals import HeldSignals
 from ..host.machine import look
 from ..reporting import sweep_page as page
 from ..reporting.sweep_table import Board
-from ..search.asha import Ladder
+from ..search.asha import Asha
 from ..search.experiment import experiment
 from ..search.optuna_study import Search, open_search
 from ..search.space import placed
@@ -158,18 +158,18 @@ def _plan(asked: Order, threads: int) -> Plan:
         shared=tuple(shared),
         threads=threads if isinstance(config.train.threads, Auto) else None,
         compose=compose,
-        ladder=_ladder(asked),
+        asha=_asha(asked),
         open=frozenset(asked.open),
     )
 
 
-def _ladder(asked: Order) -> Ladder | None:
+def _asha(asked: Order) -> Asha | None:
     pruner, config = asked.sweep.pruner, asked.config
     if pruner.name is not PrunerName.asha:
         return None
     assert pruner.first_step is not None
     smaller = asked.sweep.mode is Mode.min
-    return Ladder(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
+    return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
 def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Climber:
+class RungState:
     """A trial whose steps take `batch` samples each, evaluated every `every` steps, with its evaluations so far: step ->
     value. `promoted` counts the rungs that it was let go on from."""
 
@@ -22,7 +22,7 @@ class Climber:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Asha:
     """Rungs at `first`, `first` * `eta`, … steps of `batch` samples; a trial with other batches has other steps there.
 
     A trial comes to a rung at the first of its evaluations that is not before it. Less is better where `smaller`.
@@ -33,18 +33,18 @@ class Ladder:
     batch: int
     smaller: bool
 
-    def reached(self, trial: Climber) -> int:
+    def reached(self, trial: RungState) -> int:
         """How many rungs a trial has come to."""
         furthest, rung = max(trial.values, default=0), 0
         while self._step(rung, trial) <= furthest:
             rung += 1
         return rung
 
-    def next_step(self, trial: Climber) -> int:
+    def next_step(self, trial: RungState) -> int:
         """The step of the next rung that a trial comes to."""
         return self._step(self.reached(trial), trial)
 
-    def fit(self, everyone: Mapping[int, Climber]) -> set[int]:
+    def promotable(self, everyone: Mapping[int, RungState]) -> set[int]:
         """Of all trials, by their numbers, those that are good enough for the rung they came to last."""
         reached = {number: self.reached(trial) for number, trial in everyone.items()}
         found = {number for number, rungs in reached.items() if not rungs}
@@ -57,7 +57,7 @@ class Ladder:
             found |= {number for number in best if reached[number] == rung + 1}
         return found
 
-    def _best(self, rung: int, there: Mapping[int, Climber]) -> list[int]:
+    def _best(self, rung: int, there: Mapping[int, RungState]) -> list[int]:
         """One of `eta` of those that came to a rung, and none whose value is no number. Of those that are equally good
         the ones that went on already are first: a tie promotes nobody besides."""
 
@@ -67,7 +67,7 @@ class Ladder:
         numbers = [number for number in there if math.isfinite(self._at(rung, there[number]))]
         return sorted(numbers, key=place)[: len(there) // self.eta]
 
-    def leader(self, some: Mapping[int, Climber]) -> int | None:
+    def best_paused(self, some: Mapping[int, RungState]) -> int | None:
         """The best of those that came furthest, by number; none whose value is no number."""
 
         def place(number: int) -> tuple[int, float, int]:
@@ -76,16 +76,16 @@ class Ladder:
 
         return min((number for number in some if math.isfinite(self._newest(some[number]))), key=place, default=None)
 
-    def _newest(self, trial: Climber) -> float:
+    def _newest(self, trial: RungState) -> float:
         """The value at the rung that a trial came to last; 0.0 before the first."""
         reached = self.reached(trial)
         return self._at(reached - 1, trial) if reached else 0.0
 
-    def _step(self, rung: int, trial: Climber) -> int:
+    def _step(self, rung: int, trial: RungState) -> int:
         steps = self.first * float(self.eta) ** rung * self.batch / trial.batch
         return max(1, math.ceil(steps / trial.every)) * trial.every
 
-    def _at(self, rung: int, trial: Climber) -> float:
+    def _at(self, rung: int, trial: RungState) -> float:
         """The value that counts at a rung. Less is better."""
         at = self._step(rung, trial)
         value = trial.values[min(step for step in trial.values if step >= at)]

@@ -195,7 +195,7 @@ class Conductor:
                 self.pool.close()
                 return True
         # Only at a rung can one run make another possible. What a process that is ended gives back, it takes up again.
-        return self.plan.ladder is None and self.crew.others()
+        return self.plan.asha is None and self.crew.others()
 
     def _start(self, slot: Slot, job: Job) -> _Attempt:
         run = self.plan.run(job)
@@ -211,8 +211,8 @@ class Conductor:
 
     def _until(self, job: Job) -> int | None:
         """The step of the rung that its trial comes to next."""
-        ladder = self.plan.ladder
-        return None if ladder is None else ladder.next_step(self.pool.climber(job.trial))
+        asha = self.plan.asha
+        return None if asha is None else asha.next_step(self.pool.rung_state(job.trial))
 
     # What is heard meanwhile
 
@@ -291,7 +291,7 @@ class Conductor:
                     f"sweep.metric={self.plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
             with self.search.alone():
-                if entry["step"] <= max(self.pool.climber(trial).values, default=0):
+                if entry["step"] <= max(self.pool.rung_state(trial).values, default=0):
                     continue
                 if not self.pool.is_mine(attempt.job):
                     return
@@ -355,7 +355,7 @@ class Conductor:
 
     def _came_to_its_rung(self, attempt: _Attempt) -> bool:
         """Whether it left because it was to go no further, and was evaluated there."""
-        return attempt.until is not None and attempt.until in self.pool.climber(attempt.job.trial).values
+        return attempt.until is not None and attempt.until in self.pool.rung_state(attempt.job.trial).values
 
     def _kills(self, job: Job) -> int:
         """How often its ranks were killed by now, this time included."""

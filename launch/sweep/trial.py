@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from phalanx.config.schema import Mode, SweepConfig
 
-from ..search.asha import Ladder
+from ..search.asha import Asha
 from ..search.space import Space, placed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Plan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
-    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `ladder` is for trials that are
+    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is for trials that are
     halved; `open` are the keys that each of the sweep's jobs looks up for itself.
     """
 
@@ -39,7 +39,7 @@ class Plan:
     shared: tuple[str, ...]
     threads: int | None
     compose: "Callable[[Sequence[str]], Composed]"
-    ladder: Ladder | None
+    asha: Asha | None
     open: frozenset[str]
 
     def run(self, job: Job) -> Path:

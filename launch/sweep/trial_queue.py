@@ -11,7 +11,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 from phalanx.run_folder.jsonl import number
 
-from ..search.asha import Climber
+from ..search.asha import RungState
 from ..search.optuna_study import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
 from ..state.sweep_peers import SweepPeers
 from .trial import Job, Plan
@@ -104,14 +104,14 @@ class Pool:
         """Whether nothing is left that could ever be taken: all that is open waits at a rung in vain, or for a person."""
         if self.under_way():
             return False
-        resting = self._resting()
-        return all(each.job.trial in resting for each in self._free(self._open())) and self._leader() is None
+        paused = self._paused()
+        return all(each.job.trial in paused for each in self._free(self._open())) and self._leader() is None
 
     def _next(self) -> Job | None:
         while True:
-            free, resting = self._free(self._open()), self._resting()
+            free, paused = self._free(self._open()), self._paused()
             for each in self._furthest_first(free):
-                if each.begun and each.job.trial not in resting and not self._is_alive(each.job):
+                if each.begun and each.job.trial not in paused and not self._is_alive(each.job):
                     return each.job
             for each in free:
                 if not each.begun:
@@ -121,30 +121,30 @@ class Pool:
                 return None if leader is None or self.under_way() else leader
 
     def _furthest_first(self, free: "Sequence[_Free]") -> "Sequence[_Free]":
-        ladder = self.plan.ladder
-        return free if ladder is None else sorted(free, key=lambda each: (-ladder.reached(each.climber), each.job))
+        asha = self.plan.asha
+        return free if asha is None else sorted(free, key=lambda each: (-asha.reached(each.rung_state), each.job))
 
     def _leader(self) -> Job | None:
         """Of few trials none may be good enough for the next rung: once nothing is under way, the best one is trained to
         its end in any case."""
-        ladder = self.plan.ladder
-        if ladder is None or self.search.completed():
+        asha = self.plan.asha
+        if asha is None or self.search.completed():
             return None
-        resting = self._resting()
-        waiting = {each.job.trial: each.climber for each in self._free(self._open()) if each.job.trial in resting}
-        leader = ladder.leader(waiting)
+        paused = self._paused()
+        waiting = {each.job.trial: each.rung_state for each in self._free(self._open()) if each.job.trial in paused}
+        leader = asha.best_paused(waiting)
         return None if leader is None else Job(leader, 0)
 
     def _promote(self, number: int) -> None:
-        ladder, climber = self.plan.ladder, self.climber(number)
-        if ladder is not None and (reached := ladder.reached(climber)) > climber.promoted:
+        asha, rung_state = self.plan.asha, self.rung_state(number)
+        if asha is not None and (reached := asha.reached(rung_state)) > rung_state.promoted:
             self.search.note(number, PROMOTED, reached)
 
     def _free(self, trials: "Sequence[FrozenTrial]") -> "list[_Free]":
         """The runs of open trials that nobody trains, that have no score yet and that nobody stopped, in order."""
         at_work = self._at_work(trials)
         return [
-            _Free(job, begun=_holder(trial, job) is not None, climber=_climber(trial))
+            _Free(job, begun=_holder(trial, job) is not None, rung_state=_rung_state(trial))
             for trial in trials
             for job in self.plan.jobs(trial.number)
             if _SCORE.format(job.place) not in trial.user_attrs
@@ -260,37 +260,37 @@ class Pool:
         """Nothing is under way: those that wait at a rung have waited in vain, unless one that was stopped is to come."""
         if self._stopped():
             return
-        resting = self._resting()
+        paused = self._paused()
         for trial in self._open():
-            if trial.number in resting:
+            if trial.number in paused:
                 self.search.prune(trial.number)
         self._open()  # those that are the same runs share it
 
     def states(self) -> dict[int, str]:
         """Of each trial whose end is open: running, stopped (by a person), waiting (at a rung), or queued."""
         undecided = [trial for trial in self.search.trials() if not trial.state.is_finished()]
-        at_work, resting, stopped = self._at_work(undecided), self._resting(), self.are_stopped()
+        at_work, paused, stopped = self._at_work(undecided), self._paused(), self.are_stopped()
 
         def state(trial: "FrozenTrial") -> str:
             if any(self._taken(trial, job, at_work) for job in self.plan.jobs(trial.number)):
                 return "running"
             if trial.number in stopped:
                 return "stopped"
-            return "waiting" if trial.number in resting else "queued"
+            return "waiting" if trial.number in paused else "queued"
 
         return {trial.number: state(trial) for trial in undecided}
 
     # Rungs
 
-    def climber(self, trial: int) -> Climber:
-        return _climber(self.search.trials()[trial])
+    def rung_state(self, trial: int) -> RungState:
+        return _rung_state(self.search.trials()[trial])
 
-    def _resting(self) -> set[int]:
+    def _paused(self) -> set[int]:
         """The trials that came to a rung which they are not good enough for, so far; those that ended among them."""
-        if self.plan.ladder is None:
+        if self.plan.asha is None:
             return set()
-        everyone = {trial.number: _climber(trial) for trial in self.search.trials() if EVERY in trial.user_attrs}
-        return everyone.keys() - self.plan.ladder.fit(everyone)
+        everyone = {trial.number: _rung_state(trial) for trial in self.search.trials() if EVERY in trial.user_attrs}
+        return everyone.keys() - self.plan.asha.promotable(everyone)
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ class _Free:
 
     job: Job
     begun: bool
-    climber: Climber
+    rung_state: RungState
 
 
 def _holder(trial: "FrozenTrial", job: Job) -> str | None:
@@ -308,6 +308,6 @@ def _holder(trial: "FrozenTrial", job: Job) -> str | None:
     return found
 
 
-def _climber(trial: "FrozenTrial") -> Climber:
+def _rung_state(trial: "FrozenTrial") -> RungState:
     noted = trial.user_attrs
-    return Climber(noted.get(BATCH, 1), noted.get(EVERY) or 1, trial.intermediate_values, noted.get(PROMOTED, 0))
+    return RungState(noted.get(BATCH, 1), noted.get(EVERY) or 1, trial.intermediate_values, noted.get(PROMOTED, 0))

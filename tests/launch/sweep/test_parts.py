@@ -20,7 +20,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.launch.host.machine import Gpu, Machine
 from phalanx.launch.reporting import sweep_page as page
 from phalanx.launch.reporting.sweep_table import Board
-from phalanx.launch.search.asha import Climber, Ladder
+from phalanx.launch.search.asha import Asha, RungState
 from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_search
 from phalanx.launch.search.space import Choice, Interval, Space, read
 from phalanx.launch.state.sweep_peers import SweepPeers
@@ -127,23 +127,23 @@ def test_energy_that_nobody_measures_is_not_known(slot: Slot) -> None:
     assert energy.end(slot) is None
 
 
-LADDER = Ladder(first=10, eta=3, batch=64, smaller=True)
+ASHA = Asha(first=10, eta=3, batch=64, smaller=True)
 NAN = float("inf")  # as a sweep reports what is no number to smaller-is-better
 
 
-def climber(values: dict[int, float], batch: int = 64, every: int = 10, promoted: int = 0) -> Climber:
-    return Climber(batch, every, values, promoted)
+def rung_state(values: dict[int, float], batch: int = 64, every: int = 10, promoted: int = 0) -> RungState:
+    return RungState(batch, every, values, promoted)
 
 
-def climbers(*values: float, step: int = 10) -> list[Climber]:
-    return [climber({step: value}) for value in values]
+def rung_states(*values: float, step: int = 10) -> list[RungState]:
+    return [rung_state({step: value}) for value in values]
 
 
 def test_rungs_are_where_as_many_samples_were_seen_and_an_evaluation_is() -> None:
-    assert [LADDER.next_step(climber(dict.fromkeys(range(10, at, 10), 1.0))) for at in (10, 20, 40)] == [10, 30, 90]
-    assert LADDER.next_step(climber({}, batch=128)) == 10, "the first evaluation after 5 steps"
-    assert LADDER.next_step(climber({10: 1.0}, batch=32)) == 20
-    assert [LADDER.next_step(climber(values, every=7)) for values in ({}, {14: 1.0}, {14: 1.0, 35: 1.0})] == [
+    assert [ASHA.next_step(rung_state(dict.fromkeys(range(10, at, 10), 1.0))) for at in (10, 20, 40)] == [10, 30, 90]
+    assert ASHA.next_step(rung_state({}, batch=128)) == 10, "the first evaluation after 5 steps"
+    assert ASHA.next_step(rung_state({10: 1.0}, batch=32)) == 20
+    assert [ASHA.next_step(rung_state(values, every=7)) for values in ({}, {14: 1.0}, {14: 1.0, 35: 1.0})] == [
         14,
         35,
         91,
@@ -151,40 +151,43 @@ def test_rungs_are_where_as_many_samples_were_seen_and_an_evaluation_is() -> Non
 
 
 def test_one_of_three_goes_on_at_each_rung() -> None:
-    everyone = dict(enumerate(climbers(3.0, 1.0, 2.0)))
-    assert LADDER.fit(everyone) == {1}
-    assert LADDER.fit({0: everyone[0], 1: everyone[1]}) == set(), "of two none, so far"
-    assert Ladder(10, 3, 64, smaller=False).fit(everyone) == {0}
-    assert LADDER.fit(everyone | {3: climber({})}) == {1, 3}, "one that came to no rung yet goes on"
+    everyone = dict(enumerate(rung_states(3.0, 1.0, 2.0)))
+    assert ASHA.promotable(everyone) == {1}
+    assert ASHA.promotable({0: everyone[0], 1: everyone[1]}) == set(), "of two none, so far"
+    assert Asha(10, 3, 64, smaller=False).promotable(everyone) == {0}
+    assert ASHA.promotable(everyone | {3: rung_state({})}) == {1, 3}, "one that came to no rung yet goes on"
 
 
 def test_each_rung_has_a_cut_of_its_own() -> None:
-    low, high = climbers(0.1, 0.2, 0.3, 5.0, 5.0, 5.0), [climber({10: 1.0, 30: value}) for value in (0.4, 0.5, 0.6)]
+    low, high = (
+        rung_states(0.1, 0.2, 0.3, 5.0, 5.0, 5.0),
+        [rung_state({10: 1.0, 30: value}) for value in (0.4, 0.5, 0.6)],
+    )
     everyone = dict(enumerate([*low, *high]))
-    assert LADDER.fit(everyone) == {0, 1, 2, 6}
-    assert LADDER.leader(everyone) == 6, "the best of those that came furthest"
+    assert ASHA.promotable(everyone) == {0, 1, 2, 6}
+    assert ASHA.best_paused(everyone) == 6, "the best of those that came furthest"
 
 
 @pytest.mark.parametrize("smaller", [True, False])
 @pytest.mark.parametrize("there", [3, 4, 9, 11])
 def test_of_equals_exactly_one_of_three_goes_on_in_whatever_order_they_came(there: int, smaller: bool) -> None:
-    ladder = Ladder(10, 3, 64, smaller)
+    asha = Asha(10, 3, 64, smaller)
     for order in (range(there), reversed(range(there))):
-        everyone: dict[int, Climber] = {}
+        everyone: dict[int, RungState] = {}
         for number in order:
-            everyone[number] = climber({10: 0.5})
-            for fit in ladder.fit(everyone):
-                everyone[fit] = climber({10: 0.5}, promoted=1)
+            everyone[number] = rung_state({10: 0.5})
+            for fit in asha.promotable(everyone):
+                everyone[fit] = rung_state({10: 0.5}, promoted=1)
         assert sum(one.promoted for one in everyone.values()) == there // 3
 
 
 def test_what_is_no_number_never_goes_on() -> None:
     """Not even where it is at the cut, nor as the best of all."""
-    assert LADDER.fit(dict(enumerate(climbers(1.0, NAN, NAN, NAN, NAN, NAN)))) == {0}
-    assert LADDER.fit(dict(enumerate(climbers(NAN, NAN, NAN)))) == set()
-    assert Ladder(10, 3, 64, smaller=False).fit(dict(enumerate(climbers(-NAN, -NAN, 0.5)))) == {2}
-    assert LADDER.leader(dict(enumerate(climbers(NAN, 3.0, 2.0)))) == 2
-    assert LADDER.leader(dict(enumerate(climbers(NAN, NAN)))) is None
+    assert ASHA.promotable(dict(enumerate(rung_states(1.0, NAN, NAN, NAN, NAN, NAN)))) == {0}
+    assert ASHA.promotable(dict(enumerate(rung_states(NAN, NAN, NAN)))) == set()
+    assert Asha(10, 3, 64, smaller=False).promotable(dict(enumerate(rung_states(-NAN, -NAN, 0.5)))) == {2}
+    assert ASHA.best_paused(dict(enumerate(rung_states(NAN, 3.0, 2.0)))) == 2
+    assert ASHA.best_paused(dict(enumerate(rung_states(NAN, NAN)))) is None
 
 
 def search(folder: Path, sampler: str, *words: str, **changes: Any) -> Search:

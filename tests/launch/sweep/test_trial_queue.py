@@ -15,7 +15,7 @@ from phalanx.compose.digest import digest
 from phalanx.compose.former_digests import former_digests
 from phalanx.config.schema import Config, Mode, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
-from phalanx.launch.search.asha import Ladder
+from phalanx.launch.search.asha import Asha
 from phalanx.launch.search.optuna_study import Search, open_search
 from phalanx.launch.search.space import Space, read
 from phalanx.launch.state.sweep_peers import SweepPeers
@@ -24,7 +24,7 @@ from phalanx.launch.sweep.trial_queue import Pool
 
 SPACE = read(("optim.lr=1,2,3,4,5,6,7,8,9",), lambda group: ())
 BASE = compose(["model=mlp"])
-LADDER = Ladder(first=10, eta=3, batch=64, smaller=True)
+ASHA = Asha(first=10, eta=3, batch=64, smaller=True)
 
 
 def composed(words: Any, **changes: Any) -> Composed:
@@ -46,7 +46,7 @@ class Killed(Exception):  # noqa: N818
 @contextmanager
 def start(
     folder: Path,
-    ladder: Ladder | None = None,
+    asha: Asha | None = None,
     config: SweepConfig | None = None,
     space: Space = SPACE,
     made: Callable[..., Any] = composed,
@@ -58,7 +58,7 @@ def start(
     with SweepPeers(folder) as crew:
         search = open_search(folder, space, config, [{}], crew.lock)
         pool = Pool(
-            Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, ladder, frozenset(left)), search, crew
+            Plan(folder, space, config, "loss", Mode.min, 0, (), None, made, asha, frozenset(left)), search, crew
         )
         pool.go_on()
         yield pool
@@ -152,7 +152,7 @@ def test_nothing_is_pruned_where_nothing_prunes(tmp_path: Path) -> None:
 def test_a_turn_in_which_nothing_is_written_asks_the_storage_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with start(tmp_path, LADDER, settings(trials=3)) as pool, start(tmp_path, LADDER, settings(trials=3)) as other:
+    with start(tmp_path, ASHA, settings(trials=3)) as pool, start(tmp_path, ASHA, settings(trials=3)) as other:
         for _ in range(3):
             assert other.take() is not None
         storage, calls = pool.search.study._storage, 0
@@ -232,15 +232,15 @@ def evaluate(pool: Pool, job: Job, until: int, value: float, every: int = 10) ->
             pool.search.report(job.trial, step, value)
 
 
-def climb(pool: Pool, values: Mapping[int, float], steps: int) -> dict[int, int]:
+def run_to_rungs(pool: Pool, values: Mapping[int, float], steps: int) -> dict[int, int]:
     """Take runs to their rungs until nothing is left; how far each trial came. Raises where one is begun for ever."""
-    assert pool.plan.ladder is not None
+    assert pool.plan.asha is not None
     for _ in range(40):
         if (job := pool.take()) is None:
             assert pool.is_over()
             pool.close()
             return {trial.number: max(trial.intermediate_values) for trial in pool.search.trials()}
-        until = min(steps, pool.plan.ladder.next_step(pool.climber(job.trial)))
+        until = min(steps, pool.plan.asha.next_step(pool.rung_state(job.trial)))
         every = pool.composed(job).config.eval.every
         assert every is not None
         evaluate(pool, job, until, values[job.trial], every)
@@ -252,20 +252,20 @@ def climb(pool: Pool, values: Mapping[int, float], steps: int) -> dict[int, int]
 
 
 def test_halving_promotes_exactly_one_of_eta_where_all_are_equal(tmp_path: Path) -> None:
-    with start(tmp_path, LADDER, made=lambda words: composed(words, eval=_every(10))) as pool:
-        came = climb(pool, dict.fromkeys(range(9), 0.5), 90)
+    with start(tmp_path, ASHA, made=lambda words: composed(words, eval=_every(10))) as pool:
+        came = run_to_rungs(pool, dict.fromkeys(range(9), 0.5), 90)
         assert sorted(came.values()) == [10] * 6 + [30] * 2 + [90]
         assert sorted(states(pool).values()) == ["complete"] + ["pruned"] * 8
 
 
 def test_halving_trains_nothing_further_whose_score_is_no_number(tmp_path: Path) -> None:
     nan = float("inf")
-    with start(tmp_path, LADDER, made=lambda words: composed(words, eval=_every(10))) as pool:
-        came = climb(pool, {**dict.fromkeys(range(9), nan), 4: 0.5}, 90)
+    with start(tmp_path, ASHA, made=lambda words: composed(words, eval=_every(10))) as pool:
+        came = run_to_rungs(pool, {**dict.fromkeys(range(9), nan), 4: 0.5}, 90)
         assert [trial for trial, step in came.items() if step > 10] == [4]
     (tmp_path / "none").mkdir()
-    with start(tmp_path / "none", LADDER, made=lambda words: composed(words, eval=_every(10))) as pool:
-        assert set(climb(pool, dict.fromkeys(range(9), nan), 90).values()) == {10}
+    with start(tmp_path / "none", ASHA, made=lambda words: composed(words, eval=_every(10))) as pool:
+        assert set(run_to_rungs(pool, dict.fromkeys(range(9), nan), 90).values()) == {10}
         assert set(states(pool).values()) == {"pruned"}
 
 
@@ -273,7 +273,7 @@ def test_halving_trains_the_best_to_its_end_also_where_it_was_paused_after_anoth
     tmp_path: Path,
 ) -> None:
     def here_too() -> AbstractContextManager[Pool]:
-        return start(tmp_path, LADDER, settings(trials=2), made=lambda words: composed(words, eval=_every(10)))
+        return start(tmp_path, ASHA, settings(trials=2), made=lambda words: composed(words, eval=_every(10)))
 
     with here_too() as asking, here_too() as pausing:
         worse, best = asking.take(), pausing.take()
@@ -294,8 +294,8 @@ def test_halving_ends_where_trials_are_evaluated_at_other_steps(tmp_path: Path) 
         first = composed(words)
         return composed(words, eval=_every([7, 10, 25][int(first.config.optim["lr"]) % 3]))
 
-    with start(tmp_path, LADDER, made=made) as pool:
-        came = climb(pool, {trial: float(trial) for trial in range(9)}, 100)
+    with start(tmp_path, ASHA, made=made) as pool:
+        came = run_to_rungs(pool, {trial: float(trial) for trial in range(9)}, 100)
         assert sorted(came.values())[-1] == 100
         assert "complete" in states(pool).values()
         assert set(states(pool).values()) == {"complete", "pruned"}
