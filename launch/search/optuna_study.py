@@ -40,46 +40,46 @@ ENERGY_J = "energy_j"  # that its GPUs used
 _IDENTITY = "identity"  # attribute of the study
 _ENQUEUED = "fixed_params"  # Optuna's own attribute of a trial: what of its point Study.enqueue_trial was given
 
-Turn = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
+Lock = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
 
 
 class Search:
-    """The trials of one sweep, by their numbers from 0 on. What is written is written in turn."""
+    """The trials of one sweep, by their numbers from 0 on. What is written is written in lock."""
 
-    def __init__(self, study: "Study", space: Space, config: SweepConfig, turn: Turn, journal: Path | None) -> None:
+    def __init__(self, study: "Study", space: Space, config: SweepConfig, lock: Lock, journal: Path | None) -> None:
         """`journal` is the file that the storage is, None where it is none."""
         from optuna.trial import TrialState
 
         self.study = study
         self._space = space
         self._config = config
-        self._turn = turn
+        self._lock = lock
         self._journal = journal
         self._states = TrialState
         self._distributions = {dimension.key: distribution(dimension) for dimension in space.dimensions}
         self._grid = list(space.grid()) if tries_all(config) else None
-        self._is_turn = False
-        self._read: list[FrozenTrial] | None = None  # in this turn, and nothing was written since
+        self._is_locked = False
+        self._read: list[FrozenTrial] | None = None  # in this lock, and nothing was written since
         self._ids: list[int] = []  # of the trials in the storage, which they keep
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Nobody else decides within. What a process that died then left half written is gone."""
-        with self._turn() as begins:
+        with self._lock() as begins:
             if not begins:
                 yield
                 return
             if self._journal is not None:
-                _mend(self._journal)
-            self._is_turn = True
+                _repair(self._journal)
+            self._is_locked = True
             try:
                 yield
             finally:
-                self._is_turn, self._read = False, None
+                self._is_locked, self._read = False, None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self.alone():
+        with self.lock():
             try:
                 yield
             finally:
@@ -98,7 +98,7 @@ class Search:
         """All that were asked for, in order; one without a whole point is not drawn yet. A database is far away, so it is
         asked once where nobody else may answer."""
         found = self._read if self._read is not None else self.study.get_trials(deepcopy=False)
-        self._read = found if self._is_turn else None
+        self._read = found if self._is_locked else None
         return found
 
     def _id(self, number: int) -> int:
@@ -108,7 +108,7 @@ class Search:
 
     def ask(self) -> int | None:
         """One more point to try, on record from now on; None where there are enough."""
-        with self.alone():
+        with self.lock():
             number = len(self.trials())
             if number >= self.size:
                 return None
@@ -120,7 +120,7 @@ class Search:
     def draw(self) -> None:
         """Draw what is not drawn yet: what somebody enqueued in the study, and what a process that was killed had asked
         for. Where what was enqueued is no point of the space, that trial fails."""
-        with self.alone():
+        with self.lock():
             for trial in self.trials():
                 if not trial.state.is_finished() and not self.is_drawn(trial):
                     self._draw(trial)
@@ -167,7 +167,7 @@ class Search:
     def complete(self, number: int, by_seed: Sequence[float]) -> None:
         """It was trained to its end, once a seed; the mean ranks it."""
         with self._writing():
-            self.note(number, SEEDS, list(by_seed))
+            self.set_attr(number, SEEDS, list(by_seed))
             self.study.tell(number, sum(by_seed) / len(by_seed))
 
     def prune(self, number: int) -> None:
@@ -178,8 +178,8 @@ class Search:
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
         """It came to nothing."""
         with self._writing():
-            self.note(number, MEMORY, out_of_memory)
-            self.note(number, ERROR, error)  # from now on it has failed
+            self.set_attr(number, MEMORY, out_of_memory)
+            self.set_attr(number, ERROR, error)  # from now on it has failed
             self.study.tell(number, state=self._states.FAIL)
 
     def had_failed(self, trial: "FrozenTrial") -> bool:
@@ -195,7 +195,7 @@ class Search:
         with self._writing():
             for step, value in first.intermediate_values.items():
                 self.study._storage.set_trial_intermediate_value(self._id(same), step, value)
-            self.note(same, STEPS, first.user_attrs.get(STEPS))
+            self.set_attr(same, STEPS, first.user_attrs.get(STEPS))
         if first.state is self._states.COMPLETE:
             self.complete(same, first.user_attrs[SEEDS])
         elif first.state is self._states.FAIL:
@@ -216,14 +216,14 @@ class Search:
 
     def reasons(self) -> "list[tuple[str, int]]":
         """Why trials failed, the commonest first, and how many each."""
-        told = [_without_place(self.noted(number, ERROR, "")) for number in self.failed()]
+        told = [_without_place(self.attr(number, ERROR, "")) for number in self.failed()]
         return Counter(told).most_common()
 
-    def noted(self, number: int, name: str, without: Any) -> Any:
+    def attr(self, number: int, name: str, without: Any) -> Any:
         """An attribute of a trial; `without` where it has none."""
         return self.trials()[number].user_attrs.get(name, without)
 
-    def note(self, number: int, name: str, value: Any) -> None:
+    def set_attr(self, number: int, name: str, value: Any) -> None:
         with self._writing():
             self.study._storage.set_trial_user_attr(self._id(number), name, value)
 
@@ -251,9 +251,9 @@ def tries_all(config: SweepConfig) -> bool:
 
 
 def open_search(
-    folder: Path, space: Space, config: SweepConfig, identities: Sequence[Mapping[str, Any]], turn: Turn
+    folder: Path, space: Space, config: SweepConfig, identities: Sequence[Mapping[str, Any]], lock: Lock
 ) -> Search:
-    """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `turn`.
+    """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `lock`.
 
     `identities` are what may not change in between, first as it is told now, then as earlier versions told it. Raises
     ConfigError when the storage cannot be used, or holds another search.
@@ -266,7 +266,7 @@ def open_search(
     now, *former = json.loads(json.dumps(identities))
     journal = folder / JOURNAL if config.storage is None else None
     try:
-        with turn():
+        with lock():
             study = _study(folder, config, journal)
             before = study.user_attrs.get(_IDENTITY)
             if before is None:
@@ -285,7 +285,7 @@ def open_search(
         )
     if config.storage is not None:
         patient(study._storage, config.storage)
-    return Search(study, space, config, turn, journal)
+    return Search(study, space, config, lock, journal)
 
 
 def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
@@ -296,7 +296,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     if journal is None:
         storage = get_storage(config.storage)
     else:
-        _mend(journal)
+        _repair(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
         assert config.mode is not None
@@ -309,7 +309,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     )
 
 
-def _mend(journal: Path) -> None:
+def _repair(journal: Path) -> None:
     """What was half written was never decided, and what a dead process locked is free. Nobody writes meanwhile."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     with suppress(FileNotFoundError), journal.open("rb+") as file:

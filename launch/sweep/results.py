@@ -99,7 +99,7 @@ def best(found: Sequence[Row], mode: Mode) -> Row | None:
 
 def write(conductor: "Conductor", state: str) -> list[Row]:
     """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
-    with conductor.search.alone():
+    with conductor.search.lock():
         return _written(conductor, state)
 
 

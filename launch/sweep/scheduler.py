@@ -190,7 +190,7 @@ class Conductor:
 
     def _is_over(self) -> bool:
         """Whether there will be nothing more to do here. Decides what nobody else is left to decide."""
-        with self.search.alone():
+        with self.search.lock():
             if self.pool.is_over():
                 self.pool.close()
                 return True
@@ -290,7 +290,7 @@ class Conductor:
                 raise ConfigError(
                     f"sweep.metric={self.plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
-            with self.search.alone():
+            with self.search.lock():
                 if entry["step"] <= max(self.pool.rung_state(trial).values, default=0):
                     continue
                 if not self.pool.is_mine(attempt.job):
@@ -308,7 +308,7 @@ class Conductor:
         used_j = self._energy.end(attempt.slot)
         if self.storage_lost:
             return  # what this process held is free when it has ended
-        with self.search.alone():
+        with self.search.lock():
             if self.pool.is_mine(attempt.job):
                 self._count(attempt, used_j)
                 self._decide(attempt)
@@ -328,8 +328,8 @@ class Conductor:
         spent_s = (time.monotonic() - attempt.began) * self.plan.config.ranks
         for name, more in ((RANK_S, spent_s), (ENERGY_J, used_j)):
             if more is not None:
-                before: float = self.search.noted(attempt.job.trial, name, 0.0)
-                self.search.note(attempt.job.trial, name, before + more)
+                before: float = self.search.attr(attempt.job.trial, name, 0.0)
+                self.search.set_attr(attempt.job.trial, name, before + more)
 
     def _decide(self, attempt: _Attempt) -> None:
         trial = attempt.job.trial
@@ -360,18 +360,18 @@ class Conductor:
     def _kills(self, job: Job) -> int:
         """How often its ranks were killed by now, this time included."""
         name = _KILLS.format(job.place)
-        kills: int = self.search.noted(job.trial, name, 0) + 1
-        self.search.note(job.trial, name, kills)
+        kills: int = self.search.attr(job.trial, name, 0) + 1
+        self.search.set_attr(job.trial, name, kills)
         return kills
 
     def _steps(self, attempt: _Attempt) -> int:
         """Of the whole run, as it said itself when it began."""
-        known: int = self.search.noted(attempt.job.trial, STEPS, 0)
+        known: int = self.search.attr(attempt.job.trial, STEPS, 0)
         if not known:
             said = [whole(event.get("steps")) for event in read_events(attempt.run)]
             known = next(filter(None, said), 0)
             if known:
-                self.search.note(attempt.job.trial, STEPS, known)
+                self.search.set_attr(attempt.job.trial, STEPS, known)
         return known
 
     def _number(self, value: object) -> float:

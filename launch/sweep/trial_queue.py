@@ -44,14 +44,14 @@ class Pool:
 
     def take(self) -> Job | None:
         """The next run, this process's until `give_back`; None where there is none right now."""
-        with self.search.alone():
+        with self.search.lock():
             self.search.draw()
             while (job := self._next()) is not None:
                 if self._was_trained(job):
                     self.score(job)
                     continue
                 self._promote(job.trial)
-                self.search.note(job.trial, _HELD.format(job.place), self._crew.name)
+                self.search.set_attr(job.trial, _HELD.format(job.place), self._crew.name)
                 self._mine.add(job)
                 return job
             return None
@@ -59,19 +59,19 @@ class Pool:
     def give_back(self, job: Job) -> None:
         """This process has nothing more to do with it. Where its end is open, whoever comes first may take it."""
         self._mine.discard(job)
-        with self.search.alone():
+        with self.search.lock():
             if self.is_mine(job):
-                self.search.note(job.trial, _HELD.format(job.place), _NOBODY)
+                self.search.set_attr(job.trial, _HELD.format(job.place), _NOBODY)
 
     def stopped(self, job: Job) -> None:
         """A person stopped this run: nobody goes on with it before the sweep's command is typed again."""
-        self.search.note(job.trial, _STOPPED.format(job.place), True)
+        self.search.set_attr(job.trial, _STOPPED.format(job.place), True)
 
     def go_on(self) -> None:
         """The command was typed again, so what a person stopped goes on."""
-        with self.search.alone():
+        with self.search.lock():
             for trial, job in self._stopped():
-                self.search.note(trial.number, _STOPPED.format(job.place), False)
+                self.search.set_attr(trial.number, _STOPPED.format(job.place), False)
 
     def are_stopped(self) -> list[int]:
         """The trials that a person stopped."""
@@ -84,7 +84,7 @@ class Pool:
 
     def look_ahead(self) -> None:
         """Have a new trial at hand before a slot is free for it."""
-        with self.search.alone():
+        with self.search.lock():
             while not (new := [job for job in self._free(self._open()) if not job.begun]):
                 if self.search.ask() is None:
                     return
@@ -138,7 +138,7 @@ class Pool:
     def _promote(self, number: int) -> None:
         asha, rung_state = self.plan.asha, self.rung_state(number)
         if asha is not None and (reached := asha.reached(rung_state)) > rung_state.promoted:
-            self.search.note(number, PROMOTED, reached)
+            self.search.set_attr(number, PROMOTED, reached)
 
     def _free(self, trials: "Sequence[FrozenTrial]") -> "list[_Free]":
         """The runs of open trials that nobody trains, that have no score yet and that nobody stopped, in order."""
@@ -191,7 +191,7 @@ class Pool:
     # What they are
 
     def words(self, job: Job) -> list[str]:
-        threads = self.search.noted(job.trial, THREADS, self.plan.threads)
+        threads = self.search.attr(job.trial, THREADS, self.plan.threads)
         return self.plan.words(job, self.search.words(job.trial), threads)
 
     def composed(self, job: Job) -> "Composed":
@@ -205,16 +205,16 @@ class Pool:
         if trial.state.is_finished() or {DIGEST, BATCH, EVERY} <= trial.user_attrs.keys():
             return known
         if THREADS not in trial.user_attrs:
-            self.search.note(trial.number, THREADS, self.plan.threads)  # wherever it goes on, it has as many
+            self.search.set_attr(trial.number, THREADS, self.plan.threads)  # wherever it goes on, it has as many
         try:
             config = self.composed(Job(trial.number, 0)).config
         except ConfigError as error:
             self.search.fail(trial.number, str(error), out_of_memory=False)
             return None
         found = digest(config)
-        self.search.note(trial.number, BATCH, config.train.global_batch)
-        self.search.note(trial.number, EVERY, config.eval.every)
-        self.search.note(trial.number, DIGEST, found)
+        self.search.set_attr(trial.number, BATCH, config.train.global_batch)
+        self.search.set_attr(trial.number, EVERY, config.eval.every)
+        self.search.set_attr(trial.number, DIGEST, found)
         return found
 
     def _was_trained(self, job: Job) -> bool:
@@ -244,7 +244,7 @@ class Pool:
         if score is None:
             self.search.fail(job.trial, f"its last evaluation has no finite {self.plan.metric}", out_of_memory=False)
             return
-        self.search.note(job.trial, _SCORE.format(job.place), score)
+        self.search.set_attr(job.trial, _SCORE.format(job.place), score)
         self._had_ended(self.search.trials()[job.trial])
 
     def _had_ended(self, trial: "FrozenTrial") -> bool:

@@ -218,7 +218,7 @@ def test_no_point_is_drawn_close_to_one_that_ran_out_of_memory(tmp_path: Path) -
     first = found.ask()
     assert first is not None
     found.fail(first, "CUDA out of memory", out_of_memory=True)
-    assert found.noted(first, MEMORY, False) is True
+    assert found.attr(first, MEMORY, False) is True
     bad = int(found.words(first)[0].partition("=")[2])
     for _ in range(30):
         number = found.ask()

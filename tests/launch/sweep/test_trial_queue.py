@@ -342,7 +342,7 @@ def test_what_is_enqueued_in_the_study_is_trained_besides(tmp_path: Path, sample
         if sampler == "grid":  # where nothing is drawn twice
             assert [dict(taken)[trial] for trial in (0, 5, 6)] == ["optim.lr=1", "optim.lr=2", "optim.lr=3"]
         assert states(pool)[3] == states(pool)[4] == "fail"
-        assert "lr is not swept, but optim.lr" in pool.search.noted(4, "error", "")
+        assert "lr is not swept, but optim.lr" in pool.search.attr(4, "error", "")
 
 
 @pytest.mark.parametrize("at", range(3))
