@@ -18,7 +18,7 @@ from phalanx.system.module_path import ROOT
 
 from ..common.reader import forgive
 from ..common.show import show
-from ..search.spec import order as order_of_sweep
+from ..search.spec import sweep_spec
 from ..slurm import client
 from ..slurm.sbatch import Job, check, elements, of_a_job, plan, ranks_per_node
 from ..slurm.wait import wait as wait_for
@@ -138,7 +138,7 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
 def _shared(order: Order) -> Config:
     """A config of the sweep, under the sweep's own name. Raises ConfigError."""
     with looked_up_there(of_a_job):
-        found = order_of_sweep(order.words)
+        found = sweep_spec(order.words)
     cluster = found.config.cluster
     check(cluster)
     if cluster.nodes > 1:

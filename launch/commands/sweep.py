@@ -27,7 +27,7 @@ from ..search.asha import Asha
 from ..search.experiment import experiment
 from ..search.optuna_study import Search, open_search
 from ..search.space import placed
-from ..search.spec import Order, order
+from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
 from ..sweep import code_edits, results
 from ..sweep.energy import Energy, counter
@@ -77,7 +77,7 @@ def sweep(
         _tell(results.best_of(sweep_named(best, root) or root / best), save)
         return
     forgive()
-    asked = order(words(config_dir, config_name, overrides), also, there)
+    asked = sweep_spec(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
     # Its ears first: a signal would go to a thread that does not hold it back.
     with HeldSignals() as ears, SweepPeers(asked.folder) as crew:
@@ -101,7 +101,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
     show(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: Order, crew: SweepPeers, ears: HeldSignals, grace_s: float) -> ExitCode:
+def _conducted(asked: SweepSpec, crew: SweepPeers, ears: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
@@ -138,7 +138,7 @@ def _last_words(conductor: Conductor, board: Board, code: ExitCode) -> list[resu
     return found
 
 
-def _plan(asked: Order, threads: int) -> Plan:
+def _plan(asked: SweepSpec, threads: int) -> Plan:
     from phalanx.compose.compose import compose
     from phalanx.config.overrides import quoted
 
@@ -163,7 +163,7 @@ def _plan(asked: Order, threads: int) -> Plan:
     )
 
 
-def _asha(asked: Order) -> Asha | None:
+def _asha(asked: SweepSpec) -> Asha | None:
     pruner, config = asked.sweep.pruner, asked.config
     if pruner.name is not PrunerName.asha:
         return None
@@ -172,7 +172,7 @@ def _asha(asked: Order) -> Asha | None:
     return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
-def _sum_up(asked: Order, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:
+def _sum_up(asked: SweepSpec, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in _TOLD:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 
-from .space import Interval, Space
+from .space import Interval, SearchSpace
 
 if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
-def corners(space: Space, also: Sequence[str]) -> list[Config]:
+def corners(space: SearchSpace, also: Sequence[str]) -> list[Config]:
     """The configs of points that have, together, each choice and both ends of each interval; the first one at least.
 
     Raises ConfigError where one of them is none, or asks for what cannot be.
@@ -26,7 +26,7 @@ def corners(space: Space, also: Sequence[str]) -> list[Config]:
         raise _about_whole_numbers(space, error) or error from None
 
 
-def _checked(space: Space, point: Mapping[str, Any], first: "Composed", also: Sequence[str]) -> Config:
+def _checked(space: SearchSpace, point: Mapping[str, Any], first: "Composed", also: Sequence[str]) -> Config:
     from phalanx.compose.compose import compose
     from phalanx.config.limits import check
 
@@ -37,7 +37,7 @@ def _checked(space: Space, point: Mapping[str, Any], first: "Composed", also: Se
     return config
 
 
-def _near(space: Space, point: Mapping[str, Any], first: "Composed") -> Config | None:
+def _near(space: SearchSpace, point: Mapping[str, Any], first: "Composed") -> Config | None:
     """The config of a point that differs from the first one in plain values alone, where nothing is wrong with it: Hydra
     takes 0.1 s for a point, and a space may have thousands of values. None where Hydra has to say."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -74,7 +74,7 @@ def _set(plain: dict[str, Any], key: str, value: object) -> bool:
     return True
 
 
-def _about_whole_numbers(space: Space, error: ConfigError) -> ConfigError | None:
+def _about_whole_numbers(space: SearchSpace, error: ConfigError) -> ConfigError | None:
     for dimension in space.dimensions:
         if isinstance(dimension, Interval) and not dimension.whole and str(error).startswith(f"{dimension.key}="):
             interval = f"interval({dimension.low:g},{dimension.high:g})"

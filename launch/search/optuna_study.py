@@ -18,7 +18,7 @@ from phalanx.common.redaction import redact
 from phalanx.config.schema import Mode, PrunerConfig, PrunerName, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
 
-from .space import Choice, Interval, Space
+from .space import Choice, Interval, SearchSpace
 from .storage_retry import patient
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ Lock = Callable[[], AbstractContextManager[bool]]  # nobody else decides within;
 class Search:
     """The trials of one sweep, by their numbers from 0 on. What is written is written in lock."""
 
-    def __init__(self, study: "Study", space: Space, config: SweepConfig, lock: Lock, journal: Path | None) -> None:
+    def __init__(
+        self, study: "Study", space: SearchSpace, config: SweepConfig, lock: Lock, journal: Path | None
+    ) -> None:
         """`journal` is the file that the storage is, None where it is none."""
         from optuna.trial import TrialState
 
@@ -251,7 +253,7 @@ def tries_all(config: SweepConfig) -> bool:
 
 
 def open_search(
-    folder: Path, space: Space, config: SweepConfig, identities: Sequence[Mapping[str, Any]], lock: Lock
+    folder: Path, space: SearchSpace, config: SweepConfig, identities: Sequence[Mapping[str, Any]], lock: Lock
 ) -> Search:
     """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `lock`.
 

@@ -47,7 +47,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """`typed` are the words as they were typed, options of Hydra's among them: the later one of two holds. The number of a
     dimension stands where a point has a word of its own."""
 
@@ -89,7 +89,7 @@ def placed(typed: Sequence[str | int], chosen: Sequence[str]) -> list[str]:
     return [word if isinstance(word, str) else chosen[word] for word in typed]
 
 
-def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> Space:
+def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> SearchSpace:
     """The space that `words` spell; `options` are those of a config group. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -113,7 +113,7 @@ def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> Space
         typed[name] = _dimension(name, override, options)
     dimensions = [found for found in typed.values() if not isinstance(found, str)]
     order = [found if isinstance(found, str) else dimensions.index(found) for found in typed.values()]
-    return Space(tuple(order), tuple(dimensions))
+    return SearchSpace(tuple(order), tuple(dimensions))
 
 
 def _dimension(name: str, override: "Override", options: Callable[[str], Sequence[str]]) -> Choice | Interval:

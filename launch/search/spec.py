@@ -20,11 +20,11 @@ from ..submission.record import run_root
 from .corners import corners
 from .grammar import nothing_swept
 from .optuna_study import tries_all
-from .space import Space, read
+from .space import SearchSpace, read
 
 
 @dataclass(frozen=True)
-class Order:
+class SweepSpec:
     """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well.
 
     `identities`: what the sweep is, as this version spells it and as earlier ones did. `open` are the keys, with their
@@ -32,7 +32,7 @@ class Order:
     """
 
     folder: Path
-    space: Space
+    space: SearchSpace
     config: Config
     sweep: SweepConfig
     identities: Sequence[Mapping[str, Any]]
@@ -40,7 +40,7 @@ class Order:
     also: tuple[str, ...]
 
 
-def order(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str] = ()) -> Order:
+def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str] = ()) -> SweepSpec:
     """What `typed` asks for; `also` are words that no trial differs by and that have no part in what the sweep is.
 
     `there` are environment variables that but the sweep's jobs know, beside those that every job has.
@@ -66,10 +66,12 @@ def order(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str]
     named = [word for word in typed if word.startswith("run.name=")]
     hides = REDACTED in json.dumps(former)
     name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
-    return Order(run_root(config.run) / name, space, config, sweep, identities, left, tuple(also))
+    return SweepSpec(run_root(config.run) / name, space, config, sweep, identities, left, tuple(also))
 
 
-def _anywhere(found: Sequence[Config], space: Space, also: Sequence[str], there: Collection[str]) -> Sequence[Config]:
+def _anywhere(
+    found: Sequence[Config], space: SearchSpace, also: Sequence[str], there: Collection[str]
+) -> Sequence[Config]:
     """The points `found` without what one job alone knows: a sweep is the same one in all of its jobs."""
     if not there and not any(map(of_a_job, os.environ)):
         return found
@@ -77,7 +79,7 @@ def _anywhere(found: Sequence[Config], space: Space, also: Sequence[str], there:
         return corners(space, also)
 
 
-def _identity(space: Space, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:
+def _identity(space: SearchSpace, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:
     """What may not change when a sweep goes on; `shared` is what defines a point."""
     from phalanx.compose.digest import leaves
 
@@ -106,7 +108,7 @@ def _name(identities: Sequence[Mapping[str, Any]], hides: bool, root: Path) -> s
     return former
 
 
-def _resolved(corners: Sequence[Config], typed: Sequence[str], space: Space) -> SweepConfig:
+def _resolved(corners: Sequence[Config], typed: Sequence[str], space: SearchSpace) -> SweepConfig:
     """The sweep's settings with what they leave to others filled in."""
     config, sweep = corners[0], corners[0].sweep
     if any(word.startswith("run.fresh=") for word in typed):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from phalanx.config.schema import Mode, SweepConfig
 
 from ..search.asha import Asha
-from ..search.space import Space, placed
+from ..search.space import SearchSpace, placed
 
 if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
@@ -31,7 +31,7 @@ class Plan:
     """
 
     folder: Path
-    space: Space
+    space: SearchSpace
     config: SweepConfig
     metric: str
     mode: Mode

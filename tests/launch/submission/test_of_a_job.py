@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from phalanx.launch.commands.submit import submit
-from phalanx.launch.search.spec import order
+from phalanx.launch.search.spec import sweep_spec
 
 MNIST = ("data=mnist", "data.train.root=${oc.env:SLURM_TMPDIR}/mnist", "cluster.ranks_per_node=1")
 
@@ -39,10 +39,10 @@ def test_a_sweep_is_the_same_one_in_all_of_its_jobs(monkeypatch: pytest.MonkeyPa
     for job in ("1", "2"):
         monkeypatch.setenv("SLURM_TMPDIR", f"job{job}")
         monkeypatch.setenv("NODE_DISK", f"/disk{job}")
-        found.append(order(SWEPT, there=["NODE_DISK"]))
+        found.append(sweep_spec(SWEPT, there=["NODE_DISK"]))
         assert found[-1].config.data.train["root"] == f"/disk{job}/job{job}"
     assert found[0].identities == found[1].identities
     assert found[0].open == {"data.train.root": "${oc.env:NODE_DISK}/${oc.env:SLURM_TMPDIR}"}
-    other = order(("data=mnist", "data.train.root=/disk1/job1", "optim.lr=1,2", "~data.eval.root"))
+    other = sweep_spec(("data=mnist", "data.train.root=/disk1/job1", "optim.lr=1,2", "~data.eval.root"))
     assert other.identities[0] != found[0].identities[0]
     assert other.open == {}

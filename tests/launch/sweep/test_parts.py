@@ -22,7 +22,7 @@ from phalanx.launch.reporting import sweep_page as page
 from phalanx.launch.reporting.sweep_table import Board
 from phalanx.launch.search.asha import Asha, RungState
 from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_search
-from phalanx.launch.search.space import Choice, Interval, Space, read
+from phalanx.launch.search.space import Choice, Interval, SearchSpace, read
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import Energy
@@ -36,7 +36,7 @@ from phalanx.run_folder import lease
 MODELS = ["convnet", "mlp", "resnet18"]
 
 
-def space(*words: str) -> Space:
+def space(*words: str) -> SearchSpace:
     return read(words, lambda group: MODELS)
 
 
@@ -302,7 +302,9 @@ def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     swept = ("optim.lr", "model.dropout", "train.global_batch", "optim.weight_decay")
     dimensions = [Interval(key, 0.0, 1.0, log=False) for key in swept]
-    plan = SimpleNamespace(folder=tmp_path / "s", metric="accuracy", mode=Mode.max, space=Space((), (*dimensions,)))
+    plan = SimpleNamespace(
+        folder=tmp_path / "s", metric="accuracy", mode=Mode.max, space=SearchSpace((), (*dimensions,))
+    )
     words = [f"{key}=0.25" for key in swept]
     rows = [dataclasses.replace(row(n, "complete", 0.8), words=words) for n in range(3)] + [row(3, "running", None)]
     with Board(is_terminal=True) as board:

@@ -21,7 +21,7 @@ from phalanx.common.files import write_json
 from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ExitCode
 from phalanx.launch.host.held_signals import HeldSignals
-from phalanx.launch.search.space import Space, read
+from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.search.storage_retry import Away
 from phalanx.launch.sweep.energy import Energy
 from phalanx.launch.sweep.scheduler import Conductor
@@ -264,7 +264,7 @@ def _work(folder: Path, points: int) -> None:
         Conductor(pool, pool._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
 
 
-def _space(points: int) -> Space:
+def _space(points: int) -> SearchSpace:
     return read((f"optim.lr=range(1,{points + 1})",), lambda group: ())
 
 

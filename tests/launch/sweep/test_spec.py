@@ -15,7 +15,7 @@ from phalanx.common.files import write_json
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.optuna_study import open_search
-from phalanx.launch.search.spec import order
+from phalanx.launch.search.spec import sweep_spec
 
 WRONG = {
     "an interval from high to low": ("optim.lr=interval(1,0.1)", "must go from a lower to a higher"),
@@ -71,7 +71,7 @@ def _comes_again(word: str, later: Sequence[str]) -> bool:
 def test_a_mistake_is_said_precisely(mistake: str) -> None:
     typed, says = WRONG[mistake]
     with pytest.raises(ConfigError, match=says):
-        order(asked(typed))
+        sweep_spec(asked(typed))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_of_two_words_for_one_key_the_later_one_holds_as_in_hydra(typed: str) ->
     words = typed.split(" ")
     parsed = OverridesParser.create().parse_overrides(words)
     (hydras,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    found = order(["model=mlp", *words]).space
+    found = sweep_spec(["model=mlp", *words]).space
     ours = [compose(found.words(point)).config for point in found.grid()]
     theirs = [compose(["model=mlp", *point]).config for point in hydras]
     assert [(config.optim, config.model, config.task) for config in ours] == [
@@ -104,7 +104,7 @@ def test_hundreds_of_values_are_checked_without_composing_each(monkeypatch: pyte
 
     monkeypatch.setattr(phalanx.compose.compose, "compose", counted)
     values = ",".join(f"{value}e-4" for value in range(1, 501))
-    found = order(["model=mlp,convnet", f"optim.lr={values}", "train.global_batch=range(64,128)"])
+    found = sweep_spec(["model=mlp,convnet", f"optim.lr={values}", "train.global_batch=range(64,128)"])
     assert len(list(found.space.grid())) == 2 * 500 * 64
     assert next(composes) <= 4
 
@@ -121,27 +121,27 @@ def begun_before(folder: Path) -> Path:
 
 def test_a_sweep_that_an_earlier_version_began_is_found_and_gone_on_with(tmp_path: Path) -> None:
     words = (*BEFORE, f"run.root={tmp_path}")
-    new = order(words).folder
+    new = sweep_spec(words).folder
     folder = begun_before(tmp_path / "sweep-61a0c5e8")  # as that version named it
-    found = order(words)
+    found = sweep_spec(words)
     assert found.folder == folder != new
     former = found.identities[1]
     for told, there in ((former, "one"), (found.identities[0], "two")):
         (tmp_path / there).mkdir()
         for identities in ([told], found.identities):
             open_search(tmp_path / there, found.space, found.sweep, identities, lambda: nullcontext(True))
-    other = order((*words, "seed=1"))
+    other = sweep_spec((*words, "seed=1"))
     assert other.folder not in (folder, new)
     with pytest.raises(ConfigError, match="one holds another search, with another shared config"):
         open_search(tmp_path / "one", other.space, other.sweep, other.identities, lambda: nullcontext(True))
     new.mkdir()
-    assert order(words).folder == new
+    assert sweep_spec(words).folder == new
 
 
 def test_a_sweep_of_which_an_earlier_version_hid_a_value_is_named_and_not_mixed(tmp_path: Path) -> None:
     words = (*BEFORE, f"run.root={tmp_path}", "+data.train.label_key=parity")
-    new = order(words)
+    new = sweep_spec(words)
     folder = begun_before(tmp_path / "sweep-b9e8a9ae")
     with pytest.raises(ConfigError, match=f"Type run.name={folder.name} to continue it, or run.name={new.folder.name}"):
-        order(words)
-    assert order((*words, f"run.name={folder.name}")).folder == folder
+        sweep_spec(words)
+    assert sweep_spec((*words, f"run.name={folder.name}")).folder == folder

@@ -17,7 +17,7 @@ from phalanx.config.schema import Config, Mode, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.asha import Asha
 from phalanx.launch.search.optuna_study import Search, open_search
-from phalanx.launch.search.space import Space, read
+from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.trial import Job, Plan
 from phalanx.launch.sweep.trial_queue import Pool
@@ -48,7 +48,7 @@ def start(
     folder: Path,
     asha: Asha | None = None,
     config: SweepConfig | None = None,
-    space: Space = SPACE,
+    space: SearchSpace = SPACE,
     made: Callable[..., Any] = composed,
     left: Sequence[str] = (),
 ) -> Iterator[Pool]:

@@ -7,7 +7,7 @@ from phalanx.config.limits import check
 from phalanx.config.metric_direction import direction, of_checkpoint, of_sweep
 from phalanx.config.schema import Config, Mode
 from phalanx.exit.codes import ConfigError
-from phalanx.launch.search.spec import order
+from phalanx.launch.search.spec import sweep_spec
 
 LESS = "loss val_loss eval/loss logloss crossEntropyLoss error top5_error perplexity rmse val/rmse wer test_WER cer"
 MORE = "accuracy top5_accuracy eval/accuracy balancedAccuracy f1 macro_f1 auc roc_auc bleu sacreBLEU map mAP miou ndcg"
@@ -52,8 +52,8 @@ def test_a_sweep_ranks_by_what_is_typed_for_it_alone_too() -> None:
     assert of_sweep(config("sweep.mode=min")) == ("accuracy", Mode.min)
     assert of_sweep(config(*psnr)) == of_sweep(config(*psnr, "sweep.metric=psnr")) == ("psnr", Mode.max)
     assert of_sweep(config(*psnr, "sweep.mode=min")) == ("psnr", Mode.min)
-    found = order(["optim.lr=1,2", "sweep.mode=min"])
+    found = sweep_spec(["optim.lr=1,2", "sweep.mode=min"])
     assert (found.sweep.metric, found.sweep.mode) == ("accuracy", Mode.min)
     for words in (("sweep.metric=mae",), ("sweep.metric=mae", *psnr)):
         with pytest.raises(ConfigError, match=r"^sweep\.metric=mae: .* Type sweep\.mode=max, or sweep\.mode=min"):
-            order(["optim.lr=1,2", *words])
+            sweep_spec(["optim.lr=1,2", *words])
