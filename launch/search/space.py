@@ -74,7 +74,7 @@ class SearchSpace:
             axes.append([(dimension.key, value) for value in dimension.values])
         return (dict(point) for point in itertools.product(*axes))
 
-    def corners(self) -> Iterator[dict[str, Any]]:
+    def boundary_points(self) -> Iterator[dict[str, Any]]:
         """Points that have, together, each choice and both ends of each interval; a dimension with fewer of them than
         others is at its first one again after its last."""
         axes = [_ends(dimension) for dimension in self.dimensions]

@@ -17,10 +17,10 @@ from phalanx.exit.codes import ConfigError
 from ..common.find_run import is_sweep
 from ..slurm.sbatch import of_a_job
 from ..submission.record import run_root
-from .corners import corners
 from .grammar import nothing_swept
 from .optuna_study import tries_all
 from .space import SearchSpace, read
+from .validation import validated_configs
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection
     from phalanx.compose.former_digests import former_definings
 
     space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
-    found = corners(space, also)
+    found = validated_configs(space, also)
     config = found[0]
     if not space.dimensions:
         raise nothing_swept([word for word in space.typed if isinstance(word, str)])
@@ -76,7 +76,7 @@ def _anywhere(
     if not there and not any(map(of_a_job, os.environ)):
         return found
     with looked_up_there(lambda name: name in there or of_a_job(name)):
-        return corners(space, also)
+        return validated_configs(space, also)
 
 
 def _identity(space: SearchSpace, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -108,9 +108,9 @@ def _name(identities: Sequence[Mapping[str, Any]], hides: bool, root: Path) -> s
     return former
 
 
-def _resolved(corners: Sequence[Config], typed: Sequence[str], space: SearchSpace) -> SweepConfig:
+def _resolved(configs: Sequence[Config], typed: Sequence[str], space: SearchSpace) -> SweepConfig:
     """The sweep's settings with what they leave to others filled in."""
-    config, sweep = corners[0], corners[0].sweep
+    config, sweep = configs[0], configs[0].sweep
     if any(word.startswith("run.fresh=") for word in typed):
         raise ConfigError(
             "run.fresh would set every trial aside when the sweep goes on. Type run.name=… for a new sweep"
@@ -127,7 +127,7 @@ def _resolved(corners: Sequence[Config], typed: Sequence[str], space: SearchSpac
             "ends single runs. Type sweep/pruner=none, or sweep.seeds=1"
         )
     first = sweep.pruner.first_step or config.eval.every
-    if first is None or any(corner.eval.every is None for corner in corners):
+    if first is None or any(each.eval.every is None for each in configs):
         raise ConfigError(
             f"sweep/pruner={sweep.pruner.name.name} compares trials under way, and they are evaluated at their ends only. "
             "Type eval.every=… with a number of steps"

@@ -64,8 +64,8 @@ def test_hydras_grammar_spells_the_space() -> None:
     )
 
 
-def test_corners_have_every_choice_and_both_ends_of_every_interval() -> None:
-    found = list(space("a=1,2,3", "b=interval(0.5,1.5)").corners())
+def test_boundary_points_have_every_choice_and_both_ends_of_every_interval() -> None:
+    found = list(space("a=1,2,3", "b=interval(0.5,1.5)").boundary_points())
     assert [point["a"] for point in found] == ["1", "2", "3"]
     assert {point["b"] for point in found} == {0.5, 1.5}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
-def corners(space: SearchSpace, also: Sequence[str]) -> list[Config]:
+def validated_configs(space: SearchSpace, also: Sequence[str]) -> list[Config]:
     """The configs of points that have, together, each choice and both ends of each interval; the first one at least.
 
     Raises ConfigError where one of them is none, or asks for what cannot be.
@@ -20,8 +20,8 @@ def corners(space: SearchSpace, also: Sequence[str]) -> list[Config]:
     from phalanx.compose.compose import compose  # here, with Hydra
 
     try:
-        first = compose([*space.words(next(space.corners(), {})), *also])
-        return [_checked(space, point, first, also) for point in space.corners()] or [first.config]
+        first = compose([*space.words(next(space.boundary_points(), {})), *also])
+        return [_checked(space, point, first, also) for point in space.boundary_points()] or [first.config]
     except ConfigError as error:
         raise _about_whole_numbers(space, error) or error from None
 
@@ -46,7 +46,7 @@ def _near(space: SearchSpace, point: Mapping[str, Any], first: "Composed") -> Co
     from phalanx.config.limits import check
 
     parser, plain = OverridesParser.create(), dict(first.plain)
-    at_first = space.chosen(next(space.corners()))
+    at_first = space.chosen(next(space.boundary_points()))
     try:
         for word in space.chosen(point):
             if word in at_first:
