@@ -33,8 +33,8 @@ from ..sweep import code_edits, results
 from ..sweep.energy import Energy, counter
 from ..sweep.scheduler import Conductor
 from ..sweep.shutdown import NO_ROOM, unwritable
-from ..sweep.trial import Plan
-from ..sweep.trial_queue import Pool
+from ..sweep.trial import SweepPlan
+from ..sweep.trial_queue import TrialQueue
 from ..sweep.workers import Warm, slots
 from .hydra_words import config_options, grace_option, words
 
@@ -107,9 +107,9 @@ def _conducted(asked: SweepSpec, crew: SweepPeers, ears: HeldSignals, grace_s: f
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.lock)
-        pool = Pool(_plan(asked, places[0].threads), search, crew)
-        pool.go_on()
-        conductor = Conductor(pool, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
+        queue = TrialQueue(_plan(asked, places[0].threads), search, crew)
+        queue.resume_stopped()
+        conductor = Conductor(queue, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
         show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(conductor, "running")
@@ -138,7 +138,7 @@ def _last_words(conductor: Conductor, board: Board, code: ExitCode) -> list[resu
     return found
 
 
-def _plan(asked: SweepSpec, threads: int) -> Plan:
+def _plan(asked: SweepSpec, threads: int) -> SweepPlan:
     from phalanx.compose.compose import compose
     from phalanx.config.overrides import quoted
 
@@ -148,7 +148,7 @@ def _plan(asked: SweepSpec, threads: int) -> Plan:
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
     assert sweep.metric is not None
     assert sweep.mode is not None
-    return Plan(
+    return SweepPlan(
         folder=asked.folder,
         space=asked.space,
         config=sweep,

@@ -19,7 +19,7 @@ from ..common.find_run import SWEEP
 from ..search.optuna_study import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..search.space import Choice, Interval, placed
 from ..state.sweep import ENDED
-from .trial import Job, added
+from .trial import TrialRun, added
 
 if TYPE_CHECKING:
     from .scheduler import Conductor
@@ -59,7 +59,7 @@ class Row:
 
 def rows(conductor: "Conductor") -> list[Row]:
     """All trials so far, in order."""
-    undecided = conductor.pool.states()
+    undecided = conductor.queue.states()
     found = []
     for trial in conductor.search.trials():
         name = trial.state.name.lower()
@@ -77,7 +77,7 @@ def rows(conductor: "Conductor") -> list[Row]:
                 energy_j=trial.user_attrs.get(ENERGY_J),
                 words=conductor.plan.space.chosen(trial.params),
                 added=added(trial.user_attrs.get(THREADS)),
-                run=conductor.plan.run(Job(trial.number, 0)).name,
+                run=conductor.plan.run(TrialRun(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
             )
         )

@@ -26,8 +26,8 @@ from ..search.storage_retry import Away
 from ..state.sweep_peers import SweepPeers
 from .energy import Energy
 from .shutdown import NO_ROOM, Leaving, unwritable
-from .trial import Job
-from .trial_queue import Pool
+from .trial import TrialRun
+from .trial_queue import TrialQueue
 from .workers import Gone, Slot, Warm, World
 
 _LOOK_S = 0.02
@@ -41,7 +41,7 @@ _TRIES = 3  # of a run whose ranks are killed, and of a process to fork from
 class _Attempt:
     """A start of a run."""
 
-    job: Job
+    trial_run: TrialRun
     run: Path
     slot: Slot
     world: World
@@ -64,7 +64,7 @@ class Conductor:
 
     def __init__(
         self,
-        pool: Pool,
+        queue: TrialQueue,
         crew: SweepPeers,
         slots: Sequence[Slot],
         warm: Warm,
@@ -77,9 +77,9 @@ class Conductor:
 
         `changed` is called when a run ends, and now and then. Runs that are told to leave have `grace_s` seconds for it.
         """
-        self.plan = pool.plan
-        self.search = pool.search
-        self.pool = pool
+        self.plan = queue.plan
+        self.search = queue.search
+        self.queue = queue
         self.crew = crew
         self.slots = slots
         self._running: dict[Slot, _Attempt] = {}
@@ -128,7 +128,7 @@ class Conductor:
             return ExitCode.CONFIG
         if self._leaving is not None and (self.trouble is not None or not self.search.all_failed()):
             return self._leaving.why
-        if self.pool.are_stopped():
+        if self.queue.stopped_trials():
             return ExitCode.STOPPED
         return ExitCode.FINISHED if self.search.completed() or self.crew.others() else ExitCode.BUG
 
@@ -172,47 +172,47 @@ class Conductor:
     def _fill(self) -> None:
         free = [slot for slot in self.slots if slot not in self._running]
         if not free and not self._looked_ahead:
-            self.pool.look_ahead()
+            self.queue.prefetch()
             self._looked_ahead = True
         if not free or time.monotonic() < self._asked + _ASK_S:
             return
         for slot in free:
-            if (job := self.pool.take()) is None:
+            if (trial_run := self.queue.take()) is None:
                 self._asked = time.monotonic()
                 self._nothing_left = not self._running and self._is_over()
                 return
             try:
-                self._running[slot] = self._start(slot, job)
+                self._running[slot] = self._start(slot, trial_run)
             except BaseException:
-                self.pool.give_back(job)
+                self.queue.release(trial_run)
                 raise
             self._looked_ahead = False
 
     def _is_over(self) -> bool:
         """Whether there will be nothing more to do here. Decides what nobody else is left to decide."""
         with self.search.lock():
-            if self.pool.is_over():
-                self.pool.close()
+            if self.queue.is_over():
+                self.queue.prune_paused()
                 return True
         # Only at a rung can one run make another possible. What a process that is ended gives back, it takes up again.
         return self.plan.asha is None and self.crew.others()
 
-    def _start(self, slot: Slot, job: Job) -> _Attempt:
-        run = self.plan.run(job)
+    def _start(self, slot: Slot, trial_run: TrialRun) -> _Attempt:
+        run = self.plan.run(trial_run)
         causes, goes_on = Path(tempfile.mkdtemp(dir=self._scratch)), run.exists()
-        environ, until = {VARIABLE: exit_cause.files(causes)[VARIABLE]}, self._until(job)
+        environ, until = {VARIABLE: exit_cause.files(causes)[VARIABLE]}, self._until(trial_run)
         if until is not None:
             environ[UNTIL] = str(until)
         output = self.plan.folder / "output" / f"{run.name}.txt"
-        words, composed, before = self.pool.words(job), self.pool.composed(job), _events_bytes(run)
+        words, composed, before = self.queue.words(trial_run), self.queue.composed(trial_run), _events_bytes(run)
         world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
         self._energy.begin(slot)
-        return _Attempt(job, run, slot, world, Evaluations(run), causes, until, goes_on, before)
+        return _Attempt(trial_run, run, slot, world, Evaluations(run), causes, until, goes_on, before)
 
-    def _until(self, job: Job) -> int | None:
+    def _until(self, trial_run: TrialRun) -> int | None:
         """The step of the rung that its trial comes to next."""
         asha = self.plan.asha
-        return None if asha is None else asha.next_step(self.pool.rung_state(job.trial))
+        return None if asha is None else asha.next_step(self.queue.rung_state(trial_run.trial))
 
     # What is heard meanwhile
 
@@ -254,7 +254,9 @@ class Conductor:
         return ", ".join(named) or "the goodbyes of runs that have ended"
 
     def _end_all(self) -> None:
-        self.unsaved += [each.job.trial for each in self._running.values() if each.job.trial not in self.unsaved]
+        self.unsaved += [
+            each.trial_run.trial for each in self._running.values() if each.trial_run.trial not in self.unsaved
+        ]
         for world in self._worlds():
             world.send(signal.SIGKILL)
 
@@ -268,7 +270,7 @@ class Conductor:
             raise RuntimeError(f"the process that ranks are forked from died {self._deaths} times, and no trial ended")
         for attempt in self._running.values():
             self._energy.end(attempt.slot)
-            self.pool.give_back(attempt.job)
+            self.queue.release(attempt.trial_run)
         for world in self._worlds():
             world.port.close()
         self._running.clear()
@@ -281,7 +283,7 @@ class Conductor:
         """Report evaluations, and ask a trial to leave that does not deserve its slot."""
         if self.trouble is not None:
             return  # the next start reports them
-        trial = attempt.job.trial
+        trial = attempt.trial_run.trial
         if _events_bytes(attempt.run) > attempt.events_bytes:  # its ranks have their GPUs
             self._warm.prepare(attempt.slot, self.plan.config.ranks)
         for entry in attempt.evaluations.new():
@@ -291,9 +293,9 @@ class Conductor:
                     f"sweep.metric={self.plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
             with self.search.lock():
-                if entry["step"] <= max(self.pool.rung_state(trial).values, default=0):
+                if entry["step"] <= max(self.queue.rung_state(trial).values, default=0):
                     continue
-                if not self.pool.is_mine(attempt.job):
+                if not self.queue.is_mine(attempt.trial_run):
                     return
                 ends = self.search.report(trial, entry["step"], self._number(entry[self.plan.metric]))
                 steps = self._steps(attempt)
@@ -309,18 +311,18 @@ class Conductor:
         if self.storage_lost:
             return  # what this process held is free when it has ended
         with self.search.lock():
-            if self.pool.is_mine(attempt.job):
+            if self.queue.is_mine(attempt.trial_run):
                 self._count(attempt, used_j)
                 self._decide(attempt)
-            if self.search.trials()[attempt.job.trial].state.is_finished():
-                self._let_go(attempt.job.trial)
-            self.pool.give_back(attempt.job)
+            if self.search.trials()[attempt.trial_run.trial].state.is_finished():
+                self._let_go(attempt.trial_run.trial)
+            self.queue.release(attempt.trial_run)
         self._asked = -_ASK_S
 
     def _let_go(self, trial: int) -> None:
         """A trial that has its end needs no run with another seed."""
         for attempt in self._running.values():
-            if attempt.job.trial == trial:
+            if attempt.trial_run.trial == trial:
                 attempt.world.send(signal.SIGTERM)
 
     def _count(self, attempt: _Attempt, used_j: float | None) -> None:
@@ -328,50 +330,50 @@ class Conductor:
         spent_s = (time.monotonic() - attempt.began) * self.plan.config.ranks
         for name, more in ((RANK_S, spent_s), (ENERGY_J, used_j)):
             if more is not None:
-                before: float = self.search.attr(attempt.job.trial, name, 0.0)
-                self.search.set_attr(attempt.job.trial, name, before + more)
+                before: float = self.search.attr(attempt.trial_run.trial, name, 0.0)
+                self.search.set_attr(attempt.trial_run.trial, name, before + more)
 
     def _decide(self, attempt: _Attempt) -> None:
-        trial = attempt.job.trial
+        trial = attempt.trial_run.trial
         ended = _cause(attempt)
         if ended.code is ExitCode.FINISHED:
-            self.pool.score(attempt.job)
+            self.queue.record_score(attempt.trial_run)
         elif ended.code is ExitCode.STOPPED and attempt.pruned:
             self.search.prune(trial)
         elif ended.code is ExitCode.PREEMPTED or self._leaving is not None:
             pass  # its end stays open
         elif ended.code is ExitCode.STOPPED:
             if not self._came_to_its_rung(attempt):
-                self.pool.stopped(attempt.job)
+                self.queue.mark_stopped(attempt.trial_run)
         elif ended.code is ExitCode.CONFIG and attempt.goes_on:
             # What it began with is no longer what is here.
             self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.CONFIG)
         elif ended.code is ExitCode.NO_ROOM:
             self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.NO_ROOM)
-        elif any(code < 0 for code in attempt.world.codes.values()) and self._kills(attempt.job) < _TRIES:
+        elif any(code < 0 for code in attempt.world.codes.values()) and self._kills(attempt.trial_run) < _TRIES:
             pass
         else:
             self.search.fail(trial, ended.message, ended.code is ExitCode.OUT_OF_MEMORY)
 
     def _came_to_its_rung(self, attempt: _Attempt) -> bool:
         """Whether it left because it was to go no further, and was evaluated there."""
-        return attempt.until is not None and attempt.until in self.pool.rung_state(attempt.job.trial).values
+        return attempt.until is not None and attempt.until in self.queue.rung_state(attempt.trial_run.trial).values
 
-    def _kills(self, job: Job) -> int:
+    def _kills(self, trial_run: TrialRun) -> int:
         """How often its ranks were killed by now, this time included."""
-        name = _KILLS.format(job.place)
-        kills: int = self.search.attr(job.trial, name, 0) + 1
-        self.search.set_attr(job.trial, name, kills)
+        name = _KILLS.format(trial_run.seed_index)
+        kills: int = self.search.attr(trial_run.trial, name, 0) + 1
+        self.search.set_attr(trial_run.trial, name, kills)
         return kills
 
     def _steps(self, attempt: _Attempt) -> int:
         """Of the whole run, as it said itself when it began."""
-        known: int = self.search.attr(attempt.job.trial, STEPS, 0)
+        known: int = self.search.attr(attempt.trial_run.trial, STEPS, 0)
         if not known:
             said = [whole(event.get("steps")) for event in read_events(attempt.run)]
             known = next(filter(None, said), 0)
             if known:
-                self.search.set_attr(attempt.job.trial, STEPS, known)
+                self.search.set_attr(attempt.trial_run.trial, STEPS, known)
         return known
 
     def _number(self, value: object) -> float:

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
-class Job(NamedTuple):
+class TrialRun(NamedTuple):
     """A run to train: of a trial, with the seed in this place."""
 
     trial: int
-    place: int
+    seed_index: int
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
     `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is for trials that are
-    halved; `open` are the keys that each of the sweep's jobs looks up for itself.
+    halved; `open` are the keys that each of the sweep's trial_runs looks up for itself.
     """
 
     folder: Path
@@ -42,25 +42,25 @@ class Plan:
     asha: Asha | None
     open: frozenset[str]
 
-    def run(self, job: Job) -> Path:
+    def run(self, trial_run: TrialRun) -> Path:
         """The folder of a run."""
-        more = f"-seed{self.seed + job.place}" if self.config.seeds > 1 else ""
-        return self.folder / f"{job.trial:04d}{more}"
+        more = f"-seed{self.seed + trial_run.seed_index}" if self.config.seeds > 1 else ""
+        return self.folder / f"{trial_run.trial:04d}{more}"
 
-    def words(self, job: Job, chosen: Sequence[str], threads: int | None) -> list[str]:
+    def words(self, trial_run: TrialRun, chosen: Sequence[str], threads: int | None) -> list[str]:
         """The command line of a run of the point that `chosen` spells; what is trained depends on `threads`, too."""
-        seed = [f"seed={self.seed + job.place}"] if self.config.seeds > 1 else []
+        seed = [f"seed={self.seed + trial_run.seed_index}"] if self.config.seeds > 1 else []
         return [
             *placed(self.space.typed, chosen),
             *self.shared,
             *added(threads),
             *seed,
-            f"run.name='{self.run(job).name}'",
+            f"run.name='{self.run(trial_run).name}'",
         ]
 
-    def jobs(self, trial: int) -> list[Job]:
+    def trial_runs(self, trial: int) -> list[TrialRun]:
         """The runs of a trial, one a seed."""
-        return [Job(trial, place) for place in range(self.config.seeds)]
+        return [TrialRun(trial, seed_index) for seed_index in range(self.config.seeds)]
 
 
 def added(threads: int | None) -> list[str]:

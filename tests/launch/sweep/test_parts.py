@@ -28,8 +28,8 @@ from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import Energy
 from phalanx.launch.sweep.results import Found, Row, best_of, command
 from phalanx.launch.sweep.scheduler import Conductor
-from phalanx.launch.sweep.trial import Plan
-from phalanx.launch.sweep.trial_queue import Pool
+from phalanx.launch.sweep.trial import SweepPlan
+from phalanx.launch.sweep.trial_queue import TrialQueue
 from phalanx.launch.sweep.workers import Slot, slots
 from phalanx.run_folder import lease
 
@@ -255,7 +255,7 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
     found = search(tmp_path / "s", "random", "a=interval(0.0,1.0)")
     for _ in range(40):
         found.ask()
-    plan = Plan(
+    plan = SweepPlan(
         tmp_path / "s",
         space("a=interval(0.0,1.0)"),
         config(trials=40),
@@ -269,7 +269,7 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         frozenset(),
     )
     with SweepPeers(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
-        told = SimpleNamespace(plan=plan, search=found, pool=Pool(plan, found, crew), slots=())
+        told = SimpleNamespace(plan=plan, search=found, queue=TrialQueue(plan, found, crew), slots=())
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
         while time.monotonic() < began + 2.0:
             found.report(0, next(steps), 0.5)

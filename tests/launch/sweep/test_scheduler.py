@@ -25,8 +25,8 @@ from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.search.storage_retry import Away
 from phalanx.launch.sweep.energy import Energy
 from phalanx.launch.sweep.scheduler import Conductor
-from phalanx.launch.sweep.trial import Job
-from phalanx.launch.sweep.trial_queue import Pool
+from phalanx.launch.sweep.trial import TrialRun
+from phalanx.launch.sweep.trial_queue import TrialQueue
 from phalanx.launch.sweep.workers import Gone, Slot, Warm
 from tests.launch.sweep.test_trial_queue import settings, start, states, train
 
@@ -89,13 +89,13 @@ class Heard:
 @contextmanager
 def conducting(
     folder: Path, act: Callable[[World], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
-) -> Iterator[tuple[Conductor, Pool, Ranks]]:
-    with start(folder, config=settings(trials=2, max_failures=9)) as pool:
+) -> Iterator[tuple[Conductor, TrialQueue, Ranks]]:
+    with start(folder, config=settings(trials=2, max_failures=9)) as queue:
         slots, ranks = [Slot(0, (), 1), Slot(1, (), 1)], Ranks(act)
         yield (
             Conductor(
-                pool,
-                pool._crew,
+                queue,
+                queue._crew,
                 slots,
                 cast("Warm", ranks),
                 cast("HeldSignals", Heard(*heard)),
@@ -103,29 +103,29 @@ def conducting(
                 lambda conductor: None,
                 grace_s,
             ),
-            pool,
+            queue,
             ranks,
         )
 
 
-def finish(pool: Pool, world: World, loss: float = 1.0) -> None:
-    train(pool, Job(int(world.run), 0), loss)
+def finish(queue: TrialQueue, world: World, loss: float = 1.0) -> None:
+    train(queue, TrialRun(int(world.run), 0), loss)
     world.end(0)
 
 
 def test_a_trial_that_ends_before_it_is_looked_at_first_counts(tmp_path: Path) -> None:
     """As on a busy machine, where a rank has crashed before this process runs again."""
-    with conducting(tmp_path, lambda world: world.end(1, f"a bug of {world.run}")) as (conductor, pool, ranks):
+    with conducting(tmp_path, lambda world: world.end(1, f"a bug of {world.run}")) as (conductor, queue, ranks):
         assert conductor.run() is ExitCode.BUG
-        assert states(pool) == {0: "fail", 1: "fail"}
-        assert all(trial.user_attrs["rank_s"] >= 0.0 for trial in pool.search.trials())
+        assert states(queue) == {0: "fail", 1: "fail"}
+        assert all(trial.user_attrs["rank_s"] >= 0.0 for trial in queue.search.trials())
         assert len(ranks.worlds) == 2
 
 
 def test_a_sweep_whose_trials_all_fail_has_failed_and_tells_the_commonest_reason(tmp_path: Path) -> None:
-    with conducting(tmp_path, lambda world: world.end(1, "loss is not finite")) as (conductor, pool, _):
+    with conducting(tmp_path, lambda world: world.end(1, "loss is not finite")) as (conductor, queue, _):
         assert conductor.run() is ExitCode.BUG
-        assert pool.search.reasons() == [("loss is not finite", 2)]
+        assert queue.search.reasons() == [("loss is not finite", 2)]
 
 
 def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with_one_message(
@@ -138,9 +138,9 @@ def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with
         if signal.SIGTERM in world.heard:
             world.end(3)
 
-    with conducting(tmp_path, act, [None]) as (conductor, pool, ranks):
+    with conducting(tmp_path, act, [None]) as (conductor, queue, ranks):
         assert conductor.run() is ExitCode.CONFIG
-        assert set(states(pool).values()) == {"running"}
+        assert set(states(queue).values()) == {"running"}
         assert all(world.heard[0] is signal.SIGTERM for world in ranks.worlds)
     told = capsys.readouterr().err
     assert told == "error: sweep.metric=loss is no metric of the task, which has accuracy. Type one of them\n"
@@ -148,15 +148,15 @@ def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with
 
 def test_a_stopped_trial_stays_open_while_the_others_are_trained(tmp_path: Path) -> None:
     def act(world: World) -> None:
-        world.end(7) if world.run == "0000" else finish(pool, world)
+        world.end(7) if world.run == "0000" else finish(queue, world)
 
-    with conducting(tmp_path, act) as (conductor, pool, ranks):
+    with conducting(tmp_path, act) as (conductor, queue, ranks):
         assert conductor.run() is ExitCode.STOPPED
-        assert (pool.states(), states(pool)[1]) == ({0: "stopped"}, "complete")
+        assert (queue.states(), states(queue)[1]) == ({0: "stopped"}, "complete")
         assert len(ranks.worlds) == 2
-    with conducting(tmp_path, lambda world: finish(pool, world)) as (conductor, pool, _):
+    with conducting(tmp_path, lambda world: finish(queue, world)) as (conductor, queue, _):
         assert conductor.run() is ExitCode.FINISHED
-        assert states(pool) == {0: "complete", 1: "complete"}
+        assert states(queue) == {0: "complete", 1: "complete"}
 
 
 def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
@@ -170,10 +170,10 @@ def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
         if signal.SIGKILL in world.heard:
             world.end(-9)
 
-    with conducting(tmp_path, act, [None, signal.SIGINT], grace_s=0.3) as (conductor, pool, _):
+    with conducting(tmp_path, act, [None, signal.SIGINT], grace_s=0.3) as (conductor, queue, _):
         assert conductor.run() is ExitCode.STOPPED
         assert conductor.unsaved == [1]
-        assert states(pool) == {0: "running", 1: "running"}, "their ends are open"
+        assert states(queue) == {0: "running", 1: "running"}, "their ends are open"
     told = capsys.readouterr().out
     assert "saving 0000 (process 4000000), 0001 (process 4000000) and leaving; Ctrl-C again ends at once" in told
     assert "waiting for 0001 (process 4000000) to save, 0 s of 0.3 s" in told
@@ -190,12 +190,12 @@ def test_a_disk_that_is_full_ends_the_sweep_with_all_saved_and_one_message(
     def full(*_: Any) -> None:
         raise OSError(number, "it is full")
 
-    with conducting(tmp_path, act, [None]) as (conductor, pool, ranks):
-        monkeypatch.setattr(pool.search.study._storage, "set_trial_user_attr", full)
+    with conducting(tmp_path, act, [None]) as (conductor, queue, ranks):
+        monkeypatch.setattr(queue.search.study._storage, "set_trial_user_attr", full)
         monkeypatch.setattr(conductor, "_changed", full)
-        jobs = iter(pool.plan.jobs(0))
-        monkeypatch.setattr(pool, "take", lambda: next(jobs, None))
-        pool.search.ask()
+        trial_runs = iter(queue.plan.trial_runs(0))
+        monkeypatch.setattr(queue, "take", lambda: next(trial_runs, None))
+        queue.search.ask()
         conductor._shown = 0.0
         assert conductor.run() is ExitCode.NO_ROOM
         assert all(world.heard == [signal.SIGTERM] for world in ranks.worlds)
@@ -206,9 +206,9 @@ def test_a_disk_that_is_full_ends_the_sweep_with_all_saved_and_one_message(
 
 
 def test_a_run_that_had_no_room_is_no_failed_trial(tmp_path: Path) -> None:
-    with conducting(tmp_path, lambda world: world.end(8, "the disk is full")) as (conductor, pool, _):
+    with conducting(tmp_path, lambda world: world.end(8, "the disk is full")) as (conductor, queue, _):
         assert conductor.run() is ExitCode.NO_ROOM
-        assert set(states(pool).values()) == {"running"}
+        assert set(states(queue).values()) == {"running"}
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
@@ -221,13 +221,13 @@ def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
     def away(*_: Any, **__: Any) -> None:
         raise Away("it is away")
 
-    with conducting(tmp_path, act, [None, None]) as (conductor, pool, ranks):
+    with conducting(tmp_path, act, [None, None]) as (conductor, queue, ranks):
         changed = SimpleNamespace(calls=0)
 
         def lose(_: Conductor) -> None:
             changed.calls += 1
             for name in ("get_all_trials", "set_trial_user_attr"):
-                monkeypatch.setattr(pool.search.study._storage, name, away)
+                monkeypatch.setattr(queue.search.study._storage, name, away)
 
         monkeypatch.setattr(conductor, "_changed", lose)
         conductor._shown = 0.0
@@ -245,23 +245,23 @@ def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
 
     monkeypatch.setattr("phalanx.launch.sweep.scheduler.Warm", lambda ears: Ranks(gone))
     monkeypatch.setattr(World, "port", SimpleNamespace(close=lambda: None), raising=False)
-    with conducting(tmp_path, gone) as (conductor, pool, _):
+    with conducting(tmp_path, gone) as (conductor, queue, _):
         conductor._asked = -1e9
         with pytest.raises(RuntimeError, match="died 4 times"):
             conductor.run()
-        assert set(states(pool).values()) <= {"running"}
+        assert set(states(queue).values()) <= {"running"}
 
 
 def _work(folder: Path, points: int) -> None:
     """A start of the sweep, whose trials are trained at once."""
-    with start(folder, config=settings(), space=_space(points)) as pool:
+    with start(folder, config=settings(), space=_space(points)) as queue:
 
         def act(world: World) -> None:
-            finish(pool, world, float(world.run))
+            finish(queue, world, float(world.run))
 
         slots = [Slot(number, (), 1) for number in range(3)]
         heard, energy = cast("HeldSignals", Heard()), Energy(lambda gpu: None, slots)
-        Conductor(pool, pool._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
+        Conductor(queue, queue._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
 
 
 def _space(points: int) -> SearchSpace:
@@ -304,9 +304,9 @@ def _die_at(write: int) -> None:
 
 def _check(folder: Path, points: int) -> None:
     _work(folder, points)
-    with start(folder, config=settings(), space=_space(points)) as pool:
-        assert states(pool) == dict.fromkeys(range(points), "complete")
-        assert [trial.value for trial in pool.search.trials()] == [float(number) for number in range(points)]
+    with start(folder, config=settings(), space=_space(points)) as queue:
+        assert states(queue) == dict.fromkeys(range(points), "complete")
+        assert [trial.value for trial in queue.search.trials()] == [float(number) for number in range(points)]
 
 
 def test_whichever_write_a_sweep_is_killed_before_each_trial_ends_complete_with_its_own_score(tmp_path: Path) -> None:
