@@ -30,12 +30,12 @@ from ..search.space import placed
 from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
 from ..sweep import code_edits, results
-from ..sweep.energy import Energy, counter
-from ..sweep.scheduler import Conductor
+from ..sweep.energy import EnergyMeter, nvml_counter
+from ..sweep.scheduler import Scheduler
 from ..sweep.shutdown import NO_ROOM, unwritable
 from ..sweep.trial import SweepPlan
 from ..sweep.trial_queue import TrialQueue
-from ..sweep.workers import Warm, slots
+from ..sweep.workers import ForkServer, slots
 from .hydra_words import config_options, grace_option, words
 
 _TOLD = (ExitCode.STOPPED, ExitCode.PREEMPTED)
@@ -79,10 +79,10 @@ def sweep(
     forgive()
     asked = sweep_spec(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
-    # Its ears first: a signal would go to a thread that does not hold it back.
-    with HeldSignals() as ears, SweepPeers(asked.folder) as crew:
+    # Its signals first: a signal would go to a thread that does not hold it back.
+    with HeldSignals() as signals, SweepPeers(asked.folder) as peers:
         try:
-            code = _conducted(asked, crew, ears, grace)
+            code = _scheduled(asked, peers, signals, grace)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -101,40 +101,49 @@ def _tell(best: results.Best, save: Path | None) -> None:
     show(results.command(best.words, best.ranks))
 
 
-def _conducted(asked: SweepSpec, crew: SweepPeers, ears: HeldSignals, grace_s: float) -> ExitCode:
+def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
-        search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, crew.lock)
-        queue = TrialQueue(_plan(asked, places[0].threads), search, crew)
+        search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
+        queue = TrialQueue(_plan(asked, places[0].threads), search, peers)
         queue.resume_stopped()
-        conductor = Conductor(queue, crew, places, Warm(ears), ears, Energy(counter(nvml), places), board.show, grace_s)
+        scheduler = Scheduler(
+            queue,
+            peers,
+            places,
+            ForkServer(signals),
+            signals,
+            EnergyMeter(nvml_counter(nvml), places),
+            board.show,
+            grace_s,
+        )
         show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
-        results.write(conductor, "running")
+        results.write(scheduler, "running")
         try:
-            code = conductor.run()
+            code = scheduler.run()
         finally:
-            found = _last_words(conductor, board, code)
-        if conductor.trouble is None and code not in _TOLD:  # who was told to leave has no seconds for it
+            found = _last_words(scheduler, board, code)
+        if scheduler.trouble is None and code not in _TOLD:  # who was told to leave has no seconds for it
             write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
-    if not conductor.storage_lost:
-        _sum_up(asked, found, code, conductor)
+    if not scheduler.storage_lost:
+        _sum_up(asked, found, code, scheduler)
     return code
 
 
-def _last_words(conductor: Conductor, board: Board, code: ExitCode) -> list[results.Row]:
+def _last_words(scheduler: Scheduler, board: Board, code: ExitCode) -> list[results.Row]:
     """Leave, and write down what the sweep has come to, as far as that can be."""
-    if conductor.storage_lost:
+    if scheduler.storage_lost:
         return []
     found: list[results.Row] = []
-    in_vain = (OSError,) if conductor.trouble is not None else ()  # it was said already what cannot be written
-    with suppress(*in_vain), conductor.crew.lock():  # of several that leave together one knows that it is the last
-        state = "running" if conductor.crew.others() else _STATES.get(code, code.name.lower())
-        found = results.write(conductor, state)
-        conductor.crew.leave()
-    board.tell(conductor, found)
+    in_vain = (OSError,) if scheduler.trouble is not None else ()  # it was said already what cannot be written
+    with suppress(*in_vain), scheduler.peers.lock():  # of several that leave together one knows that it is the last
+        state = "running" if scheduler.peers.others() else _STATES.get(code, code.name.lower())
+        found = results.write(scheduler, state)
+        scheduler.peers.leave()
+    board.tell(scheduler, found)
     return found
 
 
@@ -172,17 +181,17 @@ def _asha(asked: SweepSpec) -> Asha | None:
     return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
-def _sum_up(asked: SweepSpec, found: list[results.Row], code: ExitCode, conductor: Conductor) -> None:
+def _sum_up(asked: SweepSpec, found: list[results.Row], code: ExitCode, scheduler: Scheduler) -> None:
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in _TOLD:
-        show(_stopped(found, conductor.unsaved))
+        show(_stopped(found, scheduler.unsaved))
     elif code is ExitCode.BUG:
-        show(f"no trial was trained to its end{_commonest(conductor.search)}")
+        show(f"no trial was trained to its end{_commonest(scheduler.search)}")
     elif (elsewhere := sum(row.state == "running" for row in found)) and code is ExitCode.FINISHED:
         show(f"nothing is left to do here; {elsewhere} trials are under way elsewhere")
     elif code is ExitCode.GAVE_UP:
-        reason = _commonest(conductor.search)
+        reason = _commonest(scheduler.search)
         show(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
     if edited := code_edits.differences(asked.folder, found):
         show(edited)

@@ -18,7 +18,7 @@ from ..sweep import results
 from ..sweep.results import Row
 
 if TYPE_CHECKING:
-    from ..sweep.scheduler import Conductor
+    from ..sweep.scheduler import Scheduler
 
 _ROWS = 12
 _PAUSE = 20  # times what the last renewal took: it tells all trials, however many, and others wait for their turn
@@ -48,46 +48,46 @@ class Board(AbstractContextManager["Board"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def show(self, conductor: "Conductor") -> None:
+    def show(self, scheduler: "Scheduler") -> None:
         """Renew what is seen, and where there is news what is on the disk, unless that would cost much of the time."""
         began = time.monotonic()
         if began < self._again:
             return
-        known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in conductor.search.trials()}
+        known = {trial.number: (trial.state, len(trial.intermediate_values)) for trial in scheduler.search.trials()}
         news = known != self._known
         if not news and not self._is_terminal:
             return
-        if news and not self._another_wrote(conductor):
-            found = results.write(conductor, "running")
-            self._known, self._stamp = known, _stamp(conductor)
+        if news and not self._another_wrote(scheduler):
+            found = results.write(scheduler, "running")
+            self._known, self._stamp = known, _stamp(scheduler)
         else:
-            found = results.rows(conductor)
-        self.tell(conductor, found)
+            found = results.rows(scheduler)
+        self.tell(scheduler, found)
         self._again = time.monotonic() + _PAUSE * (time.monotonic() - began)
 
-    def tell(self, conductor: "Conductor", found: list[Row]) -> None:
+    def tell(self, scheduler: "Scheduler", found: list[Row]) -> None:
         """Of these trials, those whose end was told aside."""
         if self._live is not None:
-            self._live.update(self._table(conductor, found), refresh=True)
+            self._live.update(self._table(scheduler, found), refresh=True)
             return
         ended = [row for row in found if row.ended and row.trial not in self._told]
         self._told |= {row.trial for row in ended}
         for row in ended:
-            show(_line(row, conductor.plan.metric))
+            show(_line(row, scheduler.plan.metric))
 
-    def _another_wrote(self, conductor: "Conductor") -> bool:
+    def _another_wrote(self, scheduler: "Scheduler") -> bool:
         """Whether another process has written what is on the disk since the last time."""
-        before, self._stamp = self._stamp, _stamp(conductor)
+        before, self._stamp = self._stamp, _stamp(scheduler)
         return before not in (None, self._stamp)
 
-    def _table(self, conductor: "Conductor", found: list[Row]) -> Any:
+    def _table(self, scheduler: "Scheduler", found: list[Row]) -> Any:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        plan = conductor.plan
+        plan = scheduler.plan
         counts = Counter(row.state for row in found)
-        title = broken(on_one_line(self._title(conductor, found, counts)), self._live.console.width)
+        title = broken(on_one_line(self._title(scheduler, found, counts)), self._live.console.width)
         table = Table(box=None, pad_edge=False)
         for head in ("trial", "state", plan.metric, "step", *_short([each.key for each in plan.space.dimensions])):
             table.add_column(head, no_wrap=True)
@@ -101,17 +101,17 @@ class Board(AbstractContextManager["Board"]):
             table.add_row(str(row.trial), *shown)
         return Group(Text(title, style="italic"), table)
 
-    def _title(self, conductor: "Conductor", found: list[Row], counts: "Counter[str]") -> str:
-        size = conductor.search.size
+    def _title(self, scheduler: "Scheduler", found: list[Row], counts: "Counter[str]") -> str:
+        size = scheduler.search.size
         done = sum(counts[state] for state in ENDED)
         if self._done_before is None:
             self._done_before = done
         taken_s, since = time.monotonic() - self._began, done - self._done_before
         eta = span(taken_s / since * (size - done)) if since else "-"
-        first = results.best(found, conductor.plan.mode)
+        first = results.best(found, scheduler.plan.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
         states = "".join(f"{counts[state]} {state}, " for state in ("running", "waiting", *ENDED) if counts[state])
-        return f"{conductor.plan.folder.name}: {done}/{size} trials, {states}best {best}, ETA {eta}"
+        return f"{scheduler.plan.folder.name}: {done}/{size} trials, {states}best {best}, ETA {eta}"
 
 
 def _short(keys: Sequence[str]) -> Sequence[str]:
@@ -120,10 +120,10 @@ def _short(keys: Sequence[str]) -> Sequence[str]:
     return words if len(set(words)) == len(keys) else keys
 
 
-def _stamp(conductor: "Conductor") -> int | None:
+def _stamp(scheduler: "Scheduler") -> int | None:
     """When sweep.json was written, by the clock of who wrote it."""
     with suppress(FileNotFoundError):
-        return (conductor.plan.folder / SWEEP).stat().st_mtime_ns
+        return (scheduler.plan.folder / SWEEP).stat().st_mtime_ns
     return None
 
 

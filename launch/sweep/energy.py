@@ -11,7 +11,7 @@ Counter = Callable[
 ]  # a GPU's UUID -> joules since its driver was loaded, None where it does not tell
 
 
-def counter(nvml: Any) -> Counter:
+def nvml_counter(nvml: Any) -> Counter:
     """The counters that NVML reads, from Volta on. Without it, or for a slice of a GPU (MIG), nothing is told."""
 
     def joules(gpu: str) -> float | None:
@@ -25,7 +25,7 @@ def counter(nvml: Any) -> Counter:
     return joules
 
 
-class Energy:
+class EnergyMeter:
     """Of the trials in slots, in joules. Those that share a GPU have equal parts of what it uses meanwhile."""
 
     def __init__(self, counter: Counter, slots: Collection[Slot]) -> None:

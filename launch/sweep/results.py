@@ -22,7 +22,7 @@ from ..state.sweep import ENDED
 from .trial import TrialRun, added
 
 if TYPE_CHECKING:
-    from .scheduler import Conductor
+    from .scheduler import Scheduler
 
 _OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
 TRIALS = "trials.csv"
@@ -57,11 +57,11 @@ class Row:
         return [word.partition("=")[2] for word in self.words]
 
 
-def rows(conductor: "Conductor") -> list[Row]:
+def rows(scheduler: "Scheduler") -> list[Row]:
     """All trials so far, in order."""
-    undecided = conductor.queue.states()
+    undecided = scheduler.queue.states()
     found = []
-    for trial in conductor.search.trials():
+    for trial in scheduler.search.trials():
         name = trial.state.name.lower()
         values = trial.intermediate_values
         newest = values[max(values)] if values else None
@@ -75,9 +75,9 @@ def rows(conductor: "Conductor") -> list[Row]:
                 steps=trial.user_attrs.get(STEPS) or None,
                 rank_s=round(trial.user_attrs.get(RANK_S, 0.0), 1),
                 energy_j=trial.user_attrs.get(ENERGY_J),
-                words=conductor.plan.space.chosen(trial.params),
+                words=scheduler.plan.space.chosen(trial.params),
                 added=added(trial.user_attrs.get(THREADS)),
-                run=conductor.plan.run(TrialRun(trial.number, 0)).name,
+                run=scheduler.plan.run(TrialRun(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
             )
         )
@@ -97,22 +97,22 @@ def best(found: Sequence[Row], mode: Mode) -> Row | None:
     return min(done, key=lambda row: (merit(row.value, mode), row.trial), default=None)
 
 
-def write(conductor: "Conductor", state: str) -> list[Row]:
+def write(scheduler: "Scheduler", state: str) -> list[Row]:
     """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
-    with conductor.search.lock():
-        return _written(conductor, state)
+    with scheduler.search.lock():
+        return _written(scheduler, state)
 
 
-def _written(conductor: "Conductor", state: str) -> list[Row]:
-    plan, found = conductor.plan, rows(conductor)
+def _written(scheduler: "Scheduler", state: str) -> list[Row]:
+    plan, found = scheduler.plan, rows(scheduler)
     first = best(found, plan.mode)
     whole = {
         "state": state,
         "metric": plan.metric,
         "mode": plan.mode.name,
-        "trials": conductor.search.size,
+        "trials": scheduler.search.size,
         "ranks": plan.config.ranks,
-        "slots": len(conductor.slots),
+        "slots": len(scheduler.slots),
         "typed": _redacted(plan.space.typed),
         "dimensions": [vars(dimension) for dimension in plan.space.dimensions],
         "best": None if first is None else vars(first),

@@ -24,11 +24,11 @@ from ..local import exit_cause
 from ..search.optuna_study import ENERGY_J, RANK_S, STEPS
 from ..search.storage_retry import Away
 from ..state.sweep_peers import SweepPeers
-from .energy import Energy
-from .shutdown import NO_ROOM, Leaving, unwritable
+from .energy import EnergyMeter
+from .shutdown import NO_ROOM, Shutdown, unwritable
 from .trial import TrialRun
 from .trial_queue import TrialQueue
-from .workers import Gone, Slot, Warm, World
+from .workers import ForkServer, ForkServerDied, RankGroup, Slot
 
 _LOOK_S = 0.02
 _SHOWN_S = 0.5
@@ -44,7 +44,7 @@ class _Attempt:
     trial_run: TrialRun
     run: Path
     slot: Slot
-    world: World
+    group: RankGroup
     evaluations: Evaluations
     causes: Path
     until: int | None  # the step that it is to go to
@@ -56,44 +56,44 @@ class _Attempt:
     @property
     def is_over(self) -> bool:
         """Whether its ranks only say goodbye, as W&B does for seconds, in a slot that they leave free: a GPU they hold."""
-        return not self.slot.gpus and not self.world.codes and (self.run / names.SUMMARY).exists()
+        return not self.slot.gpus and not self.group.codes and (self.run / names.SUMMARY).exists()
 
 
-class Conductor:
+class Scheduler:
     """Of the slots of one process."""
 
     def __init__(
         self,
         queue: TrialQueue,
-        crew: SweepPeers,
+        peers: SweepPeers,
         slots: Sequence[Slot],
-        warm: Warm,
-        ears: HeldSignals,
-        energy: Energy,
-        changed: Callable[["Conductor"], None],
+        fork_server: ForkServer,
+        signals: HeldSignals,
+        energy: EnergyMeter,
+        changed: Callable[["Scheduler"], None],
         grace_s: float,
     ) -> None:
-        """`warm` is closed when the sweep ends; `crew` tells that this process is to leave, as `ears` do.
+        """`fork_server` is closed when the sweep ends; `peers` tells that this process is to leave, as `signals` do.
 
         `changed` is called when a run ends, and now and then. Runs that are told to leave have `grace_s` seconds for it.
         """
         self.plan = queue.plan
         self.search = queue.search
         self.queue = queue
-        self.crew = crew
+        self.peers = peers
         self.slots = slots
         self._running: dict[Slot, _Attempt] = {}
-        self._warm = warm
-        self._ears = ears
+        self._fork_server = fork_server
+        self._signals = signals
         self._energy = energy
         self._changed = changed
         self._grace_s = grace_s
-        self._lingering: list[World] = []  # that have trained to the end, and say goodbye
+        self._lingering: list[RankGroup] = []  # that have trained to the end, and say goodbye
         self._failed_before = len(self.search.failed())
-        self._leaving: Leaving | None = None
+        self._shutdown: Shutdown | None = None
         self.trouble: ConfigError | None = None
         self.storage_lost = False  # nothing more can be asked or told
-        self._deaths = 0  # of the warm process, since a trial ended
+        self._deaths = 0  # of the fork_server process, since a trial ended
         self.unsaved: list[int] = []  # trials that were ended by force
         self._shown = time.monotonic()
         self._asked = -_ASK_S
@@ -108,8 +108,8 @@ class Conductor:
                 while self._goes_on():
                     try:
                         self._turn()
-                    except Gone:
-                        self._replace_warm()
+                    except ForkServerDied:
+                        self._replace_fork_server()
                     except OSError as error:
                         if error.errno not in NO_ROOM:
                             raise
@@ -118,7 +118,7 @@ class Conductor:
                         self.storage_lost |= isinstance(error, Away)
                         self._give_up(error, ExitCode.CONFIG)
             finally:
-                self._warm.close()  # what still runs saves and leaves
+                self._fork_server.close()  # what still runs saves and leaves
         return self._code()
 
     def _code(self) -> ExitCode:
@@ -126,43 +126,43 @@ class Conductor:
             say(f"error: {self.trouble}")
         if self.storage_lost:
             return ExitCode.CONFIG
-        if self._leaving is not None and (self.trouble is not None or not self.search.all_failed()):
-            return self._leaving.why
+        if self._shutdown is not None and (self.trouble is not None or not self.search.all_failed()):
+            return self._shutdown.why
         if self.queue.stopped_trials():
             return ExitCode.STOPPED
-        return ExitCode.FINISHED if self.search.completed() or self.crew.others() else ExitCode.BUG
+        return ExitCode.FINISHED if self.search.completed() or self.peers.others() else ExitCode.BUG
 
     def _goes_on(self) -> bool:
-        leaves = self._leaving is not None or self._nothing_left
+        leaves = self._shutdown is not None or self._nothing_left
         return bool(self._running or self._lingering) or not leaves
 
     def _turn(self) -> None:
-        if self._leaving is None:
+        if self._shutdown is None:
             self._fill()
         self._hear()
         self._hurry()
         settled = False
         for attempt in list(self._running.values()):
-            self._warm.take_ended(attempt.world)
+            self._fork_server.update(attempt.group)
             self._follow(attempt)
-            if attempt.world.ended or attempt.is_over:
+            if attempt.group.ended or attempt.is_over:
                 del self._running[attempt.slot]
-                self._lingering += [] if attempt.world.ended else [attempt.world]
+                self._lingering += [] if attempt.group.ended else [attempt.group]
                 self._settle(attempt)
                 settled = True
-        for world in self._lingering:
-            self._warm.take_ended(world)
-        self._lingering = [world for world in self._lingering if not world.ended]
+        for group in self._lingering:
+            self._fork_server.update(group)
+        self._lingering = [group for group in self._lingering if not group.ended]
         if settled or time.monotonic() > self._shown + _SHOWN_S:
             self._shown = time.monotonic()
             self._changed(self)
-            if self._leaving is None:
+            if self._shutdown is None:
                 self._look_up()
 
     def _look_up(self) -> None:
         """What others did may be a reason to leave."""
         failed = len(self.search.failed())
-        if self.crew.told_to_leave():
+        if self.peers.told_to_leave():
             self._leave(ExitCode.STOPPED)
         elif failed > max(self.plan.config.max_failures, self._failed_before):
             self._leave(ExitCode.GAVE_UP)
@@ -195,7 +195,7 @@ class Conductor:
                 self.queue.prune_paused()
                 return True
         # Only at a rung can one run make another possible. What a process that is ended gives back, it takes up again.
-        return self.plan.asha is None and self.crew.others()
+        return self.plan.asha is None and self.peers.others()
 
     def _start(self, slot: Slot, trial_run: TrialRun) -> _Attempt:
         run = self.plan.run(trial_run)
@@ -205,9 +205,9 @@ class Conductor:
             environ[UNTIL] = str(until)
         output = self.plan.folder / "output" / f"{run.name}.txt"
         words, composed, before = self.queue.words(trial_run), self.queue.composed(trial_run), _events_bytes(run)
-        world = self._warm.start(slot, self.plan.config.ranks, words, composed, output, environ)
+        group = self._fork_server.start(slot, self.plan.config.ranks, words, composed, output, environ)
         self._energy.begin(slot)
-        return _Attempt(trial_run, run, slot, world, Evaluations(run), causes, until, goes_on, before)
+        return _Attempt(trial_run, run, slot, group, Evaluations(run), causes, until, goes_on, before)
 
     def _until(self, trial_run: TrialRun) -> int | None:
         """The step of the rung that its trial comes to next."""
@@ -217,21 +217,21 @@ class Conductor:
     # What is heard meanwhile
 
     def _hear(self) -> None:
-        heard = self._ears.next(_LOOK_S)
+        heard = self._signals.next(_LOOK_S)
         if heard is None:
             return
-        if self._ears.interrupts > 1:
+        if self._signals.interrupts > 1:
             self._end_all()
-        self._leave(ExitCode.STOPPED if self._ears.interrupts else ExitCode.PREEMPTED)
+        self._leave(ExitCode.STOPPED if self._signals.interrupts else ExitCode.PREEMPTED)
 
     def _leave(self, why: ExitCode) -> None:
         """All save and leave; the same command goes on."""
-        if self._leaving is None:
-            self._leaving = Leaving(why, self._grace_s)
+        if self._shutdown is None:
+            self._shutdown = Shutdown(why, self._grace_s)
             if self._running:
                 show(f"saving {self._named()} and leaving; Ctrl-C again ends at once")
         for attempt in self._running.values():
-            attempt.world.send(signal.SIGTERM)
+            attempt.group.send(signal.SIGTERM)
 
     def _give_up(self, trouble: ConfigError, code: ExitCode) -> None:
         """All save and leave; somebody has to mend something first."""
@@ -241,29 +241,29 @@ class Conductor:
 
     def _hurry(self) -> None:
         """Whoever leaves is waited for only so long, and by name."""
-        if self._leaving is None or not self._worlds():
+        if self._shutdown is None or not self._groups():
             return
-        if self._leaving.is_over():
+        if self._shutdown.is_over():
             self._end_all()
-        elif self._leaving.is_to_be_told():
-            show(f"waiting for {self._named()} to save, {self._leaving}")
+        elif self._shutdown.is_to_be_told():
+            show(f"waiting for {self._named()} to save, {self._shutdown}")
 
     def _named(self) -> str:
         """The runs under way, with their processes."""
-        named = [f"{each.run.name} (process {each.world.pids[0]})" for each in self._running.values()]
+        named = [f"{each.run.name} (process {each.group.pids[0]})" for each in self._running.values()]
         return ", ".join(named) or "the goodbyes of runs that have ended"
 
     def _end_all(self) -> None:
         self.unsaved += [
             each.trial_run.trial for each in self._running.values() if each.trial_run.trial not in self.unsaved
         ]
-        for world in self._worlds():
-            world.send(signal.SIGKILL)
+        for group in self._groups():
+            group.send(signal.SIGKILL)
 
-    def _worlds(self) -> list[World]:
-        return [*(attempt.world for attempt in self._running.values()), *self._lingering]
+    def _groups(self) -> list[RankGroup]:
+        return [*(attempt.group for attempt in self._running.values()), *self._lingering]
 
-    def _replace_warm(self) -> None:
+    def _replace_fork_server(self) -> None:
         """Its ranks were told to save and leave when it died, and nobody hears how they end."""
         self._deaths += 1
         if self._deaths > _TRIES:
@@ -271,13 +271,13 @@ class Conductor:
         for attempt in self._running.values():
             self._energy.end(attempt.slot)
             self.queue.release(attempt.trial_run)
-        for world in self._worlds():
-            world.port.close()
+        for group in self._groups():
+            group.port.close()
         self._running.clear()
         self._lingering.clear()
-        self._warm.close()
-        if self._leaving is None:
-            self._warm = Warm(self._ears)
+        self._fork_server.close()
+        if self._shutdown is None:
+            self._fork_server = ForkServer(self._signals)
 
     def _follow(self, attempt: _Attempt) -> None:
         """Report evaluations, and ask a trial to leave that does not deserve its slot."""
@@ -285,7 +285,7 @@ class Conductor:
             return  # the next start reports them
         trial = attempt.trial_run.trial
         if _events_bytes(attempt.run) > attempt.events_bytes:  # its ranks have their GPUs
-            self._warm.prepare(attempt.slot, self.plan.config.ranks)
+            self._fork_server.prepare(attempt.slot, self.plan.config.ranks)
         for entry in attempt.evaluations.new():
             if self.plan.metric not in entry:
                 names = ", ".join(name for name in entry if name not in ("step", "split", "time"))
@@ -323,7 +323,7 @@ class Conductor:
         """A trial that has its end needs no run with another seed."""
         for attempt in self._running.values():
             if attempt.trial_run.trial == trial:
-                attempt.world.send(signal.SIGTERM)
+                attempt.group.send(signal.SIGTERM)
 
     def _count(self, attempt: _Attempt, used_j: float | None) -> None:
         """Add what this start cost to what its trial has cost so far."""
@@ -340,7 +340,7 @@ class Conductor:
             self.queue.record_score(attempt.trial_run)
         elif ended.code is ExitCode.STOPPED and attempt.pruned:
             self.search.prune(trial)
-        elif ended.code is ExitCode.PREEMPTED or self._leaving is not None:
+        elif ended.code is ExitCode.PREEMPTED or self._shutdown is not None:
             pass  # its end stays open
         elif ended.code is ExitCode.STOPPED:
             if not self._came_to_its_rung(attempt):
@@ -350,7 +350,7 @@ class Conductor:
             self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.CONFIG)
         elif ended.code is ExitCode.NO_ROOM:
             self._give_up(ConfigError(f"trial {trial}: {ended.message}"), ExitCode.NO_ROOM)
-        elif any(code < 0 for code in attempt.world.codes.values()) and self._kills(attempt.trial_run) < _TRIES:
+        elif any(code < 0 for code in attempt.group.codes.values()) and self._kills(attempt.trial_run) < _TRIES:
             pass
         else:
             self.search.fail(trial, ended.message, ended.code is ExitCode.OUT_OF_MEMORY)
@@ -398,7 +398,7 @@ def _ask_to_leave(run: Path) -> None:
 
 def _cause(attempt: _Attempt) -> exit_cause.Cause:
     """Why a start ended. The ranks' exit codes stand where a launcher would look for them."""
-    codes = [attempt.world.codes.get(pid, 0) for pid in attempt.world.pids]
+    codes = [attempt.group.codes.get(pid, 0) for pid in attempt.group.pids]
     with suppress(OSError):
         write_json(
             Path(exit_cause.files(attempt.causes)[exit_cause.RANKS]),

@@ -16,7 +16,7 @@ NO_ROOM = {
 }
 
 
-class Leaving:
+class Shutdown:
     """`why` is the code to leave with; runs have `grace_s` seconds to save from now on."""
 
     def __init__(self, why: ExitCode, grace_s: float) -> None:

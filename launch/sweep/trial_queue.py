@@ -33,10 +33,10 @@ _NOBODY = ""  # holds a run that was begun
 class TrialQueue:
     """The runs of one sweep, as one of those that work on it sees them."""
 
-    def __init__(self, plan: SweepPlan, search: Search, crew: SweepPeers) -> None:
+    def __init__(self, plan: SweepPlan, search: Search, peers: SweepPeers) -> None:
         self.plan = plan
         self.search = search
-        self._crew = crew
+        self._peers = peers
         self._mine: set[TrialRun] = set()
         self._made: dict[TrialRun, Composed] = {}
 
@@ -51,7 +51,7 @@ class TrialQueue:
                     self.record_score(trial_run)
                     continue
                 self._promote(trial_run.trial)
-                self.search.set_attr(trial_run.trial, _HELD.format(trial_run.seed_index), self._crew.name)
+                self.search.set_attr(trial_run.trial, _HELD.format(trial_run.seed_index), self._peers.name)
                 self._mine.add(trial_run)
                 return trial_run
             return None
@@ -80,7 +80,7 @@ class TrialQueue:
     def is_mine(self, trial_run: TrialRun) -> bool:
         """Whether nobody has taken over what this process took, nor decided what becomes of it."""
         trial = self.search.trials()[trial_run.trial]
-        return not trial.state.is_finished() and _holder(trial, trial_run) == self._crew.name
+        return not trial.state.is_finished() and _holder(trial, trial_run) == self._peers.name
 
     def prefetch(self) -> None:
         """Have a new trial at hand before a slot is free for it."""
@@ -183,16 +183,16 @@ class TrialQueue:
     def _at_work(self, trials: "Iterable[FrozenTrial]") -> set[str]:
         """Of the processes that took runs of these trials last, those that live."""
         names = {_holder(trial, trial_run) for trial in trials for trial_run in self.plan.trial_runs(trial.number)}
-        return {name for name in names if name and self._crew.lives(name)}
+        return {name for name in names if name and self._peers.lives(name)}
 
     def _taken(self, trial: "FrozenTrial", trial_run: TrialRun, at_work: set[str]) -> bool:
         holder = _holder(trial, trial_run)
-        return trial_run in self._mine if holder == self._crew.name else holder in at_work
+        return trial_run in self._mine if holder == self._peers.name else holder in at_work
 
     def _is_alive(self, trial_run: TrialRun) -> bool:
         """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
         run = self.plan.run(trial_run)
-        return run.exists() and self._crew.looks.live(run) is not None
+        return run.exists() and self._peers.looks.live(run) is not None
 
     # What they are
 

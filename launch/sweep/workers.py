@@ -1,4 +1,4 @@
-"""Where trials run: slots of this machine, and the warm process that their ranks are forked from."""
+"""Where trials run: slots of this machine, and the fork_server process that their ranks are forked from."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def _share(number: int, config: SweepConfig, gpus: Sequence[Gpu]) -> tuple[str, 
 
 
 @dataclass
-class World:
+class RankGroup:
     """The ranks of one start. `codes` fills up as they end, with exit codes or negative numbers of signals."""
 
     pids: tuple[int, ...]
@@ -90,14 +90,14 @@ class World:
             self.send(signal.SIGKILL)
 
 
-class Gone(RuntimeError):  # noqa: N818
-    """The warm process has died, and told its ranks to save and leave."""
+class ForkServerDied(RuntimeError):  # noqa: N818
+    """The fork_server process has died, and told its ranks to save and leave."""
 
 
-class Warm:
-    """The warm process. It ends, and with it all ranks, when this process does."""
+class ForkServer:
+    """The fork_server process. It ends, and with it all ranks, when this process does."""
 
-    def __init__(self, ears: HeldSignals) -> None:
+    def __init__(self, signals: HeldSignals) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(PACKAGE), "-m", "launch.sweep.fork_server"],
             stdin=subprocess.PIPE,
@@ -105,7 +105,7 @@ class Warm:
             bufsize=0,
             env={**os.environ, **huge_pages(os.environ)},  # its ranks inherit the allocator that this sets up
             start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
-            preexec_fn=ears.unblock,
+            preexec_fn=signals.unblock,
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
@@ -116,7 +116,7 @@ class Warm:
         self._prepared: dict[Slot, list[int]] = {}
 
     def prepare(self, slot: Slot, ranks: int) -> None:
-        """Have the ranks of the next start in a slot at hand, while others still train there. Raises Gone."""
+        """Have the ranks of the next start in a slot at hand, while others still train there. Raises ForkServerDied."""
         if slot not in self._prepared:
             self._prepared[slot] = self._fork(slot, ranks)
 
@@ -128,10 +128,10 @@ class Warm:
         composed: "Composed",
         output: Path,
         environ: Mapping[str, str],
-    ) -> World:
+    ) -> RankGroup:
         """Train what `argv` composes to in a slot, with `environ` added to this process's environment.
 
-        The ranks' output is added to the file `output`. Raises Gone.
+        The ranks' output is added to the file `output`. Raises ForkServerDied.
         """
         pids = self._at_hand(slot) or self._fork(slot, ranks)
         port = _reserved()
@@ -147,15 +147,15 @@ class Warm:
         for rank, pid in enumerate(pids):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             self._ask({**told, "pid": pid, "environ": own, "output": str(output)})
-        return World(tuple(pids), port)
+        return RankGroup(tuple(pids), port)
 
-    def take_ended(self, world: World) -> None:
-        """Note which ranks of a world have ended by now. Raises Gone."""
+    def update(self, group: RankGroup) -> None:
+        """Note which ranks of a group have ended by now. Raises ForkServerDied."""
         self._listen()
-        world.codes |= {pid: self._ended.pop(pid) for pid in world.pids if pid in self._ended}
-        world.end_left_behind(time.monotonic())
-        if world.ended:
-            world.port.close()
+        group.codes |= {pid: self._ended.pop(pid) for pid in group.pids if pid in self._ended}
+        group.end_left_behind(time.monotonic())
+        if group.ended:
+            group.port.close()
 
     def close(self) -> None:
         """What is left of its ranks saves and leaves."""
@@ -171,7 +171,7 @@ class Warm:
         try:
             self._process.stdin.write(json.dumps(words).encode() + b"\n")
         except BrokenPipeError:
-            raise Gone from None
+            raise ForkServerDied from None
 
     def _at_hand(self, slot: Slot) -> list[int]:
         """The ranks that were prepared, or none where they do not live or did not get their GPUs."""
@@ -205,7 +205,7 @@ class Warm:
         assert self._process.stdout is not None
         while (found := self._process.stdout.read(65536)) is not None:
             if not found:
-                raise Gone
+                raise ForkServerDied
             *lines, self._said = (self._said + found).split(b"\n")
             for line in lines:
                 words = json.loads(line)

@@ -87,10 +87,10 @@ class Sweeper:
         }
 
 
-def warm_of(sweep: "subprocess.Popen[str]") -> int:
+def fork_server_of(sweep: "subprocess.Popen[str]") -> int:
     """The process that a sweep's ranks are forked from."""
-    (warm,) = children(sweep.pid)
-    return warm
+    (fork_server,) = children(sweep.pid)
+    return fork_server
 
 
 def interrupt(sweep: "subprocess.Popen[str]") -> None:

@@ -25,9 +25,9 @@ from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_sea
 from phalanx.launch.search.space import Choice, Interval, SearchSpace, read
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.code_edits import differences
-from phalanx.launch.sweep.energy import Energy
+from phalanx.launch.sweep.energy import EnergyMeter
 from phalanx.launch.sweep.results import Found, Row, best_of, command
-from phalanx.launch.sweep.scheduler import Conductor
+from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import SweepPlan
 from phalanx.launch.sweep.trial_queue import TrialQueue
 from phalanx.launch.sweep.workers import Slot, slots
@@ -108,7 +108,7 @@ def test_more_ranks_than_there_is_room_for_are_refused() -> None:
 def test_trials_that_share_a_gpu_share_what_it_uses_meanwhile() -> None:
     counters = {"a": 0.0, "b": 100.0}
     alone, left, right = Slot(0, ("b",), 1), Slot(1, ("a",), 1), Slot(2, ("a", "b"), 1)
-    energy = Energy(counters.__getitem__, [alone, left, right])
+    energy = EnergyMeter(counters.__getitem__, [alone, left, right])
     energy.begin(left)
     counters["a"] = 10.0
     energy.begin(right)
@@ -122,7 +122,7 @@ def test_trials_that_share_a_gpu_share_what_it_uses_meanwhile() -> None:
 
 @pytest.mark.parametrize("slot", [Slot(0, (), 1), Slot(0, ("a",), 1)])
 def test_energy_that_nobody_measures_is_not_known(slot: Slot) -> None:
-    energy = Energy(lambda gpu: None, [slot])
+    energy = EnergyMeter(lambda gpu: None, [slot])
     energy.begin(slot)
     assert energy.end(slot) is None
 
@@ -268,14 +268,14 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         None,
         frozenset(),
     )
-    with SweepPeers(tmp_path / "s") as crew, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
-        told = SimpleNamespace(plan=plan, search=found, queue=TrialQueue(plan, found, crew), slots=())
+    with SweepPeers(tmp_path / "s") as peers, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
+        told = SimpleNamespace(plan=plan, search=found, queue=TrialQueue(plan, found, peers), slots=())
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
         while time.monotonic() < began + 2.0:
             found.report(0, next(steps), 0.5)
             before = time.monotonic()
             for board in (one, two):
-                board.show(cast("Conductor", told))
+                board.show(cast("Scheduler", told))
             spent_s += time.monotonic() - before
     (row, *_) = read_json(tmp_path / "s" / "sweep.json")["rows"]
     assert row["step"] > next(steps) / 4, "it is renewed all the same"
@@ -308,7 +308,7 @@ def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
     words = [f"{key}=0.25" for key in swept]
     rows = [dataclasses.replace(row(n, "complete", 0.8), words=words) for n in range(3)] + [row(3, "running", None)]
     with Board(is_terminal=True) as board:
-        board.tell(cast("Conductor", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
+        board.tell(cast("Scheduler", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
     title, heads, *_ = (line.strip() for line in capsys.readouterr().out.splitlines())
     assert title == "s: 3/9 trials, 1 running, 3 complete, best 0.8 (trial 0), ETA -"
     assert heads.split() == ["trial", "state", "accuracy", "step", "lr", "dropout", "global_batch", "weight_decay"]
@@ -357,13 +357,13 @@ def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(
     for skew_s in (3600.0, -3600.0):
         folder = tmp_path / f"{skew_s}"
         folder.mkdir()
-        with SweepPeers(folder) as crew, monkeypatch.context() as patched:
+        with SweepPeers(folder) as peers, monkeypatch.context() as patched:
             for name, touched in (("alive", now), ("dead", now - 3600.0)):
                 (folder / "workers" / name / "lease").mkdir(parents=True)
                 file = folder / "workers" / name / "lease" / "00000001.json"
                 write_json(file, dataclasses.asdict(lease.Holder(1, name, "another machine", 1, 1)))
                 os.utime(file, (touched, touched))
             patched.setattr(time, "time", lambda skewed=now + skew_s: skewed)
-            assert crew.lives("alive")
-            assert crew.others()
-            assert not crew.lives("dead")
+            assert peers.lives("alive")
+            assert peers.others()
+            assert not peers.lives("dead")

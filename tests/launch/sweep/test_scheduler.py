@@ -23,15 +23,15 @@ from phalanx.exit.codes import ExitCode
 from phalanx.launch.host.held_signals import HeldSignals
 from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.search.storage_retry import Away
-from phalanx.launch.sweep.energy import Energy
-from phalanx.launch.sweep.scheduler import Conductor
+from phalanx.launch.sweep.energy import EnergyMeter
+from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import TrialRun
 from phalanx.launch.sweep.trial_queue import TrialQueue
-from phalanx.launch.sweep.workers import Gone, Slot, Warm
+from phalanx.launch.sweep.workers import ForkServer, ForkServerDied, Slot
 from tests.launch.sweep.test_trial_queue import settings, start, states, train
 
 
-class World:
+class RankGroup:
     """Ranks of which a test says how they end."""
 
     def __init__(self, environ: Any, run: str) -> None:
@@ -52,19 +52,21 @@ class World:
 
 
 class Ranks:
-    """In the place of the warm process. `act` is called at each look at a world."""
+    """In the place of the fork_server process. `act` is called at each look at a group."""
 
-    def __init__(self, act: Callable[[World], None]) -> None:
+    def __init__(self, act: Callable[[RankGroup], None]) -> None:
         self.act = act
-        self.worlds: list[World] = []
+        self.groups: list[RankGroup] = []
 
-    def start(self, slot: Slot, ranks: int, words: Any, composed: Any, output: Any, environ: Any) -> World:
-        self.worlds.append(World(environ, next(word for word in words if word.startswith("run.name="))[9:].strip("'")))
-        return self.worlds[-1]
+    def start(self, slot: Slot, ranks: int, words: Any, composed: Any, output: Any, environ: Any) -> RankGroup:
+        self.groups.append(
+            RankGroup(environ, next(word for word in words if word.startswith("run.name="))[9:].strip("'"))
+        )
+        return self.groups[-1]
 
-    def take_ended(self, world: World) -> None:
-        if not world.ended:
-            self.act(world)
+    def update(self, group: RankGroup) -> None:
+        if not group.ended:
+            self.act(group)
 
     def prepare(self, slot: Slot, ranks: int) -> None:
         pass
@@ -74,7 +76,7 @@ class Ranks:
 
 
 class Heard:
-    """In the place of the ears: one signal at each of these calls."""
+    """In the place of the signals: one signal at each of these calls."""
 
     def __init__(self, *signals: signal.Signals | None) -> None:
         self.signals = list(signals)
@@ -87,20 +89,20 @@ class Heard:
 
 
 @contextmanager
-def conducting(
-    folder: Path, act: Callable[[World], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
-) -> Iterator[tuple[Conductor, TrialQueue, Ranks]]:
+def scheduling(
+    folder: Path, act: Callable[[RankGroup], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
+) -> Iterator[tuple[Scheduler, TrialQueue, Ranks]]:
     with start(folder, config=settings(trials=2, max_failures=9)) as queue:
         slots, ranks = [Slot(0, (), 1), Slot(1, (), 1)], Ranks(act)
         yield (
-            Conductor(
+            Scheduler(
                 queue,
-                queue._crew,
+                queue._peers,
                 slots,
-                cast("Warm", ranks),
+                cast("ForkServer", ranks),
                 cast("HeldSignals", Heard(*heard)),
-                Energy(lambda gpu: None, slots),
-                lambda conductor: None,
+                EnergyMeter(lambda gpu: None, slots),
+                lambda scheduler: None,
                 grace_s,
             ),
             queue,
@@ -108,54 +110,54 @@ def conducting(
         )
 
 
-def finish(queue: TrialQueue, world: World, loss: float = 1.0) -> None:
-    train(queue, TrialRun(int(world.run), 0), loss)
-    world.end(0)
+def finish(queue: TrialQueue, group: RankGroup, loss: float = 1.0) -> None:
+    train(queue, TrialRun(int(group.run), 0), loss)
+    group.end(0)
 
 
 def test_a_trial_that_ends_before_it_is_looked_at_first_counts(tmp_path: Path) -> None:
     """As on a busy machine, where a rank has crashed before this process runs again."""
-    with conducting(tmp_path, lambda world: world.end(1, f"a bug of {world.run}")) as (conductor, queue, ranks):
-        assert conductor.run() is ExitCode.BUG
+    with scheduling(tmp_path, lambda group: group.end(1, f"a bug of {group.run}")) as (scheduler, queue, ranks):
+        assert scheduler.run() is ExitCode.BUG
         assert states(queue) == {0: "fail", 1: "fail"}
         assert all(trial.user_attrs["rank_s"] >= 0.0 for trial in queue.search.trials())
-        assert len(ranks.worlds) == 2
+        assert len(ranks.groups) == 2
 
 
 def test_a_sweep_whose_trials_all_fail_has_failed_and_tells_the_commonest_reason(tmp_path: Path) -> None:
-    with conducting(tmp_path, lambda world: world.end(1, "loss is not finite")) as (conductor, queue, _):
-        assert conductor.run() is ExitCode.BUG
+    with scheduling(tmp_path, lambda group: group.end(1, "loss is not finite")) as (scheduler, queue, _):
+        assert scheduler.run() is ExitCode.BUG
         assert queue.search.reasons() == [("loss is not finite", 2)]
 
 
 def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def act(world: World) -> None:
-        (tmp_path / world.run).mkdir(exist_ok=True)
+    def act(group: RankGroup) -> None:
+        (tmp_path / group.run).mkdir(exist_ok=True)
         line = {"step": 4, "split": "eval", "time": 1.0, "accuracy": 0.5}
-        (tmp_path / world.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        if signal.SIGTERM in world.heard:
-            world.end(3)
+        (tmp_path / group.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        if signal.SIGTERM in group.heard:
+            group.end(3)
 
-    with conducting(tmp_path, act, [None]) as (conductor, queue, ranks):
-        assert conductor.run() is ExitCode.CONFIG
+    with scheduling(tmp_path, act, [None]) as (scheduler, queue, ranks):
+        assert scheduler.run() is ExitCode.CONFIG
         assert set(states(queue).values()) == {"running"}
-        assert all(world.heard[0] is signal.SIGTERM for world in ranks.worlds)
+        assert all(group.heard[0] is signal.SIGTERM for group in ranks.groups)
     told = capsys.readouterr().err
     assert told == "error: sweep.metric=loss is no metric of the task, which has accuracy. Type one of them\n"
 
 
 def test_a_stopped_trial_stays_open_while_the_others_are_trained(tmp_path: Path) -> None:
-    def act(world: World) -> None:
-        world.end(7) if world.run == "0000" else finish(queue, world)
+    def act(group: RankGroup) -> None:
+        group.end(7) if group.run == "0000" else finish(queue, group)
 
-    with conducting(tmp_path, act) as (conductor, queue, ranks):
-        assert conductor.run() is ExitCode.STOPPED
+    with scheduling(tmp_path, act) as (scheduler, queue, ranks):
+        assert scheduler.run() is ExitCode.STOPPED
         assert (queue.states(), states(queue)[1]) == ({0: "stopped"}, "complete")
-        assert len(ranks.worlds) == 2
-    with conducting(tmp_path, lambda world: finish(queue, world)) as (conductor, queue, _):
-        assert conductor.run() is ExitCode.FINISHED
+        assert len(ranks.groups) == 2
+    with scheduling(tmp_path, lambda group: finish(queue, group)) as (scheduler, queue, _):
+        assert scheduler.run() is ExitCode.FINISHED
         assert states(queue) == {0: "complete", 1: "complete"}
 
 
@@ -164,15 +166,15 @@ def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
 ) -> None:
     monkeypatch.setattr("phalanx.launch.sweep.shutdown._TELL_S", 0.05)
 
-    def act(world: World) -> None:
-        if signal.SIGTERM in world.heard and world.run == "0000":
-            world.end(3)
-        if signal.SIGKILL in world.heard:
-            world.end(-9)
+    def act(group: RankGroup) -> None:
+        if signal.SIGTERM in group.heard and group.run == "0000":
+            group.end(3)
+        if signal.SIGKILL in group.heard:
+            group.end(-9)
 
-    with conducting(tmp_path, act, [None, signal.SIGINT], grace_s=0.3) as (conductor, queue, _):
-        assert conductor.run() is ExitCode.STOPPED
-        assert conductor.unsaved == [1]
+    with scheduling(tmp_path, act, [None, signal.SIGINT], grace_s=0.3) as (scheduler, queue, _):
+        assert scheduler.run() is ExitCode.STOPPED
+        assert scheduler.unsaved == [1]
         assert states(queue) == {0: "running", 1: "running"}, "their ends are open"
     told = capsys.readouterr().out
     assert "saving 0000 (process 4000000), 0001 (process 4000000) and leaving; Ctrl-C again ends at once" in told
@@ -183,72 +185,72 @@ def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
 def test_a_disk_that_is_full_ends_the_sweep_with_all_saved_and_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def act(world: World) -> None:
-        if signal.SIGTERM in world.heard:
-            world.end(3)
+    def act(group: RankGroup) -> None:
+        if signal.SIGTERM in group.heard:
+            group.end(3)
 
     def full(*_: Any) -> None:
         raise OSError(number, "it is full")
 
-    with conducting(tmp_path, act, [None]) as (conductor, queue, ranks):
+    with scheduling(tmp_path, act, [None]) as (scheduler, queue, ranks):
         monkeypatch.setattr(queue.search.study._storage, "set_trial_user_attr", full)
-        monkeypatch.setattr(conductor, "_changed", full)
+        monkeypatch.setattr(scheduler, "_changed", full)
         trial_runs = iter(queue.plan.trial_runs(0))
         monkeypatch.setattr(queue, "take", lambda: next(trial_runs, None))
         queue.search.ask()
-        conductor._shown = 0.0
-        assert conductor.run() is ExitCode.NO_ROOM
-        assert all(world.heard == [signal.SIGTERM] for world in ranks.worlds)
-        assert ranks.worlds
+        scheduler._shown = 0.0
+        assert scheduler.run() is ExitCode.NO_ROOM
+        assert all(group.heard == [signal.SIGTERM] for group in ranks.groups)
+        assert ranks.groups
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert f"{tmp_path} cannot be written: it is full (" in told
 
 
 def test_a_run_that_had_no_room_is_no_failed_trial(tmp_path: Path) -> None:
-    with conducting(tmp_path, lambda world: world.end(8, "the disk is full")) as (conductor, queue, _):
-        assert conductor.run() is ExitCode.NO_ROOM
+    with scheduling(tmp_path, lambda group: group.end(8, "the disk is full")) as (scheduler, queue, _):
+        assert scheduler.run() is ExitCode.NO_ROOM
         assert set(states(queue).values()) == {"running"}
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def act(world: World) -> None:
-        if signal.SIGTERM in world.heard:
-            world.end(3)
+    def act(group: RankGroup) -> None:
+        if signal.SIGTERM in group.heard:
+            group.end(3)
 
     def away(*_: Any, **__: Any) -> None:
         raise Away("it is away")
 
-    with conducting(tmp_path, act, [None, None]) as (conductor, queue, ranks):
+    with scheduling(tmp_path, act, [None, None]) as (scheduler, queue, ranks):
         changed = SimpleNamespace(calls=0)
 
-        def lose(_: Conductor) -> None:
+        def lose(_: Scheduler) -> None:
             changed.calls += 1
             for name in ("get_all_trials", "set_trial_user_attr"):
                 monkeypatch.setattr(queue.search.study._storage, name, away)
 
-        monkeypatch.setattr(conductor, "_changed", lose)
-        conductor._shown = 0.0
-        assert conductor.run() is ExitCode.CONFIG
-        assert conductor.storage_lost
-        assert [world.heard for world in ranks.worlds] == [[signal.SIGTERM]] * 2
+        monkeypatch.setattr(scheduler, "_changed", lose)
+        scheduler._shown = 0.0
+        assert scheduler.run() is ExitCode.CONFIG
+        assert scheduler.storage_lost
+        assert [group.heard for group in ranks.groups] == [[signal.SIGTERM]] * 2
         monkeypatch.undo()
 
 
 def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(world: World) -> None:
-        raise Gone
+    def gone(group: RankGroup) -> None:
+        raise ForkServerDied
 
-    monkeypatch.setattr("phalanx.launch.sweep.scheduler.Warm", lambda ears: Ranks(gone))
-    monkeypatch.setattr(World, "port", SimpleNamespace(close=lambda: None), raising=False)
-    with conducting(tmp_path, gone) as (conductor, queue, _):
-        conductor._asked = -1e9
+    monkeypatch.setattr("phalanx.launch.sweep.scheduler.ForkServer", lambda signals: Ranks(gone))
+    monkeypatch.setattr(RankGroup, "port", SimpleNamespace(close=lambda: None), raising=False)
+    with scheduling(tmp_path, gone) as (scheduler, queue, _):
+        scheduler._asked = -1e9
         with pytest.raises(RuntimeError, match="died 4 times"):
-            conductor.run()
+            scheduler.run()
         assert set(states(queue).values()) <= {"running"}
 
 
@@ -256,12 +258,12 @@ def _work(folder: Path, points: int) -> None:
     """A start of the sweep, whose trials are trained at once."""
     with start(folder, config=settings(), space=_space(points)) as queue:
 
-        def act(world: World) -> None:
-            finish(queue, world, float(world.run))
+        def act(group: RankGroup) -> None:
+            finish(queue, group, float(group.run))
 
         slots = [Slot(number, (), 1) for number in range(3)]
-        heard, energy = cast("HeldSignals", Heard()), Energy(lambda gpu: None, slots)
-        Conductor(queue, queue._crew, slots, cast("Warm", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
+        heard, energy = cast("HeldSignals", Heard()), EnergyMeter(lambda gpu: None, slots)
+        Scheduler(queue, queue._peers, slots, cast("ForkServer", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
 
 
 def _space(points: int) -> SearchSpace:

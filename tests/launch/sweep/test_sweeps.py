@@ -15,7 +15,7 @@ import pytest
 from phalanx.launch.host.processes import children
 from phalanx.run_folder.names import STOP
 from phalanx.system.listening_sockets import beyond_loopback, listened
-from tests.launch.sweep.sweeper import SHORT, Sweeper, interrupt, warm_of
+from tests.launch.sweep.sweeper import SHORT, Sweeper, fork_server_of, interrupt
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Results, Starter, holder, until
 from tests.train.distributed.saboteur import TASK as SABOTAGED
@@ -41,7 +41,7 @@ def test_killed_or_interrupted_sweep_goes_on_where_it_was_and_code_that_changed_
     first = pace(sweeper, "first")
     process = sweeper.start(*words, environ={**first.environ(), **path})
     until(lambda: sweeper.results(0).reached(4), 100.0)
-    ranks = children(warm_of(process))
+    ranks = children(fork_server_of(process))
     assert ranks
     process.kill()
     process.communicate()
@@ -76,12 +76,12 @@ def test_cancelled_or_stopped_sweep_goes_on_by_the_same_command_and_a_rank_of_th
     words = (*SLOW, "optim.lr=1e-3,1e-2", "sweep.slots=1")
     process = sweeper.start(*words, environ=pace(sweeper, "first").environ())
     until(lambda: sweeper.results(0).reached(4) and (sweeper.sweep / "sweep.json").exists(), 100.0)
-    warm = warm_of(process)
-    ranks = children(warm)
+    fork_server = fork_server_of(process)
+    ranks = children(fork_server)
     assert sweeper.phalanx("cancel", "s").stdout == f"ended process {process.pid} on {socket.gethostname()}\n"
     assert process.wait(10) == 7
     process.communicate()
-    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in (warm, *ranks)))
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in (fork_server, *ranks)))
     assert "neither running nor queued: it is stopped" in sweeper.phalanx("cancel", "s").stderr
 
     second = pace(sweeper, "second")
@@ -96,7 +96,7 @@ def test_cancelled_or_stopped_sweep_goes_on_by_the_same_command_and_a_rank_of_th
     third = pace(sweeper, "third")
     process = sweeper.start(*words, environ=third.environ())
     until(lambda: sweeper.starts()["0000"] == ["start", "resume", "resume"], 100.0)
-    until(lambda: len(children(warm_of(process))) == 2)
+    until(lambda: len(children(fork_server_of(process))) == 2)
     third.open()
     output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, output + errors
@@ -110,12 +110,12 @@ def test_killed_ranks_of_a_trial_and_of_the_next_one_cost_nothing_but_time(sweep
     words = (*SHORT, "train.steps=30", TASK, "data.workers=0,1", "seed=5,6", "sweep.ranks=2")
     process = sweeper.start(*words, environ=gate.environ())
     until(lambda: sweeper.results(0).reached(4), 100.0)
-    warm = warm_of(process)
-    until(lambda: len(children(warm)) == 4)
-    ours = [process.pid, warm, *children(warm)]
+    fork_server = fork_server_of(process)
+    until(lambda: len(children(fork_server)) == 4)
+    ours = [process.pid, fork_server, *children(fork_server)]
     assert listened(ours)
     assert beyond_loopback(ours) == set()
-    _, trains, _, waits = children(warm)
+    _, trains, _, waits = children(fork_server)
     for victim in (waits, trains):
         os.kill(victim, signal.SIGKILL)
     gate.open()
@@ -137,11 +137,11 @@ def test_processes_share_a_sweep_and_one_takes_up_what_others_had_to_leave(sweep
     assert re.search("s +running +0/4 .*3 at work", sweeper.phalanx("status").stdout)
     assert sweeper.phalanx("report", "s").stdout == "runs/s/report.html\n"
     assert re.search(r"running, \d of 4 trials", (sweeper.sweep / "report.html").read_text())
-    warm = [warm_of(killed), warm_of(staying)]
+    fork_server = [fork_server_of(killed), fork_server_of(staying)]
     killed.kill()
     told.terminate()
-    os.kill(warm[1], signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in warm))
+    os.kill(fork_server[1], signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in fork_server))
     gate.open()
     assert killed.wait(100) == -signal.SIGKILL
     assert told.wait(100) == 3
@@ -201,8 +201,8 @@ def test_halving_pauses_trials_at_a_rung_and_whoever_is_free_promotes_the_best_f
     words = ("model=mlp", "model.hidden=[16]", "train.steps=90", "eval.every=10", "log.every=10", "data.augment=null")
     space = ("optim.lr=choice(1e-5,1e-4,3e-3,1e-6,2e-5,1e-2,2e-6,1e-7,5e-5)", "sweep/pruner=asha", "sweep.slots=1")
     storage = f"sweep.storage=sqlite:///{sweeper.folder}/sweep.db"
-    crew = [sweeper.start(*words, *space, storage) for _ in range(2)]
-    for process in crew:
+    peers = [sweeper.start(*words, *space, storage) for _ in range(2)]
+    for process in peers:
         output, errors = process.communicate(timeout=100)
         assert process.returncode == 0, output + errors
     states = sweeper.states()
@@ -266,17 +266,21 @@ def test_whatever_is_killed_whenever_every_trial_ends_once_with_the_same_weights
     decided: dict[int, float] = {}
     hits = 0
     for _ in range(10):
-        crew = [sweeper.start(*words, *space) for _ in range(2)]
+        peers = [sweeper.start(*words, *space) for _ in range(2)]
         with suppress(subprocess.TimeoutExpired):
-            crew[0].wait(chance.uniform(4.0, 9.0))
-        warm = [pid for process in crew for pid in children(process.pid)]
-        hits += crew[0].poll() is None
-        victims = [*(process.pid for process in crew), *warm, *(rank for pid in warm for rank in children(pid))]
+            peers[0].wait(chance.uniform(4.0, 9.0))
+        fork_server = [pid for process in peers for pid in children(process.pid)]
+        hits += peers[0].poll() is None
+        victims = [
+            *(process.pid for process in peers),
+            *fork_server,
+            *(rank for pid in fork_server for rank in children(pid)),
+        ]
         with suppress(ProcessLookupError):
             os.kill(chance.choice(victims), signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
-            crew[0].wait(3.0)
-        for process in crew:
+            peers[0].wait(3.0)
+        for process in peers:
             process.kill()
             process.communicate()
         rows = sweeper.found["rows"] if (sweeper.sweep / "sweep.json").exists() else []

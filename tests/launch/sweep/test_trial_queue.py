@@ -55,10 +55,10 @@ def start(
     """What a start of the sweep's command opens."""
     folder.mkdir(exist_ok=True)
     config = config or settings()
-    with SweepPeers(folder) as crew:
-        search = open_search(folder, space, config, [{}], crew.lock)
+    with SweepPeers(folder) as peers:
+        search = open_search(folder, space, config, [{}], peers.lock)
         queue = TrialQueue(
-            SweepPlan(folder, space, config, "loss", Mode.min, 0, (), None, made, asha, frozenset(left)), search, crew
+            SweepPlan(folder, space, config, "loss", Mode.min, 0, (), None, made, asha, frozenset(left)), search, peers
         )
         queue.resume_stopped()
         yield queue

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.launch.host.processes import children
-from phalanx.launch.sweep.workers import World
+from phalanx.launch.sweep.workers import RankGroup
 from phalanx.run_folder.lease import began
 from phalanx.train.distributed.watchdog import Watchdog
 from tests.launch.command import marked
@@ -84,7 +84,7 @@ def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monke
 
 def test_ranks_of_a_trial_that_lost_one_before_they_joined_are_ended() -> None:
     waiting = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    world = World((waiting.pid, 1), None, {1: -signal.SIGKILL})  # type: ignore[arg-type]
+    world = RankGroup((waiting.pid, 1), None, {1: -signal.SIGKILL})  # type: ignore[arg-type]
     now = time.monotonic()
     world.end_left_behind(now)
     world.end_left_behind(now + 1)
