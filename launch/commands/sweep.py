@@ -22,7 +22,7 @@ from ..host.gpu_use import others
 from ..host.held_signals import HeldSignals
 from ..host.machine import look
 from ..reporting import sweep_page as page
-from ..reporting.sweep_table import Board
+from ..reporting.sweep_table import SweepTable
 from ..search.asha import Asha
 from ..search.experiment import experiment
 from ..search.optuna_study import Search, open_search
@@ -91,7 +91,7 @@ def sweep(
     sys.exit(code)
 
 
-def _tell(best: results.Best, save: Path | None) -> None:
+def _tell(best: results.BestPoint, save: Path | None) -> None:
     if save is not None:
         text = experiment(best.words, best.title)
         try:
@@ -104,7 +104,7 @@ def _tell(best: results.Best, save: Path | None) -> None:
 def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_s: float) -> ExitCode:
     machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = others(machine.gpus, os.environ)
-    with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, Board(sys.stdout.isatty()) as board:
+    with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
         queue = TrialQueue(_plan(asked, places[0].threads), search, peers)
@@ -116,7 +116,7 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
             ForkServer(signals),
             signals,
             EnergyMeter(nvml_counter(nvml), places),
-            board.show,
+            table.show,
             grace_s,
         )
         show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
@@ -125,7 +125,7 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
         try:
             code = scheduler.run()
         finally:
-            found = _last_words(scheduler, board, code)
+            found = _last_words(scheduler, table, code)
         if scheduler.trouble is None and code not in _TOLD:  # who was told to leave has no seconds for it
             write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
     if not scheduler.storage_lost:
@@ -133,17 +133,17 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
     return code
 
 
-def _last_words(scheduler: Scheduler, board: Board, code: ExitCode) -> list[results.Row]:
+def _last_words(scheduler: Scheduler, table: SweepTable, code: ExitCode) -> list[results.TrialRow]:
     """Leave, and write down what the sweep has come to, as far as that can be."""
     if scheduler.storage_lost:
         return []
-    found: list[results.Row] = []
+    found: list[results.TrialRow] = []
     in_vain = (OSError,) if scheduler.trouble is not None else ()  # it was said already what cannot be written
     with suppress(*in_vain), scheduler.peers.lock():  # of several that leave together one knows that it is the last
         state = "running" if scheduler.peers.others() else _STATES.get(code, code.name.lower())
         found = results.write(scheduler, state)
         scheduler.peers.leave()
-    board.tell(scheduler, found)
+    table.tell(scheduler, found)
     return found
 
 
@@ -181,7 +181,7 @@ def _asha(asked: SweepSpec) -> Asha | None:
     return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
 
 
-def _sum_up(asked: SweepSpec, found: list[results.Row], code: ExitCode, scheduler: Scheduler) -> None:
+def _sum_up(asked: SweepSpec, found: list[results.TrialRow], code: ExitCode, scheduler: Scheduler) -> None:
     assert asked.sweep.mode is not None
     first = results.best(found, asked.sweep.mode)
     if code in _TOLD:
@@ -201,7 +201,7 @@ def _sum_up(asked: SweepSpec, found: list[results.Row], code: ExitCode, schedule
         show(results.command([*placed(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
 
 
-def _stopped(found: list[results.Row], unsaved: Sequence[int]) -> str:
+def _stopped(found: list[results.TrialRow], unsaved: Sequence[int]) -> str:
     if unsaved:
         named = ", ".join(f"{trial:04d}" for trial in sorted(unsaved))
         return f"stopped; {named} had not saved and was ended: the same command continues from the newest checkpoints"

@@ -12,7 +12,7 @@ from phalanx.run_folder.jsonl import number, read_lines
 from ..search.optuna_study import direction, distribution
 from ..sweep import results
 from ..sweep.code_edits import differences
-from ..sweep.results import Found, Row
+from ..sweep.results import SweepResults, TrialRow
 from .charts import GRID, RUN_COLOURS, drawn, html_of
 from .render import rendered
 
@@ -25,10 +25,10 @@ _DEPTH = 8  # of fANOVA's trees, whose cost grows with the square of their leave
 _FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
-def page(found: Found) -> str:
+def page(found: SweepResults) -> str:
     """The whole page, as HTML."""
     first = found.best
-    order = sorted(found.rows, key=lambda row: (row.state != "complete", results.merit(row.value, found.mode)))
+    order = sorted(found.rows, key=lambda row: (row.state != "complete", results.sort_key(row.value, found.mode)))
     study = _study(found, ("complete",))
     shown = _shown(order)
     return rendered(
@@ -52,12 +52,12 @@ def page(found: Found) -> str:
     )
 
 
-def _shown(order: Sequence[Row]) -> list[Row]:
+def _shown(order: Sequence[TrialRow]) -> list[TrialRow]:
     """The first ones, and of the others those that failed, so that nobody looks for them elsewhere."""
     return [*order[:_ROWS], *[row for row in order[_ROWS:] if row.state == "failed"][:_ROWS]]
 
 
-def _study(found: Found, states: Collection[str]) -> "Study":
+def _study(found: SweepResults, states: Collection[str]) -> "Study":
     """The trials in these states that have a value, as Optuna draws them."""
     import optuna
 
@@ -72,7 +72,7 @@ def _study(found: Found, states: Collection[str]) -> "Study":
     return study
 
 
-def _energy(found: Sequence[Row]) -> str:
+def _energy(found: Sequence[TrialRow]) -> str:
     known = [row.energy_j for row in found if row.energy_j is not None]
     if not known:
         return "energy was not measured"
@@ -80,7 +80,7 @@ def _energy(found: Sequence[Row]) -> str:
     return f"{sum(known) / 3.6e6:.3g} kWh on GPUs{rest}"
 
 
-def _noise(found: Sequence[Row], first: Row | None, mode: Mode) -> str:
+def _noise(found: Sequence[TrialRow], first: TrialRow | None, mode: Mode) -> str:
     """Whether the winner may have won by luck."""
     second = results.best([row for row in found if first is not None and row.words != first.words], mode)
     if first is None or second is None or first.value is None or second.value is None:
@@ -106,7 +106,7 @@ def _importances(study: "Study") -> Mapping[str, str]:
     return {}
 
 
-def _charts(study: "Study", found: Found) -> list[str]:
+def _charts(study: "Study", found: SweepResults) -> list[str]:
     """Each dimension against the score, and all of them at once; trials that were pruned with their last value."""
     from optuna import visualization
 
@@ -121,7 +121,7 @@ def _charts(study: "Study", found: Found) -> list[str]:
     return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
 
 
-def _with_pruned(slices: Any, found: Found) -> Any:
+def _with_pruned(slices: Any, found: SweepResults) -> Any:
     """Optuna's chart of complete trials, with crosses for those that were pruned."""
     keys = sorted(dimension.key for dimension in found.dimensions)  # as Optuna orders them
     pruned = [row for row in found.rows if row.state == "pruned" and row.value is not None]
@@ -142,7 +142,7 @@ def _with_pruned(slices: Any, found: Found) -> Any:
     return slices
 
 
-def _curves(found: Found) -> str:
+def _curves(found: SweepResults) -> str:
     """The evaluations of every trial; of those that ended early pale and with a cross at their end."""
     traces: list[dict[str, Any]] = []
     for row in found.rows:
@@ -172,7 +172,7 @@ def _curves(found: Found) -> str:
     return drawn(traces, {**axes, "showlegend": True}) if traces else ""
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: TrialRow) -> dict[str, Any]:
     return {
         **vars(row),
         "value": "-" if row.value is None else f"{row.value:.5g}",

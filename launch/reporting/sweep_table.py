@@ -15,7 +15,7 @@ from ..common.show import show
 from ..common.text import span
 from ..state.sweep import ENDED
 from ..sweep import results
-from ..sweep.results import Row
+from ..sweep.results import TrialRow
 
 if TYPE_CHECKING:
     from ..sweep.scheduler import Scheduler
@@ -24,7 +24,7 @@ _ROWS = 12
 _PAUSE = 20  # times what the last renewal took: it tells all trials, however many, and others wait for their turn
 
 
-class Board(AbstractContextManager["Board"]):
+class SweepTable(AbstractContextManager["SweepTable"]):
     """Also keeps sweep.json and trials.csv as new as the trials."""
 
     def __init__(self, is_terminal: bool) -> None:
@@ -38,7 +38,7 @@ class Board(AbstractContextManager["Board"]):
         self._told: set[int] = set()  # trials whose end was told
         self._done_before: int | None = None
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "SweepTable":
         if self._is_terminal:
             from rich.live import Live  # here, for other verbs have no use for it
 
@@ -65,7 +65,7 @@ class Board(AbstractContextManager["Board"]):
         self.tell(scheduler, found)
         self._again = time.monotonic() + _PAUSE * (time.monotonic() - began)
 
-    def tell(self, scheduler: "Scheduler", found: list[Row]) -> None:
+    def tell(self, scheduler: "Scheduler", found: list[TrialRow]) -> None:
         """Of these trials, those whose end was told aside."""
         if self._live is not None:
             self._live.update(self._table(scheduler, found), refresh=True)
@@ -80,7 +80,7 @@ class Board(AbstractContextManager["Board"]):
         before, self._stamp = self._stamp, _stamp(scheduler)
         return before not in (None, self._stamp)
 
-    def _table(self, scheduler: "Scheduler", found: list[Row]) -> Any:
+    def _table(self, scheduler: "Scheduler", found: list[TrialRow]) -> Any:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -92,16 +92,16 @@ class Board(AbstractContextManager["Board"]):
         for head in ("trial", "state", plan.metric, "step", *_short([each.key for each in plan.space.dimensions])):
             table.add_column(head, no_wrap=True)
 
-        def place(row: Row) -> tuple[bool, float]:
+        def place(row: TrialRow) -> tuple[bool, float]:
             """Those under way first, then the best ones."""
-            return row.ended, results.merit(row.value, plan.mode)
+            return row.ended, results.sort_key(row.value, plan.mode)
 
         for row in sorted(found, key=place)[:_ROWS]:
             shown = (row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *map(on_one_line, row.chosen))
             table.add_row(str(row.trial), *shown)
         return Group(Text(title, style="italic"), table)
 
-    def _title(self, scheduler: "Scheduler", found: list[Row], counts: "Counter[str]") -> str:
+    def _title(self, scheduler: "Scheduler", found: list[TrialRow], counts: "Counter[str]") -> str:
         size = scheduler.search.size
         done = sum(counts[state] for state in ENDED)
         if self._done_before is None:
@@ -127,7 +127,7 @@ def _stamp(scheduler: "Scheduler") -> int | None:
     return None
 
 
-def _line(row: Row, metric: str) -> str:
+def _line(row: TrialRow, metric: str) -> str:
     value = row.error.splitlines()[0] if row.error else f"{metric} {_number(row.value)}"
     return f"trial {row.trial}  {row.state}  {value}  {' '.join(row.words)}  step {row.step}/{row.steps or '-'}"
 

@@ -19,7 +19,7 @@ from phalanx.config.schema import Mode, PrunerConfig, PrunerName, SamplerName, S
 from phalanx.exit.codes import ConfigError
 
 from .space import Choice, Interval, SearchSpace
-from .storage_retry import patient
+from .storage_retry import retry_calls
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -286,7 +286,7 @@ def open_search(
             "its own"
         )
     if config.storage is not None:
-        patient(study._storage, config.storage)
+        retry_calls(study._storage, config.storage)
     return Search(study, space, config, lock, journal)
 
 

@@ -13,25 +13,25 @@ from phalanx.exit.messages import say
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-PATIENCE_S = 120.0
+RETRY_FOR_S = 120.0
 _TELL_S = 5.0  # of waiting, after which it is said
-_AGAIN_S = 0.5  # between two attempts
+_RETRY_EVERY_S = 0.5  # between two attempts
 
 
-class Away(ConfigError):  # noqa: N818 - what the storage is
+class StorageUnavailable(ConfigError):  # noqa: N818 - what the storage is
     """The storage did not come back, or nobody wants to wait for it any more."""
 
 
-def patient(storage: "BaseStorage", url: str, patience_s: float = PATIENCE_S) -> None:
-    """From now on each call of `storage` is made again until it is answered, for `patience_s` seconds at most, or until a
-    signal waits to be heard; raises Away then."""
+def retry_calls(storage: "BaseStorage", url: str, retry_for_s: float = RETRY_FOR_S) -> None:
+    """From now on each call of `storage` is made again until it is answered, for `retry_for_s` seconds at most, or until a
+    signal waits to be heard; raises StorageUnavailable then."""
     from optuna.storages import BaseStorage
 
     for name in sorted(BaseStorage.__abstractmethods__):
-        setattr(storage, name, _patiently(getattr(storage, name), url, patience_s))
+        setattr(storage, name, _retrying(getattr(storage, name), url, retry_for_s))
 
 
-def _patiently(call: Callable[..., Any], url: str, patience_s: float) -> Callable[..., Any]:
+def _retrying(call: Callable[..., Any], url: str, retry_for_s: float) -> Callable[..., Any]:
     from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
     from sqlalchemy.exc import DBAPIError
 
@@ -49,14 +49,16 @@ def _patiently(call: Callable[..., Any], url: str, patience_s: float) -> Callabl
                 reason = " ".join(str(error.__cause__ or error).split()).partition(" (Background on")[0]
             tries += 1
             waited_s, where = time.monotonic() - began, f"sweep.storage={redact(url)}"
-            if waited_s > patience_s or signal.sigpending():
-                raise Away(
+            if waited_s > retry_for_s or signal.sigpending():
+                raise StorageUnavailable(
                     f"{where} has not answered for {waited_s:.0f} s: {redact(reason)}. What is under way is saved; the "
                     "same command continues when it is back"
                 ) from None
             if waited_s > _TELL_S and not told:
-                say(f"phalanx: {where} does not answer and is waited for, {patience_s:.0f} s at most: {redact(reason)}")
+                say(
+                    f"phalanx: {where} does not answer and is waited for, {retry_for_s:.0f} s at most: {redact(reason)}"
+                )
                 told = True
-            time.sleep(_AGAIN_S)
+            time.sleep(_RETRY_EVERY_S)
 
     return wait_for

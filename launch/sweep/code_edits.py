@@ -7,12 +7,12 @@ from pathlib import Path
 from phalanx.common.files import read_json
 from phalanx.run_folder import names
 
-from .results import Row
+from .results import TrialRow
 
 _FILES, _TRIALS = 3, 8  # that are named
 
 
-def differences(sweep: Path, rows: Sequence[Row]) -> str:
+def differences(sweep: Path, rows: Sequence[TrialRow]) -> str:
     """What to say where complete trials differ in their code, such as when it was edited between two starts; empty where
     they do not."""
     versions: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))  # file -> hash -> trials

@@ -29,7 +29,7 @@ TRIALS = "trials.csv"
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialRow:
     """A trial: `state` is running, queued, waiting (at a rung), stopped (by a person), complete, pruned or failed; `step`
     is of its newest evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used,
     where measured; `added` are words beside those of its point that its weights depend on."""
@@ -57,7 +57,7 @@ class Row:
         return [word.partition("=")[2] for word in self.words]
 
 
-def rows(scheduler: "Scheduler") -> list[Row]:
+def rows(scheduler: "Scheduler") -> list[TrialRow]:
     """All trials so far, in order."""
     undecided = scheduler.queue.states()
     found = []
@@ -66,7 +66,7 @@ def rows(scheduler: "Scheduler") -> list[Row]:
         values = trial.intermediate_values
         newest = values[max(values)] if values else None
         found.append(
-            Row(
+            TrialRow(
                 trial=trial.number,
                 state=undecided.get(trial.number) or {"fail": "failed"}.get(name, name),
                 value=number(trial.value if name == "complete" else newest),
@@ -84,26 +84,26 @@ def rows(scheduler: "Scheduler") -> list[Row]:
     return found
 
 
-def merit(value: float | None, mode: Mode) -> float:
+def sort_key(value: float | None, mode: Mode) -> float:
     """What to sort by, the best first and what has no value last."""
     if value is None:
         return math.inf
     return value if mode is Mode.min else -value
 
 
-def best(found: Sequence[Row], mode: Mode) -> Row | None:
+def best(found: Sequence[TrialRow], mode: Mode) -> TrialRow | None:
     """The best of those trained to their end."""
     done = [row for row in found if row.state == "complete" and row.value is not None]
-    return min(done, key=lambda row: (merit(row.value, mode), row.trial), default=None)
+    return min(done, key=lambda row: (sort_key(row.value, mode), row.trial), default=None)
 
 
-def write(scheduler: "Scheduler", state: str) -> list[Row]:
+def write(scheduler: "Scheduler", state: str) -> list[TrialRow]:
     """Write both files anew, whole; returns what is in them. `state` is running or how the sweep ended."""
     with scheduler.search.lock():
         return _written(scheduler, state)
 
 
-def _written(scheduler: "Scheduler", state: str) -> list[Row]:
+def _written(scheduler: "Scheduler", state: str) -> list[TrialRow]:
     plan, found = scheduler.plan, rows(scheduler)
     first = best(found, plan.mode)
     whole = {
@@ -131,7 +131,7 @@ def _written(scheduler: "Scheduler", state: str) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepResults:
     """What sweep.json of the sweep in `folder` tells; `typed` are the words as they were typed, without secrets, with the
     number of a dimension where a point has a word of its own."""
 
@@ -143,24 +143,24 @@ class Found:
     ranks: int
     typed: list[str | int]
     dimensions: list[Choice | Interval]
-    rows: list[Row]
+    rows: list[TrialRow]
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> TrialRow | None:
         return best(self.rows, self.mode)
 
-    def words(self, row: Row) -> list[str]:
+    def words(self, row: TrialRow) -> list[str]:
         """The command line of a trial's point."""
         return [*placed(self.typed, row.words), *row.added]
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> SweepResults:
     """Raises ConfigError where there is no sweep, or one that other versions wrote."""
     told = read_json(folder / SWEEP)
     if not isinstance(told, dict):
         raise ConfigError(f"{folder} is no sweep's folder: it has no {SWEEP}. Type the name of one below runs/")
     try:
-        return Found(
+        return SweepResults(
             folder=folder,
             state=told["state"],
             metric=told["metric"],
@@ -169,7 +169,7 @@ def read(folder: Path) -> Found:
             ranks=told["ranks"],
             typed=told["typed"],
             dimensions=[_dimension(dimension) for dimension in told["dimensions"]],
-            rows=[Row(**row) for row in told["rows"]],
+            rows=[TrialRow(**row) for row in told["rows"]],
         )
     except (KeyError, TypeError):
         raise ConfigError(
@@ -189,7 +189,7 @@ def _dimension(told: dict[str, Any]) -> Choice | Interval:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestPoint:
     """The best point of a sweep, as words of a command line."""
 
     words: list[str]
@@ -197,14 +197,14 @@ class Best:
     title: str
 
 
-def best_of(sweep: Path) -> Best:
+def best_of(sweep: Path) -> BestPoint:
     """Raises ConfigError where a folder has none."""
     found = read(sweep)
     first = found.best
     if first is None:
         raise ConfigError(f"No trial of {sweep} was trained to its end yet, so none is the best")
     title = f"The best of {found.trials} trials of {sweep.resolve().name}: {found.metric} {first.value:.5g}."
-    return Best(found.words(first), found.ranks, title)
+    return BestPoint(found.words(first), found.ranks, title)
 
 
 def command(words: Sequence[str], ranks: int) -> str:

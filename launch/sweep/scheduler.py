@@ -22,7 +22,7 @@ from ..common.show import show
 from ..host.held_signals import HeldSignals
 from ..local import exit_cause
 from ..search.optuna_study import ENERGY_J, RANK_S, STEPS
-from ..search.storage_retry import Away
+from ..search.storage_retry import StorageUnavailable
 from ..state.sweep_peers import SweepPeers
 from .energy import EnergyMeter
 from .shutdown import NO_ROOM, Shutdown, unwritable
@@ -115,7 +115,7 @@ class Scheduler:
                             raise
                         self._give_up(unwritable(self.plan.folder, error), ExitCode.NO_ROOM)
                     except ConfigError as error:
-                        self.storage_lost |= isinstance(error, Away)
+                        self.storage_lost |= isinstance(error, StorageUnavailable)
                         self._give_up(error, ExitCode.CONFIG)
             finally:
                 self._fork_server.close()  # what still runs saves and leaves

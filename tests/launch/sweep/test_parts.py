@@ -19,14 +19,14 @@ from phalanx.config.schema import Mode, SweepConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.host.machine import Gpu, Machine
 from phalanx.launch.reporting import sweep_page as page
-from phalanx.launch.reporting.sweep_table import Board
+from phalanx.launch.reporting.sweep_table import SweepTable
 from phalanx.launch.search.asha import Asha, RungState
 from phalanx.launch.search.optuna_study import JOURNAL, MEMORY, Search, open_search
 from phalanx.launch.search.space import Choice, Interval, SearchSpace, read
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import EnergyMeter
-from phalanx.launch.sweep.results import Found, Row, best_of, command
+from phalanx.launch.sweep.results import SweepResults, TrialRow, best_of, command
 from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import SweepPlan
 from phalanx.launch.sweep.trial_queue import TrialQueue
@@ -268,7 +268,11 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         None,
         frozenset(),
     )
-    with SweepPeers(tmp_path / "s") as peers, Board(is_terminal=False) as one, Board(is_terminal=False) as two:
+    with (
+        SweepPeers(tmp_path / "s") as peers,
+        SweepTable(is_terminal=False) as one,
+        SweepTable(is_terminal=False) as two,
+    ):
         told = SimpleNamespace(plan=plan, search=found, queue=TrialQueue(plan, found, peers), slots=())
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
         while time.monotonic() < began + 2.0:
@@ -282,18 +286,22 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
     assert spent_s < 0.5
 
 
-def row(trial: int, state: str, value: float | None, run: str = "", **changes: Any) -> Row:
+def row(trial: int, state: str, value: float | None, run: str = "", **changes: Any) -> TrialRow:
     known = {"by_seed": [], "step": 5, "steps": 8, "rank_s": 1.0, "energy_j": None, "added": [], "error": None}
     words = [f"optim.lr={trial + 1}", "model.hidden=[8]"]
-    return Row(trial=trial, state=state, value=value, words=words, run=run or f"{trial:04d}", **{**known, **changes})
+    return TrialRow(
+        trial=trial, state=state, value=value, words=words, run=run or f"{trial:04d}", **{**known, **changes}
+    )
 
 
-def found(folder: Path, rows: list[Row]) -> Found:
+def found(folder: Path, rows: list[TrialRow]) -> SweepResults:
     dimensions: list[Choice | Interval] = [
         Interval("optim.lr", 1, 1000, log=False),
         Choice("model.hidden", ("[8]", "[16]")),
     ]
-    return Found(folder, "finished", "loss", Mode.min, len(rows), 1, ["model=mlp", 0, "seed=1", 1], dimensions, rows)
+    return SweepResults(
+        folder, "finished", "loss", Mode.min, len(rows), 1, ["model=mlp", 0, "seed=1", 1], dimensions, rows
+    )
 
 
 def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
@@ -307,7 +315,7 @@ def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
     )
     words = [f"{key}=0.25" for key in swept]
     rows = [dataclasses.replace(row(n, "complete", 0.8), words=words) for n in range(3)] + [row(3, "running", None)]
-    with Board(is_terminal=True) as board:
+    with SweepTable(is_terminal=True) as board:
         board.tell(cast("Scheduler", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
     title, heads, *_ = (line.strip() for line in capsys.readouterr().out.splitlines())
     assert title == "s: 3/9 trials, 1 running, 3 complete, best 0.8 (trial 0), ETA -"

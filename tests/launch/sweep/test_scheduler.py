@@ -22,7 +22,7 @@ from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ExitCode
 from phalanx.launch.host.held_signals import HeldSignals
 from phalanx.launch.search.space import SearchSpace, read
-from phalanx.launch.search.storage_retry import Away
+from phalanx.launch.search.storage_retry import StorageUnavailable
 from phalanx.launch.sweep.energy import EnergyMeter
 from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import TrialRun
@@ -221,7 +221,7 @@ def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
             group.end(3)
 
     def away(*_: Any, **__: Any) -> None:
-        raise Away("it is away")
+        raise StorageUnavailable("it is away")
 
     with scheduling(tmp_path, act, [None, None]) as (scheduler, queue, ranks):
         changed = SimpleNamespace(calls=0)

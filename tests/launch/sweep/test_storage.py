@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import get_storage
 from optuna.study import Study
 
-from phalanx.launch.search.storage_retry import Away, patient
+from phalanx.launch.search.storage_retry import StorageUnavailable, retry_calls
 from tests.launch.sweep.postgres import postgres
 from tests.launch.sweep.sweeper import SHORT, Sweeper
 from tests.pacer import TASK, Pace
@@ -37,7 +37,7 @@ def test_a_database_that_restarts_costs_no_trial_anything(sweeper: Sweeper) -> N
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> Study:
-    monkeypatch.setattr("phalanx.launch.search.storage_retry._AGAIN_S", 0.01)
+    monkeypatch.setattr("phalanx.launch.search.storage_retry._RETRY_EVERY_S", 0.01)
     return optuna.create_study(storage=get_storage("sqlite://"))
 
 
@@ -52,7 +52,7 @@ def test_a_call_is_made_again_until_it_is_answered(study: Study, monkeypatch: py
         tell(*given, **named)
         raise StorageInternalError("server closed the connection unexpectedly")
 
-    patient(study._storage, "sqlite://", 60.0)
+    retry_calls(study._storage, "sqlite://", 60.0)
     trial = study.ask()
     monkeypatch.setattr(backend, "set_trial_state_values", deaf)
     study.tell(trial, 1.0)
@@ -64,16 +64,16 @@ def test_nobody_waits_for_a_storage_for_ever_or_past_a_signal(study: Study, monk
         raise StorageInternalError("x") from OSError("connection refused")
 
     url = "postgresql://me:hunter2hunter2@host/db"
-    patient(study._storage, url, 0.0)
+    retry_calls(study._storage, url, 0.0)
     monkeypatch.setattr(cast("Any", study._storage)._backend, "get_study_user_attrs", away)
-    with pytest.raises(Away, match="has not answered for 0 s: connection refused") as told:
+    with pytest.raises(StorageUnavailable, match="has not answered for 0 s: connection refused") as told:
         study._storage.get_study_user_attrs(0)
     assert "hunter2" not in str(told.value)
-    patient(study._storage, url, 60.0)
+    retry_calls(study._storage, url, 60.0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
     try:
         signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)  # another thread would not hold it back
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             study._storage.get_study_user_attrs(0)
     finally:
         signal.sigwait({signal.SIGUSR2})
