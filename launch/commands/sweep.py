@@ -79,7 +79,7 @@ def sweep(
     forgive()
     asked = sweep_spec(words(config_dir, config_name, overrides), also, there)
     (asked.folder / "output").mkdir(parents=True, exist_ok=True)
-    # Its signals first: a signal would go to a thread that does not hold it back.
+    # Signals are held first: one would go to a thread that does not hold it back.
     with HeldSignals() as signals, SweepPeers(asked.folder) as peers:
         try:
             code = _scheduled(asked, peers, signals, grace)

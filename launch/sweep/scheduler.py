@@ -93,7 +93,7 @@ class Scheduler:
         self._shutdown: Shutdown | None = None
         self.trouble: ConfigError | None = None
         self.storage_lost = False  # nothing more can be asked or told
-        self._deaths = 0  # of the fork_server process, since a trial ended
+        self._deaths = 0  # of the fork server, since a trial ended
         self.unsaved: list[int] = []  # trials that were ended by force
         self._shown = time.monotonic()
         self._asked = -_ASK_S

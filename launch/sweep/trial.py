@@ -27,7 +27,7 @@ class SweepPlan:
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
     `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is for trials that are
-    halved; `open` are the keys that each of the sweep's trial_runs looks up for itself.
+    halved; `open` are the keys that each of the sweep's jobs looks up for itself.
     """
 
     folder: Path

@@ -85,7 +85,7 @@ class TrialQueue:
     def prefetch(self) -> None:
         """Have a new trial at hand before a slot is free for it."""
         with self.search.lock():
-            while not (new := [trial_run for trial_run in self._free(self._open()) if not trial_run.begun]):
+            while not (new := [each for each in self._free(self._open()) if not each.begun]):
                 if self.search.ask() is None:
                     return
         self.composed(new[0].trial_run)
@@ -236,8 +236,8 @@ class TrialQueue:
         if is_of(run, known) or (self.plan.open and is_elsewhere(run, config, self.plan.open)):
             return True
         raise ConfigError(
-            f"{run} holds a finished run of another config than trial {trial_run.trial}, whose result it is not. Type run.name=… "
-            f"for a sweep of its own, or move {run} away"
+            f"{run} holds a finished run of another config than trial {trial_run.trial}, whose result it is not. Type "
+            f"run.name=… for a sweep of its own, or move {run} away"
         )
 
     # What becomes of them

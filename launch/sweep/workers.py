@@ -1,4 +1,4 @@
-"""Where trials run: slots of this machine, and the fork_server process that their ranks are forked from."""
+"""Where trials run: slots of this machine, and the fork server that their ranks are forked from."""
 
 import json
 import os
@@ -91,11 +91,11 @@ class RankGroup:
 
 
 class ForkServerDied(RuntimeError):  # noqa: N818
-    """The fork_server process has died, and told its ranks to save and leave."""
+    """The fork server has died, and told its ranks to save and leave."""
 
 
 class ForkServer:
-    """The fork_server process. It ends, and with it all ranks, when this process does."""
+    """The fork server. It ends, and with it all ranks, when this process does."""
 
     def __init__(self, signals: HeldSignals) -> None:
         self._process = subprocess.Popen(
