@@ -2,25 +2,23 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
+from phalanx.system.git import git
 
 SUBMITTED = ".submitted"  # beside the run folders: what this module copies to
 _UNTRACKED_LIMIT = 2**28  # bytes; more is data that somebody forgot to ignore
-# A checkout's own config can name commands that git starts while it reads.
-_INERT = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 
 
 def checkout(folder: Path, environ: Mapping[str, str]) -> Path | None:
     """The top folder of the git checkout that `folder` lies in and that knows of it; None where there is none."""
     if not folder.is_dir():
         return None
-    top = _git(folder, environ, "rev-parse", "--show-toplevel")
-    if not top or _git(folder, environ, "check-ignore", "--quiet", ".") is not None:
+    top = git(folder, environ, "rev-parse", "--show-toplevel")
+    if not top or git(folder, environ, "check-ignore", "--quiet", ".") is not None:
         return None
     return Path(os.fsdecode(top.removesuffix(b"\n")))
 
@@ -50,12 +48,12 @@ def take_installed(root: Path, target: Path) -> None:
 def _begin(top: Path, target: Path, environ: Mapping[str, str]) -> None:
     """`target` as a checkout of the same commit without files; a folder alone where there is no commit."""
     target.mkdir(parents=True)
-    head = _git(top, environ, "symbolic-ref", "--quiet", "HEAD")  # None: detached, as in CI, at a tag or in a submodule
+    head = git(top, environ, "symbolic-ref", "--quiet", "HEAD")  # None: detached, as in CI, at a tag or in a submodule
     branch = [] if head is None else [f"--initial-branch={os.fsdecode(head).strip().removeprefix('refs/heads/')}"]
-    _git(target, environ, "init", "--quiet", "--template=", *branch)
-    _git(target, environ, "fetch", "--quiet", "--depth=1", "--no-tags", str(top), "HEAD")
-    _git(target, environ, "update-ref", *(["--no-deref"] if head is None else []), "HEAD", "FETCH_HEAD")
-    _git(target, environ, "reset", "--quiet")
+    git(target, environ, "init", "--quiet", "--template=", *branch)
+    git(target, environ, "fetch", "--quiet", "--depth=1", "--no-tags", str(top), "HEAD", protocols="file")
+    git(target, environ, "update-ref", *(["--no-deref"] if head is None else []), "HEAD", "FETCH_HEAD")
+    git(target, environ, "reset", "--quiet")
 
 
 def _files(top: Path, environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -75,7 +73,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _listed(top: Path, environ: Mapping[str, str], *which: str) -> list[str]:
-    listed = _git(top, environ, "ls-files", "-z", *which)
+    listed = git(top, environ, "ls-files", "-z", *which)
     if listed is None:
         raise ConfigError(
             f"git cannot list the files of {top}, of which a job takes a copy along. See git -C {top} status"
@@ -105,13 +103,3 @@ def _check_size(top: Path, untracked: list[str]) -> None:
             f"{top} holds {sum(sizes.values()) / 2**20:.0f} MiB that git neither tracks nor ignores, the largest being "
             f"{largest}, and a job takes a copy of the code along. Add what is no code to .gitignore"
         )
-
-
-def _git(folder: Path, environ: Mapping[str, str], *arguments: str) -> bytes | None:
-    """What git prints; None where there is no git or it fails."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *_INERT, *arguments], env=kept, capture_output=True)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

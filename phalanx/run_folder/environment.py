@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-import signal
-import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..common.redaction import redact, redact_argv, secrets_of
+from ..system.git import git
 from ..system.nvml import driver_version
 
 GIT_TIMEOUT_S = 5.0
@@ -40,10 +37,7 @@ _COMPARED = {
     "cpu": "CPU",
     "cores": "CPU cores",
 }
-# A checkout's own config can name commands that git starts while it reads: these settings and options stop them all.
-# Without autoRefreshIndex git leaves the index alone, whose lock would outlive a git that is killed.
-_INERT = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "diff.autoRefreshIndex": "false"}
-_DIFF = (
+_DIFF = (  # with no command of the checkout's config
     *("diff", "--no-ext-diff", "--no-textconv", "--submodule=short", "--ignore-submodules=dirty"),
     *("--no-color", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--"),
 )
@@ -180,11 +174,11 @@ def _checkout(root: Path, environ: Mapping[str, str]) -> dict[str, Any] | None:
     could walk a whole data folder) and are None where git took longer than `GIT_TIMEOUT_S`. No filter runs: a touched
     LFS file counts as changed.
     """
-    commit = _git(root, environ, _INERT, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = _git(root, environ, {}, "rev-parse", "--verify", "--quiet", "HEAD")
     if commit is None:
         return None
     # Not `--abbrev-ref`, whose answer is another one or none where a tag or another branch is called the same.
-    head = _git(root, environ, _INERT, "symbolic-ref", "--quiet", "HEAD")
+    head = _git(root, environ, {}, "symbolic-ref", "--quiet", "HEAD")
     branch = None if head is None else head.strip("\n").removeprefix("refs/heads/")
     diff = _diff(root, environ)
     dirty = None if diff is None else diff != ""
@@ -192,58 +186,19 @@ def _checkout(root: Path, environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _diff(root: Path, environ: Mapping[str, str]) -> str | None:
-    listed = _git(root, environ, _INERT, "config", "--list", "--name-only", "--null")
+    listed = _git(root, environ, {}, "config", "--list", "--name-only", "--null")
     if listed is None:
         return None
     filters = [name for name in listed.split("\0") if name.startswith("filter.")]
     if any("=" in name for name in filters):  # `-c` would split it elsewhere and leave the filter on
         return None
-    return _git(root, environ, _INERT | dict.fromkeys(filters, ""), *_DIFF)
+    return _git(root, environ, dict.fromkeys(filters, ""), *_DIFF)
 
 
 def _git(root: Path, environ: Mapping[str, str], settings: Mapping[str, str], *arguments: str) -> str | None:
     """What git prints, cut with a note after the last whole line within `DIFF_LIMIT_BYTES`; None where it fails."""
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    try:
-        process = subprocess.Popen(
-            ["git", "-C", str(root), "--no-pager", *options, *arguments],
-            env=_git_environ(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError:
-        return None
-    output = _read_in_time(process)
-    if len(output) > DIFF_LIMIT_BYTES:
+    output = git(root, environ, *arguments, settings=settings, timeout_s=GIT_TIMEOUT_S, limit_bytes=DIFF_LIMIT_BYTES)
+    if output is not None and len(output) > DIFF_LIMIT_BYTES:
         whole_lines = output[:DIFF_LIMIT_BYTES].rpartition(b"\n")[0]  # half a line could end in half a secret
         return whole_lines.decode(errors="replace") + f"\n[cut: more than {DIFF_LIMIT_BYTES} bytes]\n"
-    return output.decode(errors="replace") if process.returncode == 0 else None
-
-
-def _read_in_time(process: subprocess.Popen[bytes]) -> bytes:
-    """At most one byte more than the limit; the process is over afterwards, killed after `GIT_TIMEOUT_S`."""
-    assert process.stdout is not None
-    deadline = threading.Timer(GIT_TIMEOUT_S, _kill, [process.pid])
-    deadline.start()
-    try:
-        with process:  # leaving closes the pipe, which ends a git that has more to say
-            return process.stdout.read(DIFF_LIMIT_BYTES + 1)
-    finally:
-        deadline.cancel()
-        deadline.join()
-
-
-def _kill(group: int) -> None:
-    """End git and what it may have started, which would hold the pipe open: it leads a process group of its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def _git_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` without git's own variables, which could point to another checkout or name commands."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
-    # A partial clone fetches what a diff lacks, by a command of its config's choice: no protocol is allowed.
-    inert = {"GIT_OPTIONAL_LOCKS": "0", "GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
-    return kept | inert | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    return None if output is None else output.decode(errors="replace")
