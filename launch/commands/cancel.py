@@ -9,8 +9,9 @@ import click
 
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.signals import TWICE_S
-from phalanx.run_folder import lease
-from phalanx.run_folder.lease import Holder, LivenessProbe
+from phalanx.run_folder import lease_holders
+from phalanx.run_folder.lease_holders import Holder
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import owner, run_or_sweep
 from ..common.show import show
@@ -49,7 +50,7 @@ def cancel(run: str, root: Path) -> None:
         state = state_of(folder, time.time(), looks).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
     for holder in held:
-        if not lease.is_here(holder):
+        if not lease_holders.is_here(holder):
             raise ConfigError(
                 f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
                 f"{run}, or this command on {holder.host}"

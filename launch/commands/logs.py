@@ -14,8 +14,8 @@ from phalanx.common.files import opened
 from phalanx.common.stdio import let_go
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
-from phalanx.run_folder import lease, names
-from phalanx.run_folder.lease import LivenessProbe
+from phalanx.run_folder import lease_holders, names
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import named
 from ..host.machine_locks import is_taken
@@ -75,7 +75,7 @@ class _Asked:
             return True
         if (self._folder / names.SUMMARY).exists():
             return False
-        last = max(lease.holders(self._folder), key=lambda found: found[0].incarnation, default=None)
+        last = max(lease_holders.holders(self._folder), key=lambda found: found[0].incarnation, default=None)
         launch = None if last is None else last[0].launch
         return launch is not None and (is_taken(f"launch-{launch}") or (launch.startswith("slurm-") and self.queued()))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from phalanx.common.escaping import on_one_line
-from phalanx.run_folder.lease import LivenessProbe
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import check_shown, find, run_or_sweep, sweeps
 from ..common.show import show

@@ -8,7 +8,8 @@ import click
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
-from phalanx.run_folder.lease import Holder, LivenessProbe
+from phalanx.run_folder.lease_holders import Holder
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import is_sweep, owner, run_or_sweep
 from ..common.show import show

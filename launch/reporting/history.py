@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.common.files import read_json, read_text
-from phalanx.run_folder import lease, names
+from phalanx.run_folder import lease_holders, liveness, names
 from phalanx.run_folder.jsonl import Entry, read_events, read_lines
-from phalanx.run_folder.lease import Holder
+from phalanx.run_folder.lease_holders import Holder
 
 _COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
 
@@ -36,7 +36,7 @@ class History:
 
 def read(run: Path) -> History:
     """What is in the folder `run`; what is missing or damaged there is empty here."""
-    holders = lease.holders(run)
+    holders = lease_holders.holders(run)
     environment, summary = read_json(run / names.ENVIRONMENT), read_json(run / names.SUMMARY)
     events = _forward(read_events(run))
     return History(
@@ -48,7 +48,7 @@ def read(run: Path) -> History:
         summary=summary if isinstance(summary, dict) else None,
         holders={holder.incarnation: holder for holder, _ in holders},
         seen={} if _is_copy(run, events) else {holder.incarnation: seen for holder, seen in holders},
-        live=lease.live(run),
+        live=liveness.live(run),
     )
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 
 from phalanx.run_folder.jsonl import Entry, number, whole
-from phalanx.run_folder.lease import Holder
+from phalanx.run_folder.lease_holders import Holder
 
 from .history import History
 

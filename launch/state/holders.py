@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from phalanx.run_folder import lease
-from phalanx.run_folder.lease import Holder, LivenessProbe
+from phalanx.run_folder import liveness
+from phalanx.run_folder.lease_holders import Holder
+from phalanx.run_folder.liveness import LivenessProbe
 from phalanx.run_folder.stop_file import StopFile
 
 from ..common.find_run import is_sweep
@@ -23,7 +24,7 @@ def is_there(folder: Path, holder: Holder, looks: LivenessProbe) -> bool:
 
 def is_process(folder: Path, holder: Holder) -> bool | None:
     """Whether the process that one of them names is really at work in the folder; None where that is not told."""
-    told = [lease.is_process_of(place, holder) for place in _places(folder)]
+    told = [liveness.is_process_of(place, holder) for place in _places(folder)]
     return True if True in told else None if None in told else False
 
 

@@ -11,7 +11,7 @@ from phalanx.common.files import read_json
 from phalanx.common.meter import goodput
 from phalanx.run_folder import names
 from phalanx.run_folder.jsonl import Entry, number, read_events, read_lines, whole
-from phalanx.run_folder.lease import LivenessProbe
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..slurm.queue import Given
 

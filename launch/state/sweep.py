@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phalanx.common.files import read_json
 from phalanx.run_folder.jsonl import number, whole
-from phalanx.run_folder.lease import LivenessProbe
+from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import SWEEP, is_sweep
 from .holders import holders

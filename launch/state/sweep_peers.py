@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from phalanx.exit.codes import ConfigError
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.stop_file import StopFile
 
 _WORKERS, _TURN = "workers", ".turn"
@@ -29,7 +29,9 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
         self._turns = 0  # locks within locks of this process
-        self.looks = lease.LivenessProbe()  # at the others and at runs: one that looks again and again needs no clock
+        self.looks = (
+            liveness.LivenessProbe()
+        )  # at the others and at runs: one that looks again and again needs no clock
 
     def __enter__(self) -> "SweepPeers":
         """Raises ConfigError where the file system does not let processes take turns."""
@@ -75,7 +77,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         if name == self.name:
             return True
         holder = self.looks.live(self._sweep / _WORKERS / name)
-        return holder is not None and not lease.is_earlier_start(holder, os.environ)
+        return holder is not None and not lease_holders.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:
         """Whether anyone else works right now."""

@@ -14,7 +14,7 @@ from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 from phalanx.exit.signals import UNTIL
-from phalanx.run_folder import lease, leftovers, names
+from phalanx.run_folder import leftovers, liveness, names
 from phalanx.run_folder.jsonl import Evaluations, number, read_events, whole
 from phalanx.run_folder.stop_file import StopFile
 
@@ -391,7 +391,7 @@ def _events_bytes(run: Path) -> int:
 
 def _ask_to_leave(run: Path) -> None:
     """Once for each start, which may be none that listens yet."""
-    holder = lease.live(run)
+    holder = liveness.live(run)
     if holder is not None and (stop := StopFile(run, holder.incarnation)).request() is None:
         stop.ask()
 

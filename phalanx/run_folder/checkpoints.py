@@ -24,7 +24,7 @@ from typing import Any
 from ..common.files import mode, sha256, sync_file, sync_folder, write_json
 from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
-from . import lease, names
+from . import lease, lease_holders, names
 
 FORMAT = 1
 
@@ -169,7 +169,7 @@ class Checkpoints:
         return None, bad
 
     def _fenced(self, folder: Path) -> bool:
-        return lease.fenced(self._run, _incarnation(folder), _step(folder))
+        return lease_holders.fenced(self._run, _incarnation(folder), _step(folder))
 
     def _folders(self) -> list[Path]:
         """Raises ConfigError where it cannot be told what there is: Path.glob would take that for nothing."""

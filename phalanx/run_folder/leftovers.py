@@ -16,8 +16,8 @@ from contextlib import suppress
 from multiprocessing import process
 from pathlib import Path
 
+from ..system.process_identity import machine_id, process_start
 from . import names
-from .lease import began, machine
 
 _NAME = re.compile(r"(?:sem\.)?phalanx-([0-9a-f]{8})-(\d+)-(\d+)-.*")
 _LOOKS = (".look-*", ".now-*")  # files that phalanx/run_folder/lease.py makes for a moment
@@ -37,7 +37,7 @@ def mark(shared: Path = Path("/dev/shm")) -> None:
 
 def own() -> str:
     """What the names of temporary files begin with that are to go with this process, however it ends."""
-    return f"phalanx-{_here()}-{os.getpid()}-{began(os.getpid())}-"
+    return f"phalanx-{_here()}-{os.getpid()}-{process_start(os.getpid())}-"
 
 
 def sweep_lease(run: Path) -> None:
@@ -56,7 +56,7 @@ def _dead(*folders: Path) -> Iterator[Path]:
                 found = _NAME.fullmatch(entry.name)
                 if found is None or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
                     continue
-                if found[1] == _here() and began(int(found[2])) != int(found[3]):
+                if found[1] == _here() and process_start(int(found[2])) != int(found[3]):
                     yield Path(entry.path)
 
 
@@ -69,4 +69,4 @@ def _remove(path: Path) -> None:
 
 
 def _here() -> str:
-    return hashlib.sha256(machine().encode()).hexdigest()[:8]
+    return hashlib.sha256(machine_id().encode()).hexdigest()[:8]

@@ -21,7 +21,8 @@ from phalanx.exit.codes import ConfigError, NoRoom
 from phalanx.exit.disk_errors import writing
 from phalanx.run_folder import environment, names
 from phalanx.run_folder.checkpoints import Checkpoints
-from phalanx.run_folder.lease import Lease, claim, held_by_this_launch
+from phalanx.run_folder.lease import Lease, claim
+from phalanx.run_folder.lease_holders import held_by_this_launch
 from phalanx.run_folder.leftovers import sweep_lease
 from phalanx.run_folder.links import check_links
 

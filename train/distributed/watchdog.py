@@ -29,8 +29,8 @@ from phalanx.exit import cause_file
 from phalanx.exit.codes import ExitCode, Hang, Hung, JoinFailed
 from phalanx.exit.messages import end, say
 from phalanx.run_folder import names
-from phalanx.run_folder.lease import began, machine
 from phalanx.system.module_path import PACKAGE
+from phalanx.system.process_identity import machine_id, process_start
 
 # In the order in which a rank comes through them; what is not in STEPS is done alone, by some rank at least.
 _JOINING = ("device", "join")  # nobody but the ranks' store tells the others of one another
@@ -93,8 +93,8 @@ class Watchdog:
         )
         self._rank = rank
         self._size = size
-        self._host, self._machine, self._pid = socket.gethostname(), machine(), os.getpid()
-        self._began = began(self._pid) or 0
+        self._host, self._machine, self._pid = socket.gethostname(), machine_id(), os.getpid()
+        self._began = process_start(self._pid) or 0
         self._timeout_s = timeout_s
         self._silence_s = max(_SILENT_S, _ASKS * timeout_s)
         self._look_s = min(timeout_s / _LOOKS, _LONGEST_LOOK_S)
@@ -150,7 +150,7 @@ class Watchdog:
                 continue
             with suppress(ProcessLookupError):
                 handle = os.pidfd_open(heartbeat.pid)
-                if began(heartbeat.pid) == heartbeat.began:
+                if process_start(heartbeat.pid) == heartbeat.began:
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
                 os.close(handle)
 
@@ -225,7 +225,7 @@ class Watchdog:
             return None
         for rank, heartbeat, seen_s in self._seen():
             silent = heartbeat.phase == "join" and self._answered_s - seen_s >= _JOINS_S
-            dead = heartbeat.machine == self._machine and began(heartbeat.pid) != heartbeat.began
+            dead = heartbeat.machine == self._machine and process_start(heartbeat.pid) != heartbeat.began
             if dead or (silent and heartbeat.machine != self._machine):
                 return rank
         return None

@@ -20,7 +20,7 @@ from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
 from phalanx.exit.disk_errors import writing
 from phalanx.exit.signals import Signals, StopRequest, grace_s_of, until_step
-from phalanx.run_folder import code_hash, environment, lease, names, rank_logs
+from phalanx.run_folder import code_hash, environment, lease, lease_holders, names, rank_logs
 from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
 from phalanx.run_folder.stop_file import StopFile
 from phalanx.system.module_path import PACKAGE, ROOT
@@ -174,7 +174,7 @@ def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
         )
     with writing(opened.path):
         troubles = checkpoints.clean(bad)
-        lease.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
+        lease_holders.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
     for trouble in troubles:
         logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
     return found

@@ -13,7 +13,7 @@ from phalanx.launch.reporting import history, timeline
 from phalanx.launch.reporting.page import page
 from phalanx.launch.reporting.timeline import Start
 from phalanx.launch.state.run import run_state
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease, lease_holders
 
 EPOCH = 1e9
 START = 'start 0 {"took_s": 4.0, "incarnation": 1}'
@@ -83,7 +83,7 @@ def test_a_start_that_died_before_its_first_event_is_told(tmp_path: Path) -> Non
     held(run, since=3, seen=10)
     dies(run)
     held(run, since=50, seen=60)
-    lease.begins_at(run, 2, 5)
+    lease_holders.begins_at(run, 2, 5)
     os.utime(run / "lease/00000002.json", (EPOCH + 60, EPOCH + 60))
     dies(run)
     begun, spent = told(run)

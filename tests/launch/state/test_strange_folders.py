@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.launch.cli import VERBS
 from phalanx.launch.common import find_run
 from phalanx.launch.host.processes import send
-from phalanx.run_folder import lease
+from phalanx.system.process_identity import machine_id
 from tests.ranks import ROOT
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp\r\x08"
@@ -173,7 +173,7 @@ def sleeper() -> Iterator[int]:
 def holds(run: Path, process: int, **facts: object) -> None:
     """A lease that names a process, down to its start."""
     began = int(Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()[19])
-    known = {"incarnation": 1, "host": "here", "machine": lease.machine(), "pid": process, "began": began}
+    known = {"incarnation": 1, "host": "here", "machine": machine_id(), "pid": process, "began": began}
     (run / "lease" / "00000001.json").write_text(json.dumps({**known, **facts}))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.launch.host.processes import children
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease_holders
 from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
 
 SHORT = ("model=mlp", "train.steps=8", "eval.every=4", "checkpoint.every=4", "data.augment=null", "log.every=4")
@@ -75,7 +75,7 @@ class Sweeper:
 
     def forked(self, trial: int) -> float:
         """When rank 0 of a trial's last start became a process, in seconds since 1970."""
-        *_, (holder, _) = lease.holders(self.results(trial).folder)
+        *_, (holder, _) = lease_holders.holders(self.results(trial).folder)
         up_s = float(Path("/proc/uptime").read_text().split()[0])
         return time.time() - up_s + holder.began / os.sysconf("SC_CLK_TCK")
 

@@ -31,7 +31,7 @@ from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import SweepPlan
 from phalanx.launch.sweep.trial_queue import TrialQueue
 from phalanx.launch.sweep.workers import Slot, slots
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease_holders
 
 MODELS = ["convnet", "mlp", "resnet18"]
 
@@ -369,7 +369,7 @@ def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(
             for name, touched in (("alive", now), ("dead", now - 3600.0)):
                 (folder / "workers" / name / "lease").mkdir(parents=True)
                 file = folder / "workers" / name / "lease" / "00000001.json"
-                write_json(file, dataclasses.asdict(lease.Holder(1, name, "another machine", 1, 1)))
+                write_json(file, dataclasses.asdict(lease_holders.Holder(1, name, "another machine", 1, 1)))
                 os.utime(file, (touched, touched))
             patched.setattr(time, "time", lambda skewed=now + skew_s: skewed)
             assert peers.lives("alive")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.exit.codes import ConfigError
-from phalanx.run_folder import lease
+from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.run_folder.lease import claim
 from tests.ranks import ROOT, Starter, holder, until
@@ -41,8 +41,8 @@ def age(run: Path, incarnation: int, seconds: float) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_DYING_S", 0.2)
-    monkeypatch.setattr(lease, "DEAD_S", 0.5)
-    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(liveness, "DEAD_S", 0.5)
+    monkeypatch.setattr(liveness, "BEAT_S", 0.1)
 
 
 @pytest.mark.usefixtures("quick")
@@ -60,8 +60,8 @@ def test_run_that_was_given_back_is_free_at_once(tmp_path: Path) -> None:
 def test_file_that_belongs_to_another_number_is_nobodys(tmp_path: Path) -> None:
     with claim(tmp_path, 0, NONE):
         (tmp_path / "lease/00000001.json").rename(tmp_path / "lease/00000003.json")
-        assert lease.live(tmp_path) is None
-        assert lease.holders(tmp_path) == []
+        assert liveness.live(tmp_path) is None
+        assert lease_holders.holders(tmp_path) == []
 
 
 def test_start_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
@@ -104,12 +104,12 @@ def test_holder_lives_while_it_touches_its_file_whatever_the_clocks_say(tmp_path
     over = threading.Event()
 
     def beat() -> None:
-        while not over.wait(lease.BEAT_S):
+        while not over.wait(liveness.BEAT_S):
             age(tmp_path, 1, behind_s)
 
     with closing_thread(threading.Thread(target=beat), over):
         age(tmp_path, 1, behind_s)
-        assert lease.live(tmp_path) is not None
+        assert liveness.live(tmp_path) is not None
         with pytest.raises(ConfigError, match=r"in use: process .* on n7"):
             claim(tmp_path, 0, NONE)
 
@@ -124,7 +124,7 @@ def test_holder_that_touches_its_file_no_more_is_dead_whatever_the_clocks_say(tm
     assert time.monotonic() - began < 5.0
     (tmp_path / "lease/00000002.json").unlink()
     age(tmp_path, 1, behind_s or 40.0)
-    assert lease.live(tmp_path) is None
+    assert liveness.live(tmp_path) is None
 
 
 @contextmanager
@@ -147,8 +147,8 @@ def test_lease_that_names_more_than_a_process_is_nobodys(tmp_path: Path, pid: ob
     claim(tmp_path, 0, NONE).close()
     (tmp_path / "lease/00000001.released").unlink()
     change(tmp_path, 1, pid=pid, began=began)
-    assert lease.live(tmp_path) is None
-    assert lease.holders(tmp_path) == []
+    assert liveness.live(tmp_path) is None
+    assert lease_holders.holders(tmp_path) == []
 
 
 def test_process_that_does_not_hold_the_folder_does_not_count(tmp_path: Path) -> None:
@@ -157,25 +157,25 @@ def test_process_that_does_not_hold_the_folder_does_not_count(tmp_path: Path) ->
     run.mkdir()
     with claim(run, 0, NONE):
         shutil.copytree(run, copy)
-        (holder,) = (holder for holder, _ in lease.holders(copy))
-        assert lease.live(run) == holder
-        assert lease.is_process_of(run, holder)
-        assert lease.live(copy) is None
-        assert not lease.is_process_of(copy, holder)
+        (holder,) = (holder for holder, _ in lease_holders.holders(copy))
+        assert liveness.live(run) == holder
+        assert liveness.is_process_of(run, holder)
+        assert liveness.live(copy) is None
+        assert not liveness.is_process_of(copy, holder)
         program = (
             "from pathlib import Path; from phalanx.run_folder.lease import claim; "
             f"claim(Path({str(copy)!r}), 0, {{}}).close()"
         )
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
         run.rename(moved)
-        assert lease.live(moved) == holder
+        assert liveness.live(moved) == holder
     other = subprocess.Popen(["sleep", "60"])
     try:
         stat = Path(f"/proc/{other.pid}/stat").read_text().rpartition(") ")[2].split()
         for opened in (True, False):
             change(moved, 1, pid=other.pid, began=int(stat[19]), opened=opened)
-            (named,) = (holder for holder, _ in lease.holders(moved))
-            assert not lease.is_process_of(moved, named)
+            (named,) = (holder for holder, _ in lease_holders.holders(moved))
+            assert not liveness.is_process_of(moved, named)
     finally:
         other.kill()
         other.wait()
@@ -199,8 +199,8 @@ def test_folder_of_leases_may_be_no_link_and_hold_odd_things(tmp_path: Path) -> 
     paths[4].write_bytes(b"\xff\0")
     paths[5].touch()
     os.truncate(paths[5], 2**40)
-    assert lease.holders(run) == []
-    assert lease.live(run) is None
+    assert lease_holders.holders(run) == []
+    assert liveness.live(run) is None
     claim(run, 0, NONE).close()
 
 
@@ -280,7 +280,7 @@ def test_checkpoint_that_a_replaced_start_commits_late_counts_for_nobody(tmp_pat
     saved(old, 10, "old")
     saved(old, 20, "old")
     hidden.rename(late)
-    lease.begins_at(tmp_path, 2, 10)
+    lease_holders.begins_at(tmp_path, 2, 10)
     assert new.steps() == [10]
     saved(new, 20, "new")
     assert new.steps() == [10, 20]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from phalanx.run_folder.lease import began
+from phalanx.system.process_identity import process_start
 from tests.ranks import Ended, Starter, until
 from tests.train.distributed.conftest import Launch
 from tests.train.distributed.saboteur import TASK, Sabotage
@@ -123,7 +123,7 @@ def test_rank_that_stands_still_ends_the_others_as_hung(starter: Starter, victim
     world = starter.start(2, *RUN, "world.timeout_s=2", environ=sabotage.environ())
     try:
         code = world.nursery.wait(world.pids[1 - victim])
-        until(lambda: began(world.pids[victim]) is None, 10.0)  # a launcher would wait for it for half a minute
+        until(lambda: process_start(world.pids[victim]) is None, 10.0)  # a launcher would wait for it for half a minute
     finally:
         with suppress(ProcessLookupError):
             world.kill(victim)

@@ -12,7 +12,7 @@ import pytest
 
 from phalanx.launch.host.processes import children
 from phalanx.launch.sweep.workers import RankGroup
-from phalanx.run_folder.lease import began
+from phalanx.system.process_identity import process_start
 from phalanx.train.distributed.watchdog import Watchdog
 from tests.launch.command import marked
 from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
@@ -74,9 +74,9 @@ def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monke
 
     def began_meanwhile(pid: int) -> int | None:
         watch._note(3, watch._heartbeat)
-        return began(pid)
+        return process_start(pid)
 
-    monkeypatch.setattr("phalanx.train.distributed.watchdog.began", began_meanwhile)
+    monkeypatch.setattr("phalanx.train.distributed.watchdog.process_start", began_meanwhile)
     for rank in (1, 2):
         watch._note(rank, watch._heartbeat)
     assert watch._gone() is None
