@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..exit.codes import ConfigError
+from ..system.module_path import PACKAGE
 
+_LISTED = 8  # files of ours that changed, beyond which they are counted
 COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
 
 
@@ -36,13 +38,22 @@ def _rooms(package: Path) -> list[Path]:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A line for each name whose hash differs, in name order: `edited: a.py`, `new: b.py`, `gone: c.py`."""
-    lines = []
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            kind = "new" if name not in before else "gone" if name not in now else "edited"
-            lines.append(f"{kind}: {name}")
-    return lines
+    """A line for each name whose hash differs, in name order: `edited: a.py`, `new: b.py`, `gone: c.py`.
+
+    Many of ours are one line, after the user's: another version of Phalanx is one change to who uses it.
+    """
+    kinds = {
+        name: "new" if name not in before else "gone" if name not in now else "edited"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    }
+    rooms = {room.name for room in _rooms(PACKAGE)}
+    ours = [kind for name, kind in kinds.items() if name.partition("/")[0] in rooms]
+    if len(ours) <= _LISTED:
+        return [f"{kind}: {name}" for name, kind in kinds.items()]
+    counts = ", ".join(f"{ours.count(kind)} {kind}" for kind in ("edited", "new", "gone") if kind in ours)
+    theirs = [f"{kind}: {name}" for name, kind in kinds.items() if name.partition("/")[0] not in rooms]
+    return [*theirs, f"Phalanx itself is another version (files: {counts})"]
 
 
 def _places(name: str) -> list[Path]:

@@ -46,6 +46,12 @@ def test_one_value_in_several_spellings_is_one_run() -> None:
         ("model=mlp model.hidden=[8,4]", "model=mlp model.hidden=[8.0,4]"),
         ("+model.extra={a:1,b:{c:2}}", "+model.extra={b:{c:2.0},a:1}"),
         ("", "optim._target_=torch.optim.adam.Adam", "optim._target_=torch.optim.Adam"),
+        (
+            "model=mlp",
+            "model=mlp model._target_=phalanx.models.MLP",
+            "model=mlp model._target_=phalanx.train.models.mlp.MLP",
+            "model=mlp model._target_=train.models.mlp.MLP",
+        ),
         ("model=resnet18", "model=resnet18 model._target_=torchvision.models.resnet.resnet18"),
     ):
         assert len({name(*words.split()) for words in spellings}) == 1, spellings
@@ -71,6 +77,19 @@ def test_a_class_keeps_its_name_where_it_moves_within_its_package() -> None:
         assert public(old) == public(new) != public("torch.optim.lr_scheduler.StepLR")
     for kept in ("torch.optim.lr_scheduler.StepLR", "torchvision.models.segmentation.fcn_resnet50", "mine.Net"):
         assert public(kept) == kept
+
+
+def test_a_package_of_the_users_that_is_called_train_is_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train" / "models").mkdir(parents=True)
+    for package in ("train", "train/models"):
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "train" / "models" / "mlp.py").write_text("class MLP: ...\nclass ConvNet: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for theirs in ("train.models.mlp.MLP", "train.models.mlp.ConvNet"):
+        assert public(theirs) == theirs
+    assert public("train.data.digits.Digits") == "phalanx.Digits"
 
 
 PACKAGE = {

@@ -1,20 +1,24 @@
 """A config that came with a stranger's run folder runs no code of theirs, looks nothing up and tells nobody anything."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import Dataset
 
+import phalanx.models
 from phalanx.compose.compose import Composed, answer, compose
+from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
 from phalanx.config.instantiate import Targets
-from phalanx.config.schema import as_plain
+from phalanx.config.moved_names import MOVED
+from phalanx.config.schema import Config, as_plain
 from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
 from phalanx.train.data import mnist
@@ -60,6 +64,16 @@ def stored(folder: Path, **sections: object) -> list[str]:
     return [f"--config-dir={folder}", "--config-name=resolved"]
 
 
+def with_names_of_then(config: Config) -> dict[str, Any]:
+    """The config as it was stored when our classes were train.models.convnet.ConvNet and the like."""
+    text = yaml.safe_dump(as_plain(config))
+    for then, now in MOVED.items():
+        text = text.replace(f"_target_: {now}\n", f"_target_: {then}\n")
+    assert "phalanx" not in text
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
 def checked(words: list[str]) -> Composed:
     """As each rank does before it joins the others."""
     composed = compose(words)
@@ -86,6 +100,17 @@ DOORS: dict[str, dict[str, object]] = {
     "phalanx.train.main.main": {},
     "phalanx.train.loading.workers._Question": {"act": "x", "argument": "x"},
     "phalanx.launch.sweep.fork_server.serve": {},
+    "phalanx.run": {},
+    "phalanx.load": {"run": "x"},
+    "phalanx.Task": {},
+    "phalanx.launch.cli.main": {},
+    "phalanx.__main__.main": {},
+    "phalanx.models.handed_on": {"package": "os", "module": "os", "names": {}},
+    "phalanx.models.__getattr__": {"name": "ConvNet"},
+    "phalanx.models.__builtins__": {},
+    "phalanx.data.TYPE_CHECKING": {},
+    "phalanx.common.lazy.handed_on": {},
+    "phalanx.schedules.__loader__": {},
     "os.system": {"command": "touch ran"},
     "builtins.eval": {"source": "1"},
     "evil.Net": LINEAR,
@@ -105,6 +130,28 @@ def test_stored_config_builds_nothing_but_what_is_on_the_list(door: str, evil: P
             STRICT.check(model, "model", nn.Module)
         assert f"{where}._target_={door}" in str(refused.value)
     assert not evil.exists()
+
+
+def test_a_module_of_public_names_hands_on_nothing_that_is_not_on_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it gives out is judged by the module that defines it."""
+    for name in ("load", "save"):
+        monkeypatch.setattr(phalanx.models, name, getattr(torch, name), raising=False)
+        with pytest.raises(ConfigError, match=r"type run\.trust=\[torch\.serialization\]"):
+            STRICT.check({"_target_": f"phalanx.models.{name}", "f": "x"}, "model", nn.Module)
+
+
+@pytest.mark.parametrize("named", [as_plain, with_names_of_then], ids=["now", "before"])
+def test_what_comes_with_phalanx_is_built_from_a_stored_config(
+    tmp_path: Path, named: Callable[[Config], dict[str, Any]]
+) -> None:
+    """By its public names, and by those that it had before there were any."""
+    config = compose([]).config
+    plain = named(config)
+    found = checked(
+        stored(tmp_path / "theirs", **{name: plain[name] for name in ("model", "data", "task", "schedule")})
+    )
+    assert digest(found.config) == digest(config)
+    assert found.config.model["_target_"] == "phalanx.models.ConvNet"
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
