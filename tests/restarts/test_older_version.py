@@ -37,13 +37,12 @@ def test_status_report_and_logs_read_it(before: Results) -> None:
         done = CliRunner().invoke(verb, [NAME, root])
         assert done.exit_code == 0
         assert told in done.output
-    assert "phalanx.models.MLP" in (before.folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("replayed", [False, True], ids=["typed", "from"])
 def test_it_goes_on_once_its_user_has_said_so(starter: Starter, before: Results, replayed: bool) -> None:
     """By the command that began it, which finds it by the same name, and by --from."""
-    words = [f"--config-dir={before.folder}", "--config-name=resolved"] if replayed else COMMAND
+    words = [f"--config-dir={before.folder}", "--config-name=resolved", "log.every=10"] if replayed else COMMAND
     saved = {path: path.read_bytes() for path in before.folder.rglob("*") if path.is_file()}
     ended = starter.run(1, *words)
     assert ended.codes == [2]
