@@ -1,10 +1,13 @@
-"""The sum of a tensor over the ranks of one machine, through memory that they share.
+"""All-reduce of CPU tensors over the ranks of one machine, through memory that they share.
 
-Over the loopback a reduction of gloo's passes through four threads and the network stack; on two cores that takes longer
-than a small model's forward and backward. Here each rank copies what it has into its slot, says so to every other rank
-with one byte through a socket, waits for theirs, and adds up what lies in all slots. A rank that dies closes its sockets,
-so the others know at once. For a moment a rank looks again and again whether a byte has come, as one that sleeps takes
-longer to wake than the others are late.
+Over the loopback an all-reduce of gloo's passes through four threads and the network stack; on two cores that takes longer
+than a small model's forward and backward. Here each rank copies its tensor into its slot of the memory, passes a barrier
+(one byte through a socket to and from every other rank), and sums all slots. A rank that dies closes its sockets, so the
+others know at once. For a moment a rank polls its sockets, as a rank that sleeps takes longer to wake than the others are
+late.
+
+The memory is anonymous (memfd_create), so neither a missing nor a full /dev/shm matters. Where a machine or a container
+allows no such memory or sockets, `connect_ranks` says why and World goes on through gloo.
 """
 
 import errno
@@ -15,14 +18,16 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from phalanx.system import cpu_count
 
+Answer = TypeVar("Answer")
 _SLOT = 2**20  # bytes; larger tensors go piece by piece
 _READY = b"."
 _AWAKE_S = 100e-6
@@ -30,7 +35,7 @@ _VIEWS = 64  # kept; sums of gradients come again in each step
 
 
 class SharedMemoryReducer:
-    """What one rank holds of it. All ranks call `all_reduce` with tensors of the same sizes, in the same order."""
+    """One rank's part. All ranks call `all_reduce` with tensors of the same sizes, in the same order."""
 
     def __init__(self, rank: int, memory: torch.Tensor, peers: Mapping[int, socket.socket]) -> None:
         """`memory` is of bytes and shape (2, ranks, bytes of a slot)."""
@@ -39,14 +44,15 @@ class SharedMemoryReducer:
         self._peers = peers
         self._others = list(peers.values())
         self._turn = 0
-        self._heard = len(peers)  # how many others were heard of in this turn, in their order
+        self._received = len(peers)  # from how many others a byte came in this turn, in their order
         self._awake_s = _AWAKE_S if len(peers) < cpu_count.available() else 0.0  # else the one waited for has no core
         self._views: dict[tuple[int, int, torch.dtype], list[torch.Tensor]] = {}
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
         """Overwrite a flat CPU tensor with its sum over all ranks, added in their order: the same bits on each.
 
-        Raises DistNetworkError when another rank is gone. It waits for as long as the others live; see watch.py.
+        Raises DistNetworkError when another rank is gone. There is no timeout here: the watchdog ends
+        a wait that takes too long.
         """
         at_once = self._memory.shape[2] // tensor.element_size()
         for start in range(0, tensor.numel(), at_once):
@@ -54,7 +60,7 @@ class SharedMemoryReducer:
 
     def awaited(self) -> list[int]:
         """The ranks whose byte has not come, while `all_reduce` waits for it. Any thread may ask."""
-        left = list(self._peers.items())[self._heard :]
+        left = list(self._peers.items())[self._received :]
         come, _, _ = select.select([peer for _, peer in left], [], [], 0)
         return [rank for rank, peer in left if peer not in come]
 
@@ -63,7 +69,7 @@ class SharedMemoryReducer:
             peer.close()
 
     def _reduce(self, piece: torch.Tensor) -> None:
-        # Two sets of slots take turns: whoever is heard of in this turn has read all of the last one's.
+        # Two sets of slots take turns: a rank whose byte came in this turn has read all slots of the turn before.
         self._turn = 1 - self._turn
         slots = self._slots(piece.numel() * piece.element_size(), piece.dtype)
         slots[self._rank].copy_(piece)
@@ -81,15 +87,18 @@ class SharedMemoryReducer:
         return self._views[key]
 
     def _barrier(self) -> None:
-        """Returns when every rank has come this far. Its system calls also order the reads and writes around it."""
+        """Return when every rank has come this far. All ranks call it.
+
+        Its system calls also order the memory accesses before and after it.
+        """
         try:
             for peer in self._others:
                 peer.send(_READY)
-            for heard, peer in enumerate(self._others):
-                self._heard = heard
+            for received, peer in enumerate(self._others):
+                self._received = received
                 if not self._byte(peer):
                     raise dist.DistNetworkError("Connection closed by peer")
-            self._heard = len(self._others)
+            self._received = len(self._others)
         except OSError as error:
             raise dist.DistNetworkError(f"Connection closed by peer: {error.strerror}") from None
 
@@ -101,8 +110,43 @@ class SharedMemoryReducer:
         return peer.recv(1)
 
 
+def connect_ranks(
+    rank: int, size: int, gather: Callable[[Any], list[Any]], timeout_s: float
+) -> tuple[SharedMemoryReducer | None, str]:
+    """The reducer of `rank`, or None on all ranks and why one of them has no shared memory. All ranks call it.
+
+    `gather` is World.gather: every rank's value on every rank.
+    """
+    listener = _or_error(lambda: listen(size, timeout_s))
+    # All ranks take part, also one that cannot listen: the others must not wait for its connection.
+    addresses = gather(None if isinstance(listener, OSError) else listener.getsockname())
+    found: SharedMemoryReducer | OSError
+    if isinstance(listener, OSError):
+        found = listener
+    else:
+        with listener:
+            every = [address for address in addresses if address is not None]
+            found = OSError("")  # the rank that cannot listen says why
+            if len(every) == size:
+                found = _or_error(lambda: connect(rank, listener, every, timeout_s))
+    # All ranks take part: one rank's error sends all to gloo.
+    errors = gather(str(found) if isinstance(found, OSError) else None)
+    if isinstance(found, SharedMemoryReducer) and errors == [None] * size:
+        return found, ""
+    if isinstance(found, SharedMemoryReducer):
+        found.close()
+    return None, next(filter(None, errors), "")
+
+
+def _or_error(act: Callable[[], Answer]) -> Answer | OSError:
+    try:
+        return act()
+    except OSError as error:
+        return error
+
+
 def listen(ranks: int, timeout_s: float) -> socket.socket:
-    """Where a rank is called by those after it. An abstract name leaves no file behind, whatever becomes of the ranks."""
+    """A socket to which later ranks connect. An abstract name leaves no file behind, whatever becomes of the ranks."""
     listener = socket.socket(socket.AF_UNIX)
     listener.settimeout(timeout_s)
     listener.bind(b"\0phalanx-" + secrets.token_hex(16).encode())
@@ -143,7 +187,10 @@ def _call(
             caller.close()
             continue
         caller.settimeout(timeout_s)
-        (later,) = struct.unpack("i", caller.recv(4))
+        said = caller.recv(4)
+        if len(said) < 4:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "a rank left before it was connected")
+        (later,) = struct.unpack("i", said)
         peers[later] = caller
 
 
@@ -164,6 +211,8 @@ def _memory(peers: Mapping[int, socket.socket], rank: int, size: int) -> torch.T
 
 
 def _made(peers: Mapping[int, socket.socket], size: int) -> int:
+    if not hasattr(os, "memfd_create"):  # a Python that was built for a C library older than glibc 2.27
+        raise OSError(errno.ENOSYS, "this Python has no os.memfd_create")
     file = os.memfd_create("phalanx-all-reduce")
     try:
         os.posix_fallocate(file, 0, size)  # a lack of memory is an error now and not a signal later

@@ -18,7 +18,7 @@ from phalanx.run_folder import names
 
 from .peer_failure import FailureChannel
 from .rank_errors import RankError, merged
-from .shared_memory import SharedMemoryReducer, connect, listen
+from .shared_memory import SharedMemoryReducer, connect_ranks
 from .watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -65,36 +65,21 @@ class World:
         return self.rank == 0
 
     def share_memory(self, timeout_s: float) -> None:
-        """Let the ranks of one machine add up in memory what they have there. All ranks call it.
+        """Let the ranks of one machine sum CPU tensors in shared memory from now on. All ranks call it.
 
-        Where one cannot have the memory all go on without: the sums have the same bits, and take longer.
+        Where one rank cannot have the memory all fall back to gloo: the sums have the same bits, and take longer.
         """
         if self.size == 1 or not self.place.one_machine:
             return
-        listener = _or_error(lambda: listen(self.size, timeout_s))
-        names = self.gather(None if isinstance(listener, OSError) else listener.getsockname())
-        found = listener if isinstance(listener, OSError) else self._connect(listener, names, timeout_s)
-        errors = self.gather(str(found) if isinstance(found, OSError) else None)
-        if isinstance(found, SharedMemoryReducer) and not any(errors):
-            self.reducer = found
-            self.watchdog.awaited = found.awaited
-            return
-        if isinstance(found, SharedMemoryReducer):
-            found.close()
-        if self.is_rank_zero:
-            why = next(filter(None, errors))
+        self.reducer, why = connect_ranks(self.rank, self.size, self.gather, timeout_s)
+        if self.reducer is not None:
+            self.watchdog.awaited = self.reducer.awaited
+        elif self.is_rank_zero:
             logger.warning(
-                "the ranks add up through %s, which takes longer, and share no memory: %s", self.backend, why
+                "the ranks share no memory on this machine (%s) and sum through %s in its place, which takes longer",
+                why,
+                self.backend,
             )
-
-    def _connect(
-        self, listener: socket.socket, names: Sequence[bytes | None], timeout_s: float
-    ) -> "SharedMemoryReducer | OSError":
-        with listener:
-            every = [name for name in names if name is not None]
-            if len(every) < len(names):
-                return OSError("not all ranks can be called")
-            return _or_error(lambda: connect(self.rank, listener, every, timeout_s))
 
     def gather(self, value: Answer) -> list[Answer]:
         """Every rank's value, in rank order, on every rank. All ranks call it. The values are pickled between ranks."""
@@ -240,13 +225,6 @@ class World:
             self.reducer.close()
         self._failure_channel.close()
         dist.destroy_process_group()
-
-
-def _or_error(act: Callable[[], Answer]) -> Answer | OSError:
-    try:
-        return act()
-    except OSError as error:
-        return error
 
 
 def code_of(error: BaseException) -> ExitCode:

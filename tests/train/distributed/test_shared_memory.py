@@ -21,14 +21,16 @@ _LARGE = 2**20 // 4 + 3  # numbers: more than one slot
 CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
 
 
-@pytest.fixture(scope="module")
-def adders() -> Iterator["subprocess.Popen[str]"]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.train.distributed.adder",
-        *(f"{dtype}:{numbers}" for dtype, numbers in CASES),
-    ]
+# A machine whose /dev/shm holds next to nothing, as a container's may be, and one that has none.
+TINY = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero >/dev/shm/full && "
+NONE = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 444 /dev/urandom c 1 9 && "
+
+
+@contextmanager
+def adding(*within: str) -> Iterator["subprocess.Popen[str]"]:
+    """The process that ranks are forked from, started by the command `within`."""
+    cases = (f"{dtype}:{numbers}" for dtype, numbers in CASES)
+    command = [*within, sys.executable, "-m", "tests.train.distributed.adder", *cases]
     environ = {**os.environ, **QUIET}
     with subprocess.Popen(command, env=environ, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as process:
         yield process
@@ -36,22 +38,58 @@ def adders() -> Iterator["subprocess.Popen[str]"]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize(("ranks", "without"), [(2, False), (3, False), (5, False), (3, True)])
-def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(
-    adders: "subprocess.Popen[str]", ranks: int, without: bool
-) -> None:
-    """Also `without` memory for the first rank to share, when all go through gloo."""
+@pytest.fixture(scope="module")
+def adders() -> Iterator["subprocess.Popen[str]"]:
+    with adding() as process:
+        yield process
+
+
+def summed(adders: "subprocess.Popen[str]", ranks: int, without: str = "") -> list[list[str]]:
+    """The way that each rank's sums went, and what it warned of; all sums are right to the last bit."""
     assert adders.stdin is not None
     assert adders.stdout is not None
     print(json.dumps({"ranks": ranks, "without": without}), file=adders.stdin, flush=True)
     answers = json.loads(adders.stdout.readline())
-    assert len(answers) == ranks
-    assert {answer.pop(0) for answer in answers} == {"through gloo" if without else "through memory"}
+    ways = [answer.pop(0) for answer in answers]
+    assert len(ways) == ranks
     for case, (dtype, numbers) in enumerate(CASES):
         total = drawn(0, dtype, numbers)
         for rank in range(1, ranks):
             total += drawn(rank, dtype, numbers)
         assert [answer[case] for answer in answers] == [digest(total)] * ranks, (dtype, numbers)
+    return ways
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(adders: "subprocess.Popen[str]", ranks: int) -> None:
+    assert summed(adders, ranks) == [["through memory"]] * ranks
+
+
+@pytest.mark.parametrize(
+    ("without", "why"),
+    [
+        ("memory", "File too large"),
+        ("memfd", "this Python has no os.memfd_create"),
+        ("sockets", "Operation not permitted"),
+    ],
+)
+def test_where_a_rank_has_no_shared_memory_all_go_through_gloo_with_the_same_bits_and_one_line_says_so(
+    adders: "subprocess.Popen[str]", without: str, why: str
+) -> None:
+    first, *others = summed(adders, 3, without)
+    assert others == [["through gloo"]] * 2
+    assert first[0] == "through gloo"
+    (line,) = first[1:]
+    assert line.startswith("the ranks share no memory on this machine (")
+    assert why in line
+    assert line.endswith(") and sum through gloo in its place, which takes longer")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("mount", [TINY, NONE], ids=["full", "missing"])
+def test_ranks_share_memory_also_where_dev_shm_is_full_or_missing(mount: str) -> None:
+    with adding("unshare", "-m", "sh", "-c", f'{mount} exec "$@"', "sh") as process:
+        assert summed(process, 2) == [["through memory"]] * 2
 
 
 @contextmanager
