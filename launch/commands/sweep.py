@@ -31,9 +31,10 @@ from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
 from ..sweep import code_edits, results
 from ..sweep.energy import EnergyMeter, nvml_counter
+from ..sweep.process_watcher import ProcessWatcher
 from ..sweep.scheduler import Scheduler
 from ..sweep.shutdown import NO_ROOM, unwritable
-from ..sweep.trial import SweepPlan
+from ..sweep.trial import OUTPUT, SweepPlan
 from ..sweep.trial_queue import TrialQueue
 from ..sweep.workers import ForkServer, slots
 from .hydra_words import config_options, grace_option, words
@@ -78,7 +79,7 @@ def sweep(
         return
     forgive()
     asked = sweep_spec(words(config_dir, config_name, overrides), also, there)
-    (asked.folder / "output").mkdir(parents=True, exist_ok=True)
+    (asked.folder / OUTPUT).mkdir(parents=True, exist_ok=True)
     # Signals are held first: one would go to a thread that does not hold it back.
     with HeldSignals() as signals, SweepPeers(asked.folder) as peers:
         try:
@@ -109,16 +110,10 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
         queue = TrialQueue(_plan(asked, places[0].threads), search, peers)
         queue.resume_stopped()
-        scheduler = Scheduler(
-            queue,
-            peers,
-            places,
-            ForkServer(signals),
-            signals,
-            EnergyMeter(nvml_counter(nvml), places),
-            table.show,
-            grace_s,
+        watcher = ProcessWatcher(
+            queue.plan, places, ForkServer(signals), signals, EnergyMeter(nvml_counter(nvml), places), grace_s
         )
+        scheduler = Scheduler(queue, peers, watcher, table.show)
         show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(scheduler, "running")

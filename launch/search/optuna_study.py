@@ -5,87 +5,45 @@ a sweep that was killed goes on from there.
 """
 
 import json
-import os
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phalanx.common.redaction import redact
-from phalanx.config.schema import Mode, PrunerConfig, PrunerName, SamplerName, SweepConfig
+from phalanx.config.schema import Mode, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
 
+from .pruners import pruner
 from .space import Choice, Interval, SearchSpace
 from .storage_retry import retry_calls
+from .trial_storage import ERROR, MEMORY, Lock, TrialStorage, repair_journal
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 JOURNAL = "journal.jsonl"
-# Attributes of a trial.
-ERROR, MEMORY = "error", "out_of_memory"
-SEEDS = "by_seed"  # its values, one a seed
-DIGEST, BATCH, EVERY, STEPS = "config_digest", "batch", "eval_every", "steps"
-THREADS = "threads"  # of each rank, where no word says how many
-PROMOTED = "promoted"  # how many rungs it was let go on from
-RANK_S = "rank_s"  # seconds that it ran, times ranks
-ENERGY_J = "energy_j"  # that its GPUs used
 _IDENTITY = "identity"  # attribute of the study
 _ENQUEUED = "fixed_params"  # Optuna's own attribute of a trial: what of its point Study.enqueue_trial was given
 
-Lock = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
 
-
-class Search:
-    """The trials of one sweep, by their numbers from 0 on. What is written is written in lock."""
+class Search(TrialStorage):
+    """The trials of one sweep, by their numbers from 0 on, and which points are tried."""
 
     def __init__(
         self, study: "Study", space: SearchSpace, config: SweepConfig, lock: Lock, journal: Path | None
     ) -> None:
         """`journal` is the file that the storage is, None where it is none."""
-        from optuna.trial import TrialState
-
-        self.study = study
+        super().__init__(study, lock, journal)
         self._space = space
         self._config = config
-        self._lock = lock
-        self._journal = journal
-        self._states = TrialState
         self._distributions = {dimension.key: distribution(dimension) for dimension in space.dimensions}
         self._grid = list(space.grid()) if tries_all(config) else None
-        self._is_locked = False
-        self._read: list[FrozenTrial] | None = None  # in this lock, and nothing was written since
-        self._ids: list[int] = []  # of the trials in the storage, which they keep
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Nobody else decides within. What a process that died then left half written is gone."""
-        with self._lock() as begins:
-            if not begins:
-                yield
-                return
-            if self._journal is not None:
-                _repair(self._journal)
-            self._is_locked = True
-            try:
-                yield
-            finally:
-                self._is_locked, self._read = False, None
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self.lock():
-            try:
-                yield
-            finally:
-                self._read = None
 
     @property
     def size(self) -> int:
@@ -95,18 +53,6 @@ class Search:
             assert self._config.trials is not None
             return self._config.trials + enqueued
         return min(len(self._grid), self._config.trials or len(self._grid)) + enqueued
-
-    def trials(self) -> "list[FrozenTrial]":
-        """All that were asked for, in order; one without a whole point is not drawn yet. A database is far away, so it is
-        asked once where nobody else may answer."""
-        found = self._read if self._read is not None else self.study.get_trials(deepcopy=False)
-        self._read = found if self._is_locked else None
-        return found
-
-    def _id(self, number: int) -> int:
-        if number >= len(self._ids):
-            self._ids = [trial._trial_id for trial in self.trials()]
-        return self._ids[number]
 
     def ask(self) -> int | None:
         """One more point to try, on record from now on; None where there are enough."""
@@ -147,6 +93,15 @@ class Search:
             except ValueError as error:
                 self.fail(found.number, f"what was enqueued is no point of the space: {error}", out_of_memory=False)
 
+    def _sampler(self, number: int) -> "BaseSampler":
+        """Of trial `number`: on a grid the next point, which counts no enqueued trial."""
+        from .samplers import GridPoints, random_or_tpe
+
+        if self._grid is None:
+            return random_or_tpe(self._config, number, self._distributions, avoided=MEMORY)
+        own = sum(_ENQUEUED not in trial.system_attrs for trial in self.trials()[:number])
+        return GridPoints(self._grid[own % len(self._grid)], self._distributions)
+
     def _spelt(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """A point that somebody enqueued, its choices spelt as the command line spells them. Raises ValueError."""
         for name in wanted.keys() - self._distributions.keys():
@@ -157,61 +112,6 @@ class Search:
         """What the trial's command line has beside the words that all share."""
         return self._space.chosen(self.trials()[number].params)
 
-    def report(self, number: int, step: int, value: float) -> bool:
-        """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
-        from optuna.trial import Trial
-
-        with self._writing():
-            trial = Trial(self.study, self._id(number))
-            trial.report(value, step)
-            return trial.should_prune()
-
-    def complete(self, number: int, by_seed: Sequence[float]) -> None:
-        """It was trained to its end, once a seed; the mean ranks it."""
-        with self._writing():
-            self.set_attr(number, SEEDS, list(by_seed))
-            self.study.tell(number, sum(by_seed) / len(by_seed))
-
-    def prune(self, number: int) -> None:
-        """It ended early, for good."""
-        with self._writing():
-            self.study.tell(number, state=self._states.PRUNED)
-
-    def fail(self, number: int, error: str, out_of_memory: bool) -> None:
-        """It came to nothing."""
-        with self._writing():
-            self.set_attr(number, MEMORY, out_of_memory)
-            self.set_attr(number, ERROR, error)  # from now on it has failed
-            self.study.tell(number, state=self._states.FAIL)
-
-    def had_failed(self, trial: "FrozenTrial") -> bool:
-        """Whether it was noted of an open trial that it failed, which is told then."""
-        if ERROR not in trial.user_attrs:
-            return False
-        with self._writing():
-            self.study.tell(trial.number, state=self._states.FAIL)
-        return True
-
-    def share(self, first: "FrozenTrial", same: int) -> None:
-        """What became of the first is what becomes of one that is the same run, and how it came there."""
-        with self._writing():
-            for step, value in first.intermediate_values.items():
-                self.study._storage.set_trial_intermediate_value(self._id(same), step, value)
-            self.set_attr(same, STEPS, first.user_attrs.get(STEPS))
-        if first.state is self._states.COMPLETE:
-            self.complete(same, first.user_attrs[SEEDS])
-        elif first.state is self._states.FAIL:
-            self.fail(same, f"it is the same run as trial {first.number}", out_of_memory=False)
-        else:
-            self.prune(same)
-
-    def failed(self) -> list[int]:
-        return [trial.number for trial in self.trials() if trial.state is self._states.FAIL]
-
-    def completed(self) -> "list[FrozenTrial]":
-        """Those trained to their end."""
-        return [trial for trial in self.trials() if trial.state is self._states.COMPLETE]
-
     def all_failed(self) -> bool:
         """Whether each point was tried and failed."""
         return len(self.failed()) >= self.size
@@ -220,31 +120,6 @@ class Search:
         """Why trials failed, the commonest first, and how many each."""
         told = [_without_place(self.attr(number, ERROR, "")) for number in self.failed()]
         return Counter(told).most_common()
-
-    def attr(self, number: int, name: str, without: Any) -> Any:
-        """An attribute of a trial; `without` where it has none."""
-        return self.trials()[number].user_attrs.get(name, without)
-
-    def set_attr(self, number: int, name: str, value: Any) -> None:
-        with self._writing():
-            self.study._storage.set_trial_user_attr(self._id(number), name, value)
-
-    def _sampler(self, number: int) -> "BaseSampler":
-        """Of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
-        from optuna.samplers import RandomSampler, TPESampler
-
-        from .samplers import GridPoints, GuardedSampler
-
-        if self._grid is not None:
-            own = sum(_ENQUEUED not in trial.system_attrs for trial in self.trials()[:number])
-            return GridPoints(self._grid[own % len(self._grid)], self._distributions)
-        seed = (self._config.seed * 1_000_003 + number) % 2**32
-        if self._config.sampler is SamplerName.random:
-            return GuardedSampler(RandomSampler(seed), self._distributions, MEMORY)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that these options may change
-            tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
-        return GuardedSampler(tpe, self._distributions, MEMORY)
 
 
 def tries_all(config: SweepConfig) -> bool:
@@ -298,7 +173,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     if journal is None:
         storage = get_storage(config.storage)
     else:
-        _repair(journal)
+        repair_journal(journal)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     if folder.name not in {summary.study_name for summary in optuna.get_all_study_summaries(storage)}:
         assert config.mode is not None
@@ -306,23 +181,9 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     return optuna.load_study(
         study_name=folder.name,
         storage=storage,
-        pruner=_pruner(config.pruner),
+        pruner=pruner(config.pruner),
         sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
     )
-
-
-def _repair(journal: Path) -> None:
-    """What was half written was never decided, and what a dead process locked is free. Nobody writes meanwhile."""
-    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
-    with suppress(FileNotFoundError), journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        if file.read(1) in (b"", b"\n"):
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _spelt(of: "BaseDistribution", value: object) -> object:
@@ -356,15 +217,3 @@ def distribution(dimension: Choice | Interval) -> "BaseDistribution":
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=dimension.log)
     return FloatDistribution(low, high, log=dimension.log)
-
-
-def _pruner(config: PrunerConfig) -> "BasePruner":
-    """Of those that end trials for good; what pauses trials is launch/search/asha.py."""
-    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
-
-    first = config.first_step or 1
-    if config.name is PrunerName.median:
-        return MedianPruner(n_startup_trials=config.after_trials, n_warmup_steps=first)
-    if config.name is PrunerName.hyperband:
-        return HyperbandPruner(min_resource=first, reduction_factor=config.eta)
-    return NopPruner()

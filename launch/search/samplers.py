@@ -1,13 +1,16 @@
 """Samplers that draw a point as a whole. To be imported late: Optuna takes half a second."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+
+from phalanx.config.schema import SamplerName, SweepConfig
 
 _NEAR = 0.1  # of a dimension's range, within which two points are close
 _DRAWS = 20  # before a point is taken that is close to one to be kept away from
@@ -73,3 +76,16 @@ def _is_close(of: BaseDistribution, one: Any, other: Any) -> bool:
     scale = math.log if getattr(of, "log", False) else float
     low, high = getattr(of, "low", 0.0), getattr(of, "high", 0.0)
     return abs(scale(one) - scale(other)) <= _NEAR * (scale(high) - scale(low))
+
+
+def random_or_tpe(
+    config: SweepConfig, number: int, distributions: Mapping[str, BaseDistribution], avoided: str
+) -> GuardedSampler:
+    """The sampler of trial `number`, seeded by the sweep's seed and that, so that it does not matter who asked when."""
+    seed = (config.seed * 1_000_003 + number) % 2**32
+    if config.sampler is SamplerName.random:
+        return GuardedSampler(RandomSampler(seed), distributions, avoided)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that these options may change
+        tpe = TPESampler(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+    return GuardedSampler(tpe, distributions, avoided)

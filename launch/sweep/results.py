@@ -16,8 +16,8 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.jsonl import number
 
 from ..common.find_run import SWEEP
-from ..search.optuna_study import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..search.space import Choice, Interval, placed
+from ..search.trial_storage import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..state.sweep import ENDED
 from .trial import TrialRun, added
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
+OUTPUT = "output"  # the folder of the output of a sweep's runs
+
+
 class TrialRun(NamedTuple):
     """A run to train: of a trial, with the seed in this place."""
 
@@ -46,6 +49,10 @@ class SweepPlan:
         """The folder of a run."""
         more = f"-seed{self.seed + trial_run.seed_index}" if self.config.seeds > 1 else ""
         return self.folder / f"{trial_run.trial:04d}{more}"
+
+    def output(self, trial_run: TrialRun) -> Path:
+        """The file that the output of its ranks is added to."""
+        return self.folder / OUTPUT / f"{self.run(trial_run).name}.txt"
 
     def words(self, trial_run: TrialRun, chosen: Sequence[str], threads: int | None) -> list[str]:
         """The command line of a run of the point that `chosen` spells; what is trained depends on `threads`, too."""

@@ -12,7 +12,8 @@ from phalanx.run_folder import names
 from phalanx.run_folder.jsonl import number
 
 from ..search.asha import RungState
-from ..search.optuna_study import BATCH, DIGEST, EVERY, PROMOTED, THREADS, Search
+from ..search.optuna_study import Search
+from ..search.trial_storage import BATCH, DIGEST, EVERY, PROMOTED, THREADS
 from ..state.sweep_peers import SweepPeers
 from .trial import SweepPlan, TrialRun
 from .trial_folder import is_elsewhere, is_of

@@ -24,6 +24,7 @@ from phalanx.launch.host.held_signals import HeldSignals
 from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.search.storage_retry import StorageUnavailable
 from phalanx.launch.sweep.energy import EnergyMeter
+from phalanx.launch.sweep.process_watcher import ProcessWatcher
 from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.trial import TrialRun
 from phalanx.launch.sweep.trial_queue import TrialQueue
@@ -88,6 +89,13 @@ class Heard:
         return found
 
 
+def scheduler_of(queue: TrialQueue, slots: Sequence[Slot], ranks: Ranks, heard: Heard, grace_s: float) -> Scheduler:
+    energy = EnergyMeter(lambda gpu: None, slots)
+    fork_server, signals = cast("ForkServer", ranks), cast("HeldSignals", heard)
+    watcher = ProcessWatcher(queue.plan, slots, fork_server, signals, energy, grace_s)
+    return Scheduler(queue, queue._peers, watcher, lambda scheduler: None)
+
+
 @contextmanager
 def scheduling(
     folder: Path, act: Callable[[RankGroup], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
@@ -95,16 +103,7 @@ def scheduling(
     with start(folder, config=settings(trials=2, max_failures=9)) as queue:
         slots, ranks = [Slot(0, (), 1), Slot(1, (), 1)], Ranks(act)
         yield (
-            Scheduler(
-                queue,
-                queue._peers,
-                slots,
-                cast("ForkServer", ranks),
-                cast("HeldSignals", Heard(*heard)),
-                EnergyMeter(lambda gpu: None, slots),
-                lambda scheduler: None,
-                grace_s,
-            ),
+            scheduler_of(queue, slots, ranks, Heard(*heard), grace_s),
             queue,
             ranks,
         )
@@ -245,7 +244,7 @@ def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
     def gone(group: RankGroup) -> None:
         raise ForkServerDied
 
-    monkeypatch.setattr("phalanx.launch.sweep.scheduler.ForkServer", lambda signals: Ranks(gone))
+    monkeypatch.setattr("phalanx.launch.sweep.process_watcher.ForkServer", lambda signals: Ranks(gone))
     monkeypatch.setattr(RankGroup, "port", SimpleNamespace(close=lambda: None), raising=False)
     with scheduling(tmp_path, gone) as (scheduler, queue, _):
         scheduler._asked = -1e9
@@ -262,8 +261,7 @@ def _work(folder: Path, points: int) -> None:
             finish(queue, group, float(group.run))
 
         slots = [Slot(number, (), 1) for number in range(3)]
-        heard, energy = cast("HeldSignals", Heard()), EnergyMeter(lambda gpu: None, slots)
-        Scheduler(queue, queue._peers, slots, cast("ForkServer", Ranks(act)), heard, energy, lambda _: None, 60.0).run()
+        scheduler_of(queue, slots, Ranks(act), Heard(), 60.0).run()
 
 
 def _space(points: int) -> SearchSpace:
