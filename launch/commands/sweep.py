@@ -21,6 +21,7 @@ from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import others
 from ..host.held_signals import HeldSignals
 from ..host.machine import look
+from ..reporting import code_edits
 from ..reporting import sweep_page as page
 from ..reporting.sweep_table import SweepTable
 from ..search.asha import Asha
@@ -29,7 +30,7 @@ from ..search.optuna_study import Search, open_search
 from ..search.space import placed
 from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
-from ..sweep import code_edits, results
+from ..sweep import results
 from ..sweep.energy import EnergyMeter, nvml_counter
 from ..sweep.process_watcher import ProcessWatcher
 from ..sweep.scheduler import Scheduler

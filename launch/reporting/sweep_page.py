@@ -11,9 +11,9 @@ from phalanx.run_folder.jsonl import number, read_lines
 
 from ..search.optuna_study import direction, distribution
 from ..sweep import results
-from ..sweep.code_edits import differences
 from ..sweep.results import SweepResults, TrialRow
 from .charts import GRID, RUN_COLOURS, drawn, html_of
+from .code_edits import differences
 from .render import rendered
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ class TrialOutcomes:
         """Returns whether this process still holds the run."""
         trial = attempt.trial_run.trial
         with self._search.lock():
-            if step <= max(self._queue.rung_state(trial).values, default=0):
+            if step <= max(self._queue.records.rung_state(trial).values, default=0):
                 return True
             if not self._queue.is_mine(attempt.trial_run):
                 return False
@@ -73,7 +73,7 @@ class TrialOutcomes:
     def _decide(self, attempt: Attempt, is_leaving: bool) -> Halt | None:
         trial, cause = attempt.trial_run.trial, exit_cause_of(attempt)
         if cause.code is ExitCode.FINISHED:
-            self._queue.record_score(attempt.trial_run)
+            self._queue.records.record_score(attempt.trial_run)
         elif cause.code is ExitCode.STOPPED and attempt.pruned:
             self._search.prune(trial)
         elif cause.code is ExitCode.PREEMPTED or is_leaving:
@@ -98,7 +98,10 @@ class TrialOutcomes:
 
     def _reached_its_rung(self, attempt: Attempt) -> bool:
         """Whether it left because it was to go no further, and was evaluated there."""
-        return attempt.until is not None and attempt.until in self._queue.rung_state(attempt.trial_run.trial).values
+        return (
+            attempt.until is not None
+            and attempt.until in self._queue.records.rung_state(attempt.trial_run.trial).values
+        )
 
     def _count_kill(self, trial_run: TrialRun) -> int:
         """How often its ranks were killed by now, this time included."""

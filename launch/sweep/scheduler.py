@@ -157,9 +157,13 @@ class Scheduler:
 
     def _request(self, trial_run: TrialRun) -> StartRequest:
         asha, queue = self.plan.asha, self.queue
-        until = None if asha is None else asha.next_step(queue.rung_state(trial_run.trial))
+        until = None if asha is None else asha.next_step(queue.records.rung_state(trial_run.trial))
         return StartRequest(
-            trial_run, self.plan.run(trial_run), queue.words(trial_run), queue.composed(trial_run), until
+            trial_run,
+            self.plan.run(trial_run),
+            queue.records.words(trial_run),
+            queue.records.composed(trial_run),
+            until,
         )
 
     # How runs end

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
+SCORE = "score_{}"  # attribute of a trial, by the place of the run's seed
 OUTPUT = "output"  # the folder of the output of a sweep's runs
 
 

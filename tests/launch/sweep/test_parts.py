@@ -19,13 +19,13 @@ from phalanx.config.schema import Mode, SweepConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.host.machine import Gpu, Machine
 from phalanx.launch.reporting import sweep_page as page
+from phalanx.launch.reporting.code_edits import differences
 from phalanx.launch.reporting.sweep_table import SweepTable
 from phalanx.launch.search.asha import Asha, RungState
 from phalanx.launch.search.optuna_study import JOURNAL, Search, open_search
 from phalanx.launch.search.space import Choice, Interval, SearchSpace, read
 from phalanx.launch.search.trial_storage import MEMORY
 from phalanx.launch.state.sweep_peers import SweepPeers
-from phalanx.launch.sweep.code_edits import differences
 from phalanx.launch.sweep.energy import EnergyMeter
 from phalanx.launch.sweep.results import SweepResults, TrialRow, best_of, command
 from phalanx.launch.sweep.scheduler import Scheduler

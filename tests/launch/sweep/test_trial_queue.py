@@ -69,7 +69,7 @@ def train(queue: TrialQueue, trial_run: TrialRun, loss: float, config: Config | 
     run = queue.plan.run(trial_run)
     step = run / "checkpoints/step_00000008"
     step.mkdir(parents=True, exist_ok=True)  # a start that was killed in the midst of this left it
-    write_json(step / "manifest.json", {"config_digest": digest(config or queue.composed(trial_run).config)})
+    write_json(step / "manifest.json", {"config_digest": digest(config or queue.records.composed(trial_run).config)})
     write_json(run / "summary.json", {"eval": {"loss": loss}})
 
 
@@ -102,12 +102,12 @@ def test_a_trial_whose_last_score_is_noted_is_complete_whenever_its_sweep_is_kil
         train(queue, trial_run, 0.5)
         killed_at(queue.search, "set_trial_user_attr" if at < 2 else "set_trial_state_values", monkeypatch, at % 2)
         with pytest.raises(Killed):
-            queue.record_score(trial_run)
+            queue.records.record_score(trial_run)
     monkeypatch.undo()
     with start(tmp_path) as queue:
         while (trial_run := queue.take()) is not None:
             train(queue, trial_run, 1.0)
-            queue.record_score(trial_run)
+            queue.records.record_score(trial_run)
             queue.release(trial_run)
         assert queue.is_over()
         queue.prune_paused()
@@ -240,13 +240,13 @@ def run_to_rungs(queue: TrialQueue, values: Mapping[int, float], steps: int) -> 
             assert queue.is_over()
             queue.prune_paused()
             return {trial.number: max(trial.intermediate_values) for trial in queue.search.trials()}
-        until = min(steps, queue.plan.asha.next_step(queue.rung_state(trial_run.trial)))
-        every = queue.composed(trial_run).config.eval.every
+        until = min(steps, queue.plan.asha.next_step(queue.records.rung_state(trial_run.trial)))
+        every = queue.records.composed(trial_run).config.eval.every
         assert every is not None
         evaluate(queue, trial_run, until, values[trial_run.trial], every)
         if until >= steps:
             train(queue, trial_run, values[trial_run.trial])
-            queue.record_score(trial_run)
+            queue.records.record_score(trial_run)
         queue.release(trial_run)
     raise AssertionError("it never ends")
 
@@ -336,7 +336,7 @@ def test_what_is_enqueued_in_the_study_is_trained_besides(tmp_path: Path, sample
     with start(tmp_path, config=config) as queue:
         taken = []
         while (trial_run := queue.take()) is not None:
-            taken.append((trial_run.trial, queue.words(trial_run)[0]))
+            taken.append((trial_run.trial, queue.records.words(trial_run)[0]))
         assert len(queue.search.trials()) == 7
         assert [queue.search.words(trial) for trial in (1, 2)] == [["optim.lr=7"], ["optim.lr=9"]]
         if sampler == "grid":  # where nothing is drawn twice
@@ -358,7 +358,7 @@ def test_a_trial_that_was_asked_for_and_not_drawn_when_its_sweep_was_killed_is_t
     with start(tmp_path, space=space) as queue:
         taken = []
         while (trial_run := queue.take()) is not None:
-            taken.append(tuple(queue.words(trial_run)[:2]))
+            taken.append(tuple(queue.records.words(trial_run)[:2]))
         assert len(taken) == len(set(taken)) == 6
 
 
@@ -381,7 +381,7 @@ def test_a_point_that_is_the_same_run_as_another_came_as_far(tmp_path: Path) -> 
         assert queue.take() is None
         evaluate(queue, trial_run, 20, 0.5)
         train(queue, trial_run, 0.5)
-        queue.record_score(trial_run)
+        queue.records.record_score(trial_run)
         queue.release(trial_run)
         assert queue.take() is None
         assert [trial.intermediate_values for trial in queue.search.trials()] == [{10: 0.5, 20: 0.5}] * 2

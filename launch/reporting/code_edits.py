@@ -7,7 +7,7 @@ from pathlib import Path
 from phalanx.common.files import read_json
 from phalanx.run_folder import names
 
-from .results import TrialRow
+from ..sweep.results import TrialRow
 
 _FILES, _TRIALS = 3, 8  # that are named
 
