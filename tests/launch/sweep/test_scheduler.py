@@ -8,110 +8,20 @@ import random
 import select
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from phalanx.common.files import write_json
-from phalanx.exit.cause_file import VARIABLE
 from phalanx.exit.codes import ExitCode
-from phalanx.launch.host.held_signals import HeldSignals
 from phalanx.launch.search.space import SearchSpace, read
 from phalanx.launch.search.storage_retry import StorageUnavailable
-from phalanx.launch.sweep.energy import EnergyMeter
-from phalanx.launch.sweep.process_watcher import ProcessWatcher
 from phalanx.launch.sweep.scheduler import Scheduler
-from phalanx.launch.sweep.trial import TrialRun
-from phalanx.launch.sweep.trial_queue import TrialQueue
-from phalanx.launch.sweep.workers import ForkServer, ForkServerDied, Slot
-from tests.launch.sweep.test_trial_queue import settings, start, states, train
-
-
-class RankGroup:
-    """Ranks of which a test says how they end."""
-
-    def __init__(self, environ: Any, run: str) -> None:
-        self.pids, self.codes = (4_000_000,), dict[int, int]()
-        self.cause, self.run, self.heard = Path(environ[VARIABLE]), run, list[signal.Signals]()
-
-    @property
-    def ended(self) -> bool:
-        return bool(self.codes)
-
-    def send(self, heard: signal.Signals) -> None:
-        self.heard.append(heard)
-
-    def end(self, code: int, message: str = "") -> None:
-        self.codes = {self.pids[0]: code}
-        if code > 0:
-            write_json(self.cause, {"code": code, "rank": 0, "host": "here", "message": message})
-
-
-class Ranks:
-    """In the place of the fork_server process. `act` is called at each look at a group."""
-
-    def __init__(self, act: Callable[[RankGroup], None]) -> None:
-        self.act = act
-        self.groups: list[RankGroup] = []
-
-    def start(self, slot: Slot, ranks: int, words: Any, composed: Any, output: Any, environ: Any) -> RankGroup:
-        self.groups.append(
-            RankGroup(environ, next(word for word in words if word.startswith("run.name="))[9:].strip("'"))
-        )
-        return self.groups[-1]
-
-    def update(self, group: RankGroup) -> None:
-        if not group.ended:
-            self.act(group)
-
-    def prepare(self, slot: Slot, ranks: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Heard:
-    """In the place of the signals: one signal at each of these calls."""
-
-    def __init__(self, *signals: signal.Signals | None) -> None:
-        self.signals = list(signals)
-        self.interrupts = 0
-
-    def next(self, timeout_s: float) -> signal.Signals | None:
-        found = self.signals.pop(0) if self.signals else None
-        self.interrupts += found is signal.SIGINT
-        return found
-
-
-def scheduler_of(queue: TrialQueue, slots: Sequence[Slot], ranks: Ranks, heard: Heard, grace_s: float) -> Scheduler:
-    energy = EnergyMeter(lambda gpu: None, slots)
-    fork_server, signals = cast("ForkServer", ranks), cast("HeldSignals", heard)
-    watcher = ProcessWatcher(queue.plan, slots, fork_server, signals, energy, grace_s)
-    return Scheduler(queue, queue._peers, watcher, lambda scheduler: None)
-
-
-@contextmanager
-def scheduling(
-    folder: Path, act: Callable[[RankGroup], None], heard: Sequence[signal.Signals | None] = (), grace_s: float = 60.0
-) -> Iterator[tuple[Scheduler, TrialQueue, Ranks]]:
-    with start(folder, config=settings(trials=2, max_failures=9)) as queue:
-        slots, ranks = [Slot(0, (), 1), Slot(1, (), 1)], Ranks(act)
-        yield (
-            scheduler_of(queue, slots, ranks, Heard(*heard), grace_s),
-            queue,
-            ranks,
-        )
-
-
-def finish(queue: TrialQueue, group: RankGroup, loss: float = 1.0) -> None:
-    train(queue, TrialRun(int(group.run), 0), loss)
-    group.end(0)
+from phalanx.launch.sweep.workers import ForkServerDied, Slot
+from tests.launch.sweep.queues import settings, start, states
+from tests.launch.sweep.stubs import StubForkServer, StubRanks, StubSignals, finish, scheduler_of, scheduling
 
 
 def test_a_trial_that_ends_before_it_is_looked_at_first_counts(tmp_path: Path) -> None:
@@ -132,7 +42,7 @@ def test_a_sweep_whose_trials_all_fail_has_failed_and_tells_the_commonest_reason
 def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def act(group: RankGroup) -> None:
+    def act(group: StubRanks) -> None:
         (tmp_path / group.run).mkdir(exist_ok=True)
         line = {"step": 4, "split": "eval", "time": 1.0, "accuracy": 0.5}
         (tmp_path / group.run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
@@ -148,7 +58,7 @@ def test_a_metric_that_never_appears_ends_the_sweep_at_its_first_evaluation_with
 
 
 def test_a_stopped_trial_stays_open_while_the_others_are_trained(tmp_path: Path) -> None:
-    def act(group: RankGroup) -> None:
+    def act(group: StubRanks) -> None:
         group.end(7) if group.run == "0000" else finish(queue, group)
 
     with scheduling(tmp_path, act) as (scheduler, queue, ranks):
@@ -165,7 +75,7 @@ def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
 ) -> None:
     monkeypatch.setattr("phalanx.launch.sweep.shutdown._TELL_S", 0.05)
 
-    def act(group: RankGroup) -> None:
+    def act(group: StubRanks) -> None:
         if signal.SIGTERM in group.heard and group.run == "0000":
             group.end(3)
         if signal.SIGKILL in group.heard:
@@ -184,7 +94,7 @@ def test_a_hung_trial_is_waited_for_by_name_and_only_so_long(
 def test_a_disk_that_is_full_ends_the_sweep_with_all_saved_and_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def act(group: RankGroup) -> None:
+    def act(group: StubRanks) -> None:
         if signal.SIGTERM in group.heard:
             group.end(3)
 
@@ -215,7 +125,7 @@ def test_a_run_that_had_no_room_is_no_failed_trial(tmp_path: Path) -> None:
 def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def act(group: RankGroup) -> None:
+    def act(group: StubRanks) -> None:
         if signal.SIGTERM in group.heard:
             group.end(3)
 
@@ -238,14 +148,14 @@ def test_a_storage_that_stays_away_ends_the_sweep_with_all_saved(
         monkeypatch.undo()
 
 
-def test_a_warm_process_that_dies_again_and_again_ends_the_sweep(
+def test_a_fork_server_that_dies_again_and_again_ends_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(group: RankGroup) -> None:
+    def gone(group: StubRanks) -> None:
         raise ForkServerDied
 
-    monkeypatch.setattr("phalanx.launch.sweep.process_watcher.ForkServer", lambda signals: Ranks(gone))
-    monkeypatch.setattr(RankGroup, "port", SimpleNamespace(close=lambda: None), raising=False)
+    monkeypatch.setattr("phalanx.launch.sweep.process_watcher.ForkServer", lambda signals: StubForkServer(gone))
+    monkeypatch.setattr(StubRanks, "port", SimpleNamespace(close=lambda: None), raising=False)
     with scheduling(tmp_path, gone) as (scheduler, queue, _):
         scheduler._asked = -1e9
         with pytest.raises(RuntimeError, match="died 4 times"):
@@ -257,11 +167,11 @@ def _work(folder: Path, points: int) -> None:
     """A start of the sweep, whose trials are trained at once."""
     with start(folder, config=settings(), space=_space(points)) as queue:
 
-        def act(group: RankGroup) -> None:
+        def act(group: StubRanks) -> None:
             finish(queue, group, float(group.run))
 
         slots = [Slot(number, (), 1) for number in range(3)]
-        scheduler_of(queue, slots, Ranks(act), Heard(), 60.0).run()
+        scheduler_of(queue, slots, StubForkServer(act), StubSignals(), 60.0).run()
 
 
 def _space(points: int) -> SearchSpace:
