@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from phalanx.common.files import write_whole
-from phalanx.config.schema import Auto, Device, Mode, PrunerName
+from phalanx.config.schema import AshaConfig, Auto, Device, Mode
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 from phalanx.system.nvml import library
@@ -27,6 +27,7 @@ from ..reporting.sweep_table import SweepTable
 from ..search.asha import Asha
 from ..search.experiment import experiment
 from ..search.optuna_study import Search, open_search
+from ..search.pruners import pruner_config
 from ..search.space import placed
 from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
@@ -169,8 +170,8 @@ def _plan(asked: SweepSpec, threads: int) -> SweepPlan:
 
 
 def _asha(asked: SweepSpec) -> Asha | None:
-    pruner, config = asked.sweep.pruner, asked.config
-    if pruner.name is not PrunerName.asha:
+    pruner, config = pruner_config(asked.sweep.pruner), asked.config
+    if not isinstance(pruner, AshaConfig):
         return None
     assert pruner.first_step is not None
     smaller = asked.sweep.mode is Mode.min

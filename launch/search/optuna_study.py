@@ -16,7 +16,7 @@ from phalanx.common.redaction import redact
 from phalanx.config.schema import Mode, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
 
-from .pruners import pruner
+from .pruners import pruner, pruner_config
 from .space import Choice, Interval, SearchSpace
 from .storage_retry import retry_calls
 from .trial_storage import ERROR, MEMORY, Lock, TrialStorage, repair_journal
@@ -181,7 +181,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     return optuna.load_study(
         study_name=folder.name,
         storage=storage,
-        pruner=pruner(config.pruner),
+        pruner=pruner(pruner_config(config.pruner)),
         sampler=optuna.samplers.RandomSampler(),  # each trial gets its own
     )
 

@@ -1,23 +1,55 @@
-"""Optuna's pruners, which end a trial for good. What pauses trials at rungs and promotes them later is asha.py.
+"""Pruners: which one a config names, and Optuna's, which end a trial for good.
 
-To add a pruner: its name and its keys in phalanx/config/schema.py, its option in conf/sweep/pruner/, and a branch here.
+ASHA (asha.py) is none of Optuna's: it pauses a trial at a rung and promotes it later from its checkpoint.
+
+To add a pruner: its keys as a dataclass of phalanx/config/schema.py, its defaults in conf/sweep/pruner/NAME.yaml, and its
+name in `pruner_config` and `pruner` here.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from phalanx.config.schema import PrunerConfig, PrunerName
+from phalanx.config.check import section
+from phalanx.config.limits import out_of_range
+from phalanx.config.schema import AshaConfig, HyperbandConfig, MedianConfig, NoPruner, PrunerConfig
+from phalanx.exit.codes import ConfigError
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
+_PATH = "sweep.pruner."
+
+
+def pruner_config(plain: Mapping[str, Any], words: Sequence[str] = ()) -> PrunerConfig:
+    """The config of a pruner, as sweep.pruner spells it. Raises ConfigError for a key that the pruner does not have, with
+    the value as `words` typed it."""
+    kind: type[PrunerConfig]
+    match plain.get("name"):
+        case "none":
+            kind = NoPruner
+        case "asha":
+            kind = AshaConfig
+        case "median":
+            kind = MedianConfig
+        case "hyperband":
+            kind = HyperbandConfig
+        case other:
+            raise ConfigError(
+                f"sweep.pruner.name={other} does not fit: it is none, asha, median or hyperband. Type sweep/pruner=asha"
+            )
+    config: PrunerConfig = section(kind, plain, _PATH, words)
+    for message in out_of_range(config, _PATH):
+        raise ConfigError(message)
+    return config
+
 
 def pruner(config: PrunerConfig) -> "BasePruner":
-    """Of those that end trials for good; what pauses trials is launch/search/asha.py."""
+    """Optuna's pruner, which prunes nothing where none of its own is asked for."""
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
-    first = config.first_step or 1
-    if config.name is PrunerName.median:
-        return MedianPruner(n_startup_trials=config.after_trials, n_warmup_steps=first)
-    if config.name is PrunerName.hyperband:
-        return HyperbandPruner(min_resource=first, reduction_factor=config.eta)
+    match config:
+        case MedianConfig(first_step=first, after_trials=trials):
+            return MedianPruner(n_startup_trials=trials, n_warmup_steps=first or 1)
+        case HyperbandConfig(first_step=first, eta=eta):
+            return HyperbandPruner(min_resource=first or 1, reduction_factor=eta)
     return NopPruner()

@@ -11,7 +11,7 @@ from typing import Any
 from phalanx.common.escaping import looked_up_there
 from phalanx.common.redaction import REDACTED
 from phalanx.config.metric_direction import of_sweep
-from phalanx.config.schema import Config, PrunerName, SweepConfig
+from phalanx.config.schema import Config, NoPruner, SweepConfig
 from phalanx.exit.codes import ConfigError
 
 from ..common.find_run import is_sweep
@@ -19,6 +19,7 @@ from ..slurm.sbatch import of_a_job
 from ..submission.record import run_root
 from .grammar import nothing_swept
 from .optuna_study import tries_all
+from .pruners import pruner_config
 from .space import SearchSpace, read
 from .validation import validated_configs
 
@@ -85,10 +86,18 @@ def _identity(space: SearchSpace, sweep: SweepConfig, shared: Mapping[str, Any])
 
     apart = {"trials", "slots", "per_gpu", "ranks", "max_failures", "storage"}
     settings = {name: str(value) for name, value in vars(sweep).items() if name not in apart}
+    settings["pruner"] = _pruner_text(sweep.pruner)
     swept = {dimension.key.lstrip("+") for dimension in space.dimensions}
     fixed = {key: value for key, value in leaves(shared) if not any(_under(key, name) for name in swept)}
     dimensions = [vars(dimension) for dimension in space.dimensions]
     return {"space": dimensions, **settings, "shared config": _sha256(fixed)}
+
+
+def _pruner_text(pruner: Mapping[str, Any]) -> str:
+    """As every version spells it in what a sweep is, so that a sweep of before each pruner had its own keys goes on."""
+    name, all_keys = pruner["name"], {"first_step": None, "eta": 3, "after_trials": 0, **pruner}
+    keys = ", ".join(f"{key}={all_keys[key]}" for key in ("first_step", "eta", "after_trials"))
+    return f"PrunerConfig(name=<PrunerName.{name}: '{name}'>, {keys})"
 
 
 def _name(identities: Sequence[Mapping[str, Any]], hides: bool, root: Path) -> str:
@@ -119,20 +128,21 @@ def _resolved(configs: Sequence[Config], typed: Sequence[str], space: SearchSpac
     sweep = replace(sweep, metric=metric, mode=mode)
     if sweep.seeds > 1 and any(dimension.key == "seed" for dimension in space.dimensions):
         raise ConfigError(f"sweep.seeds={sweep.seeds} sets the seeds, and seed is swept, too. Leave one of them out")
-    if sweep.pruner.name is PrunerName.none:
+    pruner = pruner_config(sweep.pruner, typed)
+    if isinstance(pruner, NoPruner):
         return sweep
     if sweep.seeds > 1:
         raise ConfigError(
-            f"sweep.seeds={sweep.seeds} ranks points by the mean of their runs, and sweep/pruner={sweep.pruner.name.name} "
+            f"sweep.seeds={sweep.seeds} ranks points by the mean of their runs, and sweep/pruner={pruner.name} "
             "ends single runs. Type sweep/pruner=none, or sweep.seeds=1"
         )
-    first = sweep.pruner.first_step or config.eval.every
+    first = pruner.first_step or config.eval.every
     if first is None or any(each.eval.every is None for each in configs):
         raise ConfigError(
-            f"sweep/pruner={sweep.pruner.name.name} compares trials under way, and they are evaluated at their ends only. "
+            f"sweep/pruner={pruner.name} compares trials under way, and they are evaluated at their ends only. "
             "Type eval.every=… with a number of steps"
         )
-    return replace(sweep, pruner=replace(sweep.pruner, first_step=first))
+    return replace(sweep, pruner={**sweep.pruner, "first_step": first})
 
 
 def _sha256(value: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ _NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 
 def typed(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     """The Config that `plain` spells out. Raises ConfigError naming the key, with the value as `words` typed it."""
-    config: Config = _section(Config, plain, "", words)
+    config: Config = section(Config, plain, "", words)
     return config
 
 
@@ -40,11 +40,13 @@ def unknown(key: str, known: Sequence[str]) -> str:
     return f"{key} is not a key of the config. {nearest(key, known)}Type --cfg job to see all keys."
 
 
-def _section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
+def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
+    """The dataclass `kind` that `plain` spells out, whose keys begin with `path`. Raises ConfigError naming the key."""
     hints = typing.get_type_hints(kind)
     for name in plain:
         if name not in hints:
-            raise ConfigError(unknown(f"{path}{name}", [key for key, _ in _keys(Config, "")]))
+            known = [key for key, _ in _keys(Config, "")] + [f"{path}{hint}" for hint in hints]
+            raise ConfigError(unknown(f"{path}{name}", known))
     return kind(**{name: _value(hint, plain, name, path, words) for name, hint in hints.items()})
 
 
@@ -53,7 +55,7 @@ def _value(annotation: Any, plain: Mapping[str, Any], name: str, path: str, word
     if value == _MISSING:
         raise ConfigError(f"{key} has no value and must have one. Type {key}=… with its value")
     if is_dataclass(annotation) and isinstance(value, Mapping):
-        return _section(annotation, value, f"{key}.", words)  # type: ignore[arg-type]
+        return section(annotation, value, f"{key}.", words)  # type: ignore[arg-type]
     for option in _options(annotation):
         if _is_enum(option) and isinstance(value, str) and value in option.__members__:
             return option[value]

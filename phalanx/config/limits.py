@@ -16,7 +16,7 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set as
 
 def check(config: Config, ranks: int) -> None:
     """Raise ConfigError unless a world of `ranks` can do what `config` says, as far as the config alone tells."""
-    for message in _out_of_range(config, ""):
+    for message in out_of_range(config, ""):
         raise ConfigError(message)
     _check_name(config.run)
     _check_train(config.train)
@@ -39,7 +39,7 @@ def check(config: Config, ranks: int) -> None:
         raise ConfigError("world.backend=nccl needs GPUs, and world.device=cpu is set. Type world.backend=gloo")
 
 
-def _out_of_range(node: Any, path: str) -> Iterator[str]:
+def out_of_range(node: Any, path: str) -> Iterator[str]:
     """One message for every number outside its limits; in open-ended groups for every number that is not finite."""
     if is_dataclass(node):
         for entry in fields(node):
@@ -47,12 +47,12 @@ def _out_of_range(node: Any, path: str) -> Iterator[str]:
             leaf = entry.metadata.get("leaf")
             if leaf is not None and leaf.low is not None and type(value) in (int, float) and not _within(value, leaf):
                 yield f"{name}={value} is out of range. Type a number that is {_range(leaf)}"
-            yield from _out_of_range(value, f"{name}.")
+            yield from out_of_range(value, f"{name}.")
     elif isinstance(node, dict | list):
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{path}{key}={value} is not finite. Type a number that is"
-            yield from _out_of_range(value, f"{path}{key}.")
+            yield from out_of_range(value, f"{path}{key}.")
 
 
 def _within(value: float, leaf: Leaf) -> bool:

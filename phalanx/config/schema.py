@@ -226,19 +226,33 @@ class SamplerName(Enum):
     grid = "grid"
 
 
-class PrunerName(Enum):
-    none = "none"
-    asha = "asha"
-    median = "median"
-    hyperband = "hyperband"
+@dataclass(frozen=True, kw_only=True)
+class NoPruner:
+    name: str = _inert()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrunerConfig:
-    name: PrunerName = _inert()
+class AshaConfig:
+    name: str = _inert()
     first_step: int | None = _inert(1)
     eta: int = _inert(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedianConfig:
+    name: str = _inert()
+    first_step: int | None = _inert(1)
     after_trials: int = _inert(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperbandConfig:
+    name: str = _inert()
+    first_step: int | None = _inert(1)
+    eta: int = _inert(2)
+
+
+PrunerConfig = NoPruner | AshaConfig | MedianConfig | HyperbandConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +268,7 @@ class SweepConfig:
     seeds: int = _inert(1)
     storage: str | None = _inert()
     max_failures: int = _inert(0)
-    pruner: PrunerConfig
+    pruner: Node = _inert()  # one of PrunerConfig, by its name; launch/search/pruners.py reads it
 
 
 @dataclass(frozen=True, kw_only=True)

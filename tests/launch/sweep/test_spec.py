@@ -48,6 +48,17 @@ WRONG = {
     "a grid of an interval": ("optim.lr=interval(0.1,1) sweep=grid", "Type sweep=tpe and sweep.trials="),
     "seeds twice": ("seed=1,2 sweep.seeds=2", "seed is swept, too"),
     "seeds and a pruner": ("optim.lr=1,2 sweep.seeds=2 sweep/pruner=asha", "Type sweep/pruner=none"),
+    "a key of another pruner": (
+        "optim.lr=1,2 sweep/pruner=asha sweep.pruner.after_trials=2",
+        "after_trials is not a key",
+    ),
+    "a key of no pruner": (
+        "optim.lr=1,2 sweep/pruner=asha +sweep.pruner.etaa=2",
+        "etaa is not a key .* sweep.pruner.eta",
+    ),
+    "a pruner that is none": ("optim.lr=1,2 sweep.pruner.name=ashaa", "is none, asha, median or hyperband"),
+    "half a rung": ("optim.lr=1,2 sweep/pruner=asha sweep.pruner.eta=1.5", "sweep.pruner.eta is a whole number"),
+    "one of one goes on": ("optim.lr=1,2 sweep/pruner=asha sweep.pruner.eta=1", "sweep.pruner.eta=1 is out of range"),
     "a pruner without evaluations": ("optim.lr=1,2 eval.every=null sweep/pruner=asha", "Type eval.every="),
     "a pruner, and a point without evaluations": ("eval.every=5,null sweep/pruner=asha", "Type eval.every="),
     "one value of many": ("train.max_skips=range(-300,5)", "train.max_skips=-300 is out of range"),

@@ -10,7 +10,7 @@ import yaml
 
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
-from phalanx.config.schema import Config, PrunerConfig
+from phalanx.config.schema import AshaConfig, Config, HyperbandConfig, MedianConfig, NoPruner
 from tests.ranks import ROOT
 
 CONF = ROOT / "conf"
@@ -27,11 +27,19 @@ def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
         assert (name in root) != (name in groups)
         if dataclasses.is_dataclass(section.type):
             assert set(stored) == {entry.name for entry in dataclasses.fields(section.type)}, name
-    assert set(_option(CONF / "sweep/pruner")) == {entry.name for entry in dataclasses.fields(PrunerConfig)}
     assert set(root) - {"defaults", "hydra"} | groups - {"experiment"} == {
         *(entry.name for entry in dataclasses.fields(Config)),
         *(group for group in groups if group.startswith("override ")),
     }
+
+
+def test_each_pruner_has_exactly_its_own_keys() -> None:
+    kinds = {"none": NoPruner, "asha": AshaConfig, "median": MedianConfig, "hyperband": HyperbandConfig}
+    assert {file.stem for file in (CONF / "sweep/pruner").iterdir()} == {*kinds}
+    for name, kind in kinds.items():
+        stored = yaml.safe_load((CONF / f"sweep/pruner/{name}.yaml").read_text())
+        assert stored["name"] == name
+        assert set(stored) == {entry.name for entry in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
