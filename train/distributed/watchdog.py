@@ -1,43 +1,45 @@
-"""Whether the ranks get on: each main thread says where it is, and threads beside it look at the clock.
+"""The watchdog of a rank: threads beside the main thread that notice a hang and name the rank that is late.
 
 Every rank judges its own work, since it alone knows whether its main thread works or waits for another rank. It also
-says in the ranks' store where it is, as long as it lives. So a rank that only waits can wait for as long as the others
-work: nothing bounds the time of what one rank does alone, such as to save, to hash or to verify. It names those who say
-nothing any more (stopped, cut off, or held by code that never gives the interpreter back), and, where all wait, those
-that the others wait for.
+sends a heartbeat to the ranks' store, as long as it lives. So a rank that only waits can wait for as long as the others
+work: no timeout bounds what one rank does alone, such as to save, to hash or to verify. The watchdog names the ranks
+whose heartbeats stopped (by SIGSTOP, a network cut, or code that never releases the interpreter), and, where all ranks
+wait, the rank that the others wait for.
 
 Time is counted in looks and not by the clock: a process that was stopped and continued has missed nothing.
 """
 
 import json
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
-import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ExitCode, Hang, Hung, JoinFailed
 from phalanx.exit.messages import end, say
 from phalanx.run_folder import names
-from phalanx.system.module_path import PACKAGE
 from phalanx.system.process_identity import machine_id, process_start
 
-# In the order in which a rank comes through them; what is not in STEPS is done alone, by some rank at least.
-_JOINING = ("device", "join")  # nobody but the ranks' store tells the others of one another
-PHASES = (
-    *_JOINING,
-    *("build", "warm up", "open", "restore", "data", "forward", "backward", "log", "evaluate", "checkpoint"),
+from .heartbeat import (
+    JOINING,
+    Heartbeat,
+    first_late,
+    frames_of,
+    is_debugged,
+    kill,
+    users_line,
+    waits_for_ranks,
+    written,
 )
+
+# In all other phases a rank may work alone, without a bound on its time while it reads or writes.
 _STEPS = {"data", "forward", "backward", "log", "evaluate"}
 _ALONE = 6  # work of one rank that neither reads nor writes a byte may take so many times longer than a collective
 _ALONE_S = 30.0  # and so long at least
@@ -48,36 +50,6 @@ _SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for 
 _JOINS_S = 10.0  # so long it does not while a rank joins: that takes little, and the interpreter is not held
 _FEW = 64  # so many ranks may all ask for all at every look
 _GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
-_WAITS = (os.sep + os.path.join("torch", "distributed", ""), os.path.join("distributed", "shared_memory.py"))
-_STORE = (
-    os.path.join("distributed", "rendezvous.py"),
-    os.path.join("distributed", "network.py"),
-)  # wait for the store in C++
-_ENGINE = os.path.join("autograd", "graph.py")  # where a backward computes and waits in C++
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(os.__file__).parent), "<")
-_NOT_THE_USERS = (str(PACKAGE), *_LIBRARIES)
-_DEBUGGERS = ("bdb.py", "pdb.py", "code.py")
-
-
-@dataclass(frozen=True)
-class Heartbeat:
-    """What a rank says of itself. `waits`: its main thread waits for others, `awaits` where it knows."""
-
-    look: int
-    phase: str
-    step: int
-    since_s: float
-    waits: bool
-    awaits: Sequence[int]
-    stack: Sequence[str]
-    host: str
-    machine: str
-    pid: int
-    began: int
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
 
 
 class Watchdog:
@@ -88,9 +60,7 @@ class Watchdog:
 
     def __init__(self, rank: int, size: int, timeout_s: float, store: Store | None) -> None:
         self.ended: Callable[[BaseException], None] = self._leave
-        self.awaited: Callable[[], Sequence[int]] = (
-            list  # which ranks' part has not come, in a sum through shared memory
-        )
+        self.awaited: Callable[[], Sequence[int]] = list  # the ranks that an all-reduce in shared memory waits for
         self._rank = rank
         self._size = size
         self._host, self._machine, self._pid = socket.gethostname(), machine_id(), os.getpid()
@@ -102,9 +72,8 @@ class Watchdog:
         self._main = threading.current_thread().ident
         self._io = Path(f"/proc/self/task/{threading.get_native_id()}/io")
         self._looks = 0
-        self._heartbeats: dict[
-            int, tuple[Heartbeat, float]
-        ] = {}  # of the others, each with when this rank first saw it
+        # Of the others, each with when this rank first saw it.
+        self._heartbeats: dict[int, tuple[Heartbeat, float]] = {}
         self._asks = threading.Event()
         self._over = threading.Event()
         self._lived_s = 0.0
@@ -113,7 +82,7 @@ class Watchdog:
         self._heartbeat = self._own(self._mark, 0.0)
         self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
         if store is not None:
-            store.set(f"at/{rank}", _written(self._heartbeat))
+            store.set(f"at/{rank}", written(self._heartbeat))
             self._threads.append(
                 threading.Thread(target=self._tell, args=(store.clone(),), name="heartbeats", daemon=True)
             )
@@ -146,17 +115,12 @@ class Watchdog:
         """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
         a launcher waits half a minute for it."""
         for rank, heartbeat, _ in self._seen():
-            if rank not in ranks or heartbeat.machine != self._machine:
-                continue
-            with suppress(ProcessLookupError):
-                handle = os.pidfd_open(heartbeat.pid)
-                if process_start(heartbeat.pid) == heartbeat.began:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-                os.close(handle)
+            if rank in ranks and heartbeat.machine == self._machine:
+                kill(heartbeat)
 
     def _watch(self) -> None:
         seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()
-        while not self._over.wait(min(self._look_s, _GONE_S) if seen[0] in _JOINING else self._look_s):
+        while not self._over.wait(min(self._look_s, _GONE_S) if seen[0] in JOINING else self._look_s):
             now = time.monotonic()
             passed_s, last = min(now - last, 2 * self._look_s), now
             self._lived_s += passed_s
@@ -178,9 +142,9 @@ class Watchdog:
 
     def _own(self, mark: tuple[str, int], since_s: float) -> Heartbeat:
         phase, step = mark
-        late = since_s >= _ASKS * self._timeout_s or phase in _JOINING
-        frames = _frames(self._main) if late else []
-        waits = bool(frames) and _waits(frames, phase)
+        late = since_s >= _ASKS * self._timeout_s or phase in JOINING
+        frames = frames_of(self._main) if late else []
+        waits = bool(frames) and waits_for_ranks(frames, phase)
         stack = [f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in reversed(frames)]
         awaits = list(self.awaited()) if waits else []
         me = (self._host, self._machine, self._pid, self._began)
@@ -205,7 +169,7 @@ class Watchdog:
             return silent
         if own.waits:
             return self._deadlocked(own)
-        if self._is_after_another(own) or _is_debugged(_frames(self._main)):
+        if self._is_after_another(own) or is_debugged(frames_of(self._main)):
             return None
         return self._hung(self._rank, own, "it works on and comes to no end")
 
@@ -221,7 +185,7 @@ class Watchdog:
     def _gone(self) -> int | None:
         """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
         says nothing any more, unless it begins to use its device, which may hold its interpreter."""
-        if self._mark[0] not in _JOINING:
+        if self._mark[0] not in JOINING:
             return None
         for rank, heartbeat, seen_s in self._seen():
             silent = heartbeat.phase == "join" and self._answered_s - seen_s >= _JOINS_S
@@ -241,13 +205,10 @@ class Watchdog:
     def _deadlocked(self, own: Heartbeat) -> Hung | None:
         """Where every rank waits, the one that the others wait for is late."""
         heartbeats = {rank: heartbeat for rank, heartbeat, _ in self._seen()} | {self._rank: own}
-        stuck = all(heartbeat.waits and heartbeat.since_s >= self._timeout_s for heartbeat in heartbeats.values())
-        if len(heartbeats) < self._size or not stuck:
+        late = first_late(heartbeats, self._size, self._timeout_s)
+        if late is None:
             return None
-        awaited = {late for heartbeat in heartbeats.values() for late in heartbeat.awaits}
-        late = [rank for rank in awaited if rank in heartbeats and not heartbeats[rank].awaits] or list(heartbeats)
-        first = min(late, key=lambda rank: (heartbeats[rank].place, not _in_the_users_code(heartbeats[rank]), rank))
-        return self._hung(first, heartbeats[first], "it waits for ranks that do not come there, and they for it")
+        return self._hung(late, heartbeats[late], "it waits for ranks that do not come there, and they for it")
 
     def _hung(self, rank: int, heartbeat: Heartbeat, why: str) -> Hung:
         waiting = [other for other in range(self._size) if other != rank]
@@ -255,7 +216,7 @@ class Watchdog:
         host = heartbeat.host if known else "an unknown host"
         since_s = heartbeat.since_s if rank == self._rank else max(heartbeat.since_s, self._timeout_s)
         hang = Hang(rank, host, heartbeat.phase, heartbeat.step, round(since_s, 1), waiting, list(heartbeat.stack))
-        own = next((line for line in reversed(hang.stack) if not line.startswith(_NOT_THE_USERS)), None)
+        own = users_line(heartbeat)
         return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}", names.rank_log_path(rank))
 
     def _tell(self, store: Store) -> None:
@@ -266,12 +227,8 @@ class Watchdog:
                 self._asks.wait()
                 self._asks.clear()
                 heartbeat = self._heartbeat
-                store.set(f"at/{self._rank}", _written(heartbeat))
-                if (
-                    heartbeat.since_s < _ASKS * self._timeout_s
-                    and heartbeat.phase not in _JOINING
-                    and self._size > _FEW
-                ):
+                store.set(f"at/{self._rank}", written(heartbeat))
+                if heartbeat.since_s < _ASKS * self._timeout_s and heartbeat.phase not in JOINING and self._size > _FEW:
                     self._heartbeats.clear()
                     continue
                 self._asked_s = self._lived_s
@@ -296,41 +253,8 @@ class Watchdog:
         self._heartbeats[rank] = (heartbeat, known[1] if known and known[0].look == heartbeat.look else self._lived_s)
 
 
-def _written(heartbeat: Heartbeat) -> str:
-    return json.dumps(vars(heartbeat))
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _frames(thread: int | None) -> list[FrameType]:
-    """The frames of a thread, the innermost first."""
-    frame = sys._current_frames().get(thread or 0)
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
-def _waits(frames: Sequence[FrameType], phase: str) -> bool:
-    """Whether a main thread waits for other ranks, or may: a backward computes and waits in one call, and a GPU's
-    queue is waited for where the host first needs a number of it."""
-    innermost = frames[0].f_code.co_filename
-    if innermost.endswith((_ENGINE, *_STORE)) or (phase == "log" and torch.cuda.is_available()):
-        return True
-    return any(part in frame.f_code.co_filename for frame in frames[:4] for part in _WAITS)
-
-
-def _in_the_users_code(heartbeat: Heartbeat) -> bool:
-    """Whether a rank waits in a collective that the user's code began, and that the others may know nothing of."""
-    began = next((line for line in reversed(heartbeat.stack) if not line.startswith(_LIBRARIES)), "")
-    return not began.startswith(_NOT_THE_USERS)
-
-
-def _is_debugged(frames: Sequence[FrameType]) -> bool:
-    return any(os.path.basename(frame.f_code.co_filename) in _DEBUGGERS for frame in frames)
