@@ -1,5 +1,7 @@
 """Memory that a step frees is there for the next one, unless the user has set the allocator."""
 
+import statistics
+
 import pytest
 
 from phalanx.system.allocator import huge_pages, keep_freed_memory
@@ -11,8 +13,8 @@ from tests.zoo.datasets import Churning
 
 RUN = (
     *("data.train._target_=tests.zoo.datasets.Churning", "~data.train.split", "+data.train.samples=4"),
-    *("data.eval=null", "data.augment=null", "train.global_batch=1", "train.epochs=null", "train.steps=6"),
-    *("log.every=2", "checkpoint.every_s=null", "model=mlp", "model.inputs=12", "model.hidden=[8]"),
+    *("data.eval=null", "data.augment=null", "train.global_batch=1", "train.epochs=null", "train.steps=11"),
+    *("log.every=1", "checkpoint.every_s=null", "model=mlp", "model.inputs=12", "model.hidden=[8]"),
 )
 A_STEP = 80 * 256  # page faults where all is given back: a MiB has 256 pages
 USERS = [
@@ -36,13 +38,16 @@ def test_huge_pages_are_no_reason_to_give_memory_back() -> None:
 
 
 def test_ranks_keep_what_a_step_frees_and_where_they_may_not_the_faults_are_told(starter: Starter) -> None:
-    """Those above a threshold go back to the kernel for sure; with glibc's own, it is for chance to say which do."""
+    """Those above a threshold go back to the kernel for sure; with glibc's own, it is for chance to say which do.
+
+    A heap that is kept still grows in a few steps, by the blocks for which small ones between left no room.
+    """
     kept, given_back = (
         starter.train(1, *RUN, name=name, environ=environ)
         for name, environ in (("kept", {}), ("given_back", {"MALLOC_MMAP_THRESHOLD_": "131072"}))
     )
     assert all(line["page_faults"] > A_STEP / 2 for line in given_back.metrics("train"))
-    assert sum(line.get("page_faults", 0) for line in kept.metrics("train")) < A_STEP / 2
+    assert statistics.median(line.get("page_faults", 0) for line in kept.metrics("train")) < A_STEP / 4
     assert kept.sha256 == given_back.sha256
 
 
