@@ -97,6 +97,14 @@ class World:
     pids: list[int]
     files: list[Path]
     ended: list[int] = field(default_factory=list)
+    began_s: float = field(default_factory=time.monotonic)
+
+    def soon_s(self) -> float:
+        """Seconds within which ranks that wait for nobody leave, from now on: 2, and more on a loaded machine.
+
+        How loaded it is shows in the time that it took to come here, which is about a second where nothing else runs.
+        """
+        return max(2.0, 2.0 * (time.monotonic() - self.began_s))
 
     def kill(self, *ranks: int, with_signal: int = signal.SIGKILL) -> None:
         for rank in ranks or range(len(self.pids)):

@@ -20,7 +20,7 @@ RUN = ("train.steps=36", "log.every=5", "checkpoint.every=7", "eval.every=11")
 KINDS: dict[int, tuple[tuple[str, ...], list[tuple[int, ...]]]] = {
     1: ((*SMALL, *SGD, "train.micro_batch=16"), [(0,)]),
     2: ((*CONVNET, "train.ema_decay=0.9"), [(0,), ()]),
-    3: ((*CONVNET, "parallel.bucket_mb=0.5", "train.clip_norm=1"), [(1,), ()]),
+    3: ((*CONVNET, "parallel.bucket_mb=0.5", "train.clip_norm=1"), [(1,), (2,)]),
     4: ((*SMALL, *SGD, "train.micro_batch=8"), [(0,), (3,)]),
 }
 
@@ -46,7 +46,7 @@ def kill(world: World, *ranks: int) -> None:
     assert -signal.SIGKILL in ended.codes, ended.output
 
 
-@pytest.mark.parametrize("ranks", KINDS)
+@pytest.mark.parametrize("ranks", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_run_continues_bit_for_bit(starter: Starter, ranks: int) -> None:
     run, killings = (*RUN, *KINDS[ranks][0]), KINDS[ranks][1]
     undisturbed = starter.train(ranks, *run, name="undisturbed")
@@ -117,13 +117,13 @@ def test_when_it_is_saved_changes_nothing(starter: Starter) -> None:
 def test_run_continues_on_other_numbers_of_ranks_with_the_same_batches(starter: Starter) -> None:
     run = (*RUN, *SMALL, TASK, "train.micro_batch=8", "train.precision=fp64", "train.ema_decay=0.9")
     undisturbed = starter.train(2, *run, name="undisturbed")
-    for ranks, forwards in ((4, 2), (1, 8), (3, 3)):  # of rank 0 a step
+    for ranks, forwards in ((3, 3), (1, 8)):  # of rank 0 a step
         sabotage = Sabotage(0, "step", "kill", 1 + 9 * forwards)
         ended = starter.run(ranks, *run, "run.name=moved", environ=sabotage.environ())
         assert ended.codes[0] == -signal.SIGKILL
     moved = starter.train(2, *run, name="moved")
-    assert [event["step"] for event in moved.events("resume")] == [7, 14, 22]  # the best yet was at 22
-    assert moved.summary["world_sizes"] == [1, 2, 3, 4]
+    assert [event["step"] for event in moved.events("resume")] == [7, 14]
+    assert moved.summary["world_sizes"] == [1, 2, 3]
     for one, other in zip(undisturbed.metrics(), moved.metrics(), strict=True):
         assert one["step"] == other["step"]
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-12)

@@ -35,7 +35,10 @@ def distance(one: Results, other: Results) -> float:
     return math.sqrt(squares) / norm(one)
 
 
-@pytest.mark.parametrize(("optimizer", "numbers"), [("adam", (1, 2, 3, 4)), ("sgd", (1, 3))], ids=["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("optimizer", "numbers"),
+    [("adam", (1, 2, 3)), ("sgd", (1, 3)), pytest.param("adam", (1, 4), marks=pytest.mark.slow)],
+)
 def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(
     starter: Starter, optimizer: str, numbers: tuple[int, ...]
 ) -> None:
@@ -48,7 +51,7 @@ def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp64(
 
 def test_eight_micro_batches_on_any_ranks_are_one_training_in_fp32(starter: Starter) -> None:
     run = (*SPLIT, "model.dropout=0.3", "train.steps=6")
-    one, *others = [starter.train(ranks, *run, *by_ddp(ranks == 4), name=f"on{ranks}") for ranks in (1, 3, 4)]
+    one, *others = [starter.train(ranks, *run, *by_ddp(ranks == 2), name=f"on{ranks}") for ranks in (1, 2, 3)]
     for other in others:
         assert abs(norm(other) / norm(one) - 1) < 1e-6
 

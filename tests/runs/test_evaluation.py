@@ -13,10 +13,11 @@ from tests.ranks import Starter
 from tests.runs.chance import Drawn, Normed, overrides
 
 
-def test_metrics_have_the_same_bits_on_any_number_of_ranks(starter: Starter) -> None:
+@pytest.mark.parametrize("numbers", [(1, 2, 3), pytest.param((1, 5), marks=pytest.mark.slow)])
+def test_metrics_have_the_same_bits_on_any_number_of_ranks(starter: Starter, numbers: tuple[int, ...]) -> None:
     weights = starter.train(1, "model=mlp", "train.steps=5", name="weights").folder
     found = []
-    for ranks in (1, 2, 5):
+    for ranks in numbers:
         # A rate of 1e-300 leaves the weights as they were, so all evaluate the same ones; 359 samples in batches of 50.
         same = (f"train.init_from='{weights}'", "optim.lr=1e-300", "train.steps=1", "eval.batch=50", "model=mlp")
         run = starter.train(ranks, *same, name=f"on{ranks}")

@@ -278,10 +278,10 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         began, spent_s, steps = time.monotonic(), 0.0, itertools.count(1)
         while time.monotonic() < began + 2.0:
             found.report(0, next(steps), 0.5)
-            before = time.monotonic()
+            before = time.thread_time()
             for board in (one, two):
                 board.show(cast("Scheduler", told))
-            spent_s += time.monotonic() - before
+            spent_s += time.thread_time() - before
     (row, *_) = read_json(tmp_path / "s" / "sweep.json")["rows"]
     assert row["step"] > next(steps) / 4, "it is renewed all the same"
     assert spent_s < 0.5

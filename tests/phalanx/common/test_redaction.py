@@ -170,9 +170,9 @@ def test_no_form_survives_between_words_of_any_text(before: str, secret: str, af
     "piece", ["a", "eyJ-", "key=", "key='", "://a:", "-----BEGIN ", "bearer ", "token:\t", 'pwd="\\']
 )
 def test_a_long_line_takes_no_more_than_linear_time(piece: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     redact(piece * (200_000 // len(piece)))
-    assert time.perf_counter() - started < 5, "0.3 s on a slow core; quadratic would be minutes"
+    assert time.process_time() - started < 5, "0.3 s on a slow core; quadratic would be minutes"
 
 
 def test_secrets_of_an_environment_are_the_long_values_of_secret_names() -> None:

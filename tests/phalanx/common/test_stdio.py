@@ -46,7 +46,7 @@ def test_a_late_reader_gets_what_fitted_and_a_word_on_what_did_not(ends: Callabl
         began = time.monotonic()
         for line in LINES:
             print(line, file=output)
-        assert time.monotonic() - began < 5, "nobody waited"
+        assert time.monotonic() - began < 30, "nobody waited"
         if ends is stopped_terminal:
             assert read_all(reader) == b""
             termios.tcflow(writer, termios.TCOON)

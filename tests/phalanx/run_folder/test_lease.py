@@ -28,6 +28,11 @@ NONE: dict[str, str] = {}
 RUN = ("model=mlp", "model.hidden=[8]", "train.steps=60", "log.every=5", "checkpoint.every=10", "eval.every=20")
 
 
+def waits(seconds: float) -> None:
+    """In the place of time.sleep, where there is nobody to wait for."""
+    raise AssertionError(f"slept for {seconds} s")
+
+
 def change(run: Path, incarnation: int, **facts: object) -> None:
     path = run / f"lease/{incarnation:08d}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
@@ -69,13 +74,14 @@ def test_start_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "lease").iterdir()) == []
 
 
-def test_dead_process_of_this_machine_holds_nothing_not_even_when_its_number_is_used_again(tmp_path: Path) -> None:
+def test_dead_process_of_this_machine_holds_nothing_not_even_when_its_number_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim(tmp_path, 0, NONE).close()
     (tmp_path / "lease/00000001.released").unlink()
     change(tmp_path, 1, began=1)  # whoever has this number now began at another time
-    began = time.monotonic()
+    monkeypatch.setattr(time, "sleep", waits)
     claim(tmp_path, 0, NONE).close()
-    assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.usefixtures("quick")
@@ -87,7 +93,7 @@ def test_holder_on_another_machine_lives_as_long_as_it_touches_its_file(tmp_path
     (tmp_path / "lease/00000001.released").unlink()
     began = time.monotonic()
     claim(tmp_path, 0, NONE).close()
-    assert 0.1 < time.monotonic() - began < 5.0
+    assert 0.1 < time.monotonic() - began < 30.0
 
 
 def elsewhere(run: Path) -> None:
@@ -121,7 +127,7 @@ def test_holder_that_touches_its_file_no_more_is_dead_whatever_the_clocks_say(tm
     age(tmp_path, 1, behind_s)
     began = time.monotonic()
     claim(tmp_path, 0, NONE).close()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     (tmp_path / "lease/00000002.json").unlink()
     age(tmp_path, 1, behind_s or 40.0)
     assert liveness.live(tmp_path) is None
@@ -346,7 +352,7 @@ def test_start_that_sleeps_within_a_save_through_its_replacement_leaves_with_a_w
     assert "Traceback" not in ended.output
 
 
-def test_run_is_free_as_soon_as_its_process_was_killed(starter: Starter) -> None:
+def test_run_is_free_as_soon_as_its_process_was_killed(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     program = f"""
 from pathlib import Path
 from phalanx.run_folder.lease import claim
@@ -363,6 +369,5 @@ input()
         assert process.stdout is not None
         process.stdout.readline()
         process.kill()
-    began = time.monotonic()
+    monkeypatch.setattr(time, "sleep", waits)
     claim(starter.folder, 0, NONE).close()
-    assert time.monotonic() - began < 1.0

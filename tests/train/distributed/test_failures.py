@@ -15,15 +15,17 @@ from tests.train.distributed.conftest import Launch
 from tests.train.distributed.saboteur import TASK, Sabotage
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
-WITHIN_S = 2.0
 
 
 def fail(starter: Starter, ranks: int, rank: int, moment: str, act: str, *overrides: str, after: int = 0) -> Ended:
-    """Let `rank` do `act`, and hold all ranks to leaving within `WITHIN_S` of it."""
+    """Let `rank` do `act`, and hold all ranks to leaving soon."""
     mark = starter.folder / "mark"
     sabotage = Sabotage(rank, moment, act, after, str(mark))
-    ended = starter.run(ranks, *RUN, *overrides, environ=sabotage.environ())
-    assert time.time() - float(mark.read_text()) < WITHIN_S
+    world = starter.start(ranks, *RUN, *overrides, environ=sabotage.environ())
+    until(mark.exists)
+    soon_s = world.soon_s()
+    ended = world.wait()
+    assert time.time() - float(mark.read_text()) < soon_s
     return ended
 
 
@@ -50,7 +52,7 @@ def logs_tell(starter: Starter, ranks: int, message: str) -> None:
         assert message in (starter.folder / f"runs/r/logs/rank_{rank}.log").read_text(), rank
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_exception_in_a_step_of_one_rank_ends_all(starter: Starter, ranks: int) -> None:
     ended = fail(starter, ranks, ranks - 1, "step", "raise", after=5)
     assert ended.codes == [1] * ranks
@@ -97,7 +99,7 @@ def test_giving_up_is_one_message_without_a_traceback(starter: Starter) -> None:
     assert "Traceback" not in ended.output
 
 
-@pytest.mark.parametrize(("ranks", "killed"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("ranks", "killed"), [(2, 1), (3, 1)])
 def test_killed_rank_is_named_by_those_it_left(starter: Starter, ranks: int, killed: int) -> None:
     """The last or one in the middle."""
     ended = fail(starter, ranks, killed, "step", "kill", after=5)
@@ -157,9 +159,11 @@ def test_torchrun_reports_the_first_to_fail_once_and_ranks_that_it_starts_again_
     mark, root = starter.folder / "mark", starter.folder
     run = (*RUN, "checkpoint.every=20", "eval.every=100", "train.steps=180")
     environ = Sabotage(1, "step", "raise", 70, str(mark)).environ()
+    began = time.time()
     process = launch(2, *run, environ=environ, options=("--max-restarts=1",))
     output, _ = process.communicate(timeout=120)
-    assert time.time() - float(mark.read_text()) < WITHIN_S + 1.5  # torchrun looks, reports and leaves
+    failed = float(mark.read_text())
+    assert time.time() - failed < max(3.5, failed - began)  # torchrun looks, reports and leaves
     assert process.returncode == 1
     assert output.count("RuntimeError: the saboteur was here\n") == 2, output
     ours, _, reported = output.partition("ChildFailedError")

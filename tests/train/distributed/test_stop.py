@@ -32,7 +32,6 @@ SHORT = (
     "eval.every=20",
     "checkpoint.every=9",
 )  # for what is held up until it was told
-WITHIN_S = 2.0
 _GRANT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
@@ -82,11 +81,11 @@ def test_stopped_run_continues_bit_for_bit_whichever_rank_hears_whichever_signal
         pace = Pace(after=12, gate=str(starter.folder / f"gate-{turn}"))
         world = starter.start(ranks, *run, "run.name=stopped", environ=pace.environ())
         until_saved(results, start=turn + 1)
-        began = time.monotonic()
+        began, soon_s = time.monotonic(), world.soon_s()
         world.kill(rank, with_signal=number)
         pace.open()
         step = stopped(starter, world, code, "stopped")
-        assert time.monotonic() - began < WITHIN_S
+        assert time.monotonic() - began < soon_s
         assert last < step < SHORT_STEPS
         last = step
         assert number.name in results.events()[-1]["why"]
@@ -110,10 +109,10 @@ def test_signal_that_comes_while_the_ranks_are_being_built_ends_them_at_once(
 ) -> None:
     """A model may take minutes to load, a preemption does not wait for that, and nothing is lost yet."""
     world = being_built(starter, 2)
-    began = time.monotonic()
+    began, soon_s = time.monotonic(), world.soon_s()
     world.kill(1, with_signal=number)
     ended = world.wait()
-    assert time.monotonic() - began < WITHIN_S
+    assert time.monotonic() - began < soon_s
     assert ended.codes == [3, 3], ended.output
     assert ended.output.count("before training began; the same command begins again") == 1, ended.output
     cause = json.loads((starter.folder / "cause").read_text())
@@ -124,11 +123,11 @@ def test_signal_that_comes_while_the_ranks_are_being_built_ends_them_at_once(
 def test_rank_that_dies_while_the_others_are_being_built_is_the_cause_and_they_leave(starter: Starter) -> None:
     """Nothing but the launcher's SIGTERM tells them: they wait for no rank."""
     world = being_built(starter, 3)
-    began = time.monotonic()
+    began, soon_s = time.monotonic(), world.soon_s()
     world.kill(2)
     world.kill(1, with_signal=signal.SIGTERM)
     ended = world.wait()
-    assert time.monotonic() - began < WITHIN_S
+    assert time.monotonic() - began < soon_s
     assert ended.codes == [1, 1, -signal.SIGKILL], ended.output
     cause = json.loads((starter.folder / "cause").read_text())
     assert cause["code"] == 1
@@ -152,10 +151,10 @@ def test_second_interrupt_leaves_at_once_without_saving(starter: Starter) -> Non
     until(mark.exists)
     world.kill(0, with_signal=signal.SIGINT)
     until(lambda: time.time() - mark.stat().st_mtime > 1.5)
-    began = time.monotonic()
+    began, soon_s = time.monotonic(), world.soon_s()
     world.kill(0, with_signal=signal.SIGINT)
     ended = world.wait()
-    assert time.monotonic() - began < 2 * WITHIN_S
+    assert time.monotonic() - began < 2 * soon_s
     assert ended.codes == [7, 7], ended.output
     assert starter.results("r").events()[-1]["event"] == "error"
     assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
@@ -205,7 +204,7 @@ def test_second_interrupt_ends_a_rank_that_is_stuck_in_a_wait_of_the_systems(sta
     until(lambda: time.time() - mark.stat().st_mtime > 1.5)
     world.kill(with_signal=signal.SIGINT)
     assert world.wait().codes == [7]
-    assert time.time() - mark.stat().st_mtime < 10
+    assert time.time() - mark.stat().st_mtime < 25  # it is stuck for 30 s
 
 
 def test_stop_file_stops_the_start_that_it_names_and_no_later_one(starter: Starter) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.train.sinks.conftest import WandbServer
 
 ROOT = Path(__file__).resolve().parents[3]
+NEVER_S = 20.0  # no loaded machine takes as long for what waits for nobody, and W&B would wait much longer
 SERVICE_LOOK_S = 2.0  # how often W&B's own processes see whether the one that started them lives
 
 # A training as a process: argument 1 is the run folder, 2 the mode, 3 what happens after two lines.
@@ -169,13 +170,11 @@ def test_a_server_that_never_answers_and_a_service_that_hangs_delay_nothing(
 ) -> None:
     began_s = time.perf_counter()
     run = sink(tmp_path, "online", finish_timeout_s=1.0)
-    opened_s = time.perf_counter()
     train(run, range(1, 2))
     wrote_s = time.perf_counter()
     wandb_wall.accept()[0].close()  # by now W&B is trying
     train(run, range(1, 50_001))
-    assert opened_s - began_s < 0.5  # 0.001 s on an idle machine
-    assert wrote_s - opened_s < 0.1  # 0.00003 s
+    assert wrote_s - began_s < NEVER_S  # 0.001 s on an idle machine
     assert len(caplog.records) == 1, caplog.text
     assert "some lines are missing" in caplog.text
     assert run._process is not None
@@ -187,7 +186,7 @@ def test_a_server_that_never_answers_and_a_service_that_hangs_delay_nothing(
     finally:
         os.kill(service, signal.SIGCONT)
     closed_s = time.perf_counter() - closing_s
-    assert closed_s < 1.0 + 0.5  # 1.01 s
+    assert closed_s < NEVER_S  # 1.01 s on an idle machine, and for ever if it waited for the service
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "not all was sent in 1 s" in caplog.text
     wait_for_end(started_here(wandb_env), 2 * SERVICE_LOOK_S + 2.0)
@@ -283,8 +282,8 @@ def test_a_training_that_ends_while_w_and_b_hangs_waits_for_nobody_and_leaves_no
     with subprocess.Popen([*command, "wait"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
         wandb_wall.accept()[0].close()
         began_s = time.monotonic()
-        subprocess.run([*command, "leave"], cwd=ROOT, check=True, capture_output=True, timeout=30)
-        assert time.monotonic() - began_s < 2.0, "0.07 s on an idle machine; W&B alone would wait for 90 s"
+        subprocess.run([*command, "leave"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+        assert time.monotonic() - began_s < NEVER_S, "0.07 s on an idle machine; W&B alone would wait for 90 s"
         family = started_here(wandb_env)
         killed.kill()
     wait_for_end(family, LOOK_S + ALONE_S + 2 * SERVICE_LOOK_S)
