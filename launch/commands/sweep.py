@@ -1,4 +1,4 @@
-"""`phalanx sweep`: a search over whole runs, each in a slot of this machine."""
+"""`phalanx sweep`: a hyperparameter search over whole runs, each in a slot of this machine."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Whether the trials that a sweep ranks were trained with the same code, as their folders tell."""
+"""Finds trials of a sweep that were trained with different code, by the hashes in their folders."""
 
 from collections import defaultdict
 from collections.abc import Sequence

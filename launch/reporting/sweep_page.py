@@ -1,4 +1,4 @@
-"""A sweep on a page that needs no network: what is best, what it depends on, and how the trials came there."""
+"""The HTML report of a sweep: best trial, importance of each dimension, learning curves, all trials."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

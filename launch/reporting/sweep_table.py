@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it goes on: a table that renews itself, or a line for every trial that ends."""
+"""The progress of a sweep on the terminal: a live table, or a line for every trial that ends."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ _PAUSE = 20  # times what the last renewal took: it tells all trials, however ma
 
 
 class SweepTable(AbstractContextManager["SweepTable"]):
-    """Also keeps sweep.json and trials.csv as new as the trials."""
+    """Also keeps sweep.json and trials.csv up to date."""
 
     def __init__(self, is_terminal: bool) -> None:
         self._is_terminal = is_terminal

@@ -1,1 +1,1 @@
-"""What a sweep searches: its space, and which points are tried."""
+"""The search of a sweep: search space, samplers, pruners, ASHA, and trials in Optuna's storage."""

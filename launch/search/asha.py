@@ -1,7 +1,7 @@
-"""Asynchronous successive halving: who goes on at a rung, who waits there, and who of those goes on after all.
+"""ASHA, asynchronous successive halving: which trials are promoted at a rung and which are paused there.
 
-After Li et al., "A System for Massively Parallel Hyperparameter Tuning" (2020), algorithm 2. A trial that waits has left
-its slot and keeps its checkpoint; promoted, it goes on from there.
+After Li et al., "A System for Massively Parallel Hyperparameter Tuning" (2020), algorithm 2. A paused trial has
+left its slot and keeps its checkpoint; once promoted, it resumes from there.
 """
 
 import math
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RungState:
-    """A trial whose steps take `batch` samples each, evaluated every `every` steps, with its evaluations so far: step ->
-    value. `promoted` counts the rungs that it was let go on from."""
+    """How far a trial has come: steps of `batch` samples, evaluated every `every` steps, `values` by step. `promoted`
+    counts the rungs that it was promoted from."""
 
     batch: int
     every: int
@@ -25,7 +25,7 @@ class RungState:
 class Asha:
     """Rungs at `first`, `first` * `eta`, … steps of `batch` samples; a trial with other batches has other steps there.
 
-    A trial comes to a rung at the first of its evaluations that is not before it. Less is better where `smaller`.
+    A trial reaches a rung at its first evaluation at or after it. Less is better where `smaller`.
     """
 
     first: int
@@ -34,18 +34,18 @@ class Asha:
     smaller: bool
 
     def reached(self, trial: RungState) -> int:
-        """How many rungs a trial has come to."""
+        """How many rungs a trial has reached."""
         furthest, rung = max(trial.values, default=0), 0
         while self._step(rung, trial) <= furthest:
             rung += 1
         return rung
 
     def next_step(self, trial: RungState) -> int:
-        """The step of the next rung that a trial comes to."""
+        """The step at which a trial reaches its next rung."""
         return self._step(self.reached(trial), trial)
 
     def promotable(self, everyone: Mapping[int, RungState]) -> set[int]:
-        """Of all trials, by their numbers, those that are good enough for the rung they came to last."""
+        """Of all trials, by number, those good enough to go on from the rung that they reached last."""
         reached = {number: self.reached(trial) for number, trial in everyone.items()}
         found = {number for number, rungs in reached.items() if not rungs}
         at_rung: dict[int, list[int]] = defaultdict(list)
@@ -58,8 +58,8 @@ class Asha:
         return found
 
     def _best(self, rung: int, there: Mapping[int, RungState]) -> list[int]:
-        """One of `eta` of those that came to a rung, and none whose value is no number. Of those that are equally good
-        the ones that went on already are first: a tie promotes nobody besides."""
+        """The best 1/`eta` of the trials that reached a rung, and none whose value is not finite. On a tie those already
+        promoted come first, so that a tie promotes no further trial."""
 
         def place(number: int) -> tuple[float, bool, int]:
             return self._at(rung, there[number]), there[number].promoted <= rung, number
@@ -68,7 +68,7 @@ class Asha:
         return sorted(numbers, key=place)[: len(there) // self.eta]
 
     def best_paused(self, some: Mapping[int, RungState]) -> int | None:
-        """The best of those that came furthest, by number; none whose value is no number."""
+        """The number of the best trial at the highest rung; None where no value is finite."""
 
         def place(number: int) -> tuple[int, float, int]:
             reached = self.reached(some[number])
@@ -77,7 +77,7 @@ class Asha:
         return min((number for number in some if math.isfinite(self._newest(some[number]))), key=place, default=None)
 
     def _newest(self, trial: RungState) -> float:
-        """The value at the rung that a trial came to last; 0.0 before the first."""
+        """The value at the rung that a trial reached last; 0.0 before the first."""
         reached = self.reached(trial)
         return self._at(reached - 1, trial) if reached else 0.0
 

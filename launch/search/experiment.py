@@ -1,4 +1,4 @@
-"""The words of a command line as an experiment, a file that experiment=NAME finds in a config folder."""
+"""Writes the words of a command line as an experiment file, which experiment=NAME finds in a config folder."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with a word that was meant to name several values, in a person's words."""
+"""Error messages for sweep overrides that Hydra's grammar does not take: choice, range, interval, tag."""
 
 import re
 import shlex

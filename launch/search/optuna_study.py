@@ -1,7 +1,6 @@
-"""Optuna does the searching: it is asked for points, and told what became of them.
+"""The Optuna study of a sweep: opens its storage, asks for new trials and samples their points.
 
-One process at a time asks and tells. Whatever is decided stands in Optuna's storage before anything follows from it, so
-a sweep that was killed goes on from there.
+One process at a time asks and tells, with the sweep's lock held.
 """
 
 import json
@@ -117,7 +116,7 @@ class Search(TrialStorage):
         return len(self.failed()) >= self.size
 
     def reasons(self) -> "list[tuple[str, int]]":
-        """Why trials failed, the commonest first, and how many each."""
+        """The errors that trials failed with and how many each, the most frequent first."""
         told = [_without_place(self.attr(number, ERROR, "")) for number in self.failed()]
         return Counter(told).most_common()
 
@@ -130,9 +129,9 @@ def tries_all(config: SweepConfig) -> bool:
 def open_search(
     folder: Path, space: SearchSpace, config: SweepConfig, identities: Sequence[Mapping[str, Any]], lock: Lock
 ) -> Search:
-    """The search in the folder `folder`, begun anew or gone on with, by all processes that share the `lock`.
+    """Create or resume the search in the folder `folder`, which all processes with the `lock` share.
 
-    `identities` are what may not change in between, first as it is told now, then as earlier versions told it. Raises
+    `identities` are what may not change on resume, first as this version spells it, then as earlier ones did. Raises
     ConfigError when the storage cannot be used, or holds another search.
     """
     import optuna

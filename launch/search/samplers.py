@@ -1,4 +1,8 @@
-"""Samplers that draw a point as a whole. To be imported late: Optuna takes half a second."""
+"""Samplers of points: grid, random and TPE, the latter two guarded against points that ran out of memory.
+
+To be imported late: Optuna takes half a second. To add a sampler: its name in SamplerName of phalanx/config/schema.py, its
+option conf/sweep/NAME.yaml, and a branch in `random_or_tpe`.
+"""
 
 import math
 import warnings
@@ -30,7 +34,7 @@ class _JointSampler(BaseSampler):
 
 
 class GridPoints(_JointSampler):
-    """Draws a point that is known already."""
+    """Samples one given point of a grid."""
 
     def __init__(self, point: Mapping[str, str], distributions: Mapping[str, BaseDistribution]) -> None:
         super().__init__(distributions)
@@ -43,7 +47,7 @@ class GridPoints(_JointSampler):
 
 
 class GuardedSampler(_JointSampler):
-    """Draws as `drawn_by` does, but not close to trials that have the attribute `avoided`."""
+    """Samples as `drawn_by` does, but not close to trials that have the attribute `avoided`."""
 
     def __init__(self, drawn_by: BaseSampler, distributions: Mapping[str, BaseDistribution], avoided: str) -> None:
         super().__init__(distributions)

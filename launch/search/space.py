@@ -1,4 +1,4 @@
-"""The search space that a command line spells in Hydra's own grammar, and the words of a point in it."""
+"""The search space: parses the overrides of a command line in Hydra's sweep grammar, and spells a point as overrides."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What a command line asks of a sweep, checked: where it lives, its space, and what may not change when it goes on."""
+"""Parses and checks the command line of a sweep: its folder, its search space, its identity on resume."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class SweepSpec:
 
 
 def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str] = ()) -> SweepSpec:
-    """What `typed` asks for; `also` are words that no trial differs by and that have no part in what the sweep is.
+    """Parse `typed`; `also` are words for every trial that have no part in the sweep's identity.
 
     `there` are environment variables that but the sweep's jobs know, beside those that every job has.
 

@@ -1,4 +1,4 @@
-"""A database may be away for a while, as when it restarts: whoever asks it waits, and the trials go on meanwhile."""
+"""Retries calls to an Optuna storage whose database does not answer, as when it restarts; trials train on meanwhile."""
 
 import functools
 import signal
@@ -18,8 +18,8 @@ _TELL_S = 5.0  # of waiting, after which it is said
 _RETRY_EVERY_S = 0.5  # between two attempts
 
 
-class StorageUnavailable(ConfigError):  # noqa: N818 - what the storage is
-    """The storage did not come back, or nobody wants to wait for it any more."""
+class StorageUnavailable(ConfigError):  # noqa: N818
+    """The storage did not answer in time, or a signal ended the wait."""
 
 
 def retry_calls(storage: "BaseStorage", url: str, retry_for_s: float = RETRY_FOR_S) -> None:

@@ -18,11 +18,11 @@ ERROR, MEMORY = "error", "out_of_memory"
 SEEDS = "by_seed"  # its values, one a seed
 DIGEST, BATCH, EVERY, STEPS = "config_digest", "batch", "eval_every", "steps"
 THREADS = "threads"  # of each rank, where no word says how many
-PROMOTED = "promoted"  # how many rungs it was let go on from
+PROMOTED = "promoted"  # how many rungs it was promoted from
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 ENERGY_J = "energy_j"  # that its GPUs used
 
-Lock = Callable[[], AbstractContextManager[bool]]  # nobody else decides within; yields whether it begins
+Lock = Callable[[], AbstractContextManager[bool]]  # holds the lock within; yields whether it was taken only now
 
 
 class TrialStorage:
@@ -42,7 +42,7 @@ class TrialStorage:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nobody else decides within. What a process that died then left half written is gone."""
+        """Hold the sweep's lock. Repairs what a process that died left half written in the journal."""
         with self._lock() as begins:
             if not begins:
                 yield
@@ -84,7 +84,7 @@ class TrialStorage:
             self.study._storage.set_trial_user_attr(self._id(number), name, value)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """An evaluation of a trial that goes on; returns whether Optuna's pruner would rather end it."""
+        """Record an evaluation of a running trial; returns whether Optuna's pruner would prune it."""
         from optuna.trial import Trial
 
         with self._writing():
@@ -93,25 +93,25 @@ class TrialStorage:
             return trial.should_prune()
 
     def complete(self, number: int, by_seed: Sequence[float]) -> None:
-        """It was trained to its end, once a seed; the mean ranks it."""
+        """Mark a trial complete, with its value for each seed; their mean ranks it."""
         with self._writing():
             self.set_attr(number, SEEDS, list(by_seed))
             self.study.tell(number, sum(by_seed) / len(by_seed))
 
     def prune(self, number: int) -> None:
-        """It ended early, for good."""
+        """Mark a trial pruned: it ended early, for good."""
         with self._writing():
             self.study.tell(number, state=self._states.PRUNED)
 
     def fail(self, number: int, error: str, out_of_memory: bool) -> None:
-        """It came to nothing."""
+        """Mark a trial failed."""
         with self._writing():
             self.set_attr(number, MEMORY, out_of_memory)
             self.set_attr(number, ERROR, error)  # from now on it has failed
             self.study.tell(number, state=self._states.FAIL)
 
     def had_failed(self, trial: "FrozenTrial") -> bool:
-        """Whether it was noted of an open trial that it failed, which is told then."""
+        """Whether an unfinished trial has an error on record; marks it failed then."""
         if ERROR not in trial.user_attrs:
             return False
         with self._writing():
@@ -119,7 +119,7 @@ class TrialStorage:
         return True
 
     def share(self, first: "FrozenTrial", same: int) -> None:
-        """What became of the first is what becomes of one that is the same run, and how it came there."""
+        """Copy evaluations and end of the first trial to one that is the same run."""
         with self._writing():
             for step, value in first.intermediate_values.items():
                 self.study._storage.set_trial_intermediate_value(self._id(same), step, value)
@@ -140,7 +140,7 @@ class TrialStorage:
 
 
 def repair_journal(journal: Path) -> None:
-    """What was half written was never decided, and what a dead process locked is free. Nobody writes meanwhile."""
+    """Truncate a half-written last line and remove the lock of a dead process. To be called with the sweep's lock held."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     with suppress(FileNotFoundError), journal.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)

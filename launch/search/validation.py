@@ -1,4 +1,4 @@
-"""The points of a space that show what is wrong with it before anything is trained."""
+"""Validates a search space before anything is trained: composes and checks points at its boundary."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

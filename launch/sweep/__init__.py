@@ -1,1 +1,1 @@
-"""Sweeps: a search space becomes trials, each a whole run of its own, in the slots of a machine."""
+"""The trials of a sweep: scheduler, trial queue, process watcher, fork server, results."""

@@ -1,4 +1,4 @@
-"""What trials cost in energy, where the GPUs tell."""
+"""Measures the energy of trials in joules, by the counters of NVML."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ def nvml_counter(nvml: Any) -> Counter:
 
 
 class EnergyMeter:
-    """Of the trials in slots, in joules. Those that share a GPU have equal parts of what it uses meanwhile."""
+    """Joules of the trials in slots. Trials that share a GPU have equal parts of what it uses meanwhile."""
 
     def __init__(self, counter: Counter, slots: Collection[Slot]) -> None:
         self._counter = counter

@@ -1,7 +1,7 @@
-"""A process that has imported everything and computed nothing, and forks ranks from itself.
+"""The fork server: a process that has imported torch and the trainer, and forks the ranks of trials from itself.
 
-A rank waits until it is told what to train, so that it can be there before that is known, and has met its GPU: a CUDA
-context does not survive a fork. Ranks are real processes with the environment that torchrun gives them, and are told to
+A rank is forked ahead of time, initializes its GPU (a CUDA context does not survive a fork) and waits until it is told what
+to train. Ranks are real processes with the environment that torchrun gives them, and are told to
 save and leave (SIGTERM) when this one is gone.
 
 Reads one JSON object a line: {"environ", "gpu"} for a rank, where "gpu" is the number of its GPU among those it sees, or
@@ -27,7 +27,7 @@ from ..local.preload import preload
 
 
 def main() -> None:
-    """Serve until nobody asks any more."""
+    """Import everything, then serve until standard input closes."""
     compose([])  # reads Hydra's plugins and grammars once for all
     preload()
     serve()
@@ -35,13 +35,13 @@ def main() -> None:
 
 
 def serve() -> None:
-    """Fork what is asked for and report what ended, until standard input closes."""
+    """Fork ranks on request and report their exit codes, until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; who started this one tells the ranks
     awake, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
-    waiting: dict[int, int] = {}  # rank -> where it hears what to train
+    waiting: dict[int, int] = {}  # rank -> where its request is written
     pending = b""
     while True:
         ready, _, _ = select.select([0, awake], [], [])

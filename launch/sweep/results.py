@@ -1,4 +1,4 @@
-"""What a sweep has come to, as data: sweep.json and trials.csv in its folder."""
+"""The results of a sweep: writes and reads sweep.json, writes trials.csv."""
 
 import csv
 import io

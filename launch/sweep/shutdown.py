@@ -1,4 +1,4 @@
-"""How a sweep leaves: what is under way has its time to save, and a person hears for what it is waited."""
+"""Shutdown of a sweep: the grace period of running trials, and the message for a disk that cannot be written to."""
 
 import errno
 import os

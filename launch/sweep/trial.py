@@ -1,4 +1,4 @@
-"""What a sweep is, as plain data."""
+"""A sweep and the runs of its trials as plain data: folders, command lines, seeds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ OUTPUT = "output"  # the folder of the output of a sweep's runs
 
 
 class TrialRun(NamedTuple):
-    """A run to train: of a trial, with the seed in this place."""
+    """One run of a trial, with the seed `seed_index` places after the first."""
 
     trial: int
     seed_index: int
@@ -30,8 +30,8 @@ class SweepPlan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
-    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is for trials that are
-    halved; `open` are the keys that each of the sweep's jobs looks up for itself.
+    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is None for other
+    pruners; `open` are the keys that each of the sweep's jobs looks up for itself.
     """
 
     folder: Path

@@ -1,4 +1,7 @@
-"""Which runs of a sweep are left to train, and which one is next. All of it is read from the storage, at each turn."""
+"""The queue of a sweep's runs: which is trained next, which are held by whom, paused at a rung, or stopped.
+
+All of it is read from the storage each time the lock is taken: other processes and machines take runs, too.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ _NOBODY = ""  # holds a run that was begun
 
 
 class TrialQueue:
-    """The runs of one sweep, as one of those that work on it sees them."""
+    """The runs of one sweep, as one of the processes that train them sees them."""
 
     def __init__(self, plan: SweepPlan, search: Search, peers: SweepPeers) -> None:
         self.plan = plan
@@ -32,7 +35,7 @@ class TrialQueue:
     # Runs to train
 
     def take(self) -> TrialRun | None:
-        """The next run, this process's until `release`; None where there is none right now."""
+        """Take the next run, which this process holds until `release`; None where there is none right now."""
         with self.search.lock():
             self.search.draw()
             while (trial_run := self._next()) is not None:
@@ -46,18 +49,18 @@ class TrialQueue:
             return None
 
     def release(self, trial_run: TrialRun) -> None:
-        """This process has nothing more to do with it. Where its end is open, whoever comes first may take it."""
+        """Give a run up. Where its trial is unfinished, any process may take it."""
         self._mine.discard(trial_run)
         with self.search.lock():
             if self.is_mine(trial_run):
                 self.search.set_attr(trial_run.trial, _HELD.format(trial_run.seed_index), _NOBODY)
 
     def mark_stopped(self, trial_run: TrialRun) -> None:
-        """A person stopped this run: nobody goes on with it before the sweep's command is typed again."""
+        """Record that a person stopped this run: nobody resumes it before the sweep's command is typed again."""
         self.search.set_attr(trial_run.trial, _STOPPED.format(trial_run.seed_index), True)
 
     def resume_stopped(self) -> None:
-        """The command was typed again, so what a person stopped goes on."""
+        """Let what a person stopped be taken again: the command was typed again."""
         with self.search.lock():
             for trial, trial_run in self._stopped():
                 self.search.set_attr(trial.number, _STOPPED.format(trial_run.seed_index), False)
@@ -67,12 +70,12 @@ class TrialQueue:
         return sorted({trial.number for trial, _ in self._stopped()})
 
     def is_mine(self, trial_run: TrialRun) -> bool:
-        """Whether nobody has taken over what this process took, nor decided what becomes of it."""
+        """Whether this process still holds a run: nobody has taken it over, and its trial is unfinished."""
         trial = self.search.trials()[trial_run.trial]
         return not trial.state.is_finished() and _holder(trial, trial_run) == self._peers.name
 
     def prefetch(self) -> None:
-        """Have a new trial at hand before a slot is free for it."""
+        """Sample and compose a new trial before a slot is free for it."""
         with self.search.lock():
             while not (new := [each for each in self._free() if not each.begun]):
                 if self.search.ask() is None:
@@ -115,7 +118,7 @@ class TrialQueue:
 
     def _leader(self) -> TrialRun | None:
         """Of few trials none may be good enough for the next rung: once nothing is under way, the best one is trained to
-        its end in any case."""
+        its end all the same."""
         asha = self.plan.asha
         if asha is None or self.search.completed():
             return None
@@ -166,7 +169,7 @@ class TrialQueue:
         return run.exists() and self._peers.looks.live(run) is not None
 
     def prune_paused(self) -> None:
-        """Nothing is under way: those that wait at a rung have waited in vain, unless one that was stopped is to come."""
+        """Prune the trials paused at a rung, once nothing runs, unless a stopped run may still come to a rung."""
         if self._stopped():
             return
         paused = self.records.paused()

@@ -1,4 +1,4 @@
-"""Where trials run: slots of this machine, and the fork server that their ranks are forked from."""
+"""Slots of this machine, the ranks of a trial, and the client of the fork server that they are forked from."""
 
 import json
 import os
@@ -95,7 +95,7 @@ class ForkServerDied(RuntimeError):  # noqa: N818
 
 
 class ForkServer:
-    """The fork server. It ends, and with it all ranks, when this process does."""
+    """Client of the fork server, which ends, and with it all ranks, when this process does."""
 
     def __init__(self, signals: HeldSignals) -> None:
         self._process = subprocess.Popen(
@@ -116,7 +116,7 @@ class ForkServer:
         self._prepared: dict[Slot, list[int]] = {}
 
     def prepare(self, slot: Slot, ranks: int) -> None:
-        """Have the ranks of the next start in a slot at hand, while others still train there. Raises ForkServerDied."""
+        """Fork the ranks of the next start in a slot ahead, while others still train there. Raises ForkServerDied."""
         if slot not in self._prepared:
             self._prepared[slot] = self._fork(slot, ranks)
 
@@ -150,7 +150,7 @@ class ForkServer:
         return RankGroup(tuple(pids), port)
 
     def update(self, group: RankGroup) -> None:
-        """Note which ranks of a group have ended by now. Raises ForkServerDied."""
+        """Read the exit codes of ranks of a group that have ended by now. Raises ForkServerDied."""
         self._listen()
         group.codes |= {pid: self._ended.pop(pid) for pid in group.pids if pid in self._ended}
         group.end_left_behind(time.monotonic())
@@ -158,7 +158,7 @@ class ForkServer:
             group.port.close()
 
     def close(self) -> None:
-        """What is left of its ranks saves and leaves."""
+        """End the fork server; its ranks save and leave."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.terminate()  # it may be importing still
@@ -193,7 +193,7 @@ class ForkServer:
         return pids
 
     def _started(self) -> int:
-        """The next rank's process number."""
+        """The process id of the next rank."""
         assert self._process.stdout is not None
         while not self._new:
             select.select([self._process.stdout], [], [])
@@ -201,7 +201,7 @@ class ForkServer:
         return self._new.pop()
 
     def _listen(self) -> None:
-        """Take in what was said since the last time."""
+        """Read the answers of the fork server since the last time."""
         assert self._process.stdout is not None
         while (found := self._process.stdout.read(65536)) is not None:
             if not found:
