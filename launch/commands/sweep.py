@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from phalanx.common.files import write_whole
-from phalanx.config.schema import AshaConfig, Auto, Device, Mode
+from phalanx.config.schema import Device
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 from phalanx.system.nvml import library
@@ -21,14 +21,11 @@ from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import others
 from ..host.held_signals import HeldSignals
 from ..host.machine import look
-from ..reporting import code_edits
 from ..reporting import sweep_page as page
+from ..reporting.sweep_summary import LEFT, show_summary
 from ..reporting.sweep_table import SweepTable
-from ..search.asha import Asha
 from ..search.experiment import experiment
-from ..search.optuna_study import Search, open_search
-from ..search.pruners import pruner_config
-from ..search.space import placed
+from ..search.optuna_study import open_search
 from ..search.spec import SweepSpec, sweep_spec
 from ..state.sweep_peers import SweepPeers
 from ..sweep import results
@@ -36,12 +33,11 @@ from ..sweep.energy import EnergyMeter, nvml_counter
 from ..sweep.process_watcher import ProcessWatcher
 from ..sweep.scheduler import Scheduler
 from ..sweep.shutdown import NO_ROOM, unwritable
-from ..sweep.trial import OUTPUT, SweepPlan
+from ..sweep.trial import OUTPUT, plan_of
 from ..sweep.trial_queue import TrialQueue
 from ..sweep.workers import ForkServer, slots
 from .hydra_words import config_options, grace_option, words
 
-_TOLD = (ExitCode.STOPPED, ExitCode.PREEMPTED)
 _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the code is
 
 
@@ -110,7 +106,7 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
-        queue = TrialQueue(_plan(asked, places[0].threads), search, peers)
+        queue = TrialQueue(plan_of(asked, places[0].threads), search, peers)
         queue.resume_stopped()
         watcher = ProcessWatcher(
             queue.plan, places, ForkServer(signals), signals, EnergyMeter(nvml_counter(nvml), places), grace_s
@@ -123,10 +119,10 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
             code = scheduler.run()
         finally:
             found = _last_words(scheduler, table, code)
-        if scheduler.trouble is None and code not in _TOLD:  # who was told to leave has no seconds for it
+        if scheduler.trouble is None and code not in LEFT:  # who was told to leave has no seconds for it
             write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
     if not scheduler.storage_lost:
-        _sum_up(asked, found, code, scheduler)
+        show_summary(asked, found, code, scheduler)
     return code
 
 
@@ -142,77 +138,3 @@ def _last_words(scheduler: Scheduler, table: SweepTable, code: ExitCode) -> list
         scheduler.peers.leave()
     table.tell(scheduler, found)
     return found
-
-
-def _plan(asked: SweepSpec, threads: int) -> SweepPlan:
-    from phalanx.compose.compose import compose
-    from phalanx.config.overrides import quoted
-
-    config, sweep = asked.config, asked.sweep
-    shared = [*asked.also, f"run.root={quoted(str(asked.folder))}"]
-    if config.wandb.group is None and not os.environ.get("WANDB_RUN_GROUP"):
-        shared.append(f"wandb.group={quoted(asked.folder.name)}")
-    assert sweep.metric is not None
-    assert sweep.mode is not None
-    return SweepPlan(
-        folder=asked.folder,
-        space=asked.space,
-        config=sweep,
-        metric=sweep.metric,
-        mode=sweep.mode,
-        seed=config.seed,
-        shared=tuple(shared),
-        threads=threads if isinstance(config.train.threads, Auto) else None,
-        compose=compose,
-        asha=_asha(asked),
-        open=frozenset(asked.open),
-    )
-
-
-def _asha(asked: SweepSpec) -> Asha | None:
-    pruner, config = pruner_config(asked.sweep.pruner), asked.config
-    if not isinstance(pruner, AshaConfig):
-        return None
-    assert pruner.first_step is not None
-    smaller = asked.sweep.mode is Mode.min
-    return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
-
-
-def _sum_up(asked: SweepSpec, found: list[results.TrialRow], code: ExitCode, scheduler: Scheduler) -> None:
-    assert asked.sweep.mode is not None
-    first = results.best(found, asked.sweep.mode)
-    if code in _TOLD:
-        show(_stopped(found, scheduler.unsaved))
-    elif code is ExitCode.BUG:
-        show(f"no trial was trained to its end{_commonest(scheduler.search)}")
-    elif (elsewhere := sum(row.state == "running" for row in found)) and code is ExitCode.FINISHED:
-        show(f"nothing is left to do here; {elsewhere} trials are under way elsewhere")
-    elif code is ExitCode.GAVE_UP:
-        reason = _commonest(scheduler.search)
-        show(f"gave up: more than {asked.sweep.max_failures} trials failed (sweep.max_failures){reason}")
-    if edited := code_edits.differences(asked.folder, found):
-        show(edited)
-    if first is not None:
-        show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
-        show(f"page: {asked.folder / page.PAGE}" if code not in _TOLD else f"page: phalanx report {asked.folder}")
-        show(results.command([*placed(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
-
-
-def _stopped(found: list[results.TrialRow], unsaved: Sequence[int]) -> str:
-    if unsaved:
-        named = ", ".join(f"{trial:04d}" for trial in sorted(unsaved))
-        return f"stopped; {named} had not saved and was ended: the same command continues from the newest checkpoints"
-    if alone := [row.run for row in found if row.state == "stopped"]:
-        return f"{', '.join(alone)} was stopped and is saved; the same command continues with it"
-    return "stopped, all saved; the same command continues"
-
-
-def _commonest(search: Search) -> str:
-    """Why trials failed, if any did."""
-    reasons = search.reasons()
-    if not reasons:
-        return ""
-    first, count = reasons[0]
-    failed = sum(each for _, each in reasons)
-    told = f"all {failed} failed" if search.all_failed() else f"{failed} failed"
-    return f": {told}, {count} of them with: {first}" if len(reasons) > 1 else f": {told} with: {first}"

@@ -1,14 +1,17 @@
 """A sweep and the runs of its trials as plain data: folders, command lines, seeds."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from phalanx.config.schema import Mode, SweepConfig
+from phalanx.config.schema import AshaConfig, Auto, Mode, SweepConfig
 
 from ..search.asha import Asha
+from ..search.pruners import pruner_config
 from ..search.space import SearchSpace, placed
+from ..search.spec import SweepSpec
 
 if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
@@ -74,3 +77,39 @@ class SweepPlan:
 def added(threads: int | None) -> list[str]:
     """The words that a sweep adds to a point's and that its weights depend on."""
     return [] if threads is None else [f"train.threads={threads}"]
+
+
+def plan_of(asked: SweepSpec, threads: int) -> SweepPlan:
+    """The plan of the sweep that a command line asks for, in slots with `threads` for each rank."""
+    from phalanx.compose.compose import compose
+    from phalanx.config.overrides import quoted
+
+    config, sweep = asked.config, asked.sweep
+    shared = [*asked.also, f"run.root={quoted(str(asked.folder))}"]
+    if config.wandb.group is None and not os.environ.get("WANDB_RUN_GROUP"):
+        shared.append(f"wandb.group={quoted(asked.folder.name)}")
+    assert sweep.metric is not None
+    assert sweep.mode is not None
+    return SweepPlan(
+        folder=asked.folder,
+        space=asked.space,
+        config=sweep,
+        metric=sweep.metric,
+        mode=sweep.mode,
+        seed=config.seed,
+        shared=tuple(shared),
+        threads=threads if isinstance(config.train.threads, Auto) else None,
+        compose=compose,
+        asha=_asha(asked),
+        open=frozenset(asked.open),
+    )
+
+
+def _asha(asked: SweepSpec) -> Asha | None:
+    """None where another pruner is asked for."""
+    pruner, config = pruner_config(asked.sweep.pruner), asked.config
+    if not isinstance(pruner, AshaConfig):
+        return None
+    assert pruner.first_step is not None
+    smaller = asked.sweep.mode is Mode.min
+    return Asha(pruner.first_step, pruner.eta, config.train.global_batch, smaller)
