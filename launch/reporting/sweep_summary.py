@@ -6,7 +6,7 @@ from phalanx.exit.codes import ExitCode
 
 from ..common.show import show
 from ..search.optuna_study import Search
-from ..search.space import placed
+from ..search.space import words_in_order
 from ..search.spec import SweepSpec
 from ..sweep import results
 from ..sweep.scheduler import Scheduler
@@ -34,7 +34,7 @@ def show_summary(asked: SweepSpec, found: list[results.TrialRow], code: ExitCode
     if first is not None:
         show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
         show(f"page: {asked.folder / page.PAGE}" if code not in LEFT else f"page: phalanx report {asked.folder}")
-        show(results.command([*placed(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
+        show(results.command([*words_in_order(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
 
 
 def _stopped(found: list[results.TrialRow], unsaved: Sequence[int]) -> str:

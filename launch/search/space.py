@@ -56,7 +56,7 @@ class SearchSpace:
 
     def words(self, point: Mapping[str, Any]) -> list[str]:
         """The command line of a point, which has a value for the key of every dimension."""
-        return placed(self.typed, self.chosen(point))
+        return words_in_order(self.typed, self.chosen(point))
 
     def chosen(self, point: Mapping[str, Any]) -> list[str]:
         """What of it is the point's own; nothing after the equals sign where that is not known."""
@@ -84,12 +84,12 @@ class SearchSpace:
             }
 
 
-def placed(typed: Sequence[str | int], chosen: Sequence[str]) -> list[str]:
+def words_in_order(typed: Sequence[str | int], chosen: Sequence[str]) -> list[str]:
     """A point's words, each where it was typed."""
     return [word if isinstance(word, str) else chosen[word] for word in typed]
 
 
-def read(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> SearchSpace:
+def parse_space(words: Sequence[str], options: Callable[[str], Sequence[str]]) -> SearchSpace:
     """The space that `words` spell; `options` are those of a config group. Raises ConfigError."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

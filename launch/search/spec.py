@@ -20,7 +20,7 @@ from ..submission.record import run_root
 from .grammar import nothing_swept
 from .optuna_study import tries_all
 from .pruners import pruner_config
-from .space import SearchSpace, read
+from .space import SearchSpace, parse_space
 from .validation import validated_configs
 
 
@@ -52,7 +52,7 @@ def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection
     from phalanx.compose.digest import defining, left_open
     from phalanx.compose.former_digests import former_definings
 
-    space = read(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
+    space = parse_space(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
     found = validated_configs(space, also)
     config = found[0]
     if not space.dimensions:

@@ -29,7 +29,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
         self._turns = 0  # locks within locks of this process
-        self.looks = (
+        self.probe = (
             liveness.LivenessProbe()
         )  # at the others and at runs: one that looks again and again needs no clock
 
@@ -72,16 +72,16 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
             if begins:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
-    def lives(self, name: str) -> bool:
+    def is_alive(self, name: str) -> bool:
         """Whether one of them works right now, as far as can be told from here."""
         if name == self.name:
             return True
-        holder = self.looks.live(self._sweep / _WORKERS / name)
+        holder = self.probe.live(self._sweep / _WORKERS / name)
         return holder is not None and not lease_holders.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:
         """Whether anyone else works right now."""
-        return any(self.lives(place.name) for place in places(self._sweep) if place != self._folder)
+        return any(self.is_alive(place.name) for place in places(self._sweep) if place != self._folder)
 
     def told_to_leave(self) -> bool:
         """Whether somebody asked for it by `stop`."""

@@ -56,38 +56,38 @@ def serve() -> None:
             for line in lines:
                 asked = json.loads(line)
                 if "pid" in asked:
-                    _tell(waiting.pop(asked["pid"]), line)
+                    _send_request(waiting.pop(asked["pid"]), line)
                 else:
-                    _say({"pid": _fork(asked, waiting)})
+                    _answer({"pid": _fork(asked, waiting)})
 
 
-def _tell(listener: int, line: bytes) -> None:
-    with os.fdopen(listener, "wb") as file, suppress(BrokenPipeError):  # how it ended is reported
+def _send_request(request_out: int, line: bytes) -> None:
+    with os.fdopen(request_out, "wb") as file, suppress(BrokenPipeError):  # how it ended is reported
         file.write(line)
 
 
 def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
-    hear, tell = os.pipe()
-    hold = tether(signal.SIGTERM)
+    request_in, request_out = os.pipe()
+    tie = tether(signal.SIGTERM)
     pid = os.fork()
     if pid:
-        os.close(hear)
-        waiting[pid] = tell
+        os.close(request_in)
+        waiting[pid] = request_out
         return pid
     code = 70
     try:
-        hold()
-        for other in (tell, *waiting.values()):
+        tie()
+        for other in (request_out, *waiting.values()):
             os.close(other)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _meet(asked)
-        with os.fdopen(hear, "rb") as file:
+        _init_gpu(asked)
+        with os.fdopen(request_in, "rb") as file:
             words = file.read()
         if not words:
             os._exit(0)  # it is not needed any more
         told = json.loads(words)
-        _become(told)
+        _set_up_rank(told)
         known = "plain" in told
         phalanx.train.main.main(composed_of(told["plain"], told["foreign"]) if known else None)
     except SystemExit as leaving:
@@ -99,7 +99,7 @@ def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
     os._exit(code)
 
 
-def _meet(asked: dict[str, Any]) -> None:
+def _init_gpu(asked: dict[str, Any]) -> None:
     """Make the context of a rank's GPU, which takes a second or more, and nothing else: what a run sets counts later."""
     os.environ.update(asked["environ"])
     if asked["gpu"] is not None:
@@ -110,10 +110,10 @@ def _meet(asked: dict[str, Any]) -> None:
             torch.cuda.synchronize()
         except RuntimeError:
             return  # as where one process at a time may use the GPU
-    _say({"ready": os.getpid()})
+    _answer({"ready": os.getpid()})
 
 
-def _become(asked: dict[str, Any]) -> None:
+def _set_up_rank(asked: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setpgid(0, 0)
     output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -135,8 +135,8 @@ def _report_ended() -> None:
             return
         if pid == 0:
             return
-        _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+        _answer({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _say(words: dict[str, Any]) -> None:
+def _answer(words: dict[str, Any]) -> None:
     os.write(1, (json.dumps(words) + "\n").encode())

@@ -154,7 +154,7 @@ class ProcessWatcher:
             return
         if self.shutdown.is_over():
             self._kill_all()
-        elif self.shutdown.is_to_be_told():
+        elif self.shutdown.is_message_due():
             show(f"waiting for {self._named()} to save, {self.shutdown}")
 
     def _kill_all(self) -> None:

@@ -16,7 +16,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.jsonl import number
 
 from ..common.find_run import SWEEP
-from ..search.space import Choice, Interval, placed
+from ..search.space import Choice, Interval, words_in_order
 from ..search.trial_storage import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..state.sweep import ENDED
 from .trial import TrialRun, added
@@ -151,7 +151,7 @@ class SweepResults:
 
     def words(self, row: TrialRow) -> list[str]:
         """The command line of a trial's point."""
-        return [*placed(self.typed, row.words), *row.added]
+        return [*words_in_order(self.typed, row.words), *row.added]
 
 
 def read(folder: Path) -> SweepResults:

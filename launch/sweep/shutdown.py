@@ -30,7 +30,7 @@ class Shutdown:
     def is_over(self) -> bool:
         return time.monotonic() - self._began > self._grace_s
 
-    def is_to_be_told(self) -> bool:
+    def is_message_due(self) -> bool:
         """Whether a person has heard nothing for a while. Once for each time."""
         now = time.monotonic()
         due = now - self._told > _TELL_S

@@ -10,7 +10,7 @@ from phalanx.config.schema import AshaConfig, Auto, Mode, SweepConfig
 
 from ..search.asha import Asha
 from ..search.pruners import pruner_config
-from ..search.space import SearchSpace, placed
+from ..search.space import SearchSpace, words_in_order
 from ..search.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SweepPlan:
         """The command line of a run of the point that `chosen` spells; what is trained depends on `threads`, too."""
         seed = [f"seed={self.seed + trial_run.seed_index}"] if self.config.seeds > 1 else []
         return [
-            *placed(self.space.typed, chosen),
+            *words_in_order(self.space.typed, chosen),
             *self.shared,
             *added(threads),
             *seed,

@@ -157,7 +157,7 @@ class TrialQueue:
     def _at_work(self, trials: "Iterable[FrozenTrial]") -> set[str]:
         """Of the processes that took runs of these trials last, those that live."""
         names = {_holder(trial, trial_run) for trial in trials for trial_run in self.plan.trial_runs(trial.number)}
-        return {name for name in names if name and self._peers.lives(name)}
+        return {name for name in names if name and self._peers.is_alive(name)}
 
     def _taken(self, trial: "FrozenTrial", trial_run: TrialRun, at_work: set[str]) -> bool:
         holder = _holder(trial, trial_run)
@@ -166,7 +166,7 @@ class TrialQueue:
     def _is_alive(self, trial_run: TrialRun) -> bool:
         """Whether ranks hold it, as those whose sweep was killed do until they have saved."""
         run = self.plan.run(trial_run)
-        return run.exists() and self._peers.looks.live(run) is not None
+        return run.exists() and self._peers.probe.live(run) is not None
 
     def prune_paused(self) -> None:
         """Prune the trials paused at a rung, once nothing runs, unless a stopped run may still come to a rung."""

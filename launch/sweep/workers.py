@@ -109,8 +109,8 @@ class ForkServer:
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
-        self._said = b""
-        self._new: list[int] = []
+        self._partial = b""
+        self._forked: list[int] = []
         self._ready: set[int] = set()
         self._ended: dict[int, int] = {}
         self._prepared: dict[Slot, list[int]] = {}
@@ -133,8 +133,8 @@ class ForkServer:
 
         The ranks' output is added to the file `output`. Raises ForkServerDied.
         """
-        pids = self._at_hand(slot) or self._fork(slot, ranks)
-        port = _reserved()
+        pids = self._take_prepared(slot) or self._fork(slot, ranks)
+        port = _reserve_port()
         shared = {
             "WORLD_SIZE": str(ranks),
             "LOCAL_WORLD_SIZE": str(ranks),
@@ -146,12 +146,12 @@ class ForkServer:
         told = {"argv": list(argv), "plain": composed.plain, "foreign": composed.foreign, "cwd": os.getcwd()}
         for rank, pid in enumerate(pids):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._ask({**told, "pid": pid, "environ": own, "output": str(output)})
+            self._send({**told, "pid": pid, "environ": own, "output": str(output)})
         return RankGroup(tuple(pids), port)
 
     def update(self, group: RankGroup) -> None:
         """Read the exit codes of ranks of a group that have ended by now. Raises ForkServerDied."""
-        self._listen()
+        self._read_answers()
         group.codes |= {pid: self._ended.pop(pid) for pid in group.pids if pid in self._ended}
         group.end_left_behind(time.monotonic())
         if group.ended:
@@ -166,16 +166,16 @@ class ForkServer:
         self._process.stdin.close()
         self._process.stdout.close()
 
-    def _ask(self, words: Mapping[str, Any]) -> None:
+    def _send(self, words: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(words).encode() + b"\n")
         except BrokenPipeError:
             raise ForkServerDied from None
 
-    def _at_hand(self, slot: Slot) -> list[int]:
+    def _take_prepared(self, slot: Slot) -> list[int]:
         """The ranks that were prepared, or none where they do not live or did not get their GPUs."""
-        self._listen()
+        self._read_answers()
         pids = self._prepared.pop(slot, [])
         if all(pid in self._ready and pid not in self._ended for pid in pids):
             return pids
@@ -188,25 +188,25 @@ class ForkServer:
         environ = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus), GIVEN: str(len(slot.gpus))} if slot.gpus else {}
         pids = []
         for rank in range(ranks):
-            self._ask({"environ": environ, "gpu": rank if slot.gpus else None})
-            pids.append(self._started())
+            self._send({"environ": environ, "gpu": rank if slot.gpus else None})
+            pids.append(self._next_pid())
         return pids
 
-    def _started(self) -> int:
+    def _next_pid(self) -> int:
         """The process id of the next rank."""
         assert self._process.stdout is not None
-        while not self._new:
+        while not self._forked:
             select.select([self._process.stdout], [], [])
-            self._listen()
-        return self._new.pop()
+            self._read_answers()
+        return self._forked.pop()
 
-    def _listen(self) -> None:
+    def _read_answers(self) -> None:
         """Read the answers of the fork server since the last time."""
         assert self._process.stdout is not None
         while (found := self._process.stdout.read(65536)) is not None:
             if not found:
                 raise ForkServerDied
-            *lines, self._said = (self._said + found).split(b"\n")
+            *lines, self._partial = (self._partial + found).split(b"\n")
             for line in lines:
                 words = json.loads(line)
                 if "code" in words:
@@ -214,10 +214,10 @@ class ForkServer:
                 elif "ready" in words:
                     self._ready.add(words["ready"])
                 else:
-                    self._new.append(words["pid"])
+                    self._forked.append(words["pid"])
 
 
-def _reserved() -> socket.socket:
+def _reserve_port() -> socket.socket:
     """A port that the system gives nobody else, and that a rank can listen on all the same: this one never listens."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,12 +13,12 @@ from phalanx.compose.digest import digest
 from phalanx.config.schema import Config, Mode, SweepConfig
 from phalanx.launch.search.asha import Asha
 from phalanx.launch.search.optuna_study import open_search
-from phalanx.launch.search.space import SearchSpace, read
+from phalanx.launch.search.space import SearchSpace, parse_space
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.trial import SweepPlan, TrialRun
 from phalanx.launch.sweep.trial_queue import TrialQueue
 
-SPACE = read(("optim.lr=1,2,3,4,5,6,7,8,9",), lambda group: ())
+SPACE = parse_space(("optim.lr=1,2,3,4,5,6,7,8,9",), lambda group: ())
 BASE = compose(["model=mlp"])
 ASHA = Asha(first=10, eta=3, batch=64, smaller=True)
 

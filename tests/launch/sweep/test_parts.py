@@ -23,7 +23,7 @@ from phalanx.launch.reporting.code_edits import differences
 from phalanx.launch.reporting.sweep_table import SweepTable
 from phalanx.launch.search.asha import Asha, RungState
 from phalanx.launch.search.optuna_study import JOURNAL, Search, open_search
-from phalanx.launch.search.space import Choice, Interval, SearchSpace, read
+from phalanx.launch.search.space import Choice, Interval, SearchSpace, parse_space
 from phalanx.launch.search.trial_storage import MEMORY
 from phalanx.launch.state.sweep_peers import SweepPeers
 from phalanx.launch.sweep.energy import EnergyMeter
@@ -38,7 +38,7 @@ MODELS = ["convnet", "mlp", "resnet18"]
 
 
 def space(*words: str) -> SearchSpace:
-    return read(words, lambda group: MODELS)
+    return parse_space(words, lambda group: MODELS)
 
 
 def test_hydras_grammar_spells_the_space() -> None:
@@ -373,6 +373,6 @@ def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(
                 write_json(file, dataclasses.asdict(lease_holders.Holder(1, name, "another machine", 1, 1)))
                 os.utime(file, (touched, touched))
             patched.setattr(time, "time", lambda skewed=now + skew_s: skewed)
-            assert peers.lives("alive")
+            assert peers.is_alive("alive")
             assert peers.others()
-            assert not peers.lives("dead")
+            assert not peers.is_alive("dead")

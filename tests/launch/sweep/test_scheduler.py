@@ -16,7 +16,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from phalanx.exit.codes import ExitCode
-from phalanx.launch.search.space import SearchSpace, read
+from phalanx.launch.search.space import SearchSpace, parse_space
 from phalanx.launch.search.storage_retry import StorageUnavailable
 from phalanx.launch.sweep.scheduler import Scheduler
 from phalanx.launch.sweep.workers import ForkServerDied, Slot
@@ -175,7 +175,7 @@ def _work(folder: Path, points: int) -> None:
 
 
 def _space(points: int) -> SearchSpace:
-    return read((f"optim.lr=range(1,{points + 1})",), lambda group: ())
+    return parse_space((f"optim.lr=range(1,{points + 1})",), lambda group: ())
 
 
 def _killed(folder: Path, points: int, seconds: float | None = None, write: int | None = None) -> bool:

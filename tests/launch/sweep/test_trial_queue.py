@@ -14,7 +14,7 @@ from phalanx.compose.former_digests import former_digests
 from phalanx.config.schema import SamplerName
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.optuna_study import Search
-from phalanx.launch.search.space import read
+from phalanx.launch.search.space import parse_space
 from phalanx.launch.sweep.trial import TrialRun
 from phalanx.launch.sweep.trial_queue import TrialQueue
 from tests.launch.sweep.queues import ASHA, BASE, composed, settings, start, states, train
@@ -103,12 +103,12 @@ def test_a_turn_in_which_nothing_is_written_asks_the_storage_once(
         for _ in range(3):
             assert other.take() is not None
         storage, calls = queue.search.study._storage, 0
-        read = storage.get_all_trials
+        answer = storage.get_all_trials
 
         def counted(*given: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
-            return read(*given, **named)
+            return answer(*given, **named)
 
         monkeypatch.setattr(storage, "get_all_trials", counted)
         assert queue.take() is None
@@ -159,7 +159,7 @@ def test_a_run_of_another_element_is_a_points_result_though_each_has_its_data_el
     where = "data.train.root"
     for left, lr, own in (([where], 1, True), ([], 1, False), ([where], 5, False)):
         folder = tmp_path / f"{len(left)}{lr}"
-        space = read(("data=mnist", f"{where}=/here", "optim.lr=1,2"), lambda group: ())
+        space = parse_space(("data=mnist", f"{where}=/here", "optim.lr=1,2"), lambda group: ())
         with start(folder, space=space, made=compose, left=left) as queue:
             run = queue.plan.run(TrialRun(0, 0))
             run.mkdir()
@@ -296,7 +296,7 @@ def test_what_is_enqueued_in_the_study_is_trained_besides(tmp_path: Path, sample
 def test_a_trial_that_was_asked_for_and_not_drawn_when_its_sweep_was_killed_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    space = read(("optim.lr=1,2,3", "seed=4,5"), lambda group: ())
+    space = parse_space(("optim.lr=1,2,3", "seed=4,5"), lambda group: ())
     with start(tmp_path, space=space) as queue:
         killed_at(queue.search, "set_trial_param", monkeypatch, at)
         with pytest.raises(Killed):
@@ -322,7 +322,7 @@ def test_a_point_that_does_not_compose_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_point_that_is_the_same_run_as_another_came_as_far(tmp_path: Path) -> None:
-    with start(tmp_path, space=read(("optim.lr=1,1.0,1e0",), lambda group: ())) as queue:
+    with start(tmp_path, space=parse_space(("optim.lr=1,1.0,1e0",), lambda group: ())) as queue:
         trial_run = queue.take()
         assert trial_run is not None
         assert queue.take() is None
