@@ -1,4 +1,4 @@
-"""How a sweep fares, from its folder alone, as `phalanx status` tells it of runs: a step is a trial here."""
+"""The state of a sweep for `phalanx status`, read from its folder alone; a trial stands where a run has a step."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
 def state_of(folder: Path, now: float, looks: LivenessProbe) -> RunState:
-    """How the run or the sweep in `folder` fares at `now`, seconds since 1970."""
+    """The state of the run or the sweep in `folder` at `now`, seconds since 1970."""
     try:
         return _of_sweep(folder, now, looks) if is_sweep(folder) else run_state(folder, now, looks)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Who works on a sweep: any number of processes, on any machine that sees its folder, one of which decides at a time.
+"""The processes that share a sweep, on any machine that sees its folder: a lock between them, and who of them is alive.
 
-Each has a folder below `workers/` in the sweep's, held by a lease as a run is. What one has taken and not ended is free
-again once that lease is over.
+Each has a folder below `workers/` in the sweep's, held by a lease as a run is. The runs that one holds are free again once
+that lease is over.
 """
 
 import fcntl
@@ -18,26 +18,24 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.stop_file import StopFile
 
-_WORKERS, _TURN = "workers", ".turn"
+_WORKERS, _LOCK_FILE = "workers", ".turn"
 
 
 class SweepPeers(AbstractContextManager["SweepPeers"]):
-    """This process among them, from entry to exit at most."""
+    """Registers this process among them, from entry to exit at most."""
 
     def __init__(self, sweep: Path) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._sweep = sweep
         self._folder = sweep / _WORKERS / self.name
-        self._turns = 0  # locks within locks of this process
-        self.probe = (
-            liveness.LivenessProbe()
-        )  # at the others and at runs: one that looks again and again needs no clock
+        self._depth = 0  # of locks within locks of this process
+        self.probe = liveness.LivenessProbe()  # of the others and of runs; it needs no clock that agrees with theirs
 
     def __enter__(self) -> "SweepPeers":
         """Raises ConfigError where the file system does not let processes take turns."""
         try:
             self._folder.mkdir(parents=True)
-            self._file = (self._sweep / _TURN).open("w")
+            self._file = (self._sweep / _LOCK_FILE).open("w")
             with self.lock():
                 pass
         except OSError as error:
@@ -54,33 +52,33 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         self._file.close()
 
     def leave(self) -> None:
-        """What this process took and has not ended is free."""
+        """Close the lease: the runs that this process holds are free."""
         self._lease.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Nobody else decides meanwhile. Yields whether this process has its turn only now."""
-        begins = not self._turns
+        """Hold the lock of the sweep, also within itself. Yields whether it was taken only now."""
+        begins = not self._depth
         if begins:
             fcntl.lockf(self._file, fcntl.LOCK_EX)  # freed by the system when this process dies
-        self._turns += 1
+        self._depth += 1
         try:
             yield begins
         finally:
-            self._turns -= 1
+            self._depth -= 1
             if begins:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def is_alive(self, name: str) -> bool:
-        """Whether one of them works right now, as far as can be told from here."""
+        """Whether one of them is alive, as far as its lease tells."""
         if name == self.name:
             return True
         holder = self.probe.live(self._sweep / _WORKERS / name)
         return holder is not None and not lease_holders.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:
-        """Whether anyone else works right now."""
+        """Whether any other is alive."""
         return any(self.is_alive(place.name) for place in places(self._sweep) if place != self._folder)
 
     def told_to_leave(self) -> bool:
