@@ -2,6 +2,10 @@
 
 YAML has no enums, dtypes, paths, tuples or tensors. What is annotated as one is spelt as text or as a list:
 `IMAGENET1K_V1`, `torch.bfloat16`, `data/digits`, `[3, 3]`, `[0.2, 0.8]`.
+
+Neither pydantic nor typeguard does it: pydantic takes `true` and "1" for an int, or strictly no list for a tuple, knows an
+enum by its values alone, makes an iterator of an Iterable and refuses Python 3.11's TypedDict; typeguard converts nothing
+and takes `true` for an int. Both would need a hook for each kind below, and at each level one for a nested `_target_`.
 """
 
 import dataclasses
