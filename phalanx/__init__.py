@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Augment", "Ratio", "Schedule", "Sink", "Task"]
+__all__ = ["Augment", "ConfigError", "Ratio", "Run", "Schedule", "Sink", "Task", "load"]
 
 if TYPE_CHECKING:
+    from .exit.codes import ConfigError
+    from .train.engine.load import Run, load
     from .train.loading.batch import Augment
     from .train.optim.schedule import Schedule
     from .train.sinks.sink import Sink
@@ -19,6 +21,8 @@ else:
         __package__,
         __name__,
         {
+            "exit.codes": ["ConfigError"],
+            "train.engine.load": ["Run", "load"],
             "train.loading.batch": ["Augment"],
             "train.optim.schedule": ["Schedule"],
             "train.sinks.sink": ["Sink"],

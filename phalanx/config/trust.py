@@ -25,6 +25,7 @@ class Trust:
     """
 
     packages: Sequence[str]
+    typed: str = "run.trust="  # how the user names them
 
     def check_path(self, path: str, where: str) -> None:
         """Before anything is imported. Raises ConfigError."""
@@ -84,7 +85,8 @@ class Trust:
         )
 
     def _words(self, package: str) -> str:
-        return f"run.trust=[{','.join([*self.packages, package])}]"
+        named = [*self.packages, package]
+        return f"run.trust=[{','.join(named)}]" if self.typed == "run.trust=" else f"{self.typed}{named}"
 
 
 def _lies_in(module: str, packages: Collection[str]) -> bool:

@@ -143,15 +143,31 @@ class Checkpoints:
 
     def retain(self, keep: int, best: int | None) -> None:
         """Delete all but the newest `keep` checkpoints and the one of step `best`, and of what was saved by who had been
-        replaced all but the newest."""
+        replaced all but the newest. The file `best` tells of the best one, before what it told of goes."""
         lease.check(self._run, self._incarnation)
-        for step in self.steps()[:-keep]:
+        steps = self.steps()
+        self._tell_best(best if best in steps else None)
+        for step in steps[:-keep]:
             if step != best:
                 _remove(self.folder / names.step_folder(step))
         for folder in sorted(
             self.folder.glob(f"{names.STEP}*{names.FENCED}"), key=lambda folder: folder.stat().st_mtime
         )[:-1]:
             _remove(folder)
+
+    def _tell_best(self, step: int | None) -> None:
+        """It is told again at each save and each start, so that a lost or a stale file, which a kill can leave, is mended.
+        A disk without room for so little is the next save's to tell."""
+        file, staging = self.folder / names.BEST, self.folder / f".{names.BEST}{names.STAGING}"
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
+            if step is None:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_text(encoding="utf-8") != f"{names.step_folder(step)}\n":
+                staging.write_text(f"{names.step_folder(step)}\n", encoding="utf-8")
+                staging.chmod(mode())
+                sync_file(staging)
+                staging.rename(file)
 
     def newest_good(self) -> tuple[Checkpoint | None, dict[Path, str]]:
         """The newest checkpoint whose files are what its manifest says, and what is wrong with newer ones.

@@ -4,6 +4,7 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
 
     RUN/
         resolved.yaml  environment.json  metrics.jsonl  events.jsonl  summary.json  stop.json
+        checkpoints/best
         checkpoints/step_00000090/
             model.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
         lease/00000001.json  lease/00000001.released
@@ -22,6 +23,7 @@ SUMMARY = "summary.json"  # what a finished run came to
 STOP = "stop.json"  # asks a start of the run to save and leave
 
 CHECKPOINTS = "checkpoints"
+BEST = "best"  # in CHECKPOINTS: a file that holds the name of the best one's folder
 STEP = "step_"  # and the number of steps, in eight digits or more
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"

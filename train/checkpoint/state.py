@@ -99,6 +99,16 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     return Progress.from_json(checkpoint.progress())
 
 
+def restore_model(model: nn.Module, checkpoint: Checkpoint, file: Path) -> None:
+    """Load a model alone, on the CPU: weights of `file`, which is one of `checkpoint`, and rank 0's buffers and extra
+    state. Raises ConfigError."""
+    found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
+    kept = {name: restored(value) for name, value in found.get("extra", {}).items()}
+    weights.load(model, file, kept, found.get("in_weights", []))
+    for name, (value, persistent) in found.get("buffers", {}).items():
+        buffers.put(model, name, buffers.Buffer(value, persistent))
+
+
 def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, Any]:
     """What this rank alone kept. Checkpoints of older versions hold there what the communication hook remembers."""
     name = names.rank_state(rank)

@@ -55,7 +55,7 @@ def load(
     shapes that they have there. Raises ConfigError that names every tensor which is missing, left over or of another
     shape, or which the model did not take.
     """
-    found = _read(path)
+    found = read(path)
     for name in free:
         if name in found:
             buffers.put(model, name, buffers.Buffer(found[name], persistent=True))
@@ -94,7 +94,8 @@ def check(model: nn.Module) -> None:
             raise ConfigError(f"{name} is a tensor of layout {tensor.layout}, and only dense ones can be saved")
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file of weights by name, on the CPU. Raises ConfigError."""
     try:
         with safe_open(path, "pt") as file:
             paired = (file.metadata() or {}).get(_COMPLEX, "").split("\n")

@@ -155,7 +155,7 @@ def test_half_deleted_and_half_written_ones_are_no_checkpoints(tmp_path: Path) -
     [told] = checkpoints.clean({})
     assert "step_00000002 is damaged (manifest.json is missing)" in told
     left = sorted(path.name for path in checkpoints.folder.iterdir())
-    assert left == ["step_00000001", "step_00000002.damaged", "step_of_my_own9"]
+    assert left == ["best", "step_00000001", "step_00000002.damaged", "step_of_my_own9"]
     assert (checkpoints.folder / "step_00000002.damaged/state.pt").exists()
 
 
