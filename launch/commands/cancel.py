@@ -16,10 +16,10 @@ from phalanx.run_folder.liveness import LivenessProbe
 from ..common.find_run import owner, run_or_sweep
 from ..common.show import show
 from ..host import processes
-from ..slurm import client
-from ..slurm.queue import given
 from ..state.holders import holders, is_process, is_there
+from ..state.submitted import cancelled_mark, submitted
 from ..state.sweep import state_of
+from . import backend as backends
 
 _LOOK_S = 0.05
 _LEAVE_S = 10.0  # for ranks that were told twice: they take two
@@ -31,19 +31,20 @@ _LEAVE_S = 10.0  # for ranks that were told twice: they take two
 def cancel(run: str, root: Path) -> None:
     """End RUN, a run or a sweep, by its folder or its name, without waiting for it to save; phalanx stop lets it save.
 
-    A run that Slurm has goes out of its queue, of an array that element alone, and a sweep with all its jobs. The command
+    A run that the cluster has leaves its queue, of an array that element alone, and a sweep with all its jobs. The command
     that began it continues it from its newest checkpoint.
     """
-    submitted = given(root, os.environ)
-    folder = run_or_sweep(run, root, submitted)
-    of_slurm = submitted.get(folder.resolve())
-    jobs = () if of_slurm is None else of_slurm.jobs
+    backend = backends.choose_backend(os.environ)
+    known = submitted(root, backend)
+    folder = run_or_sweep(run, root, known)
+    found = known.get(folder.resolve())
+    jobs = () if found is None else found.jobs
     for job in jobs:
-        client.cancel(job.job, os.environ)
-        show(f"asked Slurm to end job {job.job}, which was {job.state.lower()}")
-    if of_slurm is not None and jobs:
-        of_slurm.cancelled.touch()  # which the job's script does, too, where it comes that far
-    # Slurm ends those that it has.
+        backend.cancel(job.job)
+        show(f"asked {backend.name} to end job {job.job}, which was {job.state.lower()}")
+    if found is not None and jobs and (mark := cancelled_mark(found.entry)) is not None:
+        mark.touch()  # which the job's script does, too, where it comes that far
+    # The cluster ends those that run in its jobs.
     looks = LivenessProbe()
     held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
     if not jobs and not held:

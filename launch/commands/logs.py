@@ -19,10 +19,12 @@ from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import named
 from ..host.machine_locks import is_taken
-from ..slurm.queue import Given, given
+from ..state.submitted import Submitted, submitted
+from ..submission.backend import Backend
+from . import backend as backends
 
 _LOOK_S = 0.2
-_ASK_S = 10.0  # between two questions to Slurm's controller, which many others ask, too
+_ASK_S = 10.0  # between two questions to the cluster, which many others ask, too
 _PIECE = 2**16  # characters
 
 
@@ -33,18 +35,19 @@ _PIECE = 2**16  # characters
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
 def logs(run: str, rank: int, follow: bool, root: Path) -> None:
     """Print the log of a rank of RUN, a folder or the name of one. Where there is none yet, that of its job."""
-    jobs = given(root, os.environ)
+    backend = backends.choose_backend(os.environ)
+    jobs = submitted(root, backend)
     folder = named(run, root, jobs)
     path, job = folder / names.LOGS / names.rank_log(rank), jobs.get(folder.resolve())
     try:
         if not os.path.lexists(path):
-            if job is None or not job.log.exists():
+            if job is None or job.log is None or not job.log.exists():
                 raise ConfigError(f"--rank={rank}: {folder.name} has no {path.name}. {_there(path.parent, job)}")
             say(f"phalanx: {folder.name} has no {path.name} yet; this is its job's log, {job.log}")
-            job_goes_on = _Asked(folder, root).queued
+            job_goes_on = _Follower(folder, root, backend).queued
             _print(job.log, lambda: follow and not os.path.lexists(path) and job_goes_on())
         if os.path.lexists(path):
-            lives = _Asked(folder, root).goes_on
+            lives = _Follower(folder, root, backend).goes_on
             _print(path, lambda: follow and lives())
     except BrokenPipeError:
         let_go(sys.stdout.fileno())
@@ -54,7 +57,7 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
         return
 
 
-def _there(folder: Path, job: Given | None) -> str:
+def _there(folder: Path, job: Submitted | None) -> str:
     if ranks := names.ranks_with_logs(folder):
         return f"There are logs of ranks {', '.join(map(str, ranks))}"
     if job is not None and job.queued is not None:
@@ -62,11 +65,11 @@ def _there(folder: Path, job: Given | None) -> str:
     return "There is no log of any rank yet"
 
 
-class _Asked:
-    """Whether a run may say more."""
+class _Follower:
+    """Whether a run may print more."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
-        self._folder, self._root, self._looks = folder, root, LivenessProbe()
+    def __init__(self, folder: Path, root: Path, backend: Backend) -> None:
+        self._folder, self._root, self._backend, self._looks = folder, root, backend, LivenessProbe()
         self._queued, self._asked_s = False, float("-inf")
 
     def goes_on(self) -> bool:
@@ -77,12 +80,12 @@ class _Asked:
             return False
         last = max(lease_holders.holders(self._folder), key=lambda found: found[0].incarnation, default=None)
         launch = None if last is None else last[0].launch
-        return launch is not None and (is_taken(f"launch-{launch}") or (launch.startswith("slurm-") and self.queued()))
+        return launch is not None and (is_taken(f"launch-{launch}") or self.queued())
 
     def queued(self) -> bool:
         """Whether a job of it waits or runs."""
         if time.monotonic() - self._asked_s > _ASK_S:
-            found = given(self._root, os.environ).get(self._folder.resolve())
+            found = submitted(self._root, self._backend).get(self._folder.resolve())
             self._queued, self._asked_s = found is not None and found.queued is not None, time.monotonic()
         return self._queued
 

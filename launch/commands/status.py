@@ -17,12 +17,13 @@ from phalanx.run_folder.liveness import LivenessProbe
 from ..common.find_run import check_shown, find, run_or_sweep, sweeps
 from ..common.show import show
 from ..common.text import span
-from ..slurm.queue import Given, given
 from ..state.run import RunState, with_job
+from ..state.submitted import Submitted, submitted
 from ..state.sweep import state_of
+from . import backend as backends
 
 _LOOK_S = 2.0
-_ASK_TURNS = 5  # looks between two questions to Slurm's controller, which many others ask, too
+_ASK_TURNS = 5  # looks between two questions to the cluster, which many others ask, too
 _HEAD = ("RUN", "STATE", "STEP", "LOSS", "EVALUATION", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
 _SPARED = (
     "GOODPUT",
@@ -44,12 +45,12 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
-    looks = LivenessProbe(waits=False)
+    looks, backend = LivenessProbe(waits=False), backends.choose_backend(os.environ)
     check_shown(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
-            jobs = given(root, os.environ)
-        found = _standings(runs, root, jobs, looks)
+            jobs = submitted(root, backend)
+        found = _states(runs, root, jobs, looks)
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
@@ -66,17 +67,17 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
             return
 
 
-def _standings(words: Sequence[str], root: Path, jobs: Mapping[Path, Given], looks: LivenessProbe) -> list[RunState]:
+def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], looks: LivenessProbe) -> list[RunState]:
     folders = [run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
     found = [state_of(folder, time.time(), looks) for folder in folders]
     if looks.unsure:
         looks.settle()
         found = [state_of(folder, time.time(), looks) for folder in folders]
-    given = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]
-    return [each for each in given if each.state not in ("new", "gone") or each.run.exists()]  # some are deleted now
+    states = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]
+    return [each for each in states if each.state not in ("new", "gone") or each.run.exists()]  # some are deleted now
 
 
-def _all(root: Path, jobs: Mapping[Path, Given]) -> list[Path]:
+def _all(root: Path, jobs: Mapping[Path, Submitted]) -> list[Path]:
     begun = sweeps(root)
     known = {folder.resolve() for folder in begun}
     runs = find((), root, [folder for folder in jobs if folder not in known])

@@ -1,4 +1,4 @@
-"""`phalanx submit`: the run of a command line as a job of Slurm, from the code as it is now; or a sweep, or the doctor."""
+"""`phalanx submit`: a run as a job of a cluster, from a copy of the code as it is now; or a sweep, or the doctor."""
 
 import os
 import re
@@ -12,32 +12,35 @@ from pathlib import Path
 import click
 
 from phalanx.common.escaping import OPEN, looked_up_there
-from phalanx.config.schema import ClusterConfig, Config, as_plain
+from phalanx.config.schema import Config, as_plain
 from phalanx.exit.codes import ConfigError
 from phalanx.system.module_path import ROOT
 
 from ..common.reader import forgive
 from ..common.show import show
 from ..search.spec import sweep_spec
-from ..slurm import client
-from ..slurm.sbatch import Job, check, elements, of_a_job, plan, ranks_per_node
-from ..slurm.wait import wait as wait_for
-from ..submission.record import Submission, alone, fill, lay_out, record, remove_old, run_root, submitted
+from ..submission.array import array_indices
+from ..submission.backend import Backend, JobSpec, QueuedJob, ranks_per_node
+from ..submission.record import Submission, entries, fill, lay_out, record, remove_old, run_root, submission_lock
+from . import backend as backends
 from .hydra_words import config_options, words
 
 _DOCTOR = "doctor"  # the job's name
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was typed: Hydra's words and how to queue the job. `sweep`: each element works on the sweep that they spell;
-    `doctor`: examine the machines, and train nothing."""
+class SubmitRequest:
+    """What was typed: Hydra's words, how to queue the job, and on which cluster.
+
+    `sweep`: each element works on the sweep that the words spell; `doctor`: examine the machines, and train nothing.
+    """
 
     words: tuple[str, ...]
     after: str | None
     array: str | None
     sweep: bool
     doctor: bool
+    backend: Backend
 
 
 @click.command()
@@ -50,7 +53,7 @@ class Order:
 @click.option("--sweep", is_flag=True, help="Search, as phalanx sweep does: each element of --array takes trials.")
 @click.option("--doctor", is_flag=True, help="Examine the machines of such a job, and train nothing.")
 @click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
-@click.option("--test-only", is_flag=True, help="Ask Slurm when the job would start, and submit nothing.")
+@click.option("--test-only", is_flag=True, help="Ask the cluster when the job would start, and submit nothing.")
 @click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
 def submit(
     overrides: Sequence[str],
@@ -64,7 +67,7 @@ def submit(
     test_only: bool,
     dry_run: bool,
 ) -> None:
-    """Train on a Slurm cluster.
+    """Train on a cluster.
 
     KEY=VALUE are Hydra overrides for train/main.py; those that begin with cluster. say what the job asks for.
 
@@ -76,47 +79,48 @@ def submit(
         raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
     if doctor and sweep:
         raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
-    order = Order(tuple(words(config_dir, config_name, overrides)), after, array, sweep, doctor)
-    runs = _runs(order)
+    backend = backends.choose_backend(os.environ)
+    typed = tuple(words(config_dir, config_name, overrides))
+    request = SubmitRequest(typed, after, array, sweep, doctor, backend)
+    runs = _runs(request)
     if dry_run:
-        click.echo(str(_plan(order, runs, _layout(order, runs))))
+        click.echo(backend.render(_job(request, runs, _layout(request, runs))))
         return
-    client.require(os.environ)
-    _check_machines(_first(runs).cluster)
-    if after is not None:
-        client.check_known(after, os.environ)
+    backend.check_live(_first(runs).cluster, after)
     if test_only:
-        click.echo(_expected_start(order, runs))
+        click.echo(_expected_start(request, runs))
         return
-    job, submission = _submitted(order, runs)
+    job, submission = _submitted(request, runs)
     if wait:
-        code = wait_for(job, submission.runs or [""], os.environ)
+        code = backend.wait(job, submission.runs or [""])
         if doctor:
-            show(_log(submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+            show(_log(request, submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
         sys.exit(code)
 
 
-def _runs(order: Order) -> dict[str, Config]:
+def _runs(request: SubmitRequest) -> dict[str, Config]:
     """Each element of the array with its run, or "" with the only one. Raises ConfigError."""
     from phalanx.compose.compose import compose  # here, for Hydra takes longer to import than all the rest
     from phalanx.config.limits import check as check_limits
 
-    indices = [""] if order.array is None else [str(index) for index in elements(order.array)]
-    if order.sweep:
-        return dict.fromkeys(indices, _shared(order))
+    indices = [""] if request.array is None else [str(index) for index in array_indices(request.array)]
+    if request.sweep:
+        return dict.fromkeys(indices, _shared(request))
     runs = {}
     for index in indices:
-        with looked_up_there(of_a_job):
-            runs[index] = compose([word.replace("%a", index) for word in order.words] if index else order.words).config
-        _check_named(runs[index], order.words)
+        with looked_up_there(request.backend.sets_variable):
+            runs[index] = compose(
+                [word.replace("%a", index) for word in request.words] if index else request.words
+            ).config
+        _check_named(runs[index], request.words)
         cluster = runs[index].cluster
-        check(cluster)
-        if order.doctor:
+        request.backend.check(cluster)
+        if request.doctor:
             continue
         check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
     if len(set(_folders(runs).values())) < len(runs):
         raise ConfigError(
-            f"--array={order.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
+            f"--array={request.array} starts {len(runs)} elements, and two of them would be the same run. Let a key hold "
             "the index: type seed=%a, for example"
         )
     return runs
@@ -135,12 +139,12 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
         )
 
 
-def _shared(order: Order) -> Config:
+def _shared(request: SubmitRequest) -> Config:
     """A config of the sweep, under the sweep's own name. Raises ConfigError."""
-    with looked_up_there(of_a_job):
-        found = sweep_spec(order.words)
+    with looked_up_there(request.backend.sets_variable):
+        found = sweep_spec(request.words)
     cluster = found.config.cluster
-    check(cluster)
+    request.backend.check(cluster)
     if cluster.nodes > 1:
         raise ConfigError(
             f"cluster.nodes={cluster.nodes}: the ranks of a trial are on one machine, and each job of a sweep is one. Type "
@@ -162,23 +166,23 @@ def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
     return {index: str(run_root(run.run) / str(run.run.name)) for index, run in runs.items()}
 
 
-def _layout(order: Order, runs: Mapping[str, Config]) -> Submission:
+def _layout(request: SubmitRequest, runs: Mapping[str, Config]) -> Submission:
     config = _first(runs)
-    if order.doctor:
+    if request.doctor:
         bare = lay_out(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
         return replace(bare, words=[f"--folder={bare.root}"])
-    words = list(order.words)
+    words = list(request.words)
     if not any(word.startswith("stop.grace_s=") for word in words):
         words.append(f"stop.grace_s={config.cluster.notice_s}")
     found = lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
-    if not order.sweep:
+    if not request.sweep:
         return found
     from phalanx.config.overrides import quoted  # here, as it imports Hydra
 
     # What is added is no part of what the sweep is, and its trials get it all the same.
-    also = [f"--also={word}" for word in found.words[len(order.words) :]]
+    also = [f"--also={word}" for word in found.words[len(request.words) :]]
     there = [f"--there={name}" for name in _known_there(config)]
-    return replace(found, words=[*order.words, f"run.name={quoted(str(config.run.name))}", *also, *there])
+    return replace(found, words=[*request.words, f"run.name={quoted(str(config.run.name))}", *also, *there])
 
 
 def _known_there(config: Config) -> list[str]:
@@ -194,57 +198,34 @@ def _known_there(config: Config) -> list[str]:
     )
 
 
-def _plan(order: Order, runs: Mapping[str, Config], submission: Submission) -> Job:
+def _job(request: SubmitRequest, runs: Mapping[str, Config], submission: Submission) -> JobSpec:
     config = _first(runs)
     cluster, name, entry = config.cluster, str(config.run.name), "train/main.py"
-    if order.doctor:
+    if request.doctor:
         cluster, name, entry = replace(cluster, max_requeues=0, max_failures=0), _DOCTOR, "launch/doctor/main.py"
-    if order.sweep:
+    if request.sweep:
         entry = "sweep"
-    return plan(
-        cluster, name, entry, submission, sys.executable, list(os.environ), after=order.after, array=order.array
-    )
+    return JobSpec(name, entry, cluster, submission, sys.executable, request.after, request.array)
 
 
-def _check_machines(cluster: ClusterConfig) -> None:
-    """Refuse what would wait for ever, as not every cluster does so itself."""
-    there = client.machines(cluster.partition, os.environ)
-    if there is None:
-        return
-    where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"
-    gpus = there.most_gpus
-    if (cluster.gpus_per_node or 0) > gpus:
-        raise ConfigError(
-            f"cluster.gpus_per_node={cluster.gpus_per_node} is more than any machine of {where} has: {gpus}. "
-            + (
-                f"Type cluster.gpus_per_node={gpus}"
-                if gpus
-                else "Type cluster.gpus_per_node=null cluster.ranks_per_node=4"
-            )
-        )
-    if cluster.nodes > there.count:
-        raise ConfigError(
-            f"cluster.nodes={cluster.nodes} is more than {where} has: {there.count}. Type cluster.nodes={there.count}"
-        )
+def _expected_start(request: SubmitRequest, runs: Mapping[str, Config]) -> str:
+    """A cluster may read the job's script even then, so it gets the one that lies here; nothing of it is kept."""
+    return request.backend.expected_start(_job(request, runs, replace(_layout(request, runs), code=ROOT)))
 
 
-def _expected_start(order: Order, runs: Mapping[str, Config]) -> str:
-    """sbatch reads the script even then, so it gets the one that lies here; nothing of it is kept."""
-    job = _plan(order, runs, replace(_layout(order, runs), code=ROOT))
-    return client.expected_start(job, os.environ)
-
-
-def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submission]:
+def _submitted(request: SubmitRequest, runs: Mapping[str, Config]) -> tuple[str, Submission]:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
-    with alone(_first(runs).run):
-        queue = client.queue(os.environ)
-        if not order.doctor:
+    backend = request.backend
+    with submission_lock(_first(runs).run):
+        if (queue := backend.query()) is None:
+            raise ConfigError(f"The queue of {backend.name} cannot be read from here. Type the command on a login node")
+        if not request.doctor:
             _refuse_live(runs, queue)
-        submission = _layout(order, runs)
-        job = _plan(order, runs, submission)
+        submission = _layout(request, runs)
+        rendered = backend.render(_job(request, runs, submission))
         try:
             fill(submission, os.environ)
-            number = client.submit(job, os.environ)
+            number = backend.submit(rendered)
         except BaseException:
             shutil.rmtree(submission.folder, ignore_errors=True)
             raise
@@ -252,19 +233,19 @@ def _submitted(order: Order, runs: Mapping[str, Config]) -> tuple[str, Submissio
         remove_old(submission.root, {queued.token for queued in queue})
     folders = list(submission.runs.values())
     click.echo(f"job {number}  {submission.folder}")
-    if order.doctor:
-        click.echo(f"  report  {_log(submission, number)}")
+    if request.doctor:
+        click.echo(f"  report  {_log(request, submission, number)}")
     else:
         click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
     return number, submission
 
 
-def _log(submission: Submission, job: str) -> Path:
-    return submission.folder / f"slurm-{job}.out"
+def _log(request: SubmitRequest, submission: Submission, job: str) -> Path:
+    return submission.folder / request.backend.log_name(job)
 
 
-def _refuse_live(runs: Mapping[str, Config], queue: Sequence[client.Queued]) -> None:
-    before = {(each.token, each.element): each.run for each in submitted(run_root(_first(runs).run))}
+def _refuse_live(runs: Mapping[str, Config], queue: Sequence[QueuedJob]) -> None:
+    before = {(each.token, each.element): each.run for each in entries(run_root(_first(runs).run))}
     wanted = {Path(folder) for folder in _folders(runs).values()}
     for queued in queue:
         folder = before.get((queued.token, queued.element))

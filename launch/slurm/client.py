@@ -8,27 +8,12 @@ from dataclasses import dataclass
 
 from phalanx.exit.codes import ConfigError
 
-from .sbatch import Job
+from ..submission.backend import JobPhase, QueuedJob
 
 _ANSWER_S = 60.0  # a controller that many others ask may take its time
 
 
-@dataclass(frozen=True)
-class Queued:
-    """A job or an element of an array that waits or runs. `token` is the comment that it was submitted with.
-
-    `reason` is why it waits, or where it runs, in Slurm's words.
-    """
-
-    job: str
-    token: str
-    element: str
-    state: str
-    reason: str
-
-    @property
-    def waits(self) -> bool:
-        return self.state not in ("RUNNING", "CONFIGURING", "COMPLETING", "STOPPED", "SUSPENDED")
+_RUNNING = ("RUNNING", "CONFIGURING", "STOPPED", "SUSPENDED")
 
 
 @dataclass(frozen=True)
@@ -48,30 +33,39 @@ def require(environ: Mapping[str, str]) -> None:
         )
 
 
-def submit(job: Job, environ: Mapping[str, str]) -> str:
-    """Submit, and return the job's id. Raises ConfigError with all that sbatch said when it refuses."""
-    done = _run(job, environ)
+def submit(rendered: str, environ: Mapping[str, str]) -> str:
+    """Run the sbatch command that was rendered, and return the job's id.
+
+    Raises ConfigError with all that sbatch said when it refuses.
+    """
+    done = _shell(rendered, environ)
     if done.returncode:
         raise ConfigError(f"sbatch refused the job:\n{(done.stderr + done.stdout).strip()}")
     return done.stdout.strip().partition(";")[0]  # the cluster's name follows where there are several
 
 
-def expected_start(job: Job, environ: Mapping[str, str]) -> str:
-    """When and where the job would start, in Slurm's words. Raises ConfigError when sbatch would refuse it."""
-    done = _run(Job((job.command[0], "--test-only", *job.command[1:]), job.without, job.environ), environ)
+def expected_start(rendered: str, environ: Mapping[str, str]) -> str:
+    """When and where the job of a command with --test-only would start. Raises ConfigError when sbatch would refuse it."""
+    done = _shell(rendered, environ)
     if done.returncode:
         raise ConfigError(f"sbatch would refuse the job:\n{(done.stderr + done.stdout).strip()}")
     return (done.stderr + done.stdout).strip()
 
 
-def queue(environ: Mapping[str, str]) -> list[Queued]:
+def queue(environ: Mapping[str, str]) -> list[QueuedJob]:
     """This user's jobs that wait or run, each element of an array by itself. Raises ConfigError when nobody answers."""
     lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%R|%k").splitlines()
     found = [line.split("|", 4) for line in lines if line.count("|") >= 4]  # others' comments may hold line breaks
     return [
-        Queued(job, token, "" if element == "N/A" else element, state, reason.strip("()"))
+        QueuedJob(job, token, "" if element == "N/A" else element, _phase(state), state, reason.strip("()"))
         for job, element, state, reason, token in found
     ]
+
+
+def _phase(state: str) -> JobPhase:
+    if state == "COMPLETING":
+        return JobPhase.ENDING
+    return JobPhase.RUNNING if state in _RUNNING else JobPhase.WAITING
 
 
 def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | None:
@@ -116,9 +110,8 @@ def cancel(job: str, environ: Mapping[str, str]) -> None:
     _ask(environ, "scancel", job)
 
 
-def _run(job: Job, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    kept = {name: value for name, value in environ.items() if name not in job.without}
-    return subprocess.run(job.command, env={**kept, **job.environ}, capture_output=True, text=True)
+def _shell(rendered: str, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["sh", "-c", rendered], env=dict(environ), capture_output=True, text=True)
 
 
 def _ask(environ: Mapping[str, str], *command: str, missing: str | None = None) -> str:

@@ -1,15 +1,16 @@
-"""A Slurm job as data: what sbatch is given, and what it is given it in. Made here, printed or submitted elsewhere."""
+"""Renders a Slurm job as the sbatch command that submits it: options, environment, and what is refused beforehand."""
 
 import re
 import shlex
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
 from phalanx.config.schema import ClusterConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.system.gpu_visibility import GIVEN
 
+from ..submission.backend import JobSpec, ranks_per_node
+from ..submission.exit_policy import policy_lines
 from ..submission.record import Submission
 from .extra_options import asks_for_gpus, further
 
@@ -25,33 +26,6 @@ _INHERITED = re.compile(
 def of_a_job(variable: str) -> bool:
     """Whether each job, step or launcher sets the environment variable anew."""
     return _INHERITED.fullmatch(variable) is not None
-
-
-@dataclass(frozen=True)
-class Job:
-    """`command` is sbatch and its arguments; of the shell's environment it loses `without` and gains `environ`."""
-
-    command: tuple[str, ...]
-    without: tuple[str, ...]
-    environ: Mapping[str, str]
-
-    def __str__(self) -> str:
-        """What a shell would be given to submit the very same, a line a setting."""
-        less = [word for name in self.without for word in ("-u", name)]
-        settings = [f"{name}={value}" for name, value in self.environ.items()]
-        lines = [["env", *less], *([word] for word in (*settings, *self.command))]
-        return " \\\n  ".join(map(shlex.join, lines))
-
-
-def ranks_per_node(cluster: ClusterConfig) -> int:
-    """Raises ConfigError when nothing says how many."""
-    found = cluster.ranks_per_node or cluster.gpus_per_node
-    if not found:
-        raise ConfigError(
-            "Neither cluster.gpus_per_node nor cluster.ranks_per_node is set, so nothing says how many ranks a machine "
-            "runs. Type cluster.gpus_per_node=8, or cluster.ranks_per_node=4 to train on CPUs"
-        )
-    return found
 
 
 def check(cluster: ClusterConfig) -> None:
@@ -77,66 +51,69 @@ def check(cluster: ClusterConfig) -> None:
             raise ConfigError(f"cluster.mounts has {mount!r}. Type absolute folders, such as cluster.mounts=[/data]")
 
 
-def plan(
-    cluster: ClusterConfig,
-    name: str,
-    entry: str,
-    submission: Submission,
-    python: str,
-    variables: Collection[str],
-    *,
-    after: str | None,
-    array: str | None,
-) -> Job:
-    """The job `name` that `cluster` asks for, submitted by a shell that has these environment `variables`.
-
-    `entry` is what the ranks run, from the top of the code.
+def render(job: JobSpec, variables: Collection[str], *, test_only: bool = False) -> str:
+    """The shell command that submits `job` from a shell that has these environment `variables`, a line a setting.
 
     Raises ConfigError for a path that Slurm or pyxis would misread.
     """
-    ranks = ranks_per_node(cluster)
-    asked = _asked(cluster, name, submission, ranks, after, array)
+    environ = _environ(job)
+    less = [word for name in sorted(variables) if of_a_job(name) and name not in environ for word in ("-u", name)]
+    settings = [f"{name}={value}" for name, value in environ.items()]
+    script = str(job.submission.code / "phalanx" / "slurm" / "train.sbatch")
+    asks = ["--test-only"] if test_only else []
+    command = ["sbatch", *asks, "--parsable", "--requeue", *_options(job), script]
+    return " \\\n  ".join(map(shlex.join, [["env", *less], *([word] for word in (*settings, *command))]))
+
+
+def _options(job: JobSpec) -> list[str]:
+    cluster = job.cluster
+    asked = _asked(job)
     more = further(cluster.sbatch, asked, cluster.gpus_per_node)
     if any(asks_for_gpus(option, value) for option, value in more.items()):
         asked["gpus-per-node"] = None
-    options = [f"--{option}={value}" for option, value in asked.items() if value is not None]
-    options += [f"--{option}" if value is None else f"--{option}={value}" for option, value in more.items()]
-    script = str(submission.code / "phalanx" / "slurm" / "train.sbatch")
-    environ = {
+    return [
+        *(f"--{option}={value}" for option, value in asked.items() if value is not None),
+        *(f"--{option}" if value is None else f"--{option}={value}" for option, value in more.items()),
+    ]
+
+
+def _environ(job: JobSpec) -> dict[str, str]:
+    """What slurm/train.sbatch reads, and the ranks inherit."""
+    cluster, submission = job.cluster, job.submission
+    return {
         "PHALANX_SUBMISSION": str(submission.folder),
         "PHALANX_CODE": str(submission.code),
-        "PHALANX_ENTRY": entry,
+        "PHALANX_ENTRY": job.entry,
         "PHALANX_DIRECTORY": str(submission.directory),
-        "PHALANX_PYTHON": "python3" if cluster.container else python,
+        "PHALANX_PYTHON": "python3" if cluster.container else job.python,
         "PHALANX_NODES": str(cluster.nodes),
         **({GIVEN: str(cluster.gpus_per_node)} if cluster.gpus_per_node else {}),
-        "PHALANX_RANKS_PER_NODE": str(ranks),
+        "PHALANX_RANKS_PER_NODE": str(ranks_per_node(cluster)),
         "PHALANX_NOTICE_S": str(cluster.notice_s),
         "PHALANX_MAX_REQUEUES": str(cluster.max_requeues),
         "PHALANX_MAX_FAILURES": str(cluster.max_failures),
+        "PHALANX_EXIT_POLICY": policy_lines(),
         "PHALANX_SETUP": "\n".join(cluster.setup),
         "PHALANX_CONTAINER": cluster.container or "",
         "PHALANX_MOUNTS": _mounts(cluster, submission) if cluster.container else "",
         **({"PYTHONPATH": ":".join(submission.path)} if submission.path else {}),
     }
-    without = sorted(name for name in variables if _INHERITED.fullmatch(name) and name not in environ)
-    return Job(("sbatch", "--parsable", "--requeue", *options, script), tuple(without), environ)
 
 
-def _asked(
-    cluster: ClusterConfig, name: str, submission: Submission, ranks: int, after: str | None, array: str | None
-) -> dict[str, str | None]:
+def _asked(job: JobSpec) -> dict[str, str | None]:
     """The options of sbatch that a job sets itself, None where it leaves one out."""
+    cluster = job.cluster
+    cpus = cluster.cpus_per_task
     return {
-        "job-name": name,
-        "comment": submission.token,
-        "output": _log(submission.folder, array),
+        "job-name": job.name,
+        "comment": job.submission.token,
+        "output": _log(job.submission.folder, job.array),
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "nodes": str(cluster.nodes),
         "ntasks-per-node": "1",  # the launcher, which starts the ranks
-        "cpus-per-task": str(cluster.cpus_per_task * ranks) if cluster.cpus_per_task else None,
+        "cpus-per-task": str(cpus * ranks_per_node(cluster)) if cpus else None,
         "gpus-per-node": str(cluster.gpus_per_node) if cluster.gpus_per_node else None,
         "mem": cluster.mem,
         "time": cluster.time,
@@ -144,29 +121,12 @@ def _asked(
         "signal": f"USR2@{cluster.notice_s}",
         "mail-user": cluster.mail,
         "mail-type": "END,FAIL,REQUEUE" if cluster.mail else None,
-        "dependency": f"afterok:{after}" if after else None,
-        "kill-on-invalid-dep": "yes" if after else None,
-        "array": array,
+        "dependency": f"afterok:{job.after}" if job.after else None,
+        "kill-on-invalid-dep": "yes" if job.after else None,
+        "array": job.array,
         "export": "ALL",
         "open-mode": "append",  # a requeue goes on in the same log
     }
-
-
-def elements(array: str) -> list[int]:
-    """The indices that --array asks for, in Slurm's notation: 0-3, 1,5,7, 0-15:4, each with %2 for two at a time.
-
-    Raises ConfigError.
-    """
-    found: list[int] = []
-    for part in re.sub(r"%[1-9]\d*$", "", array).split(","):
-        span = re.fullmatch(r"(\d+)(?:-(\d+)(?::([1-9]\d*))?)?", part)
-        if span is None:
-            raise ConfigError(f"--array={array} is no list of indices. Type --array=0-3, or --array=0-99%10")
-        first, last, stride = int(span[1]), int(span[2] or span[1]), int(span[3] or 1)
-        found += range(first, last + 1, stride)
-    if not found:
-        raise ConfigError(f"--array={array} holds no index. Type --array=0-3")
-    return sorted(set(found))
 
 
 def _seconds(time: str) -> int:

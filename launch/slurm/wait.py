@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 
+from ..submission.array import array_indices
+from ..submission.backend import element_id
 from . import client
-from .sbatch import elements
 
 _LOOK_S = 5.0  # between two questions to a controller that many others ask, too
 _FORGOTTEN_LOOKS = 3  # after which what Slurm does not list is over, and not just about to be listed
@@ -87,7 +88,7 @@ def _listed(text: str) -> Iterator[tuple[str, End | None]]:
         ended = facts["JobState"] in _ENDED
         end = End(facts["JobState"], int(code), int(signal or 0)) if ended else None
         task = facts.get("ArrayTaskId")
-        for element in [""] if task is None else map(str, elements(task)):
+        for element in [""] if task is None else map(str, array_indices(task)):
             yield element, end
 
 
@@ -95,8 +96,17 @@ def _accounted(job: str, left: Collection[str], environ: Mapping[str, str]) -> I
     """The codes of elements that the controller has forgotten, as the accounting has them."""
     told = client.accounted(job, environ)
     for element in left:
-        state, code, signal = told.get(f"{job}_{element}" if element else job, ("", 0, 0))
+        name = element_id(job, element)
+        state, code, signal = told.get(name, ("", 0, 0))
         if not state:
-            name = f"{job}_{element}" if element else job
             say(f"phalanx: Slurm does not remember how job {name} ended, which counts as a failure")
         yield End(state, code, signal).exit_code
+
+
+def cancelled(job: str, environ: Mapping[str, str]) -> dict[str, bool]:
+    """Of each element of a job that has ended and that controller or accounting remember, whether it was cancelled."""
+    ended = {element: end.state for element, end in _listed(client.told(job, environ)) if end is not None}
+    if not ended:
+        told = client.accounted(job, environ)
+        ended = {name.removeprefix(job).removeprefix("_"): state for name, (state, _, _) in told.items()}
+    return {element: state == "CANCELLED" for element, state in ended.items()}

@@ -13,7 +13,8 @@ from phalanx.run_folder import names
 from phalanx.run_folder.jsonl import Entry, number, read_events, read_lines, whole
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..slurm.queue import Given
+from ..submission.backend import JobPhase
+from .submitted import Submitted
 
 _LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
 _STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
@@ -24,11 +25,11 @@ _RECENT = 10  # lines that a pace is told by
 
 @dataclass(frozen=True)
 class RunState:
-    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what Slurm
-    knows also queued, starting or submitted (nobody can say how far).
+    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what the
+    cluster knows also queued, starting or submitted (nobody can say how far).
 
-    Times are in seconds; `said_s` is how long ago the last line or event was. `why` is what Slurm says of a job that
-    waits, or where to read of one that came to nothing. What is not known is None.
+    Times are in seconds; `said_s` is how long ago the last line or event was. `why` is what the cluster says of a job
+    that waits, or where to read of one that came to nothing. What is not known is None.
     """
 
     run: Path
@@ -110,20 +111,21 @@ def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: LivenessProbe
     return max(0.0, now - looks.ahead_s(run) - written)
 
 
-def with_job(found: RunState, given: Given | None) -> RunState:
-    """The same run, with what Slurm knows of its job."""
-    if given is None or found.state in ("running", "still", "finished"):
+def with_job(found: RunState, submitted: Submitted | None) -> RunState:
+    """The same run, with what the cluster knows of its job."""
+    if submitted is None or found.state in ("running", "still", "finished"):
         return found
-    job = given.queued
-    if job is not None and (job.state != "COMPLETING" or found.state == "new"):
-        return replace(found, state="queued" if job.waits else "starting", job=job.job, why=job.reason)
-    if job is None and found.state in ("preempted", "died", "new") and given.cancelled.exists():
+    job = submitted.queued
+    if job is not None and (job.phase is not JobPhase.ENDING or found.state == "new"):
+        state = "queued" if job.phase is JobPhase.WAITING else "starting"
+        return replace(found, state=state, job=job.job, why=job.reason)
+    if job is None and found.state in ("preempted", "died", "new") and submitted.cancelled:
         return replace(found, state="stopped", why="its job was cancelled")
     if found.state != "new":
         return found
-    if not given.known:
+    if not submitted.known:
         return replace(found, state="submitted")
-    return replace(found, state="failed", why=f"its job has ended, see {given.log}")
+    return replace(found, state="failed", why=f"its job has ended, see {submitted.log}")
 
 
 def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[Entry], said_s: float | None) -> str:

@@ -119,28 +119,29 @@ def record(submission: Submission, job: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """A run that a job was submitted for: `element` is its index in the job's array, "" for the only one.
+class SubmissionEntry:
+    """A run that was submitted: `element` is its index in the job's array, "" for the only one.
 
-    The file `cancelled` is there when a person has ended the job.
+    `job` is None where the submission was not told of its job's id.
     """
 
     run: Path
-    token: str
+    folder: Path
+    job: str | None
     element: str
-    log: Path
-    cancelled: Path
+
+    @property
+    def token(self) -> str:
+        return _token(self.folder)
 
 
-def submitted(root: Path) -> list[Submitted]:
+def entries(root: Path) -> list[SubmissionEntry]:
     """What was submitted from this root, the oldest first; a run is there once for each submission."""
-    found = []
-    for path, told in _records(root):
-        for element, run in told["runs"].items():
-            job = f"{told['job']}_{element}" if element else told["job"]  # as train.sbatch calls it
-            log, cancelled = path.with_name(f"slurm-{job}.out"), path.with_name(f"cancelled-{job}")
-            found.append(Submitted(Path(run), _token(path.parent), element, log, cancelled))
-    return found
+    return [
+        SubmissionEntry(Path(run), path.parent, told.get("job"), element)
+        for path, told in _records(root)
+        for element, run in told["runs"].items()
+    ]
 
 
 def remove_old(root: Path, live: Collection[str]) -> None:
@@ -176,8 +177,8 @@ def _is_finished_sweep(folder: Path) -> bool:
 
 
 @contextmanager
-def alone(run: RunConfig) -> Iterator[None]:
-    """One command at a time looks whether a run is queued and submits it. Raises ConfigError."""
+def submission_lock(run: RunConfig) -> Iterator[None]:
+    """Lock the submissions of a root: one command at a time queries the queue and submits. Raises ConfigError."""
     folder = run_root(run) / SUBMITTED
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +191,7 @@ def alone(run: RunConfig) -> Iterator[None]:
 
 
 def _token(folder: Path) -> str:
-    """What Slurm knows a job by, whatever characters the folder's name has."""
+    """What the cluster knows a job by, whatever characters the folder's name has."""
     return f"phalanx:{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
 
 

@@ -27,4 +27,4 @@ def test_a_submission_that_is_removed_while_it_is_read_is_left_out(
         return found
 
     monkeypatch.setattr(record, "read_json", read_and_removed)
-    assert [each.run.name for each in record.submitted(tmp_path)] == ["b-1"]
+    assert [each.run.name for each in record.entries(tmp_path)] == ["b-1"]
