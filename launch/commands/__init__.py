@@ -1,1 +1,1 @@
-"""The verbs of the command, a file each."""
+"""One file for each verb of the command `phalanx`."""

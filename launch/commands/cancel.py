@@ -1,4 +1,4 @@
-"""`phalanx cancel`: end a run or a sweep now, or take it out of the queue."""
+"""`phalanx cancel`: ends a run or a sweep at once, by signals, or cancels its job in the cluster's queue."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from phalanx.run_folder import lease_holders
 from phalanx.run_folder.lease_holders import Holder
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..common.find_run import owner, run_or_sweep
+from ..common.find_run import find_run_or_sweep, owner_of
 from ..common.show import show
 from ..host import processes
 from ..state.holders import holders, is_process, is_there
@@ -36,7 +36,7 @@ def cancel(run: str, root: Path) -> None:
     """
     backend = backends.choose_backend(os.environ)
     known = submitted(root, backend)
-    folder = run_or_sweep(run, root, known)
+    folder = find_run_or_sweep(run, root, known)
     found = known.get(folder.resolve())
     jobs = () if found is None else found.jobs
     for job in jobs:
@@ -64,16 +64,16 @@ def _holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
     try:
         return holders(folder, looks)
     except OSError as error:
-        raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner(folder)}") from None
+        raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner_of(folder)}") from None
 
 
 def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
-    """As by Ctrl-C twice. One that is deaf to it saves and leaves.
+    """Send SIGINT twice, as Ctrl-C does; SIGTERM to a process that ignores SIGINT, which then saves and leaves.
 
     Raises ConfigError when the process does not leave, or cannot be shown to be the run's: what a file says of it is no
     proof, and the folder may be a copy, or a stranger's.
     """
-    told = signal.SIGTERM if processes.ignores(holder.pid, signal.SIGINT) else signal.SIGINT
+    told = signal.SIGTERM if processes.ignores_signal(holder.pid, signal.SIGINT) else signal.SIGINT
     for wait_s in (1.1 * TWICE_S, _LEAVE_S):
         if not (proof := is_process(folder, holder)):
             if not is_there(folder, holder, looks):
@@ -81,9 +81,11 @@ def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
             whose = "belongs to another user" if proof is None else "does not hold that folder"
             raise ConfigError(f"{holder}, which {folder} names, {whose}, so it is not sent a signal: phalanx stop asks")
         try:
-            processes.send(holder.pid, told)
+            processes.send_signal(holder.pid, told)
         except PermissionError:
-            raise ConfigError(f"{holder} belongs to another user, who alone can end it. Ask {owner(folder)}") from None
+            raise ConfigError(
+                f"{holder} belongs to another user, who alone can end it. Ask {owner_of(folder)}"
+            ) from None
         end_s = time.monotonic() + wait_s
         while time.monotonic() < end_s:
             if not is_there(folder, holder, looks):

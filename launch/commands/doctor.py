@@ -1,4 +1,4 @@
-"""`phalanx doctor`: whether this machine, or these machines, will train, before a run is started."""
+"""`phalanx doctor`: starts the ranks that examine this machine, or several, and prints their findings."""
 
 import os
 import signal
@@ -19,16 +19,18 @@ from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.system.gpu_visibility import GIVEN
 from phalanx.system.module_path import PACKAGE
 
-from ..common.reader import forgive
+from ..common.broken_pipe import ignore_broken_pipe
 from ..common.show import show
 from ..doctor.finding import Finding, Verdict, as_json, failed, from_json, passes, table
 from ..doctor.reach import is_ours, why_closed
 from ..host import processes
 from ..host.gpu_locks import lock_gpus
-from ..host.machine import look
+from ..host.machine import this_machine
 from ..local import exit_cause
 
-_EXAMS = 16  # no more than that, each within its limit
+_LOOK_S = 0.5
+_SLACK_S = 10.0  # for ranks that end an examination last, and then name who did not
+_START_S = 300.0  # for ranks to import torch, on a slow disk
 
 
 @click.command()
@@ -59,17 +61,17 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
 
     The exit code is 1 when a line fails, else 0; 2 for bad input.
     """
-    forgive()
+    ignore_broken_pipe()
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--folder={folder} is no folder. Name the one that run folders will be in")
     _check(nodes, head)
     before = _options(os.environ)
     try:
-        machine = look(os.environ, wants_gpus=True)
+        machine = this_machine(os.environ, wants_gpus=True)
     except ConfigError as error:
         advice = "see what nvidia-smi says there"
         before.append(Finding("GPU driver", Verdict.FAIL, str(error), "NVML lists the GPUs", advice))
-        machine = look(os.environ, wants_gpus=False)
+        machine = this_machine(os.environ, wants_gpus=False)
     if machine.gpus and ranks and ranks > len(machine.gpus):
         raise ConfigError(
             f"{ranks} ranks were asked for, one a GPU, and there are {len(machine.gpus)} GPUs to use. "
@@ -91,7 +93,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
 
 
 def _options(environ: Mapping[str, str]) -> list[Finding]:
-    """What torchrun takes from the environment before anything of ours runs."""
+    """A warning for PET_* variables, which torchrun reads as its options before our code runs."""
     found = [f"{name}={redact(value)}" for name, value in sorted(environ.items()) if name.startswith("PET_")]
     if not found:
         return []
@@ -140,8 +142,8 @@ def _missed(nodes: int, head: str, limit_s: float) -> Finding | None:
 def _examined(
     argv: Sequence[str], folder: Path, environ: dict[str, str], descriptors: Sequence[int], limit_s: float
 ) -> list[Finding]:
-    """Start the ranks and wait for their report. Nothing of them outlives this."""
-    processes.adopt_orphans()
+    """Start the ranks, wait for their report, and kill what is left of them."""
+    processes.become_subreaper()
     with tempfile.TemporaryDirectory(prefix="phalanx-doctor-") as name:
         report = Path(name) / "report.json"
         entry = [str(PACKAGE / "launch" / "doctor" / "main.py"), f"--folder={folder}", f"--limit={limit_s:g}"]
@@ -154,7 +156,7 @@ def _examined(
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",  # a rank that hangs has nothing to save
             **os.environ,
             **environ,
-            **exit_cause.files(Path(name)),
+            **exit_cause.file_variables(Path(name)),
             "PHALANX_RESTART_COUNT": "0",
         }
         bystanders = set(processes.children(os.getpid()))
@@ -165,18 +167,27 @@ def _examined(
             stdout=sys.stderr,  # the report alone goes to standard output
             pass_fds=descriptors,
             start_new_session=True,
-            preexec_fn=processes.tether(signal.SIGTERM),
+            preexec_fn=processes.end_with_this_process(signal.SIGTERM),
         )
         try:
-            code = agent.wait(_EXAMS * limit_s)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _wait(agent, report, limit_s)
         finally:
-            _bury(agent, bystanders)
-        return _read(report, code, _EXAMS * limit_s)
+            _kill_leftovers(agent, bystanders)
+        return _read(report, code, limit_s)
 
 
-def _read(report: Path, code: int | None, waited_s: float) -> list[Finding]:
+def _wait(agent: "subprocess.Popen[bytes]", report: Path, limit_s: float) -> int | None:
+    """The agent's exit code; None where the ranks report no examination any more, and do not end themselves either."""
+    reported, end_s = 0, time.monotonic() + _START_S + 2 * limit_s
+    while time.monotonic() < end_s:
+        with suppress(subprocess.TimeoutExpired):
+            return agent.wait(_LOOK_S)
+        if report.exists() and (size := report.stat().st_size) != reported:  # it grows with each examination
+            reported, end_s = size, time.monotonic() + 2 * limit_s + _SLACK_S
+    return None
+
+
+def _read(report: Path, code: int | None, limit_s: float) -> list[Finding]:
     """What the ranks found, and how they ended where that was before all was examined. `code` is None for never."""
     findings: list[Finding] = []
     with suppress(OSError, ValueError, KeyError):
@@ -186,7 +197,9 @@ def _read(report: Path, code: int | None, waited_s: float) -> list[Finding]:
         return [*findings, passes("ranks", "all were examined to the end", expected)]
     if any(finding.name == "ranks" for finding in findings):
         return findings
-    told = f"not done after {waited_s:g} s" if code is None else exit_cause.read(report.parent, code).message
+    told = (
+        f"no word for more than twice {limit_s:g} s" if code is None else exit_cause.read(report.parent, code).message
+    )
     if not findings and not any(report.parent.glob("*.json")):
         told += " and no rank said anything; with --nodes, as when fewer machines came than that"
     last = f", after {findings[-1].name}" if findings else ", before the first examination"
@@ -194,13 +207,13 @@ def _read(report: Path, code: int | None, waited_s: float) -> list[Finding]:
     return [*findings, Finding("ranks", Verdict.FAIL, told + last, expected, advice)]
 
 
-def _bury(agent: "subprocess.Popen[bytes]", bystanders: set[int]) -> None:
+def _kill_leftovers(agent: "subprocess.Popen[bytes]", bystanders: set[int]) -> None:
     if agent.poll() is None:
         agent.kill()
         agent.wait()
     end_s = time.monotonic() + 10.0
     while time.monotonic() < end_s and (left := set(processes.children(os.getpid())) - bystanders):
         for pid in left:
-            processes.send(pid, signal.SIGKILL)
+            processes.send_signal(pid, signal.SIGKILL)
         time.sleep(0.02)
-        processes.reap()
+        processes.reap_children()

@@ -1,4 +1,4 @@
-"""What verbs that train take alike: overrides, the two of Hydra's options that are options of ours, and --grace."""
+"""Command-line options that verbs which train share: Hydra's --config-dir and --config-name, overrides, and --grace."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ def grace_option(meaning: str) -> Callable[[Command], Command]:
     return click.option("--grace", type=kind, default=120, metavar="SECONDS", show_default=True, help=meaning)
 
 
-def words(config_dir: str | None, config_name: str | None, overrides: Sequence[str]) -> list[str]:
-    """The words that train/main.py is given."""
+def hydra_words(config_dir: str | None, config_name: str | None, overrides: Sequence[str]) -> list[str]:
+    """The arguments of train/main.py."""
     options = {"--config-dir": config_dir, "--config-name": config_name}
     return [*(f"{name}={value}" for name, value in options.items() if value is not None), *overrides]

@@ -1,4 +1,4 @@
-"""`phalanx logs`: what a rank wrote, over all starts of a run; or its job, where that failed before there was a run."""
+"""`phalanx logs`: prints and follows the log of a rank, over restarts; or the job's log, where no rank wrote one."""
 
 import os
 import sys
@@ -17,8 +17,8 @@ from phalanx.exit.messages import say
 from phalanx.run_folder import lease_holders, names
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..common.find_run import named
-from ..host.machine_locks import is_taken
+from ..common.find_run import find_run
+from ..host.machine_locks import is_locked
 from ..state.submitted import Submitted, submitted
 from ..submission.backend import Backend
 from . import backend as backends
@@ -37,7 +37,7 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
     """Print the log of a rank of RUN, a folder or the name of one. Where there is none yet, that of its job."""
     backend = backends.choose_backend(os.environ)
     jobs = submitted(root, backend)
-    folder = named(run, root, jobs)
+    folder = find_run(run, root, jobs)
     path, job = folder / names.LOGS / names.rank_log(rank), jobs.get(folder.resolve())
     try:
         if not os.path.lexists(path):
@@ -73,14 +73,14 @@ class _Follower:
         self._queued, self._asked_s = False, float("-inf")
 
     def goes_on(self) -> bool:
-        """It lives, or it has not finished and its launcher or its job, which may start it again, does."""
+        """Whether the run is alive, or is not finished and its launcher or job exists, which may restart it."""
         if self._looks.live(self._folder) is not None:
             return True
         if (self._folder / names.SUMMARY).exists():
             return False
         last = max(lease_holders.holders(self._folder), key=lambda found: found[0].incarnation, default=None)
         launch = None if last is None else last[0].launch
-        return launch is not None and (is_taken(f"launch-{launch}") or self.queued())
+        return launch is not None and (is_locked(f"launch-{launch}") or self.queued())
 
     def queued(self) -> bool:
         """Whether a job of it waits or runs."""
@@ -91,11 +91,11 @@ class _Follower:
 
 
 def _print(path: Path, goes_on: Callable[[], bool]) -> None:
-    """What a file holds and comes to hold while `goes_on`; from its beginning where another takes its place."""
+    """Print a file, and follow it while `goes_on()`; from the beginning again where it is replaced."""
     while True:
         with os.fdopen(opened(path), encoding="utf-8", errors="replace") as file:
             while True:
-                more = goes_on()  # before reading, so that its last words are read
+                more = goes_on()  # before reading, so that the last lines are read
                 _copy(file)
                 if not more:
                     return
@@ -107,7 +107,7 @@ def _print(path: Path, goes_on: Callable[[], bool]) -> None:
 def _is_replaced(path: Path, file: TextIO) -> bool:
     try:
         return path.lstat().st_ino != os.fstat(file.fileno()).st_ino
-    except OSError:  # set aside, and not made anew yet
+    except OSError:  # renamed, and not created anew yet
         return False
 
 

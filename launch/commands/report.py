@@ -1,4 +1,4 @@
-"""`phalanx report`: what became of runs and of sweeps, on a page that needs no server and no network."""
+"""`phalanx report`: writes an HTML page about runs or a sweep, which needs no server and no network."""
 
 import time
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import click
 from phalanx.common.files import write_whole
 from phalanx.exit.codes import ConfigError
 
-from ..common.find_run import find, sweep_named
+from ..common.find_run import find_runs, find_sweep
 from ..common.show import show
 from ..reporting import history
 from ..reporting import sweep_page as of_sweep
-from ..reporting.page import page
+from ..reporting.page import run_page
 from ..sweep import results
 
 
@@ -27,13 +27,13 @@ def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
     Learning curves, what the wall time went into, what happened, how the configs differ, what ran where; of a sweep the
     best config, what it depends on, and all trials. The page is whole in itself, and all may go on meanwhile.
     """
-    sweep = sweep_named(runs[0], root) if len(runs) == 1 else None
+    sweep = find_sweep(runs[0], root) if len(runs) == 1 else None
     if sweep is not None:
         file, text = out or sweep / of_sweep.PAGE, of_sweep.page(results.read(sweep))
     else:
-        folders = list({folder.resolve(): folder for folder in find(runs, root)}.values())
+        folders = list({folder.resolve(): folder for folder in find_runs(runs, root)}.values())
         file = out or _home(folders) / "report.html"
-        text = page([history.read(folder) for folder in folders], time.time())
+        text = run_page([history.read(folder) for folder in folders], time.time())
     try:
         write_whole(file, text)
     except OSError as error:

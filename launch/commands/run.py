@@ -1,4 +1,4 @@
-"""`phalanx run`: train on this machine."""
+"""`phalanx run`: locks GPUs, plans and supervises a run on this machine."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ from phalanx.exit.duplicate_starts import check_one_machine
 from phalanx.exit.messages import say
 
 from ..host.gpu_locks import lock_gpus
-from ..host.gpu_use import others
-from ..host.machine import Machine, look
-from ..local.plan import plan, replaying
+from ..host.gpu_use import gpus_in_use_elsewhere
+from ..host.machine import Machine, this_machine
+from ..local.plan import plan_start, replay_words
 from ..local.supervisor import supervise
-from .hydra_words import config_options, grace_option, words
+from .hydra_words import config_options, grace_option, hydra_words
 
 
 @click.command()
@@ -58,12 +58,12 @@ def run(
     cannot be written.
     """
     check_one_machine(os.environ)
-    typed = words(config_dir, config_name, overrides)
+    typed = hydra_words(config_dir, config_name, overrides)
     if source is not None:
-        typed = replaying(source, typed)
+        typed = replay_words(source, typed)
     machine = _machine(typed)
-    with lock_gpus(machine.gpus, ranks, others(machine.gpus, os.environ)) as locked:
-        planned = plan(typed, ranks, locked.gpus, machine, os.environ, grace)
+    with lock_gpus(machine.gpus, ranks, gpus_in_use_elsewhere(machine.gpus, os.environ)) as locked:
+        planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, grace)
         if dry_run:
             click.echo(planned.text(os.environ))
             return
@@ -79,14 +79,14 @@ def _machine(typed: Sequence[str]) -> Machine:
     Raises ConfigError: for a config that is bad, and for GPUs that cannot be counted, where it trains on them.
     """
     try:
-        machine = look(os.environ, wants_gpus=True)
+        machine = this_machine(os.environ, wants_gpus=True)
     except ConfigError:
         if _wants_gpus(typed):
             raise
     else:
         if not machine.gpus or _wants_gpus(typed):
             return machine
-    return look(os.environ, wants_gpus=False)
+    return this_machine(os.environ, wants_gpus=False)
 
 
 def _wants_gpus(typed: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""`phalanx status`: what runs there are, and how they fare."""
+"""`phalanx status`: lists runs and sweeps with their state, step, loss and ETA."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import click
 from phalanx.common.escaping import on_one_line
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..common.find_run import check_shown, find, run_or_sweep, sweeps
+from ..common.find_run import check_readable, find_run_or_sweep, find_runs, find_sweeps
 from ..common.show import show
-from ..common.text import span
+from ..common.text import duration_text
 from ..state.run import RunState, with_job
 from ..state.submitted import Submitted, submitted
 from ..state.sweep import state_of
@@ -32,7 +32,7 @@ _SPARED = (
     "LAST",
     "EVALUATION",
     "LOSS",
-)  # first what a narrow terminal does without first
+)  # dropped in this order where the terminal is narrow
 
 
 @click.command()
@@ -41,12 +41,12 @@ _SPARED = (
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
 def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
-    """Tell how runs and sweeps fare: all of them, or each RUN, a folder or the name of one.
+    """Tell the state of runs and sweeps: all of them, or each RUN, a folder or the name of one.
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
     looks, backend = LivenessProbe(waits=False), backends.choose_backend(os.environ)
-    check_shown(root)
+    check_readable(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
             jobs = submitted(root, backend)
@@ -68,7 +68,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
 
 def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], looks: LivenessProbe) -> list[RunState]:
-    folders = [run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
+    folders = [find_run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
     found = [state_of(folder, time.time(), looks) for folder in folders]
     if looks.unsure:
         looks.settle()
@@ -78,9 +78,9 @@ def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], lo
 
 
 def _all(root: Path, jobs: Mapping[Path, Submitted]) -> list[Path]:
-    begun = sweeps(root)
+    begun = find_sweeps(root)
     known = {folder.resolve() for folder in begun}
-    runs = find((), root, [folder for folder in jobs if folder not in known])
+    runs = find_runs((), root, [folder for folder in jobs if folder not in known])
     return [*(run for run in runs if run not in begun), *begun]
 
 
@@ -104,7 +104,7 @@ def _width(cells: Sequence[Sequence[str]]) -> int:
 def _row(each: RunState) -> tuple[str, ...]:
     process = [f"{each.host} pid {each.pid}"] if each.pid is not None else []
     where = " ".join([*process, *([f"job {each.job}"] if each.job else [])])
-    said = "-" if each.event is None or each.said_s is None else f"{each.event}, {span(each.said_s)} ago"
+    said = "-" if each.event is None or each.said_s is None else f"{each.event}, {duration_text(each.said_s)} ago"
     return (
         each.run.name,
         each.state,
@@ -112,7 +112,7 @@ def _row(each: RunState) -> tuple[str, ...]:
         _or(each.loss, ".4g"),
         " ".join(f"{name} {value:.4g}" for name, value in sorted(each.evaluation.items())) or "-",
         _or(each.samples_per_s, ",.0f"),
-        "-" if each.eta_s is None else span(each.eta_s),
+        "-" if each.eta_s is None else duration_text(each.eta_s),
         _or(each.goodput, ".0%"),
         each.why or said,
         where,

@@ -1,4 +1,4 @@
-"""`phalanx stop`: ask a run or a sweep that runs anywhere to save and leave."""
+"""`phalanx stop`: asks a run or a sweep on any machine, through its folder, to save and leave."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from phalanx.run_folder import names
 from phalanx.run_folder.lease_holders import Holder
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..common.find_run import is_sweep, owner, run_or_sweep
+from ..common.find_run import find_run_or_sweep, is_sweep, owner_of
 from ..common.show import show
 from ..state.holders import ask_to_leave, holders, is_there
 from ..state.sweep import state_of
@@ -30,7 +30,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
     It works through the run's folder, from any machine that sees it, and is meant for the start that runs now: a later
     one is not stopped.
     """
-    folder = run_or_sweep(run, root)
+    folder = find_run_or_sweep(run, root)
     looks = LivenessProbe()
     asked = _asked(folder, looks)
     show(f"asked {', '.join(map(str, asked))} to save and leave")
@@ -41,7 +41,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
 
 
 def _wait(folder: Path, asked: Sequence[Holder], looks: LivenessProbe) -> None:
-    """Until none of them is there. What holds a rank is bounded by its run, which ends it and says so."""
+    """Wait until all of them have left. The run itself ends a rank that does not."""
     began = told = time.monotonic()
     output = folder / ("output" if is_sweep(folder) else names.LOGS)
     while there := [holder for holder in asked if is_there(folder, holder, looks)]:
@@ -60,6 +60,6 @@ def _asked(folder: Path, looks: LivenessProbe) -> list[Holder]:
         ask_to_leave(folder, looks)
     except OSError as error:
         raise ConfigError(
-            f"{folder} is not yours to stop: {error.strerror}. Ask {owner(folder)}, whose run it is"
+            f"{folder} is not yours to stop: {error.strerror}. Ask {owner_of(folder)}, whose run it is"
         ) from None
     return found

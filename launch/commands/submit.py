@@ -16,14 +16,23 @@ from phalanx.config.schema import Config, as_plain
 from phalanx.exit.codes import ConfigError
 from phalanx.system.module_path import ROOT
 
-from ..common.reader import forgive
+from ..common.broken_pipe import ignore_broken_pipe
 from ..common.show import show
 from ..search.spec import sweep_spec
 from ..submission.array import array_indices
 from ..submission.backend import Backend, JobSpec, QueuedJob, ranks_per_node
-from ..submission.record import Submission, entries, fill, lay_out, record, remove_old, run_root, submission_lock
+from ..submission.record import (
+    Submission,
+    entries,
+    plan_submission,
+    remove_old,
+    run_root,
+    submission_lock,
+    write_record,
+    write_submission,
+)
 from . import backend as backends
-from .hydra_words import config_options, words
+from .hydra_words import config_options, hydra_words
 
 _DOCTOR = "doctor"  # the job's name
 
@@ -74,13 +83,13 @@ def submit(
     The job runs from a copy of the code as it is now and is requeued until the run has ended. A run that is queued or
     running is not submitted again.
     """
-    forgive()
+    ignore_broken_pipe()
     if doctor and array is not None:
         raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
     if doctor and sweep:
         raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
     backend = backends.choose_backend(os.environ)
-    typed = tuple(words(config_dir, config_name, overrides))
+    typed = tuple(hydra_words(config_dir, config_name, overrides))
     request = SubmitRequest(typed, after, array, sweep, doctor, backend)
     runs = _runs(request)
     if dry_run:
@@ -169,12 +178,12 @@ def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
 def _layout(request: SubmitRequest, runs: Mapping[str, Config]) -> Submission:
     config = _first(runs)
     if request.doctor:
-        bare = lay_out(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
+        bare = plan_submission(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
         return replace(bare, words=[f"--folder={bare.root}"])
     words = list(request.words)
     if not any(word.startswith("stop.grace_s=") for word in words):
         words.append(f"stop.grace_s={config.cluster.notice_s}")
-    found = lay_out(config.run, words, _folders(runs), Path.cwd(), os.environ)
+    found = plan_submission(config.run, words, _folders(runs), Path.cwd(), os.environ)
     if not request.sweep:
         return found
     from phalanx.config.overrides import quoted  # here, as it imports Hydra
@@ -224,12 +233,12 @@ def _submitted(request: SubmitRequest, runs: Mapping[str, Config]) -> tuple[str,
         submission = _layout(request, runs)
         rendered = backend.render(_job(request, runs, submission))
         try:
-            fill(submission, os.environ)
+            write_submission(submission, os.environ)
             number = backend.submit(rendered)
         except BaseException:
             shutil.rmtree(submission.folder, ignore_errors=True)
             raise
-        record(submission, number)
+        write_record(submission, number)
         remove_old(submission.root, {queued.token for queued in queue})
     folders = list(submission.runs.values())
     click.echo(f"job {number}  {submission.folder}")

@@ -14,13 +14,13 @@ from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 from phalanx.system.nvml import library
 
-from ..common.find_run import sweep_named
-from ..common.reader import forgive
+from ..common.broken_pipe import ignore_broken_pipe
+from ..common.find_run import find_sweep
 from ..common.show import show
 from ..host.gpu_locks import lock_gpus
-from ..host.gpu_use import others
+from ..host.gpu_use import gpus_in_use_elsewhere
 from ..host.held_signals import HeldSignals
-from ..host.machine import look
+from ..host.machine import this_machine
 from ..reporting import sweep_page as page
 from ..reporting.sweep_summary import LEFT, show_summary
 from ..reporting.sweep_table import SweepTable
@@ -36,7 +36,7 @@ from ..sweep.shutdown import NO_ROOM, unwritable
 from ..sweep.trial import OUTPUT, plan_of
 from ..sweep.trial_queue import TrialQueue
 from ..sweep.workers import ForkServer, slots
-from .hydra_words import config_options, grace_option, words
+from .hydra_words import config_options, grace_option, hydra_words
 
 _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the code is
 
@@ -73,10 +73,10 @@ def sweep(
     it helps.
     """
     if best is not None:
-        _tell(results.best_of(sweep_named(best, root) or root / best), save)
+        _tell(results.best_of(find_sweep(best, root) or root / best), save)
         return
-    forgive()
-    asked = sweep_spec(words(config_dir, config_name, overrides), also, there)
+    ignore_broken_pipe()
+    asked = sweep_spec(hydra_words(config_dir, config_name, overrides), also, there)
     (asked.folder / OUTPUT).mkdir(parents=True, exist_ok=True)
     # Signals are held first: one would go to a thread that does not hold it back.
     with HeldSignals() as signals, SweepPeers(asked.folder) as peers:
@@ -101,8 +101,8 @@ def _tell(best: results.BestPoint, save: Path | None) -> None:
 
 
 def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_s: float) -> ExitCode:
-    machine = look(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
-    busy = others(machine.gpus, os.environ)
+    machine = this_machine(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
+    busy = gpus_in_use_elsewhere(machine.gpus, os.environ)
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
         places = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)

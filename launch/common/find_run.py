@@ -1,4 +1,4 @@
-"""Which folders of runs and of sweeps there are, and which one a word names."""
+"""Finds the folders of runs and sweeps, by a path or by a name below the root."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -12,54 +12,54 @@ from phalanx.run_folder import names
 SWEEP = "sweep.json"  # in the folder of a sweep
 
 
-def check_shown(root: Path) -> None:
+def check_readable(root: Path) -> None:
     """Raise ConfigError where the folder that holds the runs is closed to this user."""
     with suppress(FileNotFoundError, NotADirectoryError):
         try:
             os.scandir(root).close()
         except PermissionError:
-            raise ConfigError(f"{root} is closed to you. Ask {owner(root)}, whose it is") from None
+            raise ConfigError(f"{root} is closed to you. Ask {owner_of(root)}, whose it is") from None
 
 
-def find(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> list[Path]:
+def find_runs(words: Sequence[str], root: Path, coming: Collection[Path] = ()) -> list[Path]:
     """The run folders that `words` name; without words all below `root`, those that changed last at the end.
 
     `coming` are folders of runs that need not have begun. Raises ConfigError.
     """
     if words:
-        return [named(word, root, coming) for word in words]
+        return [find_run(word, root, coming) for word in words]
     begun = sorted((path.parent for path in root.glob(f"*/{names.RESOLVED}")), key=_changed)  # one that is deleted, too
     there = {folder.resolve() for folder in begun}
     return begun + [folder for folder in coming if folder not in there]
 
 
-def named(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
+def find_run(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     """The run folder that `word` names by its path, or by its name below `root`. Raises ConfigError when there is none."""
     for folder in (Path(word), root / word):
         if _holds(folder, names.RESOLVED) or folder.resolve() in coming:
             return folder
-    if (sweep := sweep_named(word, root)) is not None:
+    if (sweep := find_sweep(word, root)) is not None:
         raise ConfigError(f"{sweep} is a sweep, and its trials are runs: type --root {sweep}")
     there = sorted({path.parent.name for path in root.glob(f"*/{names.RESOLVED}")} | {path.name for path in coming})
     known = f"{nearest(word, there)}phalanx status lists what is there" if there else "There is none at all"
     raise ConfigError(f"{word} is no run's folder, and {root} has no run of that name. {known}")
 
 
-def sweeps(root: Path) -> list[Path]:
+def find_sweeps(root: Path) -> list[Path]:
     """The folders of the sweeps below `root`."""
     return sorted(path.parent for path in root.glob(f"*/{SWEEP}"))
 
 
-def run_or_sweep(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
+def find_run_or_sweep(word: str, root: Path, coming: Collection[Path] = ()) -> Path:
     """The folder of the run or the sweep that `word` names. Raises ConfigError when there is none."""
-    return sweep_named(word, root) or named(word, root, coming)
+    return find_sweep(word, root) or find_run(word, root, coming)
 
 
 def is_sweep(folder: Path) -> bool:
     return _holds(folder, SWEEP)
 
 
-def sweep_named(word: str, root: Path) -> Path | None:
+def find_sweep(word: str, root: Path) -> Path | None:
     """The folder of the sweep that `word` names by its path, or by its name below `root`."""
     return next((folder for folder in (Path(word), root / word) if is_sweep(folder)), None)
 
@@ -69,7 +69,7 @@ def _holds(folder: Path, name: str) -> bool:
     try:
         return (folder / name).is_file()
     except PermissionError:
-        raise ConfigError(f"{folder} is closed to you. Ask {owner(folder)}, whose it is") from None
+        raise ConfigError(f"{folder} is closed to you. Ask {owner_of(folder)}, whose it is") from None
 
 
 def _changed(run: Path) -> float:
@@ -81,7 +81,7 @@ def _changed(run: Path) -> float:
     return max(found)
 
 
-def owner(folder: Path) -> str:
+def owner_of(folder: Path) -> str:
     """Whose folder it is."""
     try:
         return folder.owner()

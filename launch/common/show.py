@@ -1,4 +1,4 @@
-"""What a verb prints: much of it was written by others, in whose folder it looks, and a terminal obeys what it is sent."""
+"""Prints text from folders that others wrote, with terminal escape sequences made visible."""
 
 import click
 
@@ -6,5 +6,5 @@ from phalanx.common.escaping import printable
 
 
 def show(text: str) -> None:
-    """To standard output, with escapes and the like spelt out."""
+    """Print `text` to standard output with control characters escaped."""
     click.echo(printable(text).encode("utf-8", "replace").decode())

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Formats durations for people."""
 
 
-def span(seconds: float) -> str:
-    """Such as 5 s, 3 min, 2.5 h, 4.0 d."""
+def duration_text(seconds: float) -> str:
+    """A duration as text, such as 5 s, 3 min, 2.5 h, 4.0 d."""
     for unit, size in (("d", 86400.0), ("h", 3600.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

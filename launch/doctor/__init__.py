@@ -1,1 +1,1 @@
-"""What runs in every rank of `phalanx doctor`: measures its part with torch, and tells all others through the store."""
+"""The examinations of `phalanx doctor`, which run in every rank: measure with torch, gather through the store, judge."""

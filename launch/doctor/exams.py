@@ -1,4 +1,4 @@
-"""Which examinations there are, in their order: what costs nothing first, then what a wrong answer there would spoil."""
+"""The list of examinations, in their order: cheap ones first, then those that need what the first ones checked."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from .checks.allreduce import AllReduce
 from .checks.clocks import Clocks
 from .checks.folder import Folder
 from .checks.gpu_copies import HostToDevice
-from .checks.gpus import Cards
+from .checks.gpus import Gpus
 from .checks.limits import Limits
 from .checks.listeners import Listeners
 from .checks.matmul import Matmul
@@ -16,12 +16,12 @@ from .checks.tracking import Tracking
 from .checks.versions import Versions
 from .protocol.exam import Exam
 from .protocol.group import Group
-from .protocol.ranks import Company
+from .protocol.ranks import ExamRanks
 
 
-def exams(company: Company, folder: Path) -> list[Exam]:
-    """Those of one rank are the same as those of many: what takes two says that it was not checked."""
+def all_exams(ranks: ExamRanks, folder: Path) -> list[Exam]:
+    """The same for one rank as for many: an examination that takes two ranks says that it was not checked."""
     return [
-        *(Versions(), Limits(), Cards(), Ports(), Listeners(), Folder(folder), Tracking()),
+        *(Versions(), Limits(), Gpus(), Ports(), Listeners(), Folder(folder), Tracking()),
         *(Matmul(), HostToDevice(), Group(), Clocks(), AllReduce(), Pairs()),
     ]

@@ -1,4 +1,4 @@
-"""What an examination found, as people read it and as programs do."""
+"""The findings of an examination: as a table for people, as JSON for programs."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class Report:
-    """The findings so far, for a launcher or for the console of rank 0."""
+    """Collects the findings, for a launcher or for the console of rank 0."""
 
     def __init__(self, json: bool, file: Path | None) -> None:
         self._json, self._file = json, file
@@ -75,7 +75,7 @@ class Report:
             write_whole(self._file, as_json(self._findings))
 
     def close(self, place: RankEnv) -> ExitCode:
-        """Say what was found, on the console of rank 0 where no launcher does."""
+        """Print the findings on the console of rank 0, unless a launcher does."""
         if self._file:
             return ExitCode.FINISHED
         if place.is_rank_zero:
@@ -85,7 +85,7 @@ class Report:
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
 
     def told_to_leave(self, place: RankEnv) -> None:
-        """Ranks whose peer died are ended: what was found until then is not lost."""
+        """Report what was found until SIGTERM, which ranks get when a peer died."""
         signal.sigwait({signal.SIGTERM})
         text = "the ranks were ended before all was examined, as they are when one of them died"
         advice = "see what is said above of the rank that died first, and look at that rank's host"
@@ -97,20 +97,20 @@ class Report:
 
 def _examine(place: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
     with not_collected():
-        from .exams import exams
+        from .exams import all_exams
         from .protocol.exam import examine
-        from .protocol.ranks import Silent, assemble  # torch is imported only now
+        from .protocol.ranks import SilentRanks, join_ranks  # torch is imported only now
     speaks_for_all = place.is_rank_zero
     try:
-        company = assemble(place if place.launched else _alone(place), asked.limit)
-        hosts = len(set(company.hosts))
+        ranks = join_ranks(place if place.launched else _alone(place), asked.limit)
+        hosts = len(set(ranks.hosts))
         report.add([passes("rendezvous", f"{place.size} ranks on {hosts} hosts", "every rank comes")], place)
-        for exam in exams(company, asked.folder):
-            report.add(examine(exam, company), place)
+        for exam in all_exams(ranks, asked.folder):
+            report.add(examine(exam, ranks), place)
         code = report.close(place)
-        company.part()
+        ranks.leave()
         end(code)
-    except Silent as error:
+    except SilentRanks as error:
         text, advice = str(error), "look at the hosts of these ranks, and at what they last printed"
         speaks_for_all = place.rank == min({*range(place.size)} - {*error.ranks}, default=0)
     except (OSError, RuntimeError) as error:  # the store's port is taken, nobody holds it, or who held it is gone

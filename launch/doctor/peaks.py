@@ -1,4 +1,4 @@
-"""What cards can do at most, as their makers say: dense Tensor Core rates, without sparsity."""
+"""Peak rates of GPUs from their data sheets: dense Tensor Cores, without sparsity."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a machine is this one, or a port of it can be reached, and why not."""
+"""Whether a host name is this machine's, and whether a port of a host can be reached, and why not."""
 
 import socket
 
@@ -6,7 +6,7 @@ _ANSWER_S = 3.0
 
 
 def why_closed(address: str, port: int) -> str:
-    """Empty where it is open."""
+    """Why a port cannot be connected to; empty where it can."""
     try:
         socket.create_connection((address, port), timeout=_ANSWER_S).close()
     except TimeoutError:

@@ -1,1 +1,1 @@
-"""This machine: its cores, its GPUs and who uses them, its processes."""
+"""This machine: its cores, GPUs, locks, signals and processes."""

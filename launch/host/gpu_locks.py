@@ -1,4 +1,4 @@
-"""GPUs are claimed for this machine and all its users, by what ends with the processes that hold it."""
+"""Locks GPUs for one run, across all users of this machine. A lock ends with the processes that hold it."""
 
 import shlex
 import socket
@@ -13,15 +13,15 @@ from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
 
 from .machine import Gpu
-from .machine_locks import asking, bound
+from .machine_locks import connected_to_holder, try_lock
 
-_TURN_S = 30.0  # for what takes milliseconds; who waits in vain goes on without its turn
+_TURN_S = 30.0  # timeout for a lock that is held for milliseconds; after it the caller goes on without
 _PEER = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 @dataclass(frozen=True)
 class GpuLocks:
-    """GPUs that are this run's alone as long as any process keeps one of the `descriptors` open."""
+    """Locked GPUs. The locks are held as long as any process keeps one of the `descriptors` open."""
 
     gpus: tuple[Gpu, ...]
     descriptors: tuple[int, ...]
@@ -29,10 +29,10 @@ class GpuLocks:
 
 @contextmanager
 def lock_gpus(gpus: Sequence[Gpu], ranks: int | None, busy: Mapping[str, str]) -> Iterator[GpuLocks]:
-    """Claim a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
+    """Lock a GPU for each of `ranks`; where that is None all that are free, or one slice where GPUs are in slices.
 
     `busy` are GPUs that other programs use, by their UUIDs, with who does: they are not free. A process that inherits
-    the descriptors keeps the claim. Raises ConfigError when too few are free, and names the processes that hold the
+    the descriptors keeps the lock. Raises ConfigError when too few are free, and names the processes that hold the
     others.
     """
     wanted = ranks or (1 if any(gpu.slice for gpu in gpus) else len(gpus))
@@ -63,12 +63,12 @@ def _take(
     held: dict[Gpu, socket.socket],
     holders: dict[Gpu, str],
 ) -> None:
-    """Claim up to `wanted` of `gpus` into `held`, and find who holds the others that were tried."""
+    """Lock up to `wanted` of `gpus` into `held`, and find who holds the others that were tried."""
     with _turn():
         for gpu in gpus:
             if len(held) == wanted:
                 return
-            name = bound(f"gpu-{gpu.uuid}")
+            name = try_lock(f"gpu-{gpu.uuid}")
             if name is None:
                 holders[gpu] = _holder(gpu)
             elif gpu.uuid in busy:
@@ -80,11 +80,11 @@ def _take(
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """One after the other: two runs that each took half of what they need would both be refused."""
-    while (turn := bound("gpu-turn")) is None:
-        with suppress(ConnectionError), asking("gpu-turn", _TURN_S) as other:
+    """Serialize the locking: two runs that each locked half of the GPUs they need would both be refused."""
+    while (turn := try_lock("gpu-turn")) is None:
+        with suppress(ConnectionError), connected_to_holder("gpu-turn", _TURN_S) as other:
             try:
-                other.recv(1)  # it ends when the other's turn does
+                other.recv(1)  # returns when the holder closes its lock
             except TimeoutError:
                 break
     try:
@@ -105,15 +105,15 @@ def _refuse(wanted: int, held: Mapping[Gpu, socket.socket], holders: Mapping[Gpu
 
 def _holder(gpu: Gpu) -> str:
     try:
-        with asking(f"gpu-{gpu.uuid}", 1.0) as other:
+        with connected_to_holder(f"gpu-{gpu.uuid}", 1.0) as other:
             pid, _, _ = _PEER.unpack(other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    except OSError:  # let go a moment ago
+    except OSError:  # unlocked a moment ago
         return f"another run holds {gpu.uuid}"
-    return f"process {pid or '?'} holds {gpu.uuid} ({command(pid) or 'it is gone, its ranks are not yet'})"
+    return f"process {pid or '?'} holds {gpu.uuid} ({command_line_of(pid) or 'it is gone, its ranks are not yet'})"
 
 
-def command(pid: int) -> str | None:
-    """What a process was started with, shortened; None where it is gone or of another container."""
+def command_line_of(pid: int) -> str | None:
+    """The command line of a process, shortened and redacted; None where it is gone or in another container."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:

@@ -1,4 +1,4 @@
-"""What other programs do with the GPUs, which no claim of ours tells of."""
+"""Finds GPUs that programs other than Phalanx compute on, which hold none of our locks."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,19 +7,19 @@ from typing import Any
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
 
-from .gpu_locks import command
+from .gpu_locks import command_line_of
 from .machine import Gpu, ask
 
 _MIB = 2**20
 _USED_MIB = 1024  # more than a driver or a desktop keeps; in use by somebody whom a container may hide
 
 
-def others(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> dict[str, str]:
+def gpus_in_use_elsewhere(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> dict[str, str]:
     """The GPUs that are not free, for other programs compute on them, with who does, by their UUIDs.
 
     Those that CUDA_VISIBLE_DEVICES names are taken all the same, and that is said.
     """
-    found = busy(gpus)
+    found = gpus_in_use(gpus)
     if "CUDA_VISIBLE_DEVICES" not in environ:
         return found
     if found:
@@ -27,7 +27,7 @@ def others(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-def busy(gpus: Sequence[Gpu]) -> dict[str, str]:
+def gpus_in_use(gpus: Sequence[Gpu]) -> dict[str, str]:
     """By the UUIDs of those `gpus` that a program computes on, who does. Of slices (MIG) nothing is known.
 
     A driver that does not tell keeps nobody from training.
@@ -45,7 +45,7 @@ def _user(nvml: Any, uuid: str) -> str | None:
     with suppress(nvml.NVMLError):
         for program in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
             memory = f"{program.usedGpuMemory // _MIB} MiB of " if program.usedGpuMemory else ""
-            who = command(program.pid) or "of another container or user"
+            who = command_line_of(program.pid) or "of another container or user"
             return f"process {program.pid} uses {memory}{uuid} ({who})"
     with suppress(nvml.NVMLError):
         used = _used_bytes(nvml, handle) // _MIB

@@ -1,4 +1,4 @@
-"""Signals that wait until they are asked for, so that none comes between two lines."""
+"""Blocks signals and receives them one at a time with sigtimedwait, so that no handler runs between two lines."""
 
 import signal
 from types import TracebackType
@@ -7,9 +7,9 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 class HeldSignals:
-    """Hears what ranks must hear, and the end of children. `interrupts` counts SIGINT; `stops` tells of any.
+    """Blocks the signals that are forwarded to ranks, and SIGCHLD. `interrupts` counts SIGINT; `stop_requested`: any came.
 
-    What is ignored when this begins stays ignored, as SIGHUP is under nohup.
+    A signal that was ignored before stays ignored, as SIGHUP is under nohup.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,9 @@ class HeldSignals:
         self._heard = {heard for heard in _PASSED_ON if signal.getsignal(heard) is not signal.SIG_IGN}
 
     def __enter__(self) -> "HeldSignals":
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where a caller ignored it, how children ended would be lost
+        signal.signal(
+            signal.SIGCHLD, signal.SIG_DFL
+        )  # where the caller ignored it, exit codes of children would be lost
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, {*self._heard, signal.SIGCHLD})
         return self
 
@@ -26,11 +28,11 @@ class HeldSignals:
         self.unblock()
 
     def unblock(self) -> None:
-        """Let signals through as before; for a child, too, which inherits what is held back."""
+        """Restore the signal mask; also in a forked child, which inherits it."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def next(self, timeout_s: float) -> signal.Signals | None:
-        """The next signal for the ranks; None when a child ended or `timeout_s` seconds went by."""
+        """Wait for the next signal to forward; None when a child ended or after `timeout_s` seconds."""
         found = signal.sigtimedwait({*self._heard, signal.SIGCHLD}, max(0.0, min(timeout_s, 3600.0)))
         # One of those asked for, or nothing: interrupted after its time, as by SIGSTOP and SIGCONT, CPython returns a
         # structure that nobody filled.
@@ -38,14 +40,14 @@ class HeldSignals:
             return None
         self.stop_requested = True
         self.interrupts += found.si_signo == signal.SIGINT
-        # A terminal that is gone is no less a reason to save than any other, and ranks listen to SIGTERM.
+        # Ranks handle SIGTERM and not SIGHUP; a closed terminal is a reason to save, too.
         return signal.SIGTERM if found.si_signo == signal.SIGHUP else signal.Signals(found.si_signo)
 
     def wait_for_child(self, timeout_s: float) -> None:
-        """Until a child has ended, at most `timeout_s` seconds."""
+        """Wait for SIGCHLD, at most `timeout_s` seconds."""
         signal.sigtimedwait({signal.SIGCHLD}, timeout_s)
 
     def drain(self) -> None:
-        """Take note of what came when no rank was left to be told."""
+        """Receive the pending signals that came after the last rank had ended."""
         while signal.sigpending() & self._heard:
             self.next(0.0)

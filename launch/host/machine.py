@@ -43,7 +43,7 @@ class Machine:
         return len(self.cores) if self.quota is None else max(1, min(len(self.cores), self.quota))
 
 
-def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
+def this_machine(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
     """This machine. Raises ConfigError when its GPUs cannot be counted, or CUDA_VISIBLE_DEVICES names none of them."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     hidden = visible is not None and not visible.strip()
@@ -51,7 +51,7 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
     if visible is not None:
         gpus = _visible(gpus, visible)
     nodes = {
-        int(folder.name.removeprefix("node")): frozenset(numbers((folder / "cpulist").read_text()))
+        int(folder.name.removeprefix("node")): frozenset(parse_ranges((folder / "cpulist").read_text()))
         for folder in _NODES.glob("node[0-9]*")
     }
     return Machine(
@@ -62,7 +62,7 @@ def look(environ: Mapping[str, str], wants_gpus: bool) -> Machine:
     )
 
 
-def numbers(ranges: str) -> list[int]:
+def parse_ranges(ranges: str) -> list[int]:
     """The numbers in a list of ranges as the kernel writes it, such as 0-3,8."""
     found: list[int] = []
     for part in filter(None, ranges.strip().split(",")):
@@ -71,8 +71,8 @@ def numbers(ranges: str) -> list[int]:
     return found
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """What `numbers` reads."""
+def format_ranges(numbers: Iterable[int]) -> str:
+    """What `parse_ranges` reads."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][1] + 1:

@@ -1,6 +1,6 @@
-"""Names that one process of this machine has at a time, whichever user's: they live in the kernel and end with it.
+"""Machine-wide locks between processes of all users: abstract Unix sockets, which the kernel frees when a process ends.
 
-No file of such a name can be removed, replaced or left behind, and nobody needs a right to it.
+There is no lock file that could be removed, replaced or left behind, and no permission is needed.
 """
 
 import errno
@@ -8,11 +8,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ASKERS = 4096  # that may ask for its holder while a name is held
+_ASKERS = 4096  # processes that may ask who holds a lock
 
 
-def bound(name: str) -> socket.socket | None:
-    """Take a name until this socket is closed, by all that inherit it, too; None where another has it."""
+def try_lock(name: str) -> socket.socket | None:
+    """Lock `name` until this socket is closed by all processes that inherited it; None where another holds the lock."""
     taken = socket.socket(socket.AF_UNIX)
     try:
         taken.bind(_address(name))
@@ -26,9 +26,9 @@ def bound(name: str) -> socket.socket | None:
 
 
 @contextmanager
-def holding(name: str) -> Iterator[None]:
-    """Have a name meanwhile, where nobody else has it. What is started meanwhile does not inherit it."""
-    taken = bound(name)
+def holding_lock(name: str) -> Iterator[None]:
+    """Hold the lock inside the block, unless another process holds it. Child processes do not inherit it."""
+    taken = try_lock(name)
     try:
         yield
     finally:
@@ -37,20 +37,20 @@ def holding(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def asking(name: str, timeout_s: float) -> Iterator[socket.socket]:
-    """A socket to whoever has a name, which ends when they let go. Raises OSError where nobody has it."""
+def connected_to_holder(name: str, timeout_s: float) -> Iterator[socket.socket]:
+    """A socket to the process that holds the lock, closed when it unlocks. Raises OSError where none does."""
     with socket.socket(socket.AF_UNIX) as asker:
         asker.settimeout(timeout_s)
         asker.connect(_address(name))
         yield asker
 
 
-def is_taken(name: str) -> bool:
+def is_locked(name: str) -> bool:
     try:
-        with asking(name, 1.0):
+        with connected_to_holder(name, 1.0):
             return True
     except TimeoutError:
-        return True  # by somebody whom too many ask
+        return True  # the holder's backlog is full
     except OSError:
         return False
 

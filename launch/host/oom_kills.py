@@ -1,4 +1,4 @@
-"""What the kernel killed for memory: nothing else tells such a SIGKILL from another one."""
+"""Counts the kernel's OOM kills, by which a SIGKILL for lack of memory is told from any other."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +7,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def kills(proc: Path = Path("/proc"), cgroups: Path = _CGROUPS) -> int:
-    """How many processes of this one's control group, or of the machine where that is not told, it has killed so far."""
+    """OOM kills so far in this process's control group, or on the whole machine where the group has no counter."""
     with suppress(OSError, ValueError):
         for line in (proc / "self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

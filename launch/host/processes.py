@@ -1,4 +1,4 @@
-"""The processes below one, and what Linux offers so that none is left behind."""
+"""Child processes on Linux: subreaper, parent-death signal, finding and signalling children."""
 
 import os
 import signal
@@ -11,21 +11,26 @@ from phalanx.system.parent_death import end_with_parent, prctl
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def adopt_orphans() -> None:
-    """From now on a process whose parent died, below this one, becomes a child of this one."""
+def become_subreaper() -> None:
+    """Become a subreaper: orphaned descendants of this process become its children."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def tether(heard: signal.Signals) -> Callable[[], None]:
-    """What a child calls before it becomes another program: it gets `heard` as soon as this process is gone."""
+def end_with_this_process(heard: signal.Signals) -> Callable[[], None]:
+    """Returns what a child calls before exec: it is sent `heard` as soon as this process is gone (PR_SET_PDEATHSIG)."""
     parent = os.getpid()
 
     def hold() -> None:
         end_with_parent(heard)
-        if os.getppid() != parent:  # gone before that took effect
+        if os.getppid() != parent:  # the parent died before that took effect
             os._exit(1)
 
     return hold
+
+
+def raise_on_interrupt() -> None:
+    """Give this process the SIGINT handler that a Python has which was not forked: KeyboardInterrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def children(pid: int) -> list[int]:
@@ -39,15 +44,15 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def send(pid: int, heard: signal.Signals) -> None:
+def send_signal(pid: int, heard: signal.Signals) -> None:
     """Send a signal to a process, unless it is gone."""
     assert pid > 0, "the others are groups of processes, and -1 is all that one has"
     with suppress(ProcessLookupError):
         os.kill(pid, heard)
 
 
-def ignores(pid: int, heard: signal.Signals) -> bool:
-    """Whether a process has chosen not to hear a signal, or was begun so, as a shell's script begins what it ends in &."""
+def ignores_signal(pid: int, heard: signal.Signals) -> bool:
+    """Whether a process ignores a signal, as one does that a shell script started in the background with &."""
     try:
         facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     except OSError:  # it is gone
@@ -55,8 +60,8 @@ def ignores(pid: int, heard: signal.Signals) -> bool:
     return bool(int(facts["SigIgn"], 16) >> (heard - 1) & 1)
 
 
-def reap() -> None:
-    """Forget the children that have ended."""
+def reap_children() -> None:
+    """Reap the children that have ended (waitpid)."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

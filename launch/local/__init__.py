@@ -1,1 +1,1 @@
-"""The ranks of one machine: what is run, started, watched, and how it ended."""
+"""Launches the ranks of one machine: start plan, supervisor, agent, rendezvous store, exit cause."""

@@ -1,4 +1,4 @@
-"""What is asked and what the machine has -> what is run, as plain data: a dry run prints exactly what is started."""
+"""Plans a start on this machine, as plain data: command and environment. A dry run prints exactly what is started."""
 
 import shlex
 import sys
@@ -14,44 +14,46 @@ from phalanx.system.allocator import huge_pages
 from phalanx.system.gpu_visibility import GIVEN
 from phalanx.system.module_path import PACKAGE
 
-from ..host.machine import Gpu, Machine, ranges
+from ..host.machine import Gpu, Machine, format_ranges
 from . import exit_cause, nccl_traces
 
-FOLDER = "phalanx-start-"  # what the name of a start's own folder begins with
+FOLDER = "phalanx-start-"  # prefix of a start's temporary folder
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A command, and what its environment has beside the caller's."""
+class StartPlan:
+    """The agent's command, and what its environment has in addition to the caller's."""
 
     argv: tuple[str, ...]
     environ: Mapping[str, str]
 
     def of_start(self, folder: Path, restarts: int, launch: str, environ: Mapping[str, str]) -> dict[str, str]:
-        """What a start's environment has beside that of the plan: `folder` is its own, empty and private.
+        """What one start's environment has in addition to the plan's: `folder` is its own, empty and private.
 
-        `launch` is what it has in common with the starts that it follows.
+        `launch` is the same for all starts of one launcher.
         """
-        own = {name: value for name, value in nccl_traces.below(folder, environ).items() if name not in environ}
+        own = {
+            name: value for name, value in nccl_traces.trace_variables(folder, environ).items() if name not in environ
+        }
         told = {"PHALANX_RESTART_COUNT": str(restarts), "PHALANX_LAUNCH": launch}
-        return {**own, **exit_cause.files(folder), **told}
+        return {**own, **exit_cause.file_variables(folder), **told}
 
     def text(self, environ: Mapping[str, str]) -> str:
-        """As a shell takes it, with what each start adds as a comment."""
+        """As a shell command, with what each start adds as comments."""
         added = self.of_start(Path(tempfile.gettempdir()) / f"{FOLDER}XXXXXXXX", 0, "XXXXXXXX", environ)
         comments = [f"# each start: {name}={shlex.quote(value)}\n" for name, value in added.items()]
         assigned = [f"{name}={shlex.quote(value)}" for name, value in self.environ.items()]
         return "".join(comments) + " \\\n".join([*assigned, shlex.join(self.argv)])
 
 
-def plan(
+def plan_start(
     words: Sequence[str],
     ranks: int | None,
     gpus: Sequence[Gpu],
     machine: Machine,
     environ: Mapping[str, str],
     grace_s: int,
-) -> Plan:
+) -> StartPlan:
     """Start `train/main.py words` on `ranks`, where that is None on one rank a GPU of `gpus` or on one without any.
 
     What `environ` has already is kept. Raises ConfigError where the GPUs cannot serve as many ranks.
@@ -77,7 +79,7 @@ def plan(
         *([f"--cores={beside}"] if (beside := _beside(gpus[:size], machine)) else []),
         *(str(PACKAGE / "train" / "main.py"), *words),
     ]
-    return Plan(tuple(argv), added)
+    return StartPlan(tuple(argv), added)
 
 
 # Variables that only NCCL's process group reads.
@@ -86,7 +88,7 @@ _NCCL = {
     "TORCH_FR_BUFFER_SIZE": "2000",  # collectives that the flight recorder remembers
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
 }
-_OLDER = {  # names that torch still reads, after the newer ones
+_OLDER = {  # deprecated names that torch still reads
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "NCCL_ASYNC_ERROR_HANDLING",
     "TORCH_FR_BUFFER_SIZE": "TORCH_NCCL_TRACE_BUFFER_SIZE",
 }
@@ -97,10 +99,10 @@ def _beside(gpus: Sequence[Gpu], machine: Machine) -> str:
     cores = [machine.nodes.get(gpu.node, frozenset()) & machine.cores for gpu in gpus]
     if len(machine.nodes) < 2 or not all(cores):
         return ""
-    return ":".join(ranges(each) for each in cores)
+    return ":".join(format_ranges(each) for each in cores)
 
 
-def replaying(source: Path, words: Sequence[str]) -> list[str]:
+def replay_words(source: Path, words: Sequence[str]) -> list[str]:
     """The words that replay the config of the run folder `source`. Raises ConfigError when it is none."""
     if clash := [word for word in words if word.startswith(("--config-dir", "--config-name"))]:
         raise ConfigError(f"--from={source} and {clash[0]} both say where the config is. Leave one of them out")

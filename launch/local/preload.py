@@ -1,4 +1,4 @@
-"""What a process does so that ranks can be forked from it: all that is the same for each of them, computing nothing.
+"""Imports torch and train/ once in the process that ranks are forked from, so that each rank starts without importing.
 
 It has one thread and never uses a GPU: a CUDA context does not survive a fork.
 """
@@ -28,11 +28,16 @@ def preload() -> None:
             importlib.import_module(found.name)
 
 
-def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:
-    """What a rank does that is forked from now on, which began with this process at `begun_s`.
+def become_main() -> None:
+    """Make train/main.py the `__main__` of this process, which data workers import when they are spawned."""
+    sys.modules["__main__"] = phalanx.train.main
 
-    The environment is that of the first rank here. Ends the process where the command line needs no ranks, as it has a
-    fault or only asks.
+
+def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:
+    """Returns the body of a rank that is forked from this process, which began at `begun_s`.
+
+    The environment is that of the first rank here. Ends the process where the command line needs no ranks: a config error,
+    or an option such as --help.
     """
     sys.argv = [script, *words]
     if Path(script).resolve() != Path(phalanx.train.main.__file__).resolve():
@@ -50,8 +55,8 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
 
     def begin() -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-        sys.modules["__main__"] = phalanx.train.main  # data workers import what is the main module
-        # The config of the others may look up what differs in their environments.
+        become_main()
+        # The configs of the other ranks may read other values from their environments.
         phalanx.train.main.main(composed if os.environ["LOCAL_RANK"] == "0" else None, begun_s)
 
     return begin
@@ -60,6 +65,6 @@ def prepared(script: str, words: Sequence[str], begun_s: float) -> Callable[[], 
 def _run(script: str) -> None:
     import numpy as np
 
-    np.random.seed()  # which all ranks would otherwise have in common
+    np.random.seed()  # else all ranks would have the same random state
     sys.path.insert(0, str(Path(script).resolve().parent))
     runpy.run_path(script, run_name="__main__")

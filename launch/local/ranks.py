@@ -1,8 +1,8 @@
-"""The ranks of one machine: started, watched until all have ended, and told what the process that starts them hears.
+"""Forks the ranks of one machine, forwards signals to them, and waits until all have ended.
 
-What torchrun does, with one import of torch in the place of one for each rank and one more: ranks are forked from a process
-that has imported everything. With PYTHON_EXEC in the environment that program is started for each rank instead, as torchrun
-does. Of several machines each is told its number and where the first one is.
+It replaces torchrun's agent: torch is imported once, before the fork, and not once a rank. With PYTHON_EXEC in the
+environment that program is started for each rank instead, as torchrun does. On several machines each agent gets its node
+number and the address of the first one.
 """
 
 import argparse
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 
 from ..host import processes
 from ..host.held_signals import HeldSignals
-from ..host.machine import numbers
+from ..host.machine import parse_ranges
 from .store import LOOPBACK, Store
 
-_MOMENT_S = 0.1  # in which the others learn from a rank that failed why it did, which they tell better than a signal
-_STUCK_S = 30.0  # after which a killed process that is still there will stay
+_MOMENT_S = 0.1  # for other ranks to receive a failed rank's error, which explains more than a SIGTERM
+_STUCK_S = 30.0  # after which a killed process that still exists is given up on
 
 
 @dataclass(frozen=True)
-class Asked:
-    """`here` ranks of `script words` on machine `node` of `nodes`, which all have as many and meet at `port` of `head`.
+class AgentOptions:
+    """Options of the agent: `here` ranks of `script words` on machine `node` of `nodes`, which all have as many ranks and
+    rendezvous at `port` of `head`.
 
     On one machine that is a free port of the loopback. Where there are `cores`, each rank keeps to its own.
     """
@@ -41,8 +42,8 @@ class Asked:
     words: Sequence[str]
 
     @classmethod
-    def of(cls, argv: Sequence[str]) -> "Asked":
-        """From the words of launch/local/agent.py."""
+    def of(cls, argv: Sequence[str]) -> "AgentOptions":
+        """Parse the command line of launch/local/agent.py."""
         parser = argparse.ArgumentParser("launch/local/agent.py", allow_abbrev=False)
         parser.add_argument("--ranks", type=int, required=True, help="ranks of this machine")
         parser.add_argument("--grace", type=float, required=True, help="seconds for ranks that were told to leave")
@@ -59,7 +60,7 @@ class Asked:
         return cls(found.ranks, found.grace, cores, *machine, found.script, found.words)
 
     def environ(self, local_rank: int, port: int) -> dict[str, str]:
-        """What torchrun tells a rank, whose store is at `port` of the head."""
+        """The environment variables that torchrun gives a rank; the rendezvous store is at `port` of the head."""
         return {
             "RANK": str(self.node * self.here + local_rank),
             "LOCAL_RANK": str(local_rank),
@@ -73,71 +74,73 @@ class Asked:
             "TORCHELASTIC_RUN_ID": "none",
             "TORCHELASTIC_RESTART_COUNT": "0",
             "TORCHELASTIC_MAX_RESTARTS": "0",
-            "TORCHELASTIC_USE_AGENT_STORE": "True",  # it outlives a rank, so that the others can still agree
+            "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store outlives each rank, so that the others can still agree
         }
 
 
 @dataclass(frozen=True)
-class Ended:
-    """Of each rank that failed its number, its code (negative: by that signal) and the time; and the first signal that
-    the ranks were told to leave with."""
+class RankEnds:
+    """How ranks ended: `failed` has number, code (negative: signal) and time of each rank that failed.
+
+    `stop_signal` is the first signal that was forwarded to the ranks.
+    """
 
     failed: Sequence[tuple[int, int, float]]
-    told: signal.Signals | None
+    stop_signal: signal.Signals | None
 
 
-def start(asked: Asked, store: Store, begun_s: float) -> Ended:
+def start_ranks(asked: AgentOptions, store: Store, begun_s: float) -> RankEnds:
     """Start the ranks and wait until all have ended; `begun_s` is when this process began.
 
     In a rank it does not return: what the rank does ends with SystemExit.
     """
     environs = [asked.environ(rank, store.port) for rank in range(asked.here)]
-    os.environ.update(environs[0])  # who answers for all answers as the first rank would
+    os.environ.update(environs[0])  # the config is composed here as the first rank would
     body = _body(asked, begun_s)
     ranks = {}
     with HeldSignals() as signals:
         for local_rank, environ in enumerate(environs):
-            hold = processes.tether(signal.SIGTERM)
+            hold = processes.end_with_this_process(signal.SIGTERM)
             if (pid := _fork()) == 0:
                 hold()
                 os.setsid()
                 store.close()
                 if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-                    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a Python of its own would have it
+                    processes.raise_on_interrupt()  # what was begun with SIGINT ignored goes on ignoring it
                 signals.unblock()
                 if asked.cores:
-                    os.sched_setaffinity(0, numbers(asked.cores[local_rank]))
+                    os.sched_setaffinity(0, parse_ranges(asked.cores[local_rank]))
                 os.environ.update(environ)
                 body()
                 sys.exit()
             ranks[pid] = int(environ["RANK"])
         store.open()
         ended = _watched(ranks, asked.grace_s, signals)
-    if ended.told is None and not ended.failed:
+    if ended.stop_signal is None and not ended.failed:
         store.part()
     return ended
 
 
-def _body(asked: Asked, begun_s: float) -> Callable[[], None]:
-    """What a rank does once it is a process of its own."""
+def _body(asked: AgentOptions, begun_s: float) -> Callable[[], None]:
+    """Returns what a forked rank executes."""
     if program := os.environ.get("PYTHON_EXEC"):
         return lambda: os.execvp(program, [program, "-u", asked.script, *asked.words])
-    from .preload import prepared
+    from .preload import rank_body
 
-    return prepared(asked.script, asked.words, begun_s)
+    return rank_body(asked.script, asked.words, begun_s)
 
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Of threads that numpy's library of linear algebra keeps: it ends them itself before a fork.
+        # Suppresses the warning of a fork with threads: they are OpenBLAS's, which joins them before a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
 
-def _watched(ranks: Mapping[int, int], grace_s: float, signals: HeldSignals) -> Ended:
-    """Until all ranks, by their process numbers, have ended. What is heard they hear.
+def _watched(ranks: Mapping[int, int], grace_s: float, signals: HeldSignals) -> RankEnds:
+    """Wait until all ranks, by their pids, have ended, and forward signals to them.
 
-    Where one has failed the others are told to leave, and who has not left in time is killed.
+    When one has failed, the others get SIGTERM, and SIGKILL after `grace_s`.
     """
     left, failed = dict(ranks), list[tuple[int, int, float]]()
     told: signal.Signals | None = None
@@ -151,7 +154,7 @@ def _watched(ranks: Mapping[int, int], grace_s: float, signals: HeldSignals) -> 
             tell_s, kill_s = float("inf"), min(kill_s, now_s + grace_s)
         heard = signals.next(min(tell_s, kill_s, give_up_s) - now_s)
         if heard is not None:
-            told = told or (None if failed else heard)  # what failed before is the cause, whoever is told then
+            told = told or (None if failed else heard)  # a rank that failed before the signal came is the cause
             _send(left, heard)
             kill_s = min(kill_s, time.monotonic() + grace_s)
         for pid, code in _ended(left):
@@ -160,15 +163,15 @@ def _watched(ranks: Mapping[int, int], grace_s: float, signals: HeldSignals) -> 
                 tell_s = time.monotonic() + _MOMENT_S
             if code:
                 failed.append((rank, code, time.time()))
-    return Ended(failed, told)
+    return RankEnds(failed, told)
 
 
 def _send(pids: Iterable[int], heard: signal.Signals) -> None:
     for pid in pids:
-        processes.send(pid, heard)
+        processes.send_signal(pid, heard)
 
 
 def _ended(pids: Iterable[int]) -> list[tuple[int, int]]:
-    """Which of these children have ended by now, each with its code."""
+    """The children that have ended by now, each with its exit code."""
     found = [os.waitpid(pid, os.WNOHANG) for pid in pids]
     return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]

@@ -1,4 +1,4 @@
-"""The store in which ranks meet: on the first machine, held by what starts the ranks there, so that it outlives each."""
+"""The rendezvous store (TCPStore) of the ranks: served by the agent of the first machine, so that it outlives each rank."""
 
 import select
 import socket
@@ -8,39 +8,39 @@ from datetime import timedelta
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
-_BACKLOG = 4096  # ranks that call at once
+_BACKLOG = 4096  # ranks that connect at once
 _CALL_S = 30.0
 _PART_S = 300.0  # for machines whose ranks end later, as long as torchrun waits
 
 
 class Store:
-    """Held where this is the first of `nodes` machines, and found at `port` of the host `head` where it is another one.
+    """Serves the store on the first of `nodes` machines; on the others it is a client of `port` on the host `head`.
 
-    On one machine it listens on the loopback alone: it unpickles what is put there, so whoever reaches it runs code as
-    the user.
+    On one machine it listens on the loopback only: TCPStore unpickles what clients send, so whoever connects can run code
+    as the user.
     """
 
     def __init__(self, nodes: int, node: int, head: str, port: int) -> None:
-        """Takes `port`, or a free one where that is 0. Raises OSError where it cannot be had."""
+        """Binds `port`, or a free one where that is 0. Raises OSError where it cannot be bound."""
         self._others = [f"parted/{other}" for other in range(1, nodes)]
         self._node, self._head = node, head
         self._listener = None if node else _listen(LOOPBACK if nodes == 1 else None, port)
         self.port = port if self._listener is None else int(self._listener.getsockname()[1])
-        self._store: Any = None  # torch's, which is not imported before somebody comes
+        self._store: Any = None  # torch's TCPStore; torch is imported when the first client connects
 
     def close(self) -> None:
-        """In a process forked from the one that holds it."""
+        """Close the listening socket in a forked rank."""
         if self._listener is not None:
             self._listener.close()
 
     def open(self) -> None:
-        """Serve from when the first rank comes on: those of another program may never. To be called once all are forked."""
+        """Serve in a thread from the first connection on. Call it after all forks, for a fork copies no threads."""
         if self._listener is not None:
             threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
     def part(self) -> None:
-        """Once the ranks of this machine have finished: the store stays until those of all machines have."""
-        with suppress(RuntimeError):  # who is gone needs it no more
+        """Wait until the ranks of all machines have finished: they need the store. Call it when those here have."""
+        with suppress(RuntimeError):  # a machine that is gone needs the store no more
             if self._node:
                 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 

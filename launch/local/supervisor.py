@@ -1,4 +1,4 @@
-"""Run a plan here: start the agent of the ranks, pass signals on, start again where that helps, leave nothing running."""
+"""Supervises a run on this machine: starts the agent, forwards signals, restarts after failures, kills leftovers."""
 
 import os
 import shlex
@@ -15,24 +15,24 @@ from phalanx.exit.messages import say
 
 from ..host import oom_kills, processes
 from ..host.held_signals import HeldSignals
-from ..host.machine_locks import holding
+from ..host.machine_locks import holding_lock
 from . import exit_cause, nccl_traces
-from .exit_cause import Cause
-from .plan import FOLDER, Plan
+from .exit_cause import ExitCause
+from .plan import FOLDER, StartPlan
 
-_AT_ONCE_S = 5.0  # for ranks that were told a second time
-_LINGER_S = 5.0  # for ranks whose agent is gone: they notice within two
-_STUCK_S = 30.0  # after which a killed process that is still there will stay
+_AT_ONCE_S = 5.0  # for ranks after the second Ctrl-C
+_LINGER_S = 5.0  # for ranks whose agent has died: they exit within two
+_STUCK_S = 30.0  # after which a killed process that still exists is given up on
 
 
-def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
+def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
     """Run `plan` to its end, starting it again up to `max_restarts` times; returns the exit code of the last cause.
 
     The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
     """
-    processes.adopt_orphans()
+    processes.become_subreaper()
     launch = uuid.uuid4().hex
-    with HeldSignals() as signals, holding(f"launch-{launch}"):
+    with HeldSignals() as signals, holding_lock(f"launch-{launch}"):
         restarts = 0
         while True:
             ended = _run(plan, descriptors, restarts, launch, grace_s, signals)
@@ -47,48 +47,50 @@ def supervise(plan: Plan, descriptors: Sequence[int], max_restarts: int, grace_s
 
 
 def _run(
-    plan: Plan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, signals: HeldSignals
-) -> Cause:
-    """One start, from its first process to its last."""
+    plan: StartPlan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, signals: HeldSignals
+) -> ExitCause:
+    """Run one start, until its last process has ended."""
     with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
         folder = Path(name)
         environ = {**os.environ, **plan.environ, **plan.of_start(folder, restarts, launch, os.environ)}
         before = oom_kills.kills()
-        bystanders = processes.children(os.getpid())  # where this program took the place of one that had children
-        hold = processes.tether(signal.SIGTERM)
+        bystanders = processes.children(os.getpid())  # where this process was exec'ed by one that had children
+        hold = processes.end_with_this_process(signal.SIGTERM)
 
         def enter() -> None:
             hold()
             signals.unblock()
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in its first moments Python dies of it, loudly
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a starting Python would print a traceback
 
         agent = subprocess.Popen(
             plan.argv,
             env=environ,
             stdin=subprocess.DEVNULL,
             pass_fds=descriptors,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which tells the ranks
+            start_new_session=True,  # Ctrl-C reaches this process only, which forwards it
             preexec_fn=enter,
         )
         try:
             killed = _wait(agent, grace_s, signals)
         finally:
-            _bury(agent, bystanders, signals)
-        if kept := nccl_traces.keep(folder):
+            _kill_leftovers(agent, bystanders, signals)
+        if kept := nccl_traces.keep_traces(folder):
             say(f"phalanx: NCCL wrote down what each rank was doing. Type torchfrtrace {shlex.quote(str(kept))}")
-        return killed or exit_cause.for_memory(exit_cause.read(folder, agent.returncode), oom_kills.kills() - before)
+        return killed or exit_cause.cause_with_oom_kills(
+            exit_cause.read(folder, agent.returncode), oom_kills.kills() - before
+        )
 
 
-def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, signals: HeldSignals) -> Cause | None:
-    """Until the agent has ended. Returns the cause where it had to be ended by force."""
+def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, signals: HeldSignals) -> ExitCause | None:
+    """Wait until the agent has ended, forwarding signals. Returns the cause where it must be killed."""
     end_s, why = float("inf"), ""
     while agent.poll() is None:
         heard = signals.next(end_s - time.monotonic())
         if time.monotonic() >= end_s:
-            return Cause(ExitCode.BUG, why, said=False)
+            return ExitCause(ExitCode.BUG, why, said=False)
         if heard is None:
             continue
-        tell(agent.pid, heard)
+        forward_signal(agent.pid, heard)
         _answer(heard, grace_s, signals)
         if signals.interrupts > 1:
             end_s = min(end_s, time.monotonic() + _AT_ONCE_S)
@@ -100,7 +102,7 @@ def _wait(agent: "subprocess.Popen[bytes]", grace_s: float, signals: HeldSignals
 
 
 def _answer(heard: signal.Signals, grace_s: float, signals: HeldSignals) -> None:
-    """At once, since the ranks may be in the midst of an import or a step."""
+    """Answer a signal on the console at once; the ranks may take until the end of an import or a step."""
     if signals.interrupts > 1:
         say(f"phalanx: ending it at once, at most {_AT_ONCE_S:g} s")
     else:
@@ -108,17 +110,17 @@ def _answer(heard: signal.Signals, grace_s: float, signals: HeldSignals) -> None
         say(f"phalanx: {heard.name}: the ranks are to save and leave, within {grace_s:g} s{again}")
 
 
-def tell(agent: int, heard: signal.Signals) -> None:
-    """Pass a signal on to the ranks; to the agent while it has none.
+def forward_signal(agent: int, heard: signal.Signals) -> None:
+    """Forward a signal to the ranks; to the agent while it has none.
 
-    The agent would pass it on, too, but tells that it was told rather than how the ranks ended.
+    Not by way of the agent, which would report the signal rather than how the ranks ended.
     """
     for pid in processes.children(agent) or [agent]:
-        processes.send(pid, heard)
+        processes.send_signal(pid, heard)
 
 
-def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], signals: HeldSignals) -> None:
-    """Nothing of a start outlives it; `bystanders` are children that are not of it."""
+def _kill_leftovers(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], signals: HeldSignals) -> None:
+    """Kill the agent and every process of the start that is left; `bystanders` are other children of this process."""
     linger_s = _LINGER_S
     if agent.poll() is None:
         agent.kill()
@@ -132,6 +134,6 @@ def _bury(agent: "subprocess.Popen[bytes]", bystanders: Collection[int], signals
             return
         if late_s >= 0:
             for pid in left:
-                processes.send(pid, signal.SIGKILL)
+                processes.send_signal(pid, signal.SIGKILL)
         signals.wait_for_child(0.1)
-        processes.reap()
+        processes.reap_children()

@@ -1,4 +1,4 @@
-"""All that a run left in its folder, read whole: what its story is told from."""
+"""Reads everything of a run's folder that a report shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -53,7 +53,7 @@ def read(run: Path) -> History:
 
 
 def _text(path: Path) -> str:
-    """What a file holds; nothing where there is none that can be read, or that ends."""
+    """The text of a regular file; empty where it cannot be read."""
     try:
         return read_text(path)
     except (OSError, ValueError):

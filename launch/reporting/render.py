@@ -1,8 +1,8 @@
-"""Pages from their templates, which share the frame of base.html."""
+"""Renders the jinja templates of pages, which extend base.html."""
 
 from pathlib import Path
 
-from .charts import script
+from .charts import plotly_script
 
 _TEMPLATES = Path(__file__).parent
 
@@ -14,5 +14,5 @@ def rendered(template: str, **values: object) -> str:
     pages = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    text = pages.get_template(template).render(script=script(), **values)
+    text = pages.get_template(template).render(script=plotly_script(), **values)
     return text.encode("utf-8", "replace").decode()  # names of files, and what JSON escapes, can hold half a character

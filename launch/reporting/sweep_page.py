@@ -12,7 +12,7 @@ from phalanx.run_folder.jsonl import number, read_lines
 from ..search.optuna_study import direction, distribution
 from ..sweep import results
 from ..sweep.results import SweepResults, TrialRow
-from .charts import GRID, RUN_COLOURS, drawn, html_of
+from .charts import GRID, RUN_COLOURS, chart_html, figure_html
 from .code_edits import differences
 from .render import rendered
 
@@ -118,7 +118,7 @@ def _charts(study: "Study", found: SweepResults) -> list[str]:
     figures = [_with_pruned(slices, found) if complete else slices]
     if len(found.dimensions) > 1:
         figures.append(visualization.plot_parallel_coordinate(everyone, target_name=found.metric))
-    return [html_of(figure.update_layout(title=None, template="none")) for figure in figures]
+    return [figure_html(figure.update_layout(title=None, template="none")) for figure in figures]
 
 
 def _with_pruned(slices: Any, found: SweepResults) -> Any:
@@ -169,7 +169,7 @@ def _curves(found: SweepResults) -> str:
             }
         )
     axes = {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": GRID}
-    return drawn(traces, {**axes, "showlegend": True}) if traces else ""
+    return chart_html(traces, {**axes, "showlegend": True}) if traces else ""
 
 
 def _row(row: TrialRow) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from phalanx.common.escaping import on_one_line
 
 from ..common.find_run import SWEEP
 from ..common.show import show
-from ..common.text import span
+from ..common.text import duration_text
 from ..state.sweep import ENDED
 from ..sweep import results
 from ..sweep.results import TrialRow
@@ -107,7 +107,7 @@ class SweepTable(AbstractContextManager["SweepTable"]):
         if self._done_before is None:
             self._done_before = done
         taken_s, since = time.monotonic() - self._began, done - self._done_before
-        eta = span(taken_s / since * (size - done)) if since else "-"
+        eta = duration_text(taken_s / since * (size - done)) if since else "-"
         first = results.best(found, scheduler.plan.mode)
         best = "-" if first is None else f"{_number(first.value)} (trial {first.trial})"
         states = "".join(f"{counts[state]} {state}, " for state in ("running", "waiting", *ENDED) if counts[state])

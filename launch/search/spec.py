@@ -15,7 +15,7 @@ from phalanx.config.schema import Config, NoPruner, SweepConfig
 from phalanx.exit.codes import ConfigError
 
 from ..common.find_run import is_sweep
-from ..slurm.sbatch import of_a_job
+from ..slurm.sbatch import is_job_variable
 from ..submission.record import run_root
 from .grammar import nothing_swept
 from .optuna_study import tries_all
@@ -74,9 +74,9 @@ def _anywhere(
     found: Sequence[Config], space: SearchSpace, also: Sequence[str], there: Collection[str]
 ) -> Sequence[Config]:
     """The points `found` without what one job alone knows: a sweep is the same one in all of its jobs."""
-    if not there and not any(map(of_a_job, os.environ)):
+    if not there and not any(map(is_job_variable, os.environ)):
         return found
-    with looked_up_there(lambda name: name in there or of_a_job(name)):
+    with looked_up_there(lambda name: name in there or is_job_variable(name)):
         return validated_configs(space, also)
 
 

@@ -1,1 +1,1 @@
-"""Slurm as the place where jobs run."""
+"""Slurm, a backend of submission/."""

@@ -1,4 +1,4 @@
-"""Slurm behind the seam of submission/backend.py."""
+"""The Slurm backend: what submission/backend.py asks for, by sbatch, squeue, scancel, scontrol and sacct."""
 
 import shutil
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ class Slurm:
     name: str = "Slurm"
 
     def sets_variable(self, variable: str) -> bool:
-        return sbatch.of_a_job(variable)
+        return sbatch.is_job_variable(variable)
 
     def check(self, cluster: ClusterConfig) -> None:
         sbatch.check(cluster)
@@ -42,13 +42,13 @@ class Slurm:
     def query(self) -> list[QueuedJob] | None:
         if shutil.which("squeue", path=self.environ.get("PATH")) is None:
             return None
-        return client.queue(self.environ)
+        return client.queued_jobs(self.environ)
 
     def cancel(self, job: str) -> None:
         client.cancel(job, self.environ)
 
     def wait(self, job: str, elements: Collection[str]) -> int:
-        return wait.wait(job, elements, self.environ)
+        return wait.wait_for_job(job, elements, self.environ)
 
     def cancelled(self, job: str) -> dict[str, bool]:
         return wait.cancelled(job, self.environ)

@@ -10,7 +10,7 @@ from . import client
 
 def check_capacity(cluster: ClusterConfig, environ: Mapping[str, str]) -> None:
     """Raise ConfigError where the partition of `cluster` could never run it."""
-    there = client.machines(cluster.partition, environ)
+    there = client.find_machines(cluster.partition, environ)
     if there is None:
         return
     where = "the cluster" if cluster.partition is None else f"partition {cluster.partition}"

@@ -1,4 +1,4 @@
-"""The only file that calls Slurm's programs."""
+"""Calls Slurm's programs (sbatch, squeue, scontrol, scancel, sinfo, sacct) and parses their output."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from phalanx.exit.codes import ConfigError
 
 from ..submission.backend import JobPhase, QueuedJob
 
-_ANSWER_S = 60.0  # a controller that many others ask may take its time
+_ANSWER_S = 60.0  # timeout: a busy controller answers slowly
 
 
 _RUNNING = ("RUNNING", "CONFIGURING", "STOPPED", "SUSPENDED")
@@ -52,7 +52,7 @@ def expected_start(rendered: str, environ: Mapping[str, str]) -> str:
     return (done.stderr + done.stdout).strip()
 
 
-def queue(environ: Mapping[str, str]) -> list[QueuedJob]:
+def queued_jobs(environ: Mapping[str, str]) -> list[QueuedJob]:
     """This user's jobs that wait or run, each element of an array by itself. Raises ConfigError when nobody answers."""
     lines = _ask(environ, "squeue", "--me", "--noheader", "--array", "--format=%i|%K|%T|%R|%k").splitlines()
     found = [line.split("|", 4) for line in lines if line.count("|") >= 4]  # others' comments may hold line breaks
@@ -68,7 +68,7 @@ def _phase(state: str) -> JobPhase:
     return JobPhase.RUNNING if state in _RUNNING else JobPhase.WAITING
 
 
-def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | None:
+def find_machines(partition: str | None, environ: Mapping[str, str]) -> Machines | None:
     """The machines of `partition`, None: of all; None where Slurm knows of none, as it will say itself."""
     where = [] if partition is None else [f"--partition={partition}"]
     lines = set(_ask(environ, "sinfo", "--noheader", "--Node", "--format=%N %G", *where).splitlines())
@@ -78,11 +78,11 @@ def machines(partition: str | None, environ: Mapping[str, str]) -> Machines | No
 
 def check_known(job: str, environ: Mapping[str, str]) -> None:
     """Raise ConfigError for a job that Slurm does not know: what comes after it would never start."""
-    if not told(job, environ):
+    if not job_facts(job, environ):
         raise ConfigError(f"--after={job}: Slurm knows no such job, or none any more. `squeue --me` lists yours")
 
 
-def told(job: str, environ: Mapping[str, str]) -> str:
+def job_facts(job: str, environ: Mapping[str, str]) -> str:
     """What the controller knows of a job, a line for each element; nothing of one that it has forgotten.
 
     Raises ConfigError when nobody answers.
@@ -91,7 +91,7 @@ def told(job: str, environ: Mapping[str, str]) -> str:
     return _ask(whole, "scontrol", "--oneliner", "show", "job", job, missing="")
 
 
-def accounted(job: str, environ: Mapping[str, str]) -> dict[str, tuple[str, int, int]]:
+def accounted_ends(job: str, environ: Mapping[str, str]) -> dict[str, tuple[str, int, int]]:
     """By the ids of a job or its elements: state, exit code and signal, as far as there is an accounting that knows."""
     try:
         fields = ("--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode")

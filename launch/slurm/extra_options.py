@@ -1,4 +1,4 @@
-"""Further options of sbatch, as cluster.sbatch lists them, held against what a job sets itself."""
+"""Checks the extra options of sbatch in cluster.sbatch against those that a job sets itself."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _OURS = (  # what the job and its script count on
 )
 
 
-def further(words: Sequence[str], asked: Mapping[str, str | None], gpus: int | None) -> dict[str, str | None]:
+def extra_options(words: Sequence[str], asked: Mapping[str, str | None], gpus: int | None) -> dict[str, str | None]:
     """Each option by its name, with its value, None for a flag. `asked` is what the job sets.
 
     One that asks for `gpus` of a kind takes the place of the job's own --gpus-per-node. Raises ConfigError.

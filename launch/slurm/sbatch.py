@@ -12,7 +12,7 @@ from phalanx.system.gpu_visibility import GIVEN
 from ..submission.backend import JobSpec, ranks_per_node
 from ..submission.exit_policy import policy_lines
 from ..submission.record import Submission
-from .extra_options import asks_for_gpus, further
+from .extra_options import asks_for_gpus, extra_options
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _MEMORY = re.compile(r"[1-9]\d*[KMGT]")
@@ -23,7 +23,7 @@ _INHERITED = re.compile(
 )
 
 
-def of_a_job(variable: str) -> bool:
+def is_job_variable(variable: str) -> bool:
     """Whether each job, step or launcher sets the environment variable anew."""
     return _INHERITED.fullmatch(variable) is not None
 
@@ -45,7 +45,7 @@ def check(cluster: ClusterConfig) -> None:
             f"cluster.ranks_per_node={ranks} is more than cluster.gpus_per_node={gpus}, and a rank needs a GPU of its "
             f"own. Type cluster.ranks_per_node={gpus}"
         )
-    further(cluster.sbatch, {}, gpus)
+    extra_options(cluster.sbatch, {}, gpus)
     for mount in cluster.mounts:
         if not mount.startswith("/") or "," in mount:
             raise ConfigError(f"cluster.mounts has {mount!r}. Type absolute folders, such as cluster.mounts=[/data]")
@@ -57,7 +57,9 @@ def render(job: JobSpec, variables: Collection[str], *, test_only: bool = False)
     Raises ConfigError for a path that Slurm or pyxis would misread.
     """
     environ = _environ(job)
-    less = [word for name in sorted(variables) if of_a_job(name) and name not in environ for word in ("-u", name)]
+    less = [
+        word for name in sorted(variables) if is_job_variable(name) and name not in environ for word in ("-u", name)
+    ]
     settings = [f"{name}={value}" for name, value in environ.items()]
     script = str(job.submission.code / "phalanx" / "slurm" / "train.sbatch")
     asks = ["--test-only"] if test_only else []
@@ -68,7 +70,7 @@ def render(job: JobSpec, variables: Collection[str], *, test_only: bool = False)
 def _options(job: JobSpec) -> list[str]:
     cluster = job.cluster
     asked = _asked(job)
-    more = further(cluster.sbatch, asked, cluster.gpus_per_node)
+    more = extra_options(cluster.sbatch, asked, cluster.gpus_per_node)
     if any(asks_for_gpus(option, value) for option, value in more.items()):
         asked["gpus-per-node"] = None
     return [

@@ -1,4 +1,4 @@
-"""How a job ends, requeues and all elements of its array included: each end is noted while Slurm still remembers it."""
+"""Waits for a Slurm job and decides the exit code of `submit --wait`, over requeues and all elements of an array."""
 
 import re
 import time
@@ -28,7 +28,7 @@ _ENDED = {
 
 
 @dataclass(frozen=True)
-class End:
+class JobEnd:
     """`code` is the job's own exit code, `signal` the one that ended it, 0 for none."""
 
     state: str
@@ -44,15 +44,15 @@ class End:
         return own or (ExitCode.FINISHED if self.state == "COMPLETED" else ExitCode.BUG)
 
 
-def wait(job: str, wanted: Collection[str], environ: Mapping[str, str]) -> int:
+def wait_for_job(job: str, wanted: Collection[str], environ: Mapping[str, str]) -> int:
     """Wait until all `wanted` elements of `job` have ended, "" being that of a job without an array; the highest code.
 
     A controller that does not answer is waited for.
     """
-    ends: dict[str, End] = {}
+    ends: dict[str, JobEnd] = {}
     missed = 0
     while True:
-        found = _patiently(lambda: dict(_listed(client.told(job, environ))))
+        found = _patiently(lambda: dict(_listed(client.job_facts(job, environ))))
         ends |= {element: end for element, end in found.items() if end is not None}
         for element in found.keys() & ends.keys():
             if found[element] is None:  # requeued
@@ -66,7 +66,7 @@ def wait(job: str, wanted: Collection[str], environ: Mapping[str, str]) -> int:
         time.sleep(_LOOK_S)
 
 
-def _patiently(ask: Callable[[], dict[str, End | None]]) -> dict[str, End | None]:
+def _patiently(ask: Callable[[], dict[str, JobEnd | None]]) -> dict[str, JobEnd | None]:
     said = False
     while True:
         try:
@@ -78,7 +78,7 @@ def _patiently(ask: Callable[[], dict[str, End | None]]) -> dict[str, End | None
             time.sleep(_LOOK_S)
 
 
-def _listed(text: str) -> Iterator[tuple[str, End | None]]:
+def _listed(text: str) -> Iterator[tuple[str, JobEnd | None]]:
     """The elements that scontrol tells of, with how those that have ended did."""
     for line in text.splitlines():
         facts = dict(re.findall(r"(?:^| )(JobId|ArrayTaskId|JobState|ExitCode)=(\S+)", line))
@@ -86,7 +86,7 @@ def _listed(text: str) -> Iterator[tuple[str, End | None]]:
             continue
         code, _, signal = facts.get("ExitCode", "0:0").partition(":")
         ended = facts["JobState"] in _ENDED
-        end = End(facts["JobState"], int(code), int(signal or 0)) if ended else None
+        end = JobEnd(facts["JobState"], int(code), int(signal or 0)) if ended else None
         task = facts.get("ArrayTaskId")
         for element in [""] if task is None else map(str, array_indices(task)):
             yield element, end
@@ -94,19 +94,19 @@ def _listed(text: str) -> Iterator[tuple[str, End | None]]:
 
 def _accounted(job: str, left: Collection[str], environ: Mapping[str, str]) -> Iterator[int]:
     """The codes of elements that the controller has forgotten, as the accounting has them."""
-    told = client.accounted(job, environ)
+    told = client.accounted_ends(job, environ)
     for element in left:
         name = element_id(job, element)
         state, code, signal = told.get(name, ("", 0, 0))
         if not state:
             say(f"phalanx: Slurm does not remember how job {name} ended, which counts as a failure")
-        yield End(state, code, signal).exit_code
+        yield JobEnd(state, code, signal).exit_code
 
 
 def cancelled(job: str, environ: Mapping[str, str]) -> dict[str, bool]:
     """Of each element of a job that has ended and that controller or accounting remember, whether it was cancelled."""
-    ended = {element: end.state for element, end in _listed(client.told(job, environ)) if end is not None}
+    ended = {element: end.state for element, end in _listed(client.job_facts(job, environ)) if end is not None}
     if not ended:
-        told = client.accounted(job, environ)
+        told = client.accounted_ends(job, environ)
         ended = {name.removeprefix(job).removeprefix("_"): state for name, (state, _, _) in told.items()}
     return {element: state == "CANCELLED" for element, state in ended.items()}

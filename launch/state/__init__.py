@@ -1,1 +1,1 @@
-"""How a run or a sweep stands, and who holds it, from its folder."""
+"""The state of a run or a sweep, from its folder, and the processes that hold it."""

@@ -1,4 +1,4 @@
-"""The processes that train in a folder, and how they are asked to leave: a run's ranks, or those that work on a sweep."""
+"""Finds the processes that hold a run's lease or work on a sweep, and asks them to save and leave."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from phalanx.run_folder.liveness import LivenessProbe
 from phalanx.run_folder.stop_file import StopFile
 
 from ..common.find_run import is_sweep
-from .sweep_peers import places
+from .sweep_peers import peer_folders
 
 
 def holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
@@ -17,13 +17,13 @@ def holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
 
 
 def is_there(folder: Path, holder: Holder, looks: LivenessProbe) -> bool:
-    """Whether one of them still is. What else a run notes of its holder may change meanwhile."""
+    """Whether this holder is still there. Other fields of its lease may have changed."""
     who = (holder.machine, holder.pid, holder.incarnation)
     return who in [(each.machine, each.pid, each.incarnation) for each in holders(folder, looks)]
 
 
 def is_process(folder: Path, holder: Holder) -> bool | None:
-    """Whether the process that one of them names is really at work in the folder; None where that is not told."""
+    """Whether the process that a lease names really holds the folder; None where that cannot be found out."""
     told = [liveness.is_process_of(place, holder) for place in _places(folder)]
     return True if True in told else None if None in told else False
 
@@ -39,4 +39,4 @@ def _at_work(folder: Path, looks: LivenessProbe) -> dict[Path, Holder]:
 
 
 def _places(folder: Path) -> list[Path]:
-    return places(folder) if is_sweep(folder) else [folder]
+    return peer_folders(folder) if is_sweep(folder) else [folder]

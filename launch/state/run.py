@@ -1,4 +1,4 @@
-"""How a run fares, from its folder alone: no server is asked, and a run that died is told apart from one that runs."""
+"""The state of a run (running, finished, died, …) from the files in its folder alone."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from ..submission.backend import JobPhase
 from .submitted import Submitted
 
 _LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
-_STILL_S = 60.0  # a run without a word for longer stands still, if it spoke far more often before
+_STILL_S = 60.0  # a run without a new line for longer stands still, if its lines came far more often before
 _STILL_INTERVALS = 10
 _NO_METRIC = {"step", "time", "split"}
 _RECENT = 10  # lines that a pace is told by
@@ -25,7 +25,7 @@ _RECENT = 10  # lines that a pace is told by
 
 @dataclass(frozen=True)
 class RunState:
-    """`state` is running, still (no word for long), finished, stopped, preempted, failed, died or new; with what the
+    """`state` is running, still (no line for long), finished, stopped, preempted, failed, died or new; with what the
     cluster knows also queued, starting or submitted (nobody can say how far).
 
     Times are in seconds; `said_s` is how long ago the last line or event was. `why` is what the cluster says of a job
@@ -53,8 +53,8 @@ class RunState:
         return {**vars(self), "run": str(self.run)}
 
 
-def unseen(folder: Path, why: str) -> RunState:
-    """A run or a sweep of which nothing can be told, and why."""
+def unreadable_state(folder: Path, why: str) -> RunState:
+    """The state of a run or a sweep whose folder cannot be read, and why."""
     state = "unreadable" if os.path.lexists(folder) else "gone"
     nothing: dict[str, Any] = dict.fromkeys(
         ("step", "steps", "loss", "samples_per_s", "eta_s", "goodput", "event", "said_s")
@@ -63,7 +63,7 @@ def unseen(folder: Path, why: str) -> RunState:
 
 
 def run_state(run: Path, now: float, looks: LivenessProbe | None = None) -> RunState:
-    """How the run in the folder `run` fares at `now`, seconds since 1970. Raises OSError where that is not shown to us."""
+    """The state of the run in the folder `run` at `now`, seconds since 1970. Raises OSError where it may not be read."""
     looks = looks or LivenessProbe()
     written = list(read_lines(run, _LINES_BYTES))
     lines = [line for line in written if line["split"] == "train"]
@@ -102,7 +102,7 @@ def _metrics(line: Entry) -> dict[str, float]:
 
 
 def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: LivenessProbe | None) -> float | None:
-    """How long ago a run said something; of one that lives by the file server's clock, as its own may be another."""
+    """Seconds since the newest line; for a live run by the file server's clock, which may differ from the run's."""
     if not newest:
         return None
     if looks is None:
@@ -139,14 +139,14 @@ def _state(finished: bool, held: bool, events: Sequence[Entry], lines: Sequence[
 
 
 def _eta_s(lines: Sequence[Entry], steps_left: int) -> float | None:
-    """By the pace of the last lines, pauses for evaluations and checkpoints included."""
+    """Seconds left at the pace of the last lines, which includes evaluations and checkpoints."""
     recent = lines[-_RECENT:]
     steps = recent[-1]["step"] - recent[0]["step"] if recent else 0
     return float((recent[-1]["time"] - recent[0]["time"]) / steps * steps_left) if steps > 0 else None
 
 
 def _goodput(run: Path) -> float | None:
-    """As of the newest checkpoint, which holds what was spent on what."""
+    """Goodput as of the newest checkpoint, which holds the seconds by use."""
     newest = names.newest_manifest(run)
     progress = _object(newest.with_name(names.PROGRESS)) if newest is not None else None
     manifest = _object(newest) if newest is not None else None

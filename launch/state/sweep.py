@@ -8,7 +8,7 @@ from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import SWEEP, is_sweep
 from .holders import holders
-from .run import RunState, run_state, unseen
+from .run import RunState, run_state, unreadable_state
 
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
@@ -18,7 +18,7 @@ def state_of(folder: Path, now: float, looks: LivenessProbe) -> RunState:
     try:
         return _of_sweep(folder, now, looks) if is_sweep(folder) else run_state(folder, now, looks)
     except OSError as error:
-        return unseen(folder, error.strerror or str(error))
+        return unreadable_state(folder, error.strerror or str(error))
 
 
 def _of_sweep(folder: Path, now: float, looks: LivenessProbe) -> RunState:

@@ -79,13 +79,13 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
 
     def others(self) -> bool:
         """Whether any other is alive."""
-        return any(self.is_alive(place.name) for place in places(self._sweep) if place != self._folder)
+        return any(self.is_alive(place.name) for place in peer_folders(self._sweep) if place != self._folder)
 
     def told_to_leave(self) -> bool:
         """Whether somebody asked for it by `stop`."""
         return self._stop.request() is not None
 
 
-def places(sweep: Path) -> list[Path]:
+def peer_folders(sweep: Path) -> list[Path]:
     """The folders of those that work on the sweep in the folder `sweep`, or did until they were killed."""
     return sorted((sweep / _WORKERS).glob("*"))

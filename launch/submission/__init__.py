@@ -1,1 +1,1 @@
-"""What a job takes along: the words, the code as it was, a folder."""
+"""Submitting to a cluster, whichever: the backend seam, exit policy, submission folder, snapshot of the code."""

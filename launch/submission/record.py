@@ -1,4 +1,4 @@
-"""The folder that a job and its requeues live in: the code as it was, the words that were typed, how each start ended."""
+"""The submission folder of a job and its requeues: copy of the code, arguments, run folders; written, listed, removed."""
 
 import fcntl
 import hashlib
@@ -52,17 +52,17 @@ def run_root(run: RunConfig) -> Path:
     return folder_of_runs(run.root).absolute()
 
 
-def lay_out(
+def plan_submission(
     run: RunConfig, words: Sequence[str], runs: Mapping[str, str], directory: Path, environ: Mapping[str, str]
 ) -> Submission:
-    """What the next submission will look like. Nothing is written."""
+    """Plan the next submission: its folder, what is copied there. Writes nothing."""
     root = run_root(run)
     folder = _next(root / SUBMITTED, str(run.name))
     copies: dict[Path, Path] = {}
 
     def copied(place: Path) -> Path:
         """Where the job finds `place`: in a copy if it lies in a checkout, else where it is now."""
-        top = snapshot.checkout(place, environ)
+        top = snapshot.checkout_of(place, environ)
         if top is None:
             return place
         target = copies.setdefault(top, folder / ("code" if not copies else f"code-{len(copies)}"))
@@ -85,24 +85,24 @@ def _config_dir(words: Sequence[str]) -> str | None:
     return folder
 
 
-def fill(submission: Submission, environ: Mapping[str, str]) -> None:
-    """Write it all down. Raises ConfigError where that cannot be done."""
+def write_submission(submission: Submission, environ: Mapping[str, str]) -> None:
+    """Write the folder: code, arguments, record. Raises ConfigError where that fails."""
     try:
         submission.folder.mkdir(mode=0o700, parents=True)  # what was typed may hold a secret
         for top, target in submission.copies.items():
-            if snapshot.checkout(top, environ) is None:
-                snapshot.take_installed(top, target)
+            if snapshot.checkout_of(top, environ) is None:
+                snapshot.copy_installed(top, target)
             else:
-                snapshot.take(top, target, _results(submission, environ), environ)
+                snapshot.copy_checkout(top, target, _results(submission, environ), environ)
         words = b"".join(os.fsencode(word) + b"\0" for word in submission.words)
         (submission.folder / "words").write_bytes(words)
     except OSError as error:
         raise ConfigError(f"{submission.folder} cannot be written: {error.strerror}. Type run.root=…") from None
-    record(submission, None)
+    write_record(submission, None)
 
 
 def _places(directory: Path, environ: Mapping[str, str]) -> list[Path]:
-    """Where the user's own packages lie."""
+    """The folders on PYTHONPATH, which hold the user's own packages."""
     return [directory / entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 
@@ -113,8 +113,8 @@ def _results(submission: Submission, environ: Mapping[str, str]) -> Path | None:
     return None if any(source.resolve().is_relative_to(root) for source in sources) else root
 
 
-def record(submission: Submission, job: str | None) -> None:
-    """What reads these folders later: the job's id, once there is one, and the run folders."""
+def write_record(submission: Submission, job: str | None) -> None:
+    """Write the record that status and cancel read: the job's id, once there is one, and the run folders."""
     write_json(submission.folder / _RECORD, {"job": job, "runs": dict(submission.runs)})
 
 

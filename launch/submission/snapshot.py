@@ -1,4 +1,4 @@
-"""The code as it is now, kept for a job that starts later: what git knows of, or would if it were added."""
+"""Copies the code for a job that starts later: the files that git tracks, or would if they were added."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ SUBMITTED = ".submitted"  # beside the run folders: what this module copies to
 _UNTRACKED_LIMIT = 2**28  # bytes; more is data that somebody forgot to ignore
 
 
-def checkout(folder: Path, environ: Mapping[str, str]) -> Path | None:
+def checkout_of(folder: Path, environ: Mapping[str, str]) -> Path | None:
     """The top folder of the git checkout that `folder` lies in and that knows of it; None where there is none."""
     if not folder.is_dir():
         return None
@@ -23,7 +23,7 @@ def checkout(folder: Path, environ: Mapping[str, str]) -> Path | None:
     return Path(os.fsdecode(top.removesuffix(b"\n")))
 
 
-def take(top: Path, target: Path, results: Path | None, environ: Mapping[str, str]) -> None:
+def copy_checkout(top: Path, target: Path, results: Path | None, environ: Mapping[str, str]) -> None:
     """Copy the checkout at `top` to `target`: files as they are, with the commit, so that git tells the same of both.
 
     What git ignores stays behind, and whatever runs and earlier submissions have left, in the folder `results` or
@@ -40,7 +40,7 @@ def take(top: Path, target: Path, results: Path | None, environ: Mapping[str, st
             shutil.copy2(source, copy, follow_symlinks=False)
 
 
-def take_installed(root: Path, target: Path) -> None:
+def copy_installed(root: Path, target: Path) -> None:
     """Copy Phalanx from `root` where it is no checkout, such as among installed packages."""
     shutil.copytree(root / "phalanx", target / "phalanx", ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -70,12 +70,12 @@ def events_bytes(run: Path) -> int:
     return 0
 
 
-def exit_cause_of(attempt: Attempt) -> exit_cause.Cause:
+def exit_cause_of(attempt: Attempt) -> exit_cause.ExitCause:
     """Why a start ended. The ranks' exit codes stand where a launcher would look for them."""
     codes = [attempt.group.codes.get(pid, 0) for pid in attempt.group.pids]
     with suppress(OSError):
         write_json(
-            Path(exit_cause.files(attempt.causes)[exit_cause.RANKS]),
+            Path(exit_cause.file_variables(attempt.causes)[exit_cause.RANKS]),
             [[rank, code, 0] for rank, code in enumerate(codes) if code],
         )
     return exit_cause.read(attempt.causes, 1 if any(codes) else 0)

@@ -22,8 +22,8 @@ from typing import Any
 import phalanx.train.main
 from phalanx.compose.compose import compose, composed_of
 
-from ..host.processes import tether
-from ..local.preload import preload
+from ..host.processes import end_with_this_process, raise_on_interrupt
+from ..local.preload import become_main, preload
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def _send_request(request_out: int, line: bytes) -> None:
 
 def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
     request_in, request_out = os.pipe()
-    tie = tether(signal.SIGTERM)
+    tie = end_with_this_process(signal.SIGTERM)
     pid = os.fork()
     if pid:
         os.close(request_in)
@@ -114,7 +114,7 @@ def _init_gpu(asked: dict[str, Any]) -> None:
 
 
 def _set_up_rank(asked: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     os.setpgid(0, 0)
     output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -123,7 +123,7 @@ def _set_up_rank(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     os.environ.update(asked["environ"])
     sys.argv = ["train/main.py", *asked["argv"]]
-    sys.modules["__main__"] = phalanx.train.main  # data workers import what is the main module
+    become_main()
     sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 

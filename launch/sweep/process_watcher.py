@@ -71,7 +71,7 @@ class ProcessWatcher:
     def start(self, slot: Slot, asked: StartRequest) -> None:
         """Start a run in a free slot. Raises ForkServerDied."""
         causes, resumes = Path(tempfile.mkdtemp(dir=self._scratch)), asked.run.exists()
-        environ = {VARIABLE: exit_cause.files(causes)[VARIABLE]}
+        environ = {VARIABLE: exit_cause.file_variables(causes)[VARIABLE]}
         if asked.until is not None:
             environ[UNTIL] = str(asked.until)
         output, before = self._plan.output(asked.trial_run), events_bytes(asked.run)

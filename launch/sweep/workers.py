@@ -79,7 +79,7 @@ class RankGroup:
     def send(self, heard: signal.Signals) -> None:
         for pid in self.pids:
             if pid not in self.codes:
-                processes.send(pid, heard)
+                processes.send_signal(pid, heard)
 
     def end_left_behind(self, now_s: float) -> None:
         """Ranks that had joined leave by themselves when one fails; before that nobody tells them, as torchrun would."""
@@ -181,7 +181,7 @@ class ForkServer:
             return pids
         for pid in pids:
             if pid not in self._ended:
-                processes.send(pid, signal.SIGKILL)
+                processes.send_signal(pid, signal.SIGKILL)
         return []
 
     def _fork(self, slot: Slot, ranks: int) -> list[int]:

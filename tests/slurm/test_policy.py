@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.ranks import ROOT, quoted
-from tests.slurm.lab import Desk, Submitted, first_on_path, program
+from tests.slurm.lab import Desk, LabJob, first_on_path, program
 
 AGAIN = "[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 0\n"  # all is well at the second start
 
@@ -32,7 +32,7 @@ NEVER = {2: "bad config", 4: "gave up", 6: "out of memory", 7: "stopped by a per
 
 def submit(
     desk: Desk, name: str, act: str, *words: str, nodes: int = 1, environ: Mapping[str, str] | None = None
-) -> Submitted:
+) -> LabJob:
     """A job whose launcher does `act`."""
     program(desk.folder / name, "python", act)
     line = f'PHALANX_PYTHON="{desk.folder}/{name}/python"'
@@ -46,7 +46,7 @@ def submit(
     )
 
 
-def ended(job: Submitted, state: str) -> tuple[str, str]:
+def ended(job: LabJob, state: str) -> tuple[str, str]:
     """How often it was requeued, and exit code:signal."""
     job.until_state(state)
     facts = job.cluster.facts(job.job)

@@ -1,31 +1,10 @@
 """What `phalanx status` tells of runs that Slurm has, and how `phalanx cancel` takes them from it."""
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-
-from phalanx.run_folder.jsonl import Entry
 from tests.pacer import TASK, Pace
 from tests.slurm.lab import Desk, first_on_path, program
-from tests.slurm.test_submit import ONE, TINY
+from tests.slurm.queued_runs import ONE, TINY, held, told
 
 PACED = (TASK, *TINY, *ONE, "log.every=1")
-
-
-def told(desk: Desk, *runs: str, environ: Mapping[str, str] | None = None) -> dict[str, Entry]:
-    """What `phalanx status --json` says, by the run's name."""
-    done = desk.phalanx("status", "--json", f"--root={desk.runs}", *runs, environ=environ)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {entry["run"].rpartition("/")[2]: entry for entry in found}
-
-
-@contextmanager
-def held(desk: Desk) -> Iterator[str]:
-    """A job that others wait for; it is let go in the end."""
-    job = desk.cluster.ask("sbatch", "--parsable", "--hold", "--wrap=true")
-    yield job
-    desk.cluster.ask("scontrol", "release", job)
 
 
 def test_run_is_queued_then_starting_then_running_then_finished(desk: Desk) -> None:

@@ -1,1 +1,1 @@
-"""The examinations, a file each."""
+"""One file for each examination."""

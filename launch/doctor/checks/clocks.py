@@ -7,35 +7,35 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _ROUND_TRIPS = 8
-_MOST_S = 1.0  # leases and the order of events are told by these clocks, in seconds
+_MOST_S = 1.0  # seconds; leases and the order of events rely on the hosts' clocks
 _EXPECTED = f"within {_MOST_S:g} s of rank 0's clock"
 
 
 class Clocks:
     name = "clock skew"
 
-    def measure(self, company: Company) -> dict[str, float]:
+    def measure(self, ranks: ExamRanks) -> dict[str, float]:
         """Rank 0 asks the first rank of each other host for the time; others take no part."""
-        if not company.several_hosts or not dist.is_initialized():
+        if not ranks.several_hosts or not dist.is_initialized():
             return {}
-        others = [rank for rank in company.first_of_hosts if rank != 0]
-        if company.place.rank in others:
+        others = [rank for rank in ranks.first_of_hosts if rank != 0]
+        if ranks.place.rank in others:
             _answer()
         return {
             str(rank): midpoint_s([_ask(rank) for _ in range(_ROUND_TRIPS)])
             for rank in others
-            if company.place.is_rank_zero
+            if ranks.place.is_rank_zero
         }
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, float]]) -> list[Finding]:
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, float]]) -> list[Finding]:
         apart_s = facts[0]
         if not apart_s:
             return [not_checked(self.name, "one host, which has one clock, or no process group", _EXPECTED)]
         worst = max(apart_s, key=lambda rank: abs(apart_s[rank]))
-        measured = f"{apart_s[worst]:+.4f} s on {company.hosts[int(worst)]}, the most of {len(apart_s) + 1} hosts"
+        measured = f"{apart_s[worst]:+.4f} s on {ranks.hosts[int(worst)]}, the most of {len(apart_s) + 1} hosts"
         if abs(apart_s[worst]) <= _MOST_S:
             return [passes(self.name, measured, _EXPECTED)]
         return [Finding(self.name, Verdict.FAIL, measured, _EXPECTED, "start chrony or ntpd on that host")]

@@ -1,4 +1,4 @@
-"""The folder of the runs: the same on all hosts, writable, and how fast it takes data."""
+"""The folder of the runs: shared by all hosts, writable, and its write bandwidth."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _WRITTEN_BYTES = 32 * 2**20
 _SLOW_MBYTE_PER_S = 20.0  # a checkpoint of 1 GB would take a minute
@@ -25,42 +25,42 @@ class Folder:
     path: Path
     name: str = "shared folder"
 
-    def measure(self, company: Company) -> dict[str, Any]:
-        told = company.gather("folder nonce", [uuid.uuid4().hex, self.path.exists()])
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+        told = ranks.gather("folder nonce", [uuid.uuid4().hex, self.path.exists()])
         nonce, made = told[0][0], not all(there for _, there in told)
         ours = self.path.absolute() / f".phalanx-doctor-{nonce}"
         ours.mkdir(parents=True, exist_ok=True)
         try:
-            return self._written(company, ours, nonce)
+            return self._written(ranks, ours, nonce)
         finally:
             with suppress(OSError):
-                (ours / f"rank-{company.place.rank}").unlink()
+                (ours / f"rank-{ranks.place.rank}").unlink()
             with suppress(OSError):  # the last one to leave finds it empty
                 ours.rmdir()
             if made:
                 with suppress(OSError):
                     self.path.rmdir()
 
-    def _written(self, company: Company, ours: Path, nonce: str) -> dict[str, Any]:
-        rank = company.place.rank
-        rate = _write_mbyte_per_s(ours / f"rank-{rank}-rate") if rank in company.first_of_hosts else None
+    def _written(self, ranks: ExamRanks, ours: Path, nonce: str) -> dict[str, Any]:
+        rank = ranks.place.rank
+        rate = _write_mbyte_per_s(ours / f"rank-{rank}-rate") if rank in ranks.first_of_hosts else None
         (ours / f"rank-{rank}").write_text(f"{nonce} {rank}")
-        company.gather("folder written", None)
-        missing, waited_s = _missing(ours, nonce, company.place.size)
-        company.gather("folder read", None)  # nobody removes what another still looks for
+        ranks.gather("folder written", None)
+        missing, waited_s = _missing(ours, nonce, ranks.place.size)
+        ranks.gather("folder read", None)  # nobody removes what another still looks for
         free_bytes = os.statvfs(ours).f_bavail * os.statvfs(ours).f_frsize
         return {"missing": missing, "waited_s": waited_s, "mbyte_per_s": rate, "free_bytes": free_bytes}
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        return [self._shared(company, facts), self._fast(company, facts)]
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        return [self._shared(ranks, facts), self._fast(ranks, facts)]
 
-    def _shared(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+    def _shared(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
         blind = [rank for rank, fact in enumerate(facts) if fact["missing"]]
         if blind:
             first = blind[0]
             measured = (
-                f"{company.name(first)} does not see in {self.path} what "
-                f"{company.names(facts[first]['missing'][:4])} wrote there"
+                f"{ranks.name(first)} does not see in {self.path} what "
+                f"{ranks.names(facts[first]['missing'][:4])} wrote there"
             )
             advice = "put run.root on a file system that all nodes mount at the same place"
             return Finding(self.name, Verdict.FAIL, measured, _SHARED, advice)
@@ -70,8 +70,8 @@ class Folder:
             return Finding(self.name, Verdict.FAIL, measured, f"{_SHARED}; 1 GiB free", "free some space")
         return passes(self.name, measured, _SHARED)
 
-    def _fast(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
-        rates = {company.hosts[rank]: fact["mbyte_per_s"] for rank, fact in enumerate(facts) if fact["mbyte_per_s"]}
+    def _fast(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+        rates = {ranks.hosts[rank]: fact["mbyte_per_s"] for rank, fact in enumerate(facts) if fact["mbyte_per_s"]}
         expected = f"at least {_SLOW_MBYTE_PER_S:g} MB/s a host, fsync included"
         if not rates:
             return not_checked("write rate", "nobody wrote", expected)
@@ -84,7 +84,7 @@ class Folder:
 
 
 def _write_mbyte_per_s(path: Path) -> float:
-    """What the file system takes until it is on the disk, MB/s. The file is gone afterwards."""
+    """Write bandwidth including fsync, MB/s. The file is removed afterwards."""
     block = os.urandom(2**20)  # some file systems compress
     try:
         began = time.perf_counter()

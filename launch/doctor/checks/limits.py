@@ -1,4 +1,4 @@
-"""What the system grants a process: shared memory, open files, locked memory."""
+"""Resource limits of a process: shared memory, open files, locked memory."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _GIB = 2**30
 _SHM_BYTES = _GIB  # data workers hand over batches in it; containers start with 64 MiB
@@ -19,7 +19,7 @@ _RDMA = Path("/sys/class/infiniband")
 class Limits:
     name = "limits"
 
-    def measure(self, company: Company) -> dict[str, Any]:
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         there = Path("/dev/shm").is_dir()
         found = os.statvfs("/dev/shm") if there else None
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -33,14 +33,14 @@ class Limits:
             "rdma": _RDMA.is_dir() and any(_RDMA.iterdir()),
         }
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        return [_shared_memory(company, facts), _open_files(company, facts), _locked_memory(company, facts)]
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        return [_shared_memory(ranks, facts), _open_files(ranks, facts), _locked_memory(ranks, facts)]
 
 
-def _shared_memory(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _shared_memory(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     rank = min(range(len(facts)), key=lambda rank: facts[rank]["shm_free_bytes"])
     size_bytes, free_bytes = facts[rank]["shm_bytes"], facts[rank]["shm_free_bytes"]
-    measured = f"{size_bytes / _GIB:.2f} GiB, {free_bytes / _GIB:.2f} GiB of it free, least on {company.hosts[rank]}"
+    measured = f"{size_bytes / _GIB:.2f} GiB, {free_bytes / _GIB:.2f} GiB of it free, least on {ranks.hosts[rank]}"
     expected = f"{_SHM_BYTES / _GIB:g} GiB free, for the batches of data workers"
     if free_bytes >= _SHM_BYTES:
         return passes("/dev/shm", measured, expected)
@@ -49,10 +49,10 @@ def _shared_memory(company: Company, facts: Sequence[Mapping[str, Any]]) -> Find
     return Finding("/dev/shm", verdict, measured, expected, advice)
 
 
-def _open_files(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _open_files(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     rank = min(range(len(facts)), key=lambda rank: facts[rank]["files"])
     files, most = facts[rank]["files"], facts[rank]["files_most"]
-    measured = f"{files} may be raised to {most}, least on {company.hosts[rank]}"
+    measured = f"{files} may be raised to {most}, least on {ranks.hosts[rank]}"
     expected = f"{_FILES} a process"
     if files >= _FILES:
         return passes("open files", measured, expected)
@@ -61,11 +61,11 @@ def _open_files(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding
     return Finding("open files", verdict, measured, expected, advice)
 
 
-def _locked_memory(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _locked_memory(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     expected = "unlimited where there is RDMA, which pins what it sends"
     limited = [rank for rank, fact in enumerate(facts) if fact["rdma"] and fact["locked_bytes"] is not None]
     if limited:
-        measured = f"{facts[limited[0]]['locked_bytes']} bytes on {company.names(limited[:4])}"
+        measured = f"{facts[limited[0]]['locked_bytes']} bytes on {ranks.names(limited[:4])}"
         advice = "set memlock to unlimited, in limits.conf or for the container (--ulimit memlock=-1)"
         return Finding("locked memory", Verdict.FAIL, measured, expected, advice)
     if not any(fact["rdma"] for fact in facts):

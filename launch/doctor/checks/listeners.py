@@ -1,4 +1,4 @@
-"""What of this user's launchers and ranks other machines can reach: torchrun's store unpickles what it is given."""
+"""Sockets of this user's launchers and ranks that other machines can reach: torchrun's store unpickles what it gets."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from phalanx.system.listening_sockets import beyond_loopback
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _OURS = (b"torchrun", b"torch.distributed.run", b"launch.local.agent", b"train/main.py", b"launch/doctor/main.py")
 
@@ -19,14 +19,14 @@ class Listeners:
 
     name = "listening sockets"
 
-    def measure(self, company: Company) -> dict[str, Any]:
-        if company.place.rank not in company.first_of_hosts:
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+        if ranks.place.rank not in ranks.first_of_hosts:
             return {"open": []}
         return {"open": sorted([pid, port] for pid in _trainers() for _, port in beyond_loopback([pid]))}
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         expected = "only the loopback, or a network that no stranger reaches"
-        found = [(company.hosts[rank], pid, port) for rank, fact in enumerate(facts) for pid, port in fact["open"]]
+        found = [(ranks.hosts[rank], pid, port) for rank, fact in enumerate(facts) for pid, port in fact["open"]]
         if not found:
             return [passes(self.name, "launchers and ranks listen on the loopback alone", expected)]
         shown = ", ".join(f"process {pid} on {host} at port {port}" for host, pid, port in found[:4])

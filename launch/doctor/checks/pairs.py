@@ -1,4 +1,4 @@
-"""Every rank with every other, to find the GPU or node that slows down all."""
+"""The bandwidth between every two ranks, to find the GPU or node that slows down all."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
 from ..protocol.group import device
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 from .allreduce import wait_for
 
 _SIZE_BYTES = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}
@@ -22,13 +22,13 @@ _EXPECTED = "every rank exchanges with the others at half of the median rate, or
 class Pairs:
     name = "pairs"
 
-    def measure(self, company: Company) -> dict[str, Any] | None:
+    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
         if not dist.is_initialized():
             return None
-        rank, where = company.place.rank, device()
+        rank, where = ranks.place.rank, device()
         rates: dict[str, float] = {}
         errors: dict[str, str] = {}
-        for turn in rounds(company.place.size):
+        for turn in rounds(ranks.place.size):
             peer = next((b if a == rank else a for a, b in turn if rank in (a, b)), None)
             if peer is None:
                 continue
@@ -40,14 +40,14 @@ class Pairs:
                     break  # NCCL's communicator does not outlive an error
         return {"rates": rates, "errors": errors, "device": where.type}
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         told = [fact for fact in facts if fact is not None]
         if len(told) < 2 or len(told) < len(facts):
             return [not_checked(self.name, "one rank, or no process group", _EXPECTED)]
         if broken := sorted({*_pairs(told, "errors")}):
-            return [_broken(company, broken, told)]
+            return [_broken(ranks, broken, told)]
         rates = {pair: min(found) for pair, found in _pairs(told, "rates").items()}
-        return [_judged(company, rates, told[0]["device"] == "cuda")]
+        return [_judged(ranks, rates, told[0]["device"] == "cuda")]
 
 
 def rounds(size: int) -> list[list[tuple[int, int]]]:
@@ -76,15 +76,15 @@ def slow_ones(rates: Mapping[tuple[int, int], float], kind: Mapping[tuple[int, i
     return [rank for rank in members if len(own[rank]) > 1 and all(own[rank])]
 
 
-def _judged(company: Company, rates: Mapping[tuple[int, int], float], sure: bool) -> Finding:
-    kind = {(a, b): "same host" if company.hosts[a] == company.hosts[b] else "two hosts" for a, b in rates}
+def _judged(ranks: ExamRanks, rates: Mapping[tuple[int, int], float], sure: bool) -> Finding:
+    kind = {(a, b): "same host" if ranks.hosts[a] == ranks.hosts[b] else "two hosts" for a, b in rates}
     lowest = min(rates, key=lambda pair: rates[pair])
     shown = f"{len(rates)} pairs, {min(rates.values()):.2f} to {max(rates.values()):.2f} GB/s each way"
-    measured = f"{shown}, slowest between {company.names(lowest)}"
+    measured = f"{shown}, slowest between {ranks.names(lowest)}"
     by_host: dict[tuple[int, int], list[float]] = {}
-    order = list(dict.fromkeys(company.hosts))
+    order = list(dict.fromkeys(ranks.hosts))
     for (a, b), rate in rates.items():
-        hosts = sorted((order.index(company.hosts[a]), order.index(company.hosts[b])))
+        hosts = sorted((order.index(ranks.hosts[a]), order.index(ranks.hosts[b])))
         if hosts[0] != hosts[1]:
             by_host.setdefault((hosts[0], hosts[1]), []).append(rate)
     hosts_rates = {pair: median(found) for pair, found in by_host.items()}
@@ -92,19 +92,19 @@ def _judged(company: Company, rates: Mapping[tuple[int, int], float], sure: bool
     if bad:
         text = f"{', '.join(bad)} is slow with every other host; {measured}"
         return Finding("pairs", Verdict.FAIL, text, _EXPECTED, f"run without {', '.join(bad)}, and see its network")
-    if ranks := slow_ones(rates, kind):
+    if slow := slow_ones(rates, kind):
         # On cores that ranks share, a rate says who had to wait for a core.
         verdict = Verdict.FAIL if sure else Verdict.WARN
         advice = "run without that GPU" if sure else "try again when the machine is idle"
-        return Finding("pairs", verdict, f"{company.names(ranks)} is slow with all; {measured}", _EXPECTED, advice)
+        return Finding("pairs", verdict, f"{ranks.names(slow)} is slow with all; {measured}", _EXPECTED, advice)
     return passes("pairs", measured, _EXPECTED)
 
 
-def _broken(company: Company, broken: Sequence[tuple[int, int]], told: Sequence[Mapping[str, Any]]) -> Finding:
+def _broken(ranks: ExamRanks, broken: Sequence[tuple[int, int]], told: Sequence[Mapping[str, Any]]) -> Finding:
     """Names the ranks that are in every broken pair, where there are such."""
     common = set(broken[0]).intersection(*broken) if len(broken) > 1 else set(broken[0])
     text = next(iter(next(fact["errors"] for fact in told if fact["errors"]).values()))
-    who = company.names(sorted(common)) if common else company.names(broken[0])
+    who = ranks.names(sorted(common)) if common else ranks.names(broken[0])
     measured = (
         f"{len(broken)} pairs failed, all with {who}: {text}" if common else f"{len(broken)} pairs failed: {text}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from phalanx.config.wandb_mode import resolve_mode
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _ANSWER_S = 10.0
 _EXPECTED = "offline or disabled, or its server answers"
@@ -18,9 +18,9 @@ _EXPECTED = "offline or disabled, or its server answers"
 class Tracking:
     name = "W&B"
 
-    def measure(self, company: Company) -> dict[str, Any]:
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         """Rank 0 alone writes to W&B."""
-        if not company.place.is_rank_zero:
+        if not ranks.place.is_rank_zero:
             return {}
         mode = resolve_mode("auto", os.environ)
         if mode != "online":
@@ -30,13 +30,13 @@ class Tracking:
         url = str(wandb.setup().settings.base_url)
         return {"mode": mode, "url": url, "why": why_unreachable(url)}
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         told = facts[0]
         if told["mode"] != "online":
             why = "no key" if told["mode"] == "offline" and not os.environ.get("WANDB_MODE") else "as it is set"
             return [passes(self.name, f"{told['mode']} ({why}); nothing is sent", _EXPECTED)]
         if told["why"]:
-            text = f"online, and {told['url']} cannot be reached from {company.hosts[0]}: {told['why']}"
+            text = f"online, and {told['url']} cannot be reached from {ranks.hosts[0]}: {told['why']}"
             advice = "set WANDB_MODE=offline and sync later, or HTTPS_PROXY where there is a proxy"
             return [Finding(self.name, Verdict.FAIL, text, _EXPECTED, advice)]
         return [passes(self.name, f"online, {told['url']} answers", _EXPECTED)]

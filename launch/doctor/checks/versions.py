@@ -11,7 +11,7 @@ from phalanx.system.gpu_visibility import blindness, given_gpus
 from phalanx.system.nvml import driver_version, has_driver
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import Company
+from ..protocol.ranks import ExamRanks
 
 _PYTHON, _TORCH = (3, 11), (2, 11)
 # The oldest driver for Linux that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, table "CUDA
@@ -22,9 +22,9 @@ _OLDEST_DRIVER = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
 class Versions:
     name = "versions"
 
-    def measure(self, company: Company) -> dict[str, Any]:
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         gpus = torch.cuda.is_available()
-        index = company.place.local_rank % torch.cuda.device_count() if gpus else None
+        index = ranks.place.local_rank % torch.cuda.device_count() if gpus else None
         capability = None if index is None else torch.cuda.get_device_capability(index)
         library: Any = torch.cuda.nccl  # untyped
         nccl = ".".join(map(str, library.version())) if torch.distributed.is_nccl_available() else None
@@ -42,16 +42,16 @@ class Versions:
             "built_for": torch.cuda.get_arch_list() if gpus else [],
         }
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
-        return [_same(company, facts), _new_enough(facts[0]), _fitting(company, facts)]
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+        return [_same(ranks, facts), _new_enough(facts[0]), _fitting(ranks, facts)]
 
 
-def _same(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _same(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     names, expected = ("Python", "torch", "CUDA", "NCCL", "driver"), "the same on all ranks"
     for name in names:
         others = [rank for rank, fact in enumerate(facts) if fact[name] != facts[0][name]]
         if others:
-            measured = f"{name} {facts[0][name]} on rank 0, {facts[others[0]][name]} on {company.names(others[:4])}"
+            measured = f"{name} {facts[0][name]} on rank 0, {facts[others[0]][name]} on {ranks.names(others[:4])}"
             return Finding(
                 "versions", Verdict.FAIL, measured, expected, "give all nodes the same image or virtual environment"
             )
@@ -67,14 +67,12 @@ def _new_enough(fact: Mapping[str, Any]) -> Finding:
     return Finding("releases", Verdict.FAIL, measured, expected, "install newer ones")
 
 
-def _fitting(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _fitting(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     """CUDA, driver and card."""
     name, expected = "CUDA and driver", "a driver that runs torch's CUDA, and a torch built for the card"
     blind = [rank for rank, fact in enumerate(facts) if fact["driver_there"] and not fact["gpus"]]
     if blind and facts[blind[0]]["CUDA"] is None:
-        text = (
-            f"torch {facts[blind[0]]['torch']} is built without CUDA on {company.names(blind[:4])}, which has a driver"
-        )
+        text = f"torch {facts[blind[0]]['torch']} is built without CUDA on {ranks.names(blind[:4])}, which has a driver"
         return Finding(name, Verdict.FAIL, text, expected, "install torch from the index of a CUDA version")
     for fact in (fact for fact in facts if fact["gpus"]):
         oldest = _OLDEST_DRIVER.get(int(fact["CUDA"].partition(".")[0])) if fact["CUDA"] else None
@@ -86,11 +84,11 @@ def _fitting(company: Company, facts: Sequence[Mapping[str, Any]]) -> Finding:
             return Finding(name, Verdict.FAIL, text, expected, "install a torch that is built for this card")
     seeing = next((fact for fact in facts if fact["gpus"]), None)
     if blind:
-        text = f"a driver is there and torch sees no GPU on {company.names(blind[:4])}"
+        text = f"a driver is there and torch sees no GPU on {ranks.names(blind[:4])}"
         advice = "see what nvidia-smi says there, and whether CUDA_VISIBLE_DEVICES hides them"
         given = [rank for rank in blind if facts[rank]["given"]]
         if given:  # a run would end with code 2
-            text = f"{facts[given[0]]['given']} GPUs are there and torch sees none on {company.names(given[:4])}"
+            text = f"{facts[given[0]]['given']} GPUs are there and torch sees none on {ranks.names(given[:4])}"
             text += f": {facts[given[0]]['blindness']}"
         return Finding(name, Verdict.FAIL if given else Verdict.WARN, text, expected, advice)
     if seeing is None:

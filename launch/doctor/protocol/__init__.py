@@ -1,1 +1,1 @@
-"""How the ranks that are examined work together."""
+"""How ranks under examination meet, gather measurements, and notice a rank that hangs."""

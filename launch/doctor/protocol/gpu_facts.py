@@ -1,4 +1,4 @@
-"""What the driver's library NVML says of a GPU. Without it a fact is None."""
+"""Reads facts about a GPU from NVML. A fact that NVML does not know is None."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from phalanx.system.nvml import library
 
 
-def card(index: int) -> dict[str, Any] | None:
+def gpu_facts(index: int) -> dict[str, Any] | None:
     """Of CUDA device `index`: memory in bytes, clocks in MHz, temperature in degrees Celsius, None for what it has not.
 
     NVML numbers all GPUs and CUDA those that are visible, so that a UUID says which one is meant.

@@ -10,20 +10,20 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, not_checked, passes
-from .ranks import Company
+from .ranks import ExamRanks
 
 
 class Group:
     name = "process group"
 
-    def measure(self, company: Company) -> dict[str, Any]:
-        place = company.place
+    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+        place = ranks.place
         if place.size == 1:
             return {"backend": None}
         has_gpu = (
             torch.cuda.is_available() and place.local_rank < torch.cuda.device_count() and dist.is_nccl_available()
         )
-        nccl = all(company.gather("has a GPU", has_gpu))
+        nccl = all(ranks.gather("has a GPU", has_gpu))
         if place.one_machine and (loopback := next((n for _, n in socket.if_nameindex() if n.startswith("lo")), None)):
             for backend in ("GLOO", "NCCL"):
                 os.environ[f"{backend}_SOCKET_IFNAME"] = loopback
@@ -33,10 +33,10 @@ class Group:
             torch.cuda.set_device(place.local_rank)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "gloo",
-            store=company.store,
+            store=ranks.store,
             rank=place.rank,
             world_size=place.size,
-            timeout=timedelta(seconds=company.limit_s / 2),
+            timeout=timedelta(seconds=ranks.limit_s / 2),
         )
         one = torch.ones(1, device=device())
         dist.all_reduce(one)  # connects all; all ranks take part
@@ -44,7 +44,7 @@ class Group:
             raise RuntimeError(f"the sum of ones over {place.size} ranks is {float(one):g}")
         return {"backend": "nccl" if nccl else "gloo"}
 
-    def judge(self, company: Company, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         if facts[0]["backend"] is None:
             return [not_checked(self.name, "one rank", "an all-reduce of ones is the number of ranks")]
         measured = f"{facts[0]['backend']}, {len(facts)} ranks"

@@ -1,4 +1,4 @@
-"""The ranks that are examined together. What each found goes through the store, so that who is silent has a name."""
+"""The ranks under examination: rendezvous and gather through a TCPStore, by which a rank that does not answer is named."""
 
 import json
 import socket
@@ -12,10 +12,10 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from phalanx.exit.rank_env import RankEnv
 
-_SLACK_S = 5.0  # for the ranks that end an examination last, before they are called silent
+_SLACK_S = 5.0  # for the ranks that end an examination last, before they count as silent
 
 
-class Silent(Exception):  # noqa: N818 - an outcome of the examination, not an error of the program
+class SilentRanks(Exception):  # noqa: N818 - an outcome of the examination, not an error of the program
     """Ranks that did not answer in time, by number; the message names them and their hosts."""
 
     def __init__(self, ranks: Sequence[int], message: str) -> None:
@@ -24,7 +24,7 @@ class Silent(Exception):  # noqa: N818 - an outcome of the examination, not an e
 
 
 @dataclass(frozen=True)
-class Company:
+class ExamRanks:
     """All ranks and the host of each. No examination may take longer than `limit_s` seconds."""
 
     place: RankEnv
@@ -50,11 +50,11 @@ class Company:
     def gather(self, key: str, value: Any) -> list[Any]:
         """The values of all ranks, which must be JSON. All ranks call it, and leave it when all have.
 
-        Raises Silent when ranks do not come within the limit.
+        Raises SilentRanks when ranks do not come within the limit.
         """
         return _gather(self.store, self.place, f"gather/{key}", value, self.limit_s + _SLACK_S, self.hosts)
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """All ranks call it, last. The first holds the store, and leaves when the others need it no more."""
         self.gather("part", None)
         self.store.set(f"gone/{self.place.rank}", "")
@@ -63,12 +63,12 @@ class Company:
                 self.store.wait([f"gone/{rank}" for rank in range(self.place.size)], timedelta(seconds=_SLACK_S))
 
 
-def assemble(place: RankEnv, limit_s: float) -> Company:
-    """Find the others. All ranks call it. Raises Silent when some did not come, RuntimeError when the store did not."""
+def join_ranks(place: RankEnv, limit_s: float) -> ExamRanks:
+    """All ranks call it. Raises SilentRanks when some did not come, RuntimeError when the store did not."""
     timeout = timedelta(seconds=limit_s)
     listener = None
     if place.one_machine and place.is_rank_zero and not place.hosted:
-        listener = socket.create_server(("127.0.0.1", place.port)).detach()  # nobody else's business
+        listener = socket.create_server(("127.0.0.1", place.port)).detach()  # reachable from this machine only
     store = PrefixStore(
         f"phalanx-doctor/{place.attempt}",
         TCPStore(
@@ -81,8 +81,8 @@ def assemble(place: RankEnv, limit_s: float) -> Company:
             master_listen_fd=listener,
         ),
     )
-    hosts = _gather(store, place, "roll call", socket.gethostname(), limit_s, ())
-    return Company(place, store, tuple(hosts), limit_s)
+    hosts = _gather(store, place, "rendezvous", socket.gethostname(), limit_s, ())
+    return ExamRanks(place, store, tuple(hosts), limit_s)
 
 
 def _gather(store: Store, place: RankEnv, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:
@@ -93,7 +93,7 @@ def _gather(store: Store, place: RankEnv, key: str, value: Any, limit_s: float, 
     except RuntimeError as error:
         missing = [rank for rank, name in enumerate(keys) if not _there(store, name)]
         who = ", ".join(f"rank {rank} on {hosts[rank]}" if hosts else f"rank {rank}" for rank in missing)
-        raise Silent(missing, f"{who or 'nobody'} did not answer within {limit_s:g} s ({key})") from error
+        raise SilentRanks(missing, f"{who or 'nobody'} did not answer within {limit_s:g} s ({key})") from error
     return [json.loads(store.get(name)) for name in keys]
 
 

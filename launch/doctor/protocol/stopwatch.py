@@ -1,4 +1,4 @@
-"""How long a GPU takes for something, by its own clock."""
+"""Times work on a GPU with CUDA events."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-def seconds_each(where: torch.device, work: Callable[[], object], repeats: int) -> float:
+def mean_seconds(where: torch.device, work: Callable[[], object], repeats: int) -> float:
     """The mean time of `work` on the GPU `where`, once it has been done before."""
     cuda: Any = torch.cuda  # its events are untyped
     with cuda.device(where):

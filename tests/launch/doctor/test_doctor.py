@@ -1,16 +1,17 @@
 """`phalanx doctor` on real ranks: what it says where all is well, and that a rank that dies or hangs is a line."""
 
-import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from phalanx.launch.commands import doctor
 from tests.launch.command import Launcher
+from tests.launch.doctor.examined import findings
 from tests.ranks import QUIET, ROOT, free_port
 
 WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links", "matmul", "host to device"}
@@ -18,13 +19,6 @@ WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links
 EXAMINER = (
     "import runpy\nsys.argv = sys.argv[sys.argv.index('-u') + 1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
 )
-
-
-def findings(output: str) -> dict[str, dict[str, Any]]:
-    """The report among what else was printed, by name."""
-    start = output.index('{\n "failed"')
-    report, _ = json.JSONDecoder().raw_decode(output[start:])
-    return {words["name"]: words for words in report["findings"]}
 
 
 def test_where_all_is_well_every_line_passes_or_says_why_it_was_not_checked(launcher: Launcher) -> None:
@@ -42,7 +36,7 @@ def test_where_all_is_well_every_line_passes_or_says_why_it_was_not_checked(laun
 
 DIES = """
 from phalanx.launch.doctor.checks.folder import Folder
-def dies(self, company):
+def dies(self, ranks):
     os.kill(os.getpid(), signal.SIGKILL)
 if rank == 1:
     Folder.measure = dies
@@ -64,8 +58,18 @@ def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(la
     assert (code, other_code, last_code) == (1, 1, 1)
     assert re.search(r"FAIL +ranks +rank 1 was killed by SIGKILL, after listening sockets\n", died), died
     assert re.search(r"pass +versions +Python 3", died)
-    assert re.search(r"FAIL +ranks +rank 1 did not answer within 12 s \(roll call\)", never_came), never_came
+    assert re.search(r"FAIL +ranks +rank 1 did not answer within 12 s \(rendezvous\)", never_came), never_came
     assert re.search(rf"FAIL +ranks +rank 0 on \S+: {BUSY}", hung), hung
+
+
+def test_ranks_that_report_nothing_any_more_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many examinations there are, and however long all of them take."""
+    monkeypatch.setattr(doctor, "_START_S", 0.0)
+    monkeypatch.setattr(doctor, "_SLACK_S", 0.0)
+    with subprocess.Popen(["sleep", "600"]) as agent:
+        assert doctor._wait(agent, tmp_path / "report.json", 0.1) is None
+        agent.kill()
+    assert doctor._wait(agent, tmp_path / "report.json", 0.1) == -signal.SIGKILL
 
 
 def test_two_machines_print_the_same_report(launcher: Launcher) -> None:

@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.commands.doctor import _options
 from phalanx.launch.doctor.checks.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
 from phalanx.launch.doctor.checks.clocks import Clocks, midpoint_s
 from phalanx.launch.doctor.checks.folder import Folder
 from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
-from phalanx.launch.doctor.checks.gpus import Cards
+from phalanx.launch.doctor.checks.gpus import Gpus
 from phalanx.launch.doctor.checks.limits import Limits
 from phalanx.launch.doctor.checks.matmul import Matmul
 from phalanx.launch.doctor.checks.pairs import Pairs, rounds, slow_ones
@@ -23,21 +21,11 @@ from phalanx.launch.doctor.checks.ports import Ports
 from phalanx.launch.doctor.checks.versions import Versions, runs_on
 from phalanx.launch.doctor.finding import Finding, Verdict, as_json, from_json, table
 from phalanx.launch.doctor.peaks import peak_of
-from phalanx.launch.doctor.protocol.ranks import Company
 from phalanx.launch.doctor.reach import why_closed
+from tests.launch.doctor.examined import one, ranks_on
 from tests.ranks import free_port
 
 GIB = 2**30
-
-
-def company(*hosts: str) -> Company:
-    place = RankEnv(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
-    return Company(place, HashStore(), hosts, 1.0)
-
-
-def one(findings: list[Finding], name: str) -> Finding:
-    (found,) = [finding for finding in findings if finding.name == name]
-    return found
 
 
 @given(st.integers(min_value=2, max_value=40))
@@ -71,11 +59,11 @@ def pair_facts(size: int, rate: Any, device: str) -> list[dict[str, Any]]:
 
 def test_the_bad_gpu_and_the_bad_node_are_named() -> None:
     facts = pair_facts(4, lambda a, b: 2.0 if 3 in (a, b) else 40.0, "cuda")
-    (found,) = Pairs().judge(company("a", "a", "a", "a"), facts)
+    (found,) = Pairs().judge(ranks_on("a", "a", "a", "a"), facts)
     assert found.verdict is Verdict.FAIL
     assert found.measured.startswith("rank 3 on a is slow with all")
     facts = pair_facts(4, lambda a, b: 1.0 if 1 in (a, b) else 10.0, "cpu")
-    (found,) = Pairs().judge(company("a", "b", "c", "d"), facts)
+    (found,) = Pairs().judge(ranks_on("a", "b", "c", "d"), facts)
     assert found.verdict is Verdict.FAIL
     assert found.measured.startswith("b is slow with every other host")
 
@@ -84,7 +72,7 @@ def test_a_pair_that_fails_names_the_rank_that_all_such_pairs_share() -> None:
     facts = pair_facts(3, lambda a, b: 1.0, "cpu")
     facts[0]["errors"] = {"2": "timed out"}
     facts[1]["errors"] = {"2": "timed out"}
-    (found,) = Pairs().judge(company("a", "b", "c"), facts)
+    (found,) = Pairs().judge(ranks_on("a", "b", "c"), facts)
     assert found.measured == "2 pairs failed, all with rank 2 on c: timed out"
 
 
@@ -102,7 +90,7 @@ def test_the_all_reduce_is_held_against_the_network_between_hosts(tmp_path: Path
     assert network == 100.0
     for seconds, verdict in ((0.01, Verdict.PASS), (0.03, Verdict.FAIL)):
         fact = {"seconds": {str(10**9): seconds}, "network_gbyte_per_s": network, "backend": "nccl"}
-        assert [found.verdict for found in AllReduce().judge(company("a", "b"), [fact, fact])] == [verdict]
+        assert [found.verdict for found in AllReduce().judge(ranks_on("a", "b"), [fact, fact])] == [verdict]
 
 
 def test_an_interface_without_a_rate_says_nothing(tmp_path: Path) -> None:
@@ -115,14 +103,14 @@ def test_clock_skew_is_told_from_the_shortest_round_trip() -> None:
     """The clock is 5 s ahead; a slow way back would make it look 6 s behind that."""
     assert midpoint_s([(100.0, 105.1, 112.0), (200.0, 205.05, 200.1)]) == pytest.approx(5.0)
     facts: list[dict[str, float]] = [{"1": 5.0}, {}]
-    (found,) = Clocks().judge(company("a", "b"), facts)
+    (found,) = Clocks().judge(ranks_on("a", "b"), facts)
     assert found.verdict is Verdict.FAIL
     assert found.measured.startswith("+5.0000 s on b")
 
 
 def test_a_folder_that_is_not_shared_is_named_with_both_sides() -> None:
     facts = [{"missing": [1], "waited_s": 10, "mbyte_per_s": 100.0, "free_bytes": GIB}] * 2
-    found = one(Folder(Path("runs")).judge(company("a", "b"), facts), "shared folder")
+    found = one(Folder(Path("runs")).judge(ranks_on("a", "b"), facts), "shared folder")
     assert found.verdict is Verdict.FAIL
     assert found.measured == "rank 0 on a does not see in runs what rank 1 on b wrote there"
 
@@ -133,7 +121,7 @@ def test_shared_memory_is_held_against_what_data_workers_need(free_bytes: int, v
         {"shm_bytes": free_bytes, "shm_free_bytes": free_bytes, "files": 1024, "files_most": 2**20}
         | {"locked_bytes": 65536, "rdma": True}
     ]
-    findings = Limits().judge(company("a"), facts)
+    findings = Limits().judge(ranks_on("a"), facts)
     assert one(findings, "/dev/shm").verdict == verdict
     assert one(findings, "open files").advice == "type ulimit -n 4096 before the command"
     assert one(findings, "locked memory").verdict is Verdict.FAIL
@@ -168,10 +156,10 @@ VERSIONS = {"Python": "3.12.1", "torch": "2.14.1+cu130", "CUDA": "13.0", "NCCL":
 )
 def test_versions_that_do_not_fit_together_fail(name: str, changed: dict[str, Any], measured: str) -> None:
     facts = [VERSIONS, VERSIONS | changed] if name == "versions" or "gpus" in changed else [VERSIONS | changed] * 2
-    found = one(Versions().judge(company("a", "b"), facts), name)
+    found = one(Versions().judge(ranks_on("a", "b"), facts), name)
     assert found.verdict is Verdict.FAIL
     assert found.measured == measured
-    assert all(finding.verdict is Verdict.PASS for finding in Versions().judge(company("a", "b"), [VERSIONS] * 2))
+    assert all(finding.verdict is Verdict.PASS for finding in Versions().judge(ranks_on("a", "b"), [VERSIONS] * 2))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +199,7 @@ def test_a_gpu_below_the_others_or_below_its_peak_is_named() -> None:
             {"model": "NVIDIA H100 80GB HBM3", "rates": {"bf16": rate}, "peaks": {"bf16": 989}, "slowdowns": ["heat"]}
             for rate in tflop_per_s
         ]
-        return one(Matmul().judge(company(*"a" * len(facts)), facts), "matmul bf16")
+        return one(Matmul().judge(ranks_on(*"a" * len(facts)), facts), "matmul bf16")
 
     assert rates(700, 690, 710).verdict is Verdict.PASS
     assert rates(700, 500, 710).verdict is Verdict.FAIL
@@ -245,19 +233,19 @@ def card(**changed: Any) -> dict[str, Any]:
     ],
 )
 def test_a_card_that_is_not_well_is_named(name: str, changed: dict[str, Any], verdict: str) -> None:
-    found = one(Cards().judge(company("a", "a"), [card(), card(**changed)]), name)
+    found = one(Gpus().judge(ranks_on("a", "a"), [card(), card(**changed)]), name)
     assert found.verdict == verdict
     assert "rank 1 on a" in found.measured
-    assert all(finding.verdict is Verdict.PASS for finding in Cards().judge(company("a", "a"), [card(), card()]))
+    assert all(finding.verdict is Verdict.PASS for finding in Gpus().judge(ranks_on("a", "a"), [card(), card()]))
 
 
 def test_a_rank_without_a_gpu_among_others_with_one_fails() -> None:
-    (found,) = Cards().judge(company("a", "a"), [card(), None])
+    (found,) = Gpus().judge(ranks_on("a", "a"), [card(), None])
     assert (found.verdict, found.measured) == (Verdict.FAIL, "rank 1 on a has no GPU, and 1 ranks have one")
 
 
 def test_copies_are_held_against_the_link() -> None:
-    (found,) = HostToDevice().judge(company("a"), [{"rate": 12.0, "link": 63.0}])
+    (found,) = HostToDevice().judge(ranks_on("a"), [{"rate": 12.0, "link": 63.0}])
     assert found.verdict is Verdict.FAIL
 
 
@@ -266,7 +254,7 @@ def test_a_closed_port_says_who_does_not_reach_whom() -> None:
         {"closed": {"1": "no answer within 3 s, as behind a firewall"}, "nameless": [], "address": "10.0.0.1"},
         {"closed": {}, "nameless": [], "address": "10.0.0.2"},
     ]
-    (found,) = Ports().judge(company("a", "b"), facts)
+    (found,) = Ports().judge(ranks_on("a", "b"), facts)
     assert found.verdict is Verdict.FAIL
     assert found.measured.startswith("rank 0 on a does not reach rank 1 on b at 10.0.0.2: no answer")
     assert why_closed("127.0.0.1", free_port()) == "the machine answers, but nobody listens on this port"

@@ -22,7 +22,7 @@ import torch
 from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.rank_env import RankEnv
-from phalanx.launch.host.machine import look
+from phalanx.launch.host.machine import this_machine
 from phalanx.system import nvml as driver
 from phalanx.system.gpu_visibility import driver_fault
 from phalanx.train.distributed.rendezvous import join
@@ -83,7 +83,7 @@ def within(nvml: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def seen(visible: str | None = None) -> list[str]:
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    return [gpu.uuid for gpu in look(environ, wants_gpus=True).gpus]
+    return [gpu.uuid for gpu in this_machine(environ, wants_gpus=True).gpus]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from phalanx.exit.codes import ExitCode
 from phalanx.launch.host.oom_kills import kills
-from phalanx.launch.local.exit_cause import Cause, for_memory
+from phalanx.launch.local.exit_cause import ExitCause, cause_with_oom_kills
 
 
 def system(folder: Path, cgroup: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -36,12 +36,12 @@ def test_kernel_is_asked_where_it_counts(tmp_path: Path, cgroup: str, files: dic
 
 
 def test_kill_for_memory_is_the_cause_where_no_better_one_is_known() -> None:
-    killed = Cause(ExitCode.BUG, "rank 1 was killed by SIGKILL", said=False)
-    found = for_memory(killed, 1)
+    killed = ExitCause(ExitCode.BUG, "rank 1 was killed by SIGKILL", said=False)
+    found = cause_with_oom_kills(killed, 1)
     assert found.code == ExitCode.OUT_OF_MEMORY
     assert not found.worth_a_restart
     assert "rank 1 was killed by SIGKILL; the kernel killed 1 process" in found.message
     assert "train.micro_batch" in found.message
-    assert for_memory(killed, 0) == killed
-    gave_up = Cause(ExitCode.GAVE_UP, "", said=True)
-    assert for_memory(gave_up, 3) == gave_up
+    assert cause_with_oom_kills(killed, 0) == killed
+    gave_up = ExitCause(ExitCode.GAVE_UP, "", said=True)
+    assert cause_with_oom_kills(gave_up, 3) == gave_up

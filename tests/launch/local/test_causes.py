@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.exit.codes import ExitCode
-from phalanx.launch.local.exit_cause import Cause, read
+from phalanx.launch.local.exit_cause import ExitCause, read
 from tests.launch.command import Launcher
 from tests.ranks import ROOT, until
 
@@ -19,7 +19,7 @@ _TOLD = "rank 0 was told to leave before training began; the same command begins
 TERM, KILL = -signal.SIGTERM, -signal.SIGKILL
 
 
-def told(folder: Path, cause: object = None, ranks: object = None) -> Cause:
+def told(folder: Path, cause: object = None, ranks: object = None) -> ExitCause:
     """What is read after a start whose agent ended with 1, as it does whatever its ranks ended with."""
     for name, found in (("cause.json", cause), ("ranks.json", ranks)):
         if found is not None:
@@ -30,7 +30,7 @@ def told(folder: Path, cause: object = None, ranks: object = None) -> Cause:
 @pytest.mark.parametrize("code", set(ExitCode) - {ExitCode.FINISHED})
 def test_what_the_deciding_rank_wrote_outweighs_how_ranks_ended(tmp_path: Path, code: ExitCode) -> None:
     found = told(tmp_path, {"code": code, "rank": 1, "host": "a", "message": "so\nit is"}, [[0, KILL, 5]])
-    assert found == Cause(code, "rank 1 on a: so it is", said=True)
+    assert found == ExitCause(code, "rank 1 on a: so it is", said=True)
 
 
 @pytest.mark.parametrize(

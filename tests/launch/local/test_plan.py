@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.launch.host.machine import Gpu, Machine, numbers, ranges
-from phalanx.launch.local.plan import plan
+from phalanx.launch.host.machine import Gpu, Machine, format_ranges, parse_ranges
+from phalanx.launch.local.plan import plan_start
 from phalanx.system.allocator import huge_pages
 from tests.launch.command import Launcher, marked
 from tests.ranks import ROOT
@@ -35,12 +35,12 @@ ODD = [
 
 @pytest.mark.parametrize(("ranks", "threads"), [(1, "16"), (3, "5"), (16, "1"), (40, "1")])
 def test_ranks_share_the_cores(ranks: int, threads: str) -> None:
-    assert plan([], ranks, [], MACHINE, {}, 1).environ["OMP_NUM_THREADS"] == threads
+    assert plan_start([], ranks, [], MACHINE, {}, 1).environ["OMP_NUM_THREADS"] == threads
 
 
 def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
     set_already = {"OMP_NUM_THREADS": "7", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_TRACE_BUFFER_SIZE": "9"}
-    assert plan([], None, GPUS, MACHINE, set_already, 5).environ == {
+    assert plan_start([], None, GPUS, MACHINE, set_already, 5).environ == {
         **huge_pages({}),
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
         "CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b",
@@ -49,14 +49,14 @@ def test_what_the_user_has_set_is_kept_also_under_an_older_name() -> None:
 
 
 def test_without_gpus_nothing_is_said_about_nccl() -> None:
-    assert plan([], 2, [], MACHINE, {}, 9).environ == {
+    assert plan_start([], 2, [], MACHINE, {}, 9).environ == {
         "OMP_NUM_THREADS": "8",
         **huge_pages({}),
     }
 
 
 def test_with_gpus_there_is_a_rank_for_each() -> None:
-    planned = plan([], None, GPUS, MACHINE, {"CUDA_VISIBLE_DEVICES": "0,1"}, 9)
+    planned = plan_start([], None, GPUS, MACHINE, {"CUDA_VISIBLE_DEVICES": "0,1"}, 9)
     assert "--ranks=2" in planned.argv
     assert planned.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
     assert planned.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
@@ -77,13 +77,13 @@ def test_with_gpus_there_is_a_rank_for_each() -> None:
 def test_ranks_keep_to_the_cores_beside_their_gpu_where_that_can_be_done(
     machine: Machine, gpus: tuple[Gpu, ...], cores: list[str]
 ) -> None:
-    argv = plan([], None, gpus, machine, {}, 1).argv
+    argv = plan_start([], None, gpus, machine, {}, 1).argv
     assert [word for word in argv if word.startswith("--cores")] == cores
 
 
 def test_ranges_are_read_as_the_kernel_writes_them() -> None:
-    assert numbers("0-2,5,8-9\n") == numbers(ranges([0, 1, 2, 5, 8, 9])) == [0, 1, 2, 5, 8, 9]
-    assert numbers("\n") == numbers(ranges([])) == []
+    assert parse_ranges("0-2,5,8-9\n") == parse_ranges(format_ranges([0, 1, 2, 5, 8, 9])) == [0, 1, 2, 5, 8, 9]
+    assert parse_ranges("\n") == parse_ranges(format_ranges([])) == []
 
 
 def test_each_rank_keeps_to_its_own_cores(tmp_path: Path) -> None:

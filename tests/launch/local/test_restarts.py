@@ -11,7 +11,7 @@ import pytest
 from phalanx.exit.codes import ExitCode
 from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.processes import children
-from phalanx.launch.local.exit_cause import Cause
+from phalanx.launch.local.exit_cause import ExitCause
 from phalanx.system.listening_sockets import beyond_loopback, listened
 from tests.launch.command import Launcher, marked
 from tests.pacer import TASK, Pace
@@ -25,7 +25,7 @@ def starts(launcher: Launcher) -> list[str]:
 @pytest.mark.parametrize("code", ExitCode)
 def test_crashes_and_hangs_are_worth_a_restart(code: ExitCode) -> None:
     """The others were meant, or would end the same."""
-    assert Cause(code, "", said=True).worth_a_restart == (code in (ExitCode.BUG, ExitCode.HUNG))
+    assert ExitCause(code, "", said=True).worth_a_restart == (code in (ExitCode.BUG, ExitCode.HUNG))
 
 
 def test_restarts_are_used_up_each_for_a_cause_of_its_own(launcher: Launcher) -> None:

@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +15,12 @@ from PIL import Image
 
 from phalanx.launch.reporting import history, timeline
 from phalanx.launch.reporting.charts import COLOURS, Chart, curves
-from phalanx.launch.reporting.page import differences, page
-from phalanx.launch.reporting.timeline import Cause, Span, Start
+from phalanx.launch.reporting.page import differences, run_page
+from phalanx.launch.reporting.timeline import Span, Start, TimeUse
+from tests.launch.reporting.browser import document
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Nursery, Results, Starter, until
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SHORT = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=40", "eval.every=20", "checkpoint.every=10", "log.every=5")
 
 
@@ -58,23 +56,6 @@ def report(folder: Path, *argv: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def look(page: Path, home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    """Let a real browser show the page until it has drawn itself."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is here to look at the page")
-    given = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--window-size=1300,3000")
-    command = [browser, *given, "--virtual-time-budget=5000", "--enable-logging=stderr", *options, page.as_uri()]
-    return subprocess.run(command, env={**os.environ, "HOME": str(home)}, capture_output=True, text=True, check=True)
-
-
-def document(page: Path, home: Path, *options: str) -> str:
-    """What the page has become in a browser, which had nothing to complain of."""
-    done = look(page, home, "--dump-dom", *options)
-    assert "CONSOLE" not in done.stderr
-    return done.stdout
-
-
 def colours(picture: Path) -> dict[object, int]:
     """How many pixels of each colour there are."""
     with Image.open(picture) as image:
@@ -91,15 +72,15 @@ def test_wall_time_is_told_apart_by_cause_without_a_gap(storm: Results) -> None:
     spent, summary = timeline.seconds(spans), storm.summary
     assert sum(spent.values()) == pytest.approx(summary["wall_s"], abs=0.5)
     stepping = summary["data_s"] + summary["step_s"] + summary["log_s"]
-    lost = spent[Cause.AGAIN] + spent[Cause.SILENCE] + spent[Cause.NOTHING]
+    lost = spent[TimeUse.AGAIN] + spent[TimeUse.SILENCE] + spent[TimeUse.NOTHING]
     unclocked = max(0.0, summary["lost_s"] - lost)  # between what a rank clocks, as where the machine is busy
-    assert stepping - 0.3 <= spent[Cause.STEPS] + spent[Cause.DATA] <= stepping + unclocked + 0.3
-    assert spent[Cause.DATA] == pytest.approx(summary["data_s"], rel=0.5, abs=0.05)
-    for cause, part in ((Cause.EVALUATION, "evaluate_s"), (Cause.CHECKPOINT, "checkpoint_s")):
+    assert stepping - 0.3 <= spent[TimeUse.STEPS] + spent[TimeUse.DATA] <= stepping + unclocked + 0.3
+    assert spent[TimeUse.DATA] == pytest.approx(summary["data_s"], rel=0.5, abs=0.05)
+    for cause, part in ((TimeUse.EVALUATION, "evaluate_s"), (TimeUse.CHECKPOINT, "checkpoint_s")):
         assert 0 < spent[cause] <= summary[part] + 0.3
     begun = [event for event in storm.events() if event["event"] in ("start", "resume")]
-    assert spent[Cause.START] == pytest.approx(sum(event["took_s"] for event in begun), abs=0.1)
-    assert spent[Cause.AGAIN] > 0
+    assert spent[TimeUse.START] == pytest.approx(sum(event["took_s"] for event in begun), abs=0.1)
+    assert spent[TimeUse.AGAIN] > 0
 
 
 def test_starts_are_told_with_where_they_ran_and_how_they_ended(storm: Results) -> None:
@@ -124,7 +105,7 @@ def test_a_real_browser_shows_all_of_it(runs: Path, tmp_path: Path) -> None:
     assert re.search(r"checkpoint\s+took \d+ ms\s", text), "events are told as on the console"
     assert found.count('class="main-svg"') >= 9, "a chart for each number, and a strip for each run"
     assert found.count("js-line") >= 4 * 7, "two runs, training and evaluation"
-    seen = (Cause.STEPS, Cause.START, Cause.AGAIN, Cause.NOTHING)
+    seen = (TimeUse.STEPS, TimeUse.START, TimeUse.AGAIN, TimeUse.NOTHING)
     legend = 200  # pixels of a swatch, which are there whatever is drawn
     pixels = colours(picture)
     assert all(pixels[rgb(COLOURS[cause])] > 2 * legend for cause in seen), "the strip has its colours"
@@ -156,7 +137,7 @@ def test_a_run_that_is_under_way_is_told_up_to_now(starter: Starter) -> None:
     found = history.read(starter.folder / "runs/r")
     assert [start.outcome for start in timeline.starts(found, now)] == ["running"]
     assert told(starter.folder / "runs/r", now)[1][-1].end == now
-    assert "running" in page([found], now)
+    assert "running" in run_page([found], now)
     pace.open()
     assert world.wait().codes == [0, 0]
 

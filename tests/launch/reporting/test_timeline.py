@@ -10,7 +10,7 @@ import pytest
 
 from phalanx.launch.commands.status import table
 from phalanx.launch.reporting import history, timeline
-from phalanx.launch.reporting.page import page
+from phalanx.launch.reporting.page import run_page
 from phalanx.launch.reporting.timeline import Start
 from phalanx.launch.state.run import run_state
 from phalanx.run_folder import lease, lease_holders
@@ -162,7 +162,7 @@ def test_odd_values_end_neither_report_nor_status(tmp_path: Path) -> None:
     (run / "lease").mkdir()
     for name, text in (("1x", "{}"), ("00000001", "{}"), ("00000002", "[]"), ("00000003", '{"incarnation": 7}')):
         (run / f"lease/{name}.json").write_text(text)
-    page([history.read(run)], EPOCH + 10).encode()
+    run_page([history.read(run)], EPOCH + 10).encode()
     table([run_state(run, EPOCH + 10)]).encode()
     (run / "summary.json").unlink()
     (run / "checkpoints/step_00000001").mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_odd_values_end_neither_report_nor_status(tmp_path: Path) -> None:
 def test_many_skips_hide_no_start_and_no_end_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
     skips = [f"{10 + n} skip {n}" for n in range(300)]
     events = [f"0 {START}", *skips, "400 error 300", '450 resume 0 {"took_s": 1.0}', "451 checkpoint 5", "452 finish 9"]
-    text = page([history.read(made(tmp_path / "r", events))], EPOCH + 1000)
+    text = run_page([history.read(made(tmp_path / "r", events))], EPOCH + 1000)
     (rows,) = [part.split("</table>")[0] for part in text.split('class="events"')[1:]]
     names = [row.split("</td><td>")[1] for row in rows.split("</tr>")[1:-1]]
     assert [name for name in names if name != "skip"] == ["start", "error", "resume", "finish"]
@@ -184,5 +184,5 @@ def test_many_skips_hide_no_start_and_no_end_and_what_is_left_out_is_counted(tmp
 
 def test_the_strips_shares_are_of_the_whole_wall_time_where_the_first_start_left_no_checkpoint(tmp_path: Path) -> None:
     events = [f"4 {START}", '50 resume 0 {"took_s": 5.0}', "100 finish 3"]
-    text = page([history.read(made(tmp_path / "r", events, "60 80 100"))], EPOCH + 1000)
+    text = run_page([history.read(made(tmp_path / "r", events, "60 80 100"))], EPOCH + 1000)
     assert '<td class="number">50.0 s (50%)</td>' in text

@@ -6,7 +6,7 @@ import pytest
 
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
-from phalanx.launch.slurm.extra_options import further
+from phalanx.launch.slurm.extra_options import extra_options
 
 ASKED: Mapping[str, str | None] = {"comment": "x", "mail-type": "END", "mem": None}
 GOOD = ["--exclude=node[3,7]", "exclusive", "reservation=it's mine", "gres=gpu:a100:4", "constraint-like=1"]
@@ -29,7 +29,7 @@ WRONG = {
 def test_options_are_read_exactly() -> None:
     words = compose([f"cluster.sbatch={[*GOOD]}"]).config.cluster.sbatch
     assert words == GOOD
-    assert further(words, ASKED, 4) == {
+    assert extra_options(words, ASKED, 4) == {
         "exclude": "node[3,7]",
         "exclusive": None,
         "reservation": "it's mine",
@@ -41,7 +41,7 @@ def test_options_are_read_exactly() -> None:
 @pytest.mark.parametrize("word", WRONG)
 def test_options_that_contradict_the_job_are_refused(word: str) -> None:
     with pytest.raises(ConfigError) as found:
-        further([word], ASKED, 4)
+        extra_options([word], ASKED, 4)
     assert WRONG[word] in str(found.value)
     with pytest.raises(ConfigError, match="is there twice"):
-        further(["exclusive", "--exclusive=user"], ASKED, None)
+        extra_options(["exclusive", "--exclusive=user"], ASKED, None)

@@ -29,8 +29,8 @@ def test_each_element_counts_as_it_ended(monkeypatch: pytest.MonkeyPatch, capsys
         return answer
 
     monkeypatch.setattr(wait, "_LOOK_S", 0.0)
-    monkeypatch.setattr(client, "told", told)
-    assert wait.wait("5", ["0", "1", "2", "3"], {}) == 4
+    monkeypatch.setattr(client, "job_facts", told)
+    assert wait.wait_for_job("5", ["0", "1", "2", "3"], {}) == 4
     assert not answers
     assert capsys.readouterr().err.count("Slurm does not answer, and is asked again until it does") == 1
 
@@ -39,13 +39,15 @@ def test_what_slurm_has_forgotten_is_asked_of_its_accounting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(wait, "_LOOK_S", 0.0)
-    monkeypatch.setattr(client, "told", lambda job, environ: "")
-    monkeypatch.setattr(client, "accounted", lambda job, environ: {"5": ("COMPLETED", 0, 0), "6": ("CANCELLED", 0, 15)})
-    assert [wait.wait(job, [""], {}) for job in ("5", "6", "7")] == [0, 128 + 15, 1]
+    monkeypatch.setattr(client, "job_facts", lambda job, environ: "")
+    monkeypatch.setattr(
+        client, "accounted_ends", lambda job, environ: {"5": ("COMPLETED", 0, 0), "6": ("CANCELLED", 0, 15)}
+    )
+    assert [wait.wait_for_job(job, [""], {}) for job in ("5", "6", "7")] == [0, 128 + 15, 1]
     assert "Slurm does not remember how job 7 ended, which counts as a failure" in capsys.readouterr().err
 
 
 def test_a_comment_with_line_breaks_is_no_job_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "5_0|0|RUNNING|n1|phalanx:a\n8|N/A|PENDING|(None)|my\ncomment | of | lines\n"
     monkeypatch.setattr(client, "_ask", lambda *_: text)
-    assert [(job.job, job.token) for job in client.queue({})] == [("5_0", "phalanx:a"), ("8", "my")]
+    assert [(job.job, job.token) for job in client.queued_jobs({})] == [("5_0", "phalanx:a"), ("8", "my")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.launch.commands.status import table
-from phalanx.launch.common.text import span
+from phalanx.launch.common.text import duration_text
 from phalanx.launch.state.run import RunState, run_state
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
@@ -219,4 +219,4 @@ def test_habits_of_other_launchers_are_answered(launcher: Launcher) -> None:
     ("seconds", "text"), [(-1, "0 s"), (5.4, "5 s"), (600, "10 min"), (9000, "2.5 h"), (345600, "4.0 d")]
 )
 def test_span(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert duration_text(seconds) == text

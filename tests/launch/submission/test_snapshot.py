@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.launch.submission.snapshot import take
+from phalanx.launch.submission.snapshot import copy_checkout
 from phalanx.run_folder.environment import describe
 
 ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": os.devnull}
@@ -99,7 +99,7 @@ STATES: Mapping[str, Callable[[Path], Path]] = {
 def test_git_tells_the_same_of_the_copy_whatever_state_the_checkout_is_in(state: str, repo: Path) -> None:
     top = STATES[state](repo)
     (top / "code.py").write_text("x = 2\n")
-    take(top, repo.parent / "copy", None, ENVIRON)
+    copy_checkout(top, repo.parent / "copy", None, ENVIRON)
     assert (repo.parent / "copy" / "code.py").read_text() == "x = 2\n"
     here, there = (describe([], ENVIRON, folder)["git"] for folder in (top, repo.parent / "copy"))
     if state == "without_objects":
@@ -133,7 +133,7 @@ def test_a_copy_holds_nothing_that_runs_and_submissions_left(repo: Path) -> None
             (top / kept).parent.mkdir(exist_ok=True)
             (top / kept).touch()
     (repo / "runs" / "note").touch()
-    take(repo, repo.parent / "copy", repo / "runs", ENVIRON)
+    copy_checkout(repo, repo.parent / "copy", repo / "runs", ENVIRON)
     found = [path.relative_to(repo.parent / "copy") for path in (repo.parent / "copy").rglob("*") if path.is_file()]
     names = sorted(str(path) for path in found if ".git" not in path.parts)
     own = ["code.py", "conf/resolved.yaml", "new.py"]

@@ -7,7 +7,7 @@ import pytest
 
 from phalanx.compose.compose import compose
 from phalanx.compose.digest import digest
-from tests.launch.reporting.test_report import document
+from tests.launch.reporting.browser import document
 from tests.launch.sweep.sweeper import HYDRA, SHORT, Sweeper
 from tests.ranks import Starter
 

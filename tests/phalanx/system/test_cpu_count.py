@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.launch.host.machine import Machine
-from phalanx.launch.local.plan import plan
+from phalanx.launch.local.plan import plan_start
 from phalanx.system.cpu_count import quota, typed
 from tests.ranks import ROOT, Starter
 
@@ -49,7 +49,7 @@ def test_the_launcher_shares_the_quota() -> None:
     assert held.cpus == 8
     assert Machine(frozenset(range(4)), (), {}, quota=8).cpus == 4
     assert Machine(frozenset(range(4)), (), {}, quota=0).cpus == 1
-    assert plan([], 2, [], held, {}, 1).environ["OMP_NUM_THREADS"] == "4"
+    assert plan_start([], 2, [], held, {}, 1).environ["OMP_NUM_THREADS"] == "4"
 
 
 AGENT = """

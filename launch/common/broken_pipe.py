@@ -1,4 +1,4 @@
-"""A reader of what is printed may be gone, as `head` is: that ends no work and is no failure."""
+"""Ignores a broken pipe on standard output, as after `| head`: the verb goes on, and its exit code is its own."""
 
 import io
 import sys
@@ -15,8 +15,8 @@ class _Forgiving(io.FileIO):
             return len(memoryview(data))
 
 
-def forgive() -> None:
-    """From now on what is printed when nobody reads any more is lost, and the verb does its work."""
+def ignore_broken_pipe() -> None:
+    """From now on discard what is printed to a closed pipe, instead of raising BrokenPipeError."""
     if sys.stdout is None:  # it was closed from the beginning
         return
     sys.stdout.flush()
