@@ -1,4 +1,4 @@
-"""Lines that fit the terminal on which they are read, which would break longer ones in the midst of a word."""
+"""Break lines between words so that they fit the terminal's width."""
 
 import os
 import textwrap

@@ -1,4 +1,4 @@
-"""Text that is to be taken as it stands, also where it holds a ${ that OmegaConf would look up, or what moves a cursor."""
+"""Escape text: from OmegaConf's ${…} interpolation, and from control characters that a terminal obeys."""
 
 import os
 import re

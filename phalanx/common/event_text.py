@@ -1,4 +1,4 @@
-"""Lines and events as a person reads them, one line each: on the console, in rank 0's log and in a report."""
+"""Format metrics lines, events and summaries for people: on the console, in rank 0's log and in a report."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Files that a reader sees whole or not at all, also after a crash of the machine."""
+"""Write files atomically (temporary file, fsync, rename) and read files without following links."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Where the time goes. The clock, and the counter of page faults, are arguments."""
+"""Measure where the wall time goes, throughput, page faults and goodput. The clock is an argument."""
 
 import resource
 from collections.abc import Callable

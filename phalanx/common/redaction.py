@@ -1,4 +1,4 @@
-"""What must not be written down: secrets in settings, command lines, log lines and any other text."""
+"""Redact secrets in settings, command lines, log lines and any other text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output and error of a rank: neither a reader that waits, nor one that is gone, nor an encoding stops it."""
+"""Non-blocking standard output and error of a rank: no slow or closed pipe and no encoding stops it."""
 
 import io
 import os

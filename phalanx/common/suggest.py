@@ -1,4 +1,4 @@
-"""The word that someone who mistyped may have meant."""
+"""Suggest the word that someone who mistyped may have meant."""
 
 import difflib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Why a start ended, left for the launcher: torchrun folds the codes of all ranks into one.
+"""Write the exit cause of a run to a file for the launcher: torchrun folds the codes of all ranks into one.
 
 The launcher names a file that does not exist yet in PHALANX_CAUSE_FILE. The rank that decided the end writes it, last.
 """

@@ -1,4 +1,4 @@
-"""How a run can end: exit codes, and the exceptions that carry them."""
+"""Exit codes of a run, and the exceptions that carry them."""
 
 from dataclasses import dataclass
 from enum import IntEnum

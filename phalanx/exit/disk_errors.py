@@ -1,4 +1,4 @@
-"""Where a run's folder cannot be written: full, over a quota, read-only, out of order. Told once, with what is free."""
+"""Turn write errors of a run folder (disk full, quota, read-only, I/O error) into NoRoom, with the space that is free."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Whether a platform has started this command more than once, as one job: then none of them is a world of its own."""
+"""Detect that srun, mpirun or an indexed job started this command several times, each of which would train apart."""
 
 from collections.abc import Mapping
 

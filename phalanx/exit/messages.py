@@ -1,4 +1,4 @@
-"""How a rank leaves over what is the user's to mend: one rank speaks, all end with code 2. Imports no torch."""
+"""Print error messages and exit: one rank prints what the user can mend, all exit with code 2. Imports no torch."""
 
 import os
 import sys

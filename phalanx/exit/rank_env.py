@@ -1,4 +1,4 @@
-"""Where this process stands among the ranks, as the launcher's environment says."""
+"""Read this process's rank and world size from the environment variables of torchrun."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

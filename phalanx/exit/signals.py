@@ -1,4 +1,4 @@
-"""What this rank hears from outside: signals, and a file in the run's folder."""
+"""Handle signals of a rank (SIGTERM, SIGINT, SIGHUP, SIGUSR2) and turn them into stop requests."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""In whose code an error arose, and over what: the user's own file and line, and what was under way there.
+"""Attribute an exception to the user's code: file and line, step, sample and batch that were under way.
 
 Nobody who is told of a wrong shape looks for it in the trainer, so its frames and torch's stay out of what is told.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: layout, commit, verification, retention.
+"""Checkpoints on disk: layout, atomic commit, verification by hashes, retention.
 
     checkpoints/step_00000090/
         model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json

@@ -1,4 +1,4 @@
-"""Whether code changed since a run's first start: hashes of what no config can see."""
+"""Hash the source code of a run, to notice that it changed since the first start."""
 
 import hashlib
 import os

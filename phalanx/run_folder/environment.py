@@ -1,4 +1,4 @@
-"""What ran: the versions, the hardware and the state of the code behind a run, as plain JSON."""
+"""Describe versions, hardware and the git state of the code behind a run, as plain JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of lines that a run writes, metrics.jsonl and events.jsonl, as they are found: whole, torn or missing."""
+"""Read metrics.jsonl and events.jsonl of a run, also where they are torn, damaged or missing."""
 
 import json
 import math

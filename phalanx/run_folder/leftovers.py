@@ -1,4 +1,4 @@
-"""What a killed rank left on its machine, such as the semaphores of its data workers: the next start takes it away.
+"""Remove temporary files and semaphores that killed ranks left on this machine.
 
 A name says whose it is: of which process, begun when, on which start of which machine. What has another name is not
 touched, nor what belongs to another user or to a process that lives.

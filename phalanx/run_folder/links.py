@@ -1,4 +1,4 @@
-"""Which links a run's folder may have: it and its `checkpoints` may be links, where this user or root made them.
+"""Check symbolic links in a run folder: it and its `checkpoints` may be links, where this user or root made them.
 
 Whatever else below is one was put there by whoever wrote the folder, to have other files read, written or deleted.
 """

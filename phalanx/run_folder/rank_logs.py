@@ -1,4 +1,4 @@
-"""Every rank's log, in a file of its own; warnings of rank 0 on the console, too."""
+"""Set up logging of a rank: a log file for each rank, and warnings of rank 0 on the console."""
 
 import logging
 import os

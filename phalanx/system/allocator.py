@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep what a step frees for the next one.
+"""Tune glibc's malloc to keep the memory that a step frees for the next one.
 
 As it comes, it may give the end of its heap back to the kernel after a step and fetch it anew, page by page, in the next:
 thousands of page faults a step, up to 45 % of its time. Whether it does is decided by where the first allocations of a

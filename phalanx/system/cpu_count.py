@@ -1,4 +1,4 @@
-"""How many CPUs there are to compute on: the cores that this process may run on, or what a container's quota pays for."""
+"""Count the CPUs to compute on: CPU affinity of this process, limited by a container's cgroup quota."""
 
 import os
 from collections.abc import Iterator, Mapping

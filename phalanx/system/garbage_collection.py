@@ -1,4 +1,4 @@
-"""Garbage is not looked for while much is imported that stays: that takes half a second while torch is."""
+"""Pause garbage collection during large imports: it takes half a second while torch is imported."""
 
 import gc
 from collections.abc import Iterator

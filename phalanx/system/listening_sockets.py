@@ -1,4 +1,4 @@
-"""Which addresses processes listen at, as the kernel tells it."""
+"""List the TCP addresses at which processes listen, from /proc/net/tcp."""
 
 import re
 from collections.abc import Iterable, Iterator

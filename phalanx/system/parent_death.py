@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it is gone, whatever it does then, such as to import for seconds."""
+"""End a process when its parent dies (PR_SET_PDEATHSIG), whatever it does then, such as to import for seconds."""
 
 import ctypes
 import signal

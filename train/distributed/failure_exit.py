@@ -1,4 +1,4 @@
-"""How a rank leaves when something went wrong: who speaks, which exit code, and that nobody is left waiting."""
+"""Exit a rank after a failure: which rank prints the error, the exit code, and a timeout so that no rank waits on."""
 
 import logging
 import os

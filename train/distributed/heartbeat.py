@@ -1,4 +1,4 @@
-"""What each rank says of itself in the ranks' store, and how it reads that off the frames of its main thread."""
+"""Heartbeats in the ranks' store: phase and stack of each rank, and whether its main thread waits for other ranks."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""By which network ranks on several machines reach each other."""
+"""Choose the network interface for gloo between machines."""
 
 import fcntl
 import os

@@ -1,11 +1,11 @@
-"""One rank's failure reaches every rank: the first to fail leaves its word in the ranks' store, the others wait there.
+"""Broadcast one rank's failure to all ranks through their store, also to ranks that are stuck in a collective.
 
-A rank can be stuck in a collective that will never end, where no exception finds it. So each rank has a thread that
-waits for the word, and that ends the process when its main thread does not leave by itself in time.
+No exception reaches a rank that is stuck in a collective that will never end. So each rank has a thread that waits for
+the failure, and that ends the process when its main thread does not leave by itself before a timeout.
 
-The store's keys, in the order in which a failure writes them: `first`, claimed by the rank that failed first;
-`failure`, its word; `heard/N`, each other rank's answer, which the dead do not give; `said`, what it came to with them,
-when the person at the console knows and the ranks may go. A run that ends well leaves an empty `failure`.
+The store's keys, in the order in which a failure writes them: `first`, a lock taken by the rank that failed first;
+`failure`, its message; `heard/N`, each other rank's acknowledgement, which dead ranks do not give; `said`, the final
+message, written when it is on the console and the ranks may leave. A run that ends well leaves an empty `failure`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What goes wrong for some ranks in what all do together, as one message."""
+"""Merge the errors of several ranks in a common act into one message."""
 
 from dataclasses import dataclass
 

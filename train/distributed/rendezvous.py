@@ -1,4 +1,4 @@
-"""From ranks that know each other's number to a world: the store, the device of each, the process group."""
+"""Rendezvous of the ranks: open the store, agree on devices, start the process group."""
 
 import logging
 import os

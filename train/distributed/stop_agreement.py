@@ -1,13 +1,13 @@
-"""A request to stop that one rank sources reaches all, and all leave after the same step.
+"""Agree on the step after which all ranks stop: a stop request that reaches one rank reaches all.
 
-No collective is spent on it. Every rank has a thread that looks for a request: in what its own rank sources, and in the
-ranks' store, where the first to hear one leaves it. The thread then holds its main thread before its next step and tells
-the step that it has come to. One step after the furthest of them all stop. Main threads take no part, so it does not
-matter what they wait for, and ranks may be many steps apart, as hosts are that queue work for GPUs.
+No collective is spent on it. Every rank has a thread that polls for a request: in its own sources (signals, the stop
+file), and in the ranks' store, where the first rank to get one puts it. The thread then holds its main thread before its
+next step and tells the step that it has come to. All stop one step after the furthest of them. Main threads take no part,
+so it does not matter what they wait for, and ranks may be many steps apart, as hosts are that queue work for GPUs.
 
-When a rank is dead its step is never told. A main thread that was held for too long then says that nothing is agreed,
-and goes on into the collective that will name the dead one. Keys of the store, for round N: `N/request`, `N/step/RANK`, and
-`N/after`, which is written once: the number of steps after which all stop, or -1.
+When a rank is dead its step is never told. A main thread that was held longer than a timeout then decides that nothing
+is agreed, and goes on into the collective that will name the dead rank. Keys of the store, for round N: `N/request`,
+`N/step/RANK`, and `N/after`, which is written once: the number of steps after which all stop, or -1.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The ranks: joining them, and the only door to collectives outside DistributedDataParallel."""
+"""World: the collectives outside DistributedDataParallel, and how ranks raise, fail and leave together."""
 
 import errno
 import logging
@@ -86,6 +86,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Answer | None] = [None] * self.size
+        # All ranks of the world take part.
         dist.all_gather_object(values, value, group=self._control)
         return values  # type: ignore[return-value]
 
@@ -93,6 +94,7 @@ class World:
         """Rank 0's value on every rank. All ranks call it; the others' values are ignored."""
         box = [value]
         if self.size > 1:
+            # All ranks take part: rank 0 sends, the others receive.
             dist.broadcast_object_list(box, src=0, group=self._control)
         return box[0]  # type: ignore[return-value]
 
@@ -107,6 +109,7 @@ class World:
             self.reducer.all_reduce(table.view(-1))
             return table
         tables = [torch.empty_like(table) for _ in range(self.size)]
+        # All ranks take part. Not all_reduce, whose order of addition depends on the number of ranks.
         dist.all_gather(tables, table, group=self._control)
         total = tables[0]
         for table in tables[1:]:
@@ -115,6 +118,7 @@ class World:
 
     def sum_on_device(self, value: torch.Tensor) -> dist.Work | None:
         """Begin to add a device tensor up in place over all ranks. All ranks call it; wait on what it returns."""
+        # All ranks take part, each in the same order of calls.
         return dist.all_reduce(value, async_op=True) if self.size > 1 else None
 
     def collectives(self) -> int:
@@ -125,6 +129,7 @@ class World:
         """Overwrite device tensors with rank 0's. All ranks call it with tensors of the same shapes."""
         if self.size > 1:
             for tensor in tensors:
+                # All ranks take part: rank 0 sends, the others receive.
                 dist.broadcast(tensor, src=0)
 
     def raise_on_all(self, act: Callable[[], Answer]) -> Answer:
@@ -219,7 +224,8 @@ class World:
         if self._failure_channel is None:
             return
         if self.size > 1:
-            dist.barrier(group=self._control)  # one whose goodbyes take long may fail yet, and the others are told
+            # All ranks take part. A rank may still fail while it closes its sinks, and the others must be there to read it.
+            dist.barrier(group=self._control)
         self._failure_channel.ignore()
         if self.reducer is not None:
             self.reducer.close()

@@ -1,4 +1,4 @@
-"""What a batch is: a tensor or NumPy array, or tuples, lists and dicts of them, first dimension samples."""
+"""The structure of a batch: a tensor or NumPy array, or tuples, lists and dicts of them; collation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

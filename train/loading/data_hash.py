@@ -1,4 +1,4 @@
-"""Whether data changed since a run's first start: a hash of what no config can see."""
+"""Hash a data set, to notice that it changed since a run's first start."""
 
 from __future__ import annotations
 

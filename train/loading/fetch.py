@@ -1,4 +1,4 @@
-"""Positions in, a batch out: the one function behind every way of loading, in this process or in workers."""
+"""Fetch the batch at given positions of the run: the one function behind every way of loading, in or out of workers."""
 
 from collections.abc import Callable, Sequence
 from operator import length_hint

@@ -1,4 +1,4 @@
-"""The batches of this rank, from any step on: nothing is read and thrown away."""
+"""Data loader of a rank: its micro-batches from any step on, without reading and skipping what came before."""
 
 import logging
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Which sample comes when: an endless sequence of positions, each epoch its own shuffle, any part of it in O(1).
+"""Shuffle: an endless sequence of sample indices, each epoch its own permutation, any part of it in O(1).
 
 The shuffle of a few samples sorts a hash of (seed, epoch, sample). That of many is computed and never stored: a Feistel
 network over the smallest power of two that holds them (Luby & Rackoff 1988), walking the cycle while the result is no

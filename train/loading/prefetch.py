@@ -1,4 +1,4 @@
-"""Bring batches to the rank's device, on a GPU while the step before still computes."""
+"""Copy batches to the rank's device, on a GPU one step ahead on a side stream."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace

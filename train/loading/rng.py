@@ -1,4 +1,4 @@
-"""Randomness by counting: a number is a pure function of a seed and of where it is used, not of what was drawn before.
+"""Counter-based random numbers: a pure function of a seed and a position, not of what was drawn before.
 
 The mixer is the finalizer of SplitMix64 (Steele, Lea & Flood 2014, with the constants of Stafford's variant 13): a
 bijection of 64 bits in which every input bit reaches every output bit.

@@ -1,4 +1,4 @@
-"""How the ranks share a batch. The batch is the same however many they are."""
+"""Split a global batch into the micro-batches of each rank. The batch is the same for any number of ranks."""
 
 from math import ceil
 from typing import NamedTuple

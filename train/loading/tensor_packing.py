@@ -1,4 +1,4 @@
-"""Objects for another process, with the memory of all their tensors in one piece.
+"""Send objects between processes with all their tensors in one piece of shared memory.
 
 torch sends every tensor through a descriptor of its own. A data set that is a list of them, or a few batches of many
 tensors, use up all that a process may have ("Too many open files").

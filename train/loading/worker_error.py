@@ -1,4 +1,4 @@
-"""An error of a data worker on its way to the rank: what was told of it there, by lines that only the worker has."""
+"""Send an exception of a data worker to its rank, with the worker's traceback."""
 
 import builtins
 import traceback

@@ -1,4 +1,4 @@
-"""Imported by the server that data workers are forked from, and by nothing else: each ends when that server does.
+"""Preloaded by the fork server of data workers: each worker ends when that server does.
 
 The server ends with its rank. A worker that is still at its data set's imports, or is stuck, would not look.
 

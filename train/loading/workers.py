@@ -1,4 +1,4 @@
-"""Worker processes for data: begun clean, deaf to what is meant for their rank, and gone when it is.
+"""Worker processes for data: started by a fork server, with their rank's signals blocked, ended with their rank.
 
 They come from a fork server, never from the rank itself. A fork of the rank would hold its sockets open, so that the
 other ranks do not see it die; it would share the positions of the rank's open files and copy locks that threads hold.
@@ -154,14 +154,14 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
-        with _deaf_and_quiet():
+        with _signals_blocked():
             ensure_running()
     return context
 
 
 @contextmanager
-def _deaf_and_quiet() -> Iterator[None]:
-    """A process started within has its rank's signals blocked and mourns no semaphore of a rank that left in haste."""
+def _signals_blocked() -> Iterator[None]:
+    """A process started within has its rank's signals blocked, and prints no resource_tracker warning for a killed rank."""
     environ, before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RANK)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
     try:
@@ -176,7 +176,9 @@ def _begin(worker: int) -> None:
     """First act of every worker."""
     keep_freed_memory(os.environ)
     for number in _FOR_THE_RANK:
-        signal.signal(number, _stay)  # a handler, because programs that a data set starts would inherit being deaf
+        signal.signal(
+            number, _stay
+        )  # a handler, because programs that a data set starts would inherit an ignored signal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RANK)
     threading.Thread(target=_end_with_rank, name="rank", daemon=True).start()
 
@@ -186,7 +188,7 @@ def _stay(number: int, frame: object) -> None:
 
 
 def _leave_none() -> None:
-    """Last act of a rank: workers of batches that were never asked for would not hear it ask them to end."""
+    """Last act of a rank: workers of batches that were never asked for would not read its request to end."""
     for worker in multiprocessing.active_children():
         worker.kill()
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live line on a terminal, plain lines anywhere else."""
+"""Console output of a run: a live progress line on a terminal, plain lines anywhere else."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The run's own record, metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
+"""Append to metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
 
 import json
 import logging

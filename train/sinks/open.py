@@ -1,4 +1,4 @@
-"""The sinks that a run's config asks for."""
+"""Open the sinks (trackers and files) that a run's config asks for."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the console shows, with times, in rank 0's log: logs/rank_0.log."""
+"""Log metrics and events to rank 0's log, with times."""
 
 import logging
 from collections.abc import Mapping

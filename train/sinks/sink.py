@@ -1,4 +1,4 @@
-"""What every sink can do, and how one line reaches all of them."""
+"""Sink: the interface of every tracker, and the fan-out of one line to all of them."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, for those who watch runs with it."""
+"""TensorBoard sink."""
 
 from collections.abc import Mapping
 from pathlib import Path

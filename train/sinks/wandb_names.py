@@ -1,4 +1,4 @@
-"""What a W&B run is called and where its files go: as the config says, else as W&B's own variables do."""
+"""Project, entity, group and folder of a W&B run: from the config, else from W&B's own variables."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weights & Biases: charts for people, beside the run's own files. Training neither waits for it nor fails with it."""
+"""Weights & Biases sink: sends to a subprocess. Training neither waits for it nor fails with it."""
 
 import fcntl
 import json
