@@ -290,8 +290,8 @@ _ANEW = "Type run.fresh=true to set the folder aside and begin anew, or run.name
 def _set_aside(path: Path) -> None:
     if not _is_a_run(path):
         raise _no_run(path)
-    names = (path.with_name(f"{path.name}{names.SET_ASIDE}{i}") for i in range(1, 1_000_000))
-    aside = next(name for name in names if not name.exists())
+    free = (path.with_name(f"{path.name}{names.SET_ASIDE}{i}") for i in range(1, 1_000_000))
+    aside = next(name for name in free if not name.exists())
     try:
         held = claim(path, 0, os.environ)
         try:

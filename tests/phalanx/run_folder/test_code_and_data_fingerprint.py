@@ -270,10 +270,10 @@ def test_the_random_states_are_as_before_even_after_a_failing_sample() -> None:
 
 def test_another_process_finds_the_same_fingerprint() -> None:
     program = (
-        "from phalanx.train.loading import fingerprint\n"
+        "from phalanx.train.loading import data_hash\n"
         + "import torch\n"
         + "samples = [{'x': torch.ones(2), 'y': 'word', 'z': {'b': 1, 'a': 2.5}}] * 3\n"
-        + "print(fingerprint.data(samples))"
+        + "print(data_hash.data(samples))"
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     samples = [{"x": torch.ones(2), "y": "word", "z": {"b": 1, "a": 2.5}}] * 3
