@@ -27,8 +27,6 @@ def check(config: Config, ranks: int) -> None:
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
             "Type ++optim.decay_1d=true"
         )
-    if config.checkpoint.asynchronous:
-        raise ConfigError("checkpoint.asynchronous=true is not built yet. Type checkpoint.asynchronous=false")
     if config.wandb.mode is not WandbMode.disabled and config.world.timeout_s <= config.wandb.finish_timeout_s:
         raise ConfigError(
             f"world.timeout_s={config.world.timeout_s:g} is not more than wandb.finish_timeout_s="

@@ -7,7 +7,10 @@ from typing import Any
 
 from ..exit.codes import ConfigError
 
-_OWN = ("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks", "phalanx.train.optim.schedule")
+_OWN = (
+    *("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks"),
+    *("phalanx.train.optim.schedule", "phalanx.train.parallel"),
+)
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
 # They define nothing: what they hand on is judged, as anything is, by the module that defines it.
 _PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules")

@@ -137,7 +137,7 @@ def test_channels_last_reaches_the_layers_and_autotuning_is_on() -> None:
     warmed_up(parts)
     assert seen == [True, True]
     assert layer.get_parameter("weight").is_contiguous(memory_format=torch.channels_last)
-    parts.step.gradients.find()
+    parts.step.strategy.gradients.norm()
     gradient = layer.get_parameter("weight").grad
     assert gradient is not None
     assert gradient.is_contiguous(memory_format=torch.channels_last)

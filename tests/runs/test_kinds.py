@@ -19,7 +19,6 @@ CHOSEN = {
     **dict.fromkeys(
         ("run.root", "run.name", "wandb.mode", "tensorboard.enabled", "world.device", "train.threads"), None
     ),
-    "checkpoint.asynchronous": None,  # not built
     "checkpoint.best_metric": "checkpoint.best_metric=loss",
     "eval.every": "eval.every=1",
     "checkpoint.every": "checkpoint.every=1",

@@ -40,7 +40,7 @@ def warmed_up(parts: Parts) -> list[str]:
     """The names of the metrics, after the uncounted backward."""
     whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
     with unchanged(parts.state.model, parts.task):
-        names, _ = parts.step.warm_up(whole, find_unused=False)
+        names, _ = parts.step.warm_up(whole)
     return names
 
 

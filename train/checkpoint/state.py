@@ -1,8 +1,7 @@
-"""The state of a run into a checkpoint and out of it."""
+"""The state of a run, and out of a checkpoint into it."""
 
 import logging
 import pickle
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from phalanx.common.files import write_json
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
-from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
+from phalanx.run_folder.checkpoints import Checkpoint
 
 from ..distributed.world import World
 from ..optim.optimizer_average import OwnAverage
 from ..optim.updater import Updater
 from ..parallel import buffers
-from ..parallel.ddp import DDPStrategy
+from ..parallel.strategy import ParallelStrategy
 from . import weights
-from .extra_state import extra, restored
+from .extra_state import restored
 from .progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -31,45 +29,13 @@ logger = logging.getLogger(__name__)
 class State:
     """The objects whose state a checkpoint holds."""
 
-    model: nn.Module
+    strategy: ParallelStrategy
     updater: Updater
-    spread: DDPStrategy
     world: World
 
-
-def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str) -> None:
-    """Write and commit the checkpoint of `progress.step`. All ranks call it; what fails on one is raised on all.
-
-    Raises ConfigError where the ranks' parameters differ: they would train different models.
-    """
-    own = {name: buffer.value for name, buffer in buffers.named(state.model).items() if buffer.value is not None}
-    parameters = dict(state.model.named_parameters())
-    unlike = buffers.unlike({**parameters, **own}, state.world)
-    _check_alike(unlike, parameters, progress.step)
-    staging, world = checkpoints.staging(progress.step), state.world
-    facts = {"config_digest": digest, "own_buffers": sorted({name for names in unlike for name in names})}
-    try:
-        world.raise_on_all(checkpoints.saving(lambda: _write(state, progress, unlike[world.rank], staging)))
-        world.raise_on_all(
-            checkpoints.saving(lambda: _commit(state, progress, checkpoints, facts) if world.is_rank_zero else None)
-        )
-    except Exception:
-        if world.is_rank_zero:
-            checkpoints.drop(progress.step)
-        raise
-
-
-def _check_alike(unlike: Sequence[Sequence[str]], parameters: Collection[str], step: int) -> None:
-    """All ranks call it with the same."""
-    for rank, differ in enumerate(unlike):
-        if found := [name for name in differ if name in parameters]:
-            raise ConfigError(
-                f"After step {step} the parameter {found[0]} is not the same on rank {rank} as on rank 0"
-                f"{f', nor are {len(found) - 1} others' if len(found) > 1 else ''}: they would train different models. "
-                "A forward that writes into a parameter, as one that is initialised from data, writes what its own rank "
-                "sees. Write it in __init__, or make it a buffer",
-                agreed=True,
-            )
+    @property
+    def model(self) -> nn.Module:
+        return self.strategy.model
 
 
 def restore(state: State, checkpoint: Checkpoint) -> Progress:
@@ -79,6 +45,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     remember, is left out when there is another number of them: all take rank 0's.
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
+    strategy, model = state.strategy, state.model
     found = _unpickled(checkpoint.file(names.STATE), device)
     own: dict[str, Any] = {}
     if checkpoint.manifest["world_size"] == state.world.size:
@@ -88,14 +55,14 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
     free = found.get("in_weights", [])
     if average is not None and not isinstance(average, OwnAverage):
-        weights.load(state.model, checkpoint.file(names.EMA), kept, free)
+        weights.load(model, checkpoint.file(names.EMA), kept, free, strategy=strategy)
         average.take()
-    weights.load(state.model, checkpoint.file(names.MODEL), kept, free)
+    weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
     for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
-        buffers.put(state.model, name, buffers.Buffer(value, persistent))
-    state.updater.load(found["update"])
+        buffers.put(model, name, buffers.Buffer(value, persistent))
+    state.updater.load(strategy.own_optimizer_state(found["update"]))
     if own.get("hook") is not None:
-        state.spread.load(own["hook"])
+        strategy.load_state(own["hook"])
     return Progress.from_json(checkpoint.progress())
 
 
@@ -119,13 +86,13 @@ def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, A
 
 
 def _say_rank_0s(checkpoint: Checkpoint, size: int) -> None:
-    names = checkpoint.manifest["own_buffers"]
+    own = checkpoint.manifest["own_buffers"]
     logger.warning(
         "%s was saved by %d ranks, each with buffers of its own (%s%s). On %d ranks all go on with rank 0's",
         checkpoint.folder.name,
         checkpoint.manifest["world_size"],
-        ", ".join(names[:5]),
-        f" and {len(names) - 5} more" if len(names) > 5 else "",
+        ", ".join(own[:5]),
+        f" and {len(own) - 5} more" if len(own) > 5 else "",
         size,
     )
 
@@ -148,45 +115,3 @@ def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
             f"others does ({str(error).splitlines()[0]}). Set {path.parent} aside to continue from an older checkpoint"
         ) from None
     return found
-
-
-def _write(state: State, progress: Progress, unlike: Sequence[str], staging: Path) -> None:
-    """`unlike` names the buffers of which this rank's are not rank 0's."""
-    contents, held = state.model.state_dict(), buffers.named(state.model)
-    own = {
-        "hook": state.spread.state(),
-        "buffers": {name: list(held[name]) for name in unlike if name in held},
-        "extra": extra(contents),
-    }
-    if state.world.is_rank_zero or any(own.values()):
-        staging.mkdir(parents=True, exist_ok=True)
-    if any(own.values()):
-        torch.save(own, staging / names.rank_state(state.world.rank))
-    if not state.world.is_rank_zero:
-        return
-    weights.save(state.model, staging / names.MODEL)
-    average = state.updater.average
-    if average is not None:
-        with average.placed():
-            weights.save(state.model, staging / names.EMA)
-    written = {name for name, buffer in held.items() if buffer.value is not None and name in contents}
-    rest = {
-        "in_weights": sorted(written),
-        "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
-        "extra": own["extra"],
-    }
-    torch.save({"update": state.updater.state(), **rest}, staging / names.STATE)
-    write_json(staging / names.PROGRESS, progress.as_json())
-
-
-def _commit(state: State, progress: Progress, checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
-    checkpoints.commit(
-        progress.step,
-        {
-            "world_size": state.world.size,
-            **facts,
-            "weights_sha256": weights.weights_sha256(state.model.state_dict()),
-            "best_step": progress.best_step,
-            "metrics": progress.evaluation,
-        },
-    )

@@ -13,6 +13,7 @@ from torch import nn
 from phalanx.exit.codes import ConfigError
 
 from ..parallel import buffers
+from ..parallel.strategy import ParallelStrategy
 
 _COMPLEX = "complex128"  # under this name the file lists tensors that it holds as pairs of float64, for want of a type
 
@@ -30,12 +31,17 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Write the tensors of the state_dict as safetensors. Tied weights are written once a name."""
+def on_host(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Copies of the tensors of a state_dict in the host's memory."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(state).items()}
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write the tensors of a state_dict as safetensors. Tied weights are written once a name."""
     written: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     paired = []
-    for name, tensor in _tensors(model.state_dict()).items():
+    for name, tensor in _tensors(state).items():
         whole = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
         if whole.dtype == torch.complex128:
             paired.append(name)
@@ -47,19 +53,27 @@ def save(model: nn.Module, path: Path) -> None:
 
 
 def load(
-    model: nn.Module, path: Path, extra: Mapping[str, Any] | None = None, free: Collection[str] = frozenset()
+    model: nn.Module,
+    path: Path,
+    extra: Mapping[str, Any] | None = None,
+    free: Collection[str] = frozenset(),
+    *,
+    strategy: ParallelStrategy | None = None,
 ) -> None:
     """Load the weights in `path` into `model`, each as its own dtype and memory order, and see that they arrived.
 
     `extra` is what the state_dict held beside tensors; without it the model's own stays. The buffers `free` take the
-    shapes that they have there. Raises ConfigError that names every tensor which is missing, left over or of another
+    shapes that they have there. `strategy` is what spreads the model over the ranks, where one does already; then all
+    ranks call it. Raises ConfigError that names every tensor which is missing, left over or of another
     shape, or which the model did not take.
     """
+    give = model.state_dict if strategy is None else strategy.full_weights
+    take = model.load_state_dict if strategy is None else strategy.load_full_weights
     found = read(path)
     for name in free:
         if name in found:
             buffers.put(model, name, buffers.Buffer(found[name], persistent=True))
-    wanted = model.state_dict()
+    wanted = give()  # all ranks take part
     tensors = _tensors(wanted)
     problems = [f"{name} is missing there" for name in tensors if name not in found]
     problems += [f"{name} is not in the model" for name in found if name not in tensors]
@@ -75,10 +89,10 @@ def load(
     wanted.update({**(extra or {}), **found})
     try:
         with buffers.writable(model):
-            model.load_state_dict(wanted)
+            take(wanted)
     except RuntimeError as error:
         raise ConfigError(f"The model does not take the weights in {path}: {error}") from None
-    now = model.state_dict()
+    now = give()  # all ranks take part
     lost = [name for name, dtype in dtypes.items() if not _equal(now.get(name), found[name].to(dtype))]
     if lost:
         raise ConfigError(

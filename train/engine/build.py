@@ -1,7 +1,7 @@
 """Config and World to Parts: the one place that turns names into objects."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from phalanx.config.instantiate import Targets
-from phalanx.config.schema import Auto, Config
+from phalanx.config.schema import Auto, Config, ParallelConfig
 from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
@@ -29,21 +29,22 @@ from ..loading.prefetch import Mover
 from ..loading.rng import seed_all
 from ..optim import optimizer_state
 from ..optim.ema import Average
-from ..optim.gradients import Gradients
 from ..optim.optimizer_average import OwnAverage
 from ..optim.optimizer_trial import tried
 from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.schedule import Schedule
 from ..optim.updater import Updater
 from ..optim.updater import groups as parameter_groups
-from ..parallel.ddp import DDPStrategy, LossModule, synchronised
+from ..parallel.ddp import synchronised
+from ..parallel.loss_module import LossModule
+from ..parallel.strategy import ParallelStrategy
 from ..tasks.task import Task
 from . import admission
 from .evaluate import Evaluation
 from .memory_format import Convolutions, takes_nhwc
 from .step import Step
 
-KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule)
+KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
     yield config.task, "task", Task, ()
     yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
     yield config.schedule, "schedule", Schedule, ()
+    yield _strategy(config.parallel), "parallel", ParallelStrategy, ("module", "world", "config")
 
 
 def set_up_process(config: Config, world: World) -> Precision:
@@ -123,9 +125,16 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
         alone.convolutions.as_made()
     if config.train.compile:
         alone.model.compile()
-    replica = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
-    spread = DDPStrategy(replica, world, config.parallel)  # compares the models of all ranks
-    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, spread, notes))
+    module = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
+    given = {"module": module, "world": world, "config": config.parallel}
+    # Not within raise_on_all: all ranks meet in it, as they compare their models.
+    strategy = builder.build(_strategy(config.parallel), "parallel", ParallelStrategy, **given)  # type: ignore[type-abstract]
+    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
+
+
+def _strategy(config: ParallelConfig) -> dict[str, Any]:
+    """Of the other keys each strategy takes what it has a use for."""
+    return {"_target_": config._target_}
 
 
 @dataclass(frozen=True)
@@ -184,28 +193,26 @@ def _parts(
     world: World,
     precision: Precision,
     alone: _Alone,
-    spread: DDPStrategy,
+    strategy: ParallelStrategy,
     notes: list[str],
 ) -> Parts:
-    model, task, loader = alone.model, alone.task, alone.loader
-    gradients = Gradients([p for p in model.parameters() if p.requires_grad], find_unused=config.parallel.find_unused)
-    updater = _updater(config, builder, model, gradients, loader.timeline.steps, precision, world.device)
+    task, loader = alone.task, alone.loader
+    updater = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
     return Parts(
         step=Step(
-            spread=spread,
+            strategy=strategy,
             updater=updater,
-            gradients=gradients,
             precision=precision,
             world=world,
             seed=config.seed,
             counts_data=task.counts_data,
         ),
-        state=State(model, updater, spread, world),
+        state=State(strategy, updater, world),
         loader=loader,
         mover=alone.mover,
         evaluation=_evaluation(config, alone.datasets, task, precision, alone.mover, world),
         precision=precision,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in alone.model.parameters()),
         datasets=alone.datasets,
         begin=alone.begin,
         task=task,
@@ -296,16 +303,16 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
 def _updater(
     config: Config,
     builder: Targets,
-    model: nn.Module,
-    gradients: Gradients,
+    strategy: ParallelStrategy,
     steps: int,
     precision: Precision,
     device: torch.device,
 ) -> Updater:
     node = _without(config.optim, "decay_1d")
-    if any(parameter.is_complex() for parameter in model.parameters()) and node.get("fused"):
+    named = strategy.named_parameters()
+    if any(parameter.is_complex() for _, parameter in named) and node.get("fused"):
         node["fused"] = False  # no kernel takes complex numbers; the maths is the same
-    groups = parameter_groups(model, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
+    groups = parameter_groups(named, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
 
     def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
@@ -313,27 +320,29 @@ def _updater(
     optimizer = make(groups)
     return Updater(
         optimizer,
-        gradients,
+        strategy.gradients,
         builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
         steps,
         traits=tried(make, groups),
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
-        average=_average(config.train.ema_decay, optimizer, model),
+        average=_average(config.train.ema_decay, optimizer, [parameter for _, parameter in named]),
         device=device,
         on_device=device.type == "cuda",
     )
 
 
-def _average(decay: float | None, optimizer: torch.optim.Optimizer, model: nn.Module) -> Average | None:
+def _average(
+    decay: float | None, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> Average | None:
     if not optimizer_state.has_modes(optimizer):
-        return None if decay is None else Average(model, decay)
+        return None if decay is None else Average(parameters, decay)
     if decay is not None:
         raise ConfigError(
             f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
             "its eval() puts in place. Type train.ema_decay=null"
         )
-    return OwnAverage(optimizer, model)
+    return OwnAverage(optimizer, parameters)
 
 
 def _evaluation(

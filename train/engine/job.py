@@ -28,11 +28,11 @@ from phalanx.system.module_path import PACKAGE, ROOT
 from ..checkpoint import state, weights
 from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
 from ..checkpoint.progress import Progress
+from ..checkpoint.saver import SynchronousSaver
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..loading import data_hash
 from ..loading.workers import aside
-from ..optim.precision import Precision
 from ..sinks.jsonl import undone
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
@@ -57,43 +57,30 @@ def run(
     world.watchdog.at("build", 0)
     done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
-        _say_finished(*done, world)
-        signals.close()
-        return ExitCode.FINISHED
-    world.share_memory(config.world.timeout_s)
-    precision = set_up_process(config, world)
-    parts = build(config, targets(config, composed.foreign), world, precision)
-    with user_error.context(act="in the rehearsal before the first step"):
-        names = rehearse(config, parts, world)
-    gc.freeze()  # what was imported stays, so no later collection has to look at it
-    gc.enable()
-    world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
-    opened, release = _open(composed, parts, precision, world)
+        return _say_finished(*done, signals, world)
+    parts, names = _prepare(composed, world)
+    opened, release = _open(composed, parts, world)
     afterwards.append(lambda _: release())
     if opened.summary is not None:
-        _say_finished(opened.path, opened.summary, world)
-        signals.close()
         release()
-        return ExitCode.FINISHED
+        return _say_finished(opened.path, opened.summary, signals, world)
     world.raise_on_all(lambda: _log_there(opened, world))
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
-    progress.world_sizes = sorted({*progress.world_sizes, world.size})
-    meter = Meter(progress.seconds, time.monotonic, minor_faults)
-    again = world.raise_on_all(lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {})
-    sink, epoch_samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])
-    ledger = Ledger(progress, sink, parts.loader, config.train.max_skips, epoch_samples)
+    dropped = world.raise_on_all(
+        lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
+    )
+    ledger = _ledger(composed, opened, parts, progress, world)
     afterwards.append(
         lambda failure: ledger.failed(failure) if world.is_rank_zero else stand_in(opened.path, failure, world)
     )
-    start_s = time.time() - started
-    meter.add("start", start_s)
-    told = {"took_s": round(start_s, 3), **again}
-    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, told)
+    meter = Meter(progress.seconds, time.monotonic, minor_faults)
+    meter.add("start", time.time() - started)
+    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
-    window, grace_s = Window(names), config.stop.grace_s or grace_s_of(os.environ)
+    saver, window = SynchronousSaver(checkpoints, digest(config)), Window(names)
+    grace_s = config.stop.grace_s or grace_s_of(os.environ)
     with _stopping(signals, opened, world) as stop:
-        run = Run(config, digest(config), world, parts, progress, meter, ledger, checkpoints, window, stop, grace_s)
-        request = run.fit()
+        request = Run(config, world, parts, progress, meter, ledger, checkpoints, saver, window, stop, grace_s).fit()
     if request is None:
         _finish(opened, progress, parts, ledger, world)
     elif world.is_rank_zero:
@@ -102,7 +89,21 @@ def run(
     return ExitCode.FINISHED if request is None else request.code
 
 
-def _open(composed: Composed, parts: Parts, precision: Precision, world: World) -> tuple[OpenRun, Callable[[], None]]:
+def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
+    """The parts, rehearsed, and the names of the metrics. All ranks call it, and meet in it."""
+    config = composed.config
+    world.share_memory(config.world.timeout_s)
+    precision = set_up_process(config, world)
+    parts = build(config, targets(config, composed.foreign), world, precision)
+    with user_error.context(act="in the rehearsal before the first step"):
+        names = rehearse(config, parts, world)
+    gc.freeze()  # what was imported stays, so no later collection has to look at it
+    gc.enable()
+    world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
+    return parts, names
+
+
+def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Callable[[], None]]:
     """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
 
     Returns also what gives the folder back.
@@ -122,7 +123,7 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
             environment=environment.describe(sys.argv, os.environ, ROOT),
             code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
             data=data,
-            auto={"train.precision": precision.name, "world.device": world.device.type},
+            auto={"train.precision": parts.precision.name, "world.device": world.device.type},
         )
         opened, held = open_run(config, _to_be_told(composed), record, attempt=world.place.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
@@ -133,6 +134,12 @@ def _open(composed: Composed, parts: Parts, precision: Precision, world: World) 
 
 def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
+    progress = _restore_or_begin(parts, opened, keep, world, started)
+    progress.world_sizes = sorted({*progress.world_sizes, world.size})
+    return progress
+
+
+def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
     world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     newest = world.broadcast_object(
@@ -194,6 +201,11 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
     return world.raise_on_all(act)
 
 
+def _ledger(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Ledger:
+    sink, samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
+    return Ledger(progress, sink, parts.loader, composed.config.train.max_skips, samples)
+
+
 def _to_be_told(composed: Composed) -> dict[str, Any]:
     """The config as files and services may have it: without secrets."""
     return redact(dict(composed.plain), secrets_of(os.environ))
@@ -205,7 +217,8 @@ def _announce(
     opened: OpenRun,
     parts: Parts,
     world: World,
-    told: Mapping[str, float],
+    started: float,
+    dropped: Mapping[str, float],
 ) -> None:
     for note in parts.notes if world.is_rank_zero else ():
         logger.warning("%s", note)
@@ -221,15 +234,18 @@ def _announce(
         precision=parts.precision.name,
         hosts=dict(Counter(world.hosts)),
         incarnation=opened.incarnation,
-        **told,
+        took_s=round(time.time() - started, 3),
+        **dropped,
         **({"changed": notes} if notes else {}),
     )
 
 
-def _say_finished(path: Path, summary: Mapping[str, Any], world: World) -> None:
+def _say_finished(path: Path, summary: Mapping[str, Any], signals: Signals, world: World) -> ExitCode:
     if world.is_rank_zero:
         print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
         print(f"To train it longer type train.steps=… train.extend_from={path}")
+    signals.close()
+    return ExitCode.FINISHED
 
 
 @contextmanager
@@ -264,7 +280,7 @@ def _finish(opened: OpenRun, progress: Progress, parts: Parts, ledger: Ledger, w
         "world_sizes": progress.world_sizes,
         "wall_s": wall_s,
         **goodput(progress.seconds, wall_s),
-        "weights_sha256": weights.weights_sha256(parts.state.model.state_dict()),
+        "weights_sha256": weights.weights_sha256(parts.state.strategy.full_weights()),  # all ranks take part
     }
     ledger.event("finish", weights_sha256=summary["weights_sha256"])
     world.raise_on_all(lambda: _sum_up(opened, summary) if world.is_rank_zero else None)

@@ -12,7 +12,7 @@ from phalanx.exit.signals import StopRequest
 from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..checkpoint.progress import Progress
-from ..checkpoint.state import save
+from ..checkpoint.saver import Failed, Saved, Saver
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World, code_of
 from ..loading.prefetch import on_device
@@ -27,23 +27,32 @@ _PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Saving:
+    """A save under way: which step was the best then, and when it began, as time.monotonic() says."""
+
+    best_step: int | None
+    at: float
+
+
 @dataclass
 class Run:
     """A run under way: its parts, how far it is, and where its results go."""
 
     config: Config
-    digest: str
     world: World
     parts: Parts
     progress: Progress
     meter: Meter
     ledger: Ledger
     checkpoints: Checkpoints
+    saver: Saver
     window: Window
     stop: StopAgreement
     grace_s: float  # that the launcher gives a stop
     glance: Glance = field(default_factory=Glance)
-    saved: float = field(default_factory=time.monotonic)  # when the newest checkpoint was
+    saving: Saving | None = None  # begun and not yet done
+    saved: float = field(default_factory=time.monotonic)  # when the newest save was done
     saved_step: int | None = None
     failed_saves: int = 0  # in a row
 
@@ -75,6 +84,8 @@ class Run:
                 save |= self._evaluate()
             if save:
                 self._save(ends=progress.step == loader.timeline.steps)
+            elif self.saving is not None:
+                self._poll()
         return None
 
     def _due(self, every: int | None) -> bool:
@@ -97,7 +108,9 @@ class Run:
 
     def _overdue(self) -> bool:
         every_s = self.config.checkpoint.every_s
-        return self.world.is_rank_zero and every_s is not None and time.monotonic() - self.saved >= every_s
+        if every_s is None or self.saving is not None:
+            return False
+        return self.world.is_rank_zero and time.monotonic() - self.saved >= every_s
 
     def _evaluate(self) -> bool:
         """Evaluate and write the line. Returns whether this is the best so far."""
@@ -116,6 +129,7 @@ class Run:
         """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
         if request.code is ExitCode.CONFIG:
             raise ConfigError(request.why, agreed=True)
+        self._wait(ends=False)
         if self.saved_step != self.progress.step:
             self._save(ends=True)
         name = "preempt" if request.code is ExitCode.PREEMPTED else "stop"
@@ -126,31 +140,63 @@ class Run:
             logger.warning("from the request to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
 
     def _save(self, *, ends: bool) -> None:
-        """Save; where the folder cannot be written, go on to the next time that it is due, unless the run `ends` here."""
-        begin = time.monotonic()
+        """Begin to save, after the end of the save before; wait for this one's where the run `ends` here.
+
+        All ranks call it, after the same step.
+        """
+        self._wait(ends=False)
         self.world.watchdog.at("checkpoint", self.progress.step)
+        self.saving = Saving(self.progress.best_step, time.monotonic())
         with self.meter.part("checkpoint"):
-            records, _ = self.window.fetch(self.world)
+            records, _ = self.window.fetch(self.world)  # all ranks take part
             self.ledger.take(records)
             try:
-                self.world.raise_on_all(self.ledger.sync)
-                save(self.parts.state, self.progress, self.checkpoints, self.digest)
+                self.world.raise_on_all(self.ledger.sync)  # all ranks take part
             except (NoRoom, PeerFailed) as error:
-                self._failed(error, ends)
-                return
-        self.saved, self.saved_step, self.failed_saves = time.monotonic(), self.progress.step, 0
-        if (took_s := self.saved - begin) > self.grace_s:
-            logger.warning("saving took %.1f s; %s", took_s, _LONGER)
-        self.ledger.event("checkpoint", took_s=round(took_s, 3))
-        if self.world.is_rank_zero:
-            self.checkpoints.retain(self.config.checkpoint.keep, self.progress.best_step)
+                return self._saved(Failed(self.progress.step, error), ends)
+            self.saver.begin(self.parts.state, self.progress)
+        return self._wait(ends) if ends else self._poll()
 
-    def _failed(self, error: NoRoom | PeerFailed, ends: bool) -> None:
-        """A save came to nothing, on all ranks alike. Raises `error` where no other one may come."""
+    def _poll(self) -> None:
+        """Hear whether the save that was begun has come to its end. All ranks call it, after the same step."""
+        with self.meter.part("checkpoint"):
+            answer = self.saver.poll()
+        if answer is not None:
+            self._saved(answer, ends=False)
+
+    def _wait(self, ends: bool) -> None:
+        """Wait for the save that was begun, if one is under way. All ranks call it, after the same step."""
+        if self.saving is None:
+            return
+        self.world.watchdog.at("checkpoint", self.progress.step)
+        with self.meter.part("checkpoint"):
+            answer = self.saver.wait()
+        assert answer is not None, "a saver that has begun has an answer in the end"
+        self._saved(answer, ends)
+
+    def _saved(self, answer: Saved | Failed, ends: bool) -> None:
+        """What was begun has come to its end, on all ranks alike: whoever counts on a checkpoint hears of it now.
+
+        Where the folder could not be written the run goes on to the next time that a save is due, unless it `ends` here.
+        """
+        assert self.saving is not None
+        begun, self.saving, self.saved = self.saving, None, time.monotonic()
+        if isinstance(answer, Failed):
+            self._failed(answer, ends)
+            return
+        self.saved_step, self.failed_saves = answer.step, 0
+        if (took_s := self.saved - begun.at) > self.grace_s:
+            logger.warning("saving took %.1f s; %s", took_s, _LONGER)
+        self.ledger.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
+        if self.world.is_rank_zero:
+            self.checkpoints.retain(self.config.checkpoint.keep, begun.best_step)
+
+    def _failed(self, answer: Failed, ends: bool) -> None:
+        """A save came to nothing, on all ranks alike. Raises its error where no other save may come."""
         self.failed_saves += 1
+        error = answer.error
         if code_of(error) is not ExitCode.NO_ROOM or ends or self.failed_saves > _PATIENCE:
             raise error
-        self.saved = time.monotonic()
         why = str(error) if isinstance(error, NoRoom) else error.failure.text
-        logger.warning("step %d was not saved, which is tried again when it is due: %s", self.progress.step, why)
-        self.ledger.event("save_failed", why=why)
+        logger.warning("step %d was not saved, which is tried again when it is due: %s", answer.step, why)
+        self.ledger.event("save_failed", step=answer.step, why=why)

@@ -24,7 +24,7 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
     world.watchdog.at("warm up", 0)
     with unchanged(model, parts.task):
         whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
-        found, waits = parts.step.warm_up(whole, config.parallel.find_unused)
+        found, waits = parts.step.warm_up(whole)
         names = list(dict.fromkeys(chain(*world.gather(found))))  # their batches may differ in metrics
         _check_parameters([name for name, _ in model.named_parameters()], known)
         if waits:

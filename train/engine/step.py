@@ -14,11 +14,10 @@ from ..distributed.world import World
 from ..loading.batch import Batch
 from ..loading.loader import SampleBatch, StepBatch
 from ..loading.rng import integer, seed_all
-from ..optim.gradients import Gradients
 from ..optim.precision import Precision
 from ..optim.updater import Updater
 from ..parallel import buffers
-from ..parallel.ddp import DDPStrategy, unused
+from ..parallel.strategy import ParallelStrategy
 from ..tasks.answer import check_count
 from ..tasks.task import Ratio
 from . import admission
@@ -39,9 +38,8 @@ class StepResult:
 
 @dataclass
 class Step:
-    spread: DDPStrategy
+    strategy: ParallelStrategy
     updater: Updater
-    gradients: Gradients
     precision: Precision
     world: World
     seed: int
@@ -52,34 +50,33 @@ class Step:
     _trained: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
-        model = self.spread.replica.model
+        model = self.strategy.model
         self._modules, self._parameters = list(model.modules()), list(model.parameters())
         self._trained = [parameter.requires_grad for parameter in self._parameters]
 
     def __call__(self, work: StepBatch) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
-        memory = Memory([self.spread.replica], parameters=False) if self._first else None
-        self.spread.share_buffers()
+        memory = Memory([self.strategy.module], parameters=False) if self._first else None
+        self.strategy.begin_step()
         before = buffers.keep(self._modules)
         ratios: list[Mapping[str, Ratio]] = []
         micro_batches = work.micro_batches or [(0, None)]
-        weight = self.world.size / work.samples  # DDP divides by the ranks; what remains is the mean over samples
+        weight = self.world.size / work.samples  # a mean over ranks follows; what remains is the mean over samples
         for i, (position, batch) in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
-            with nullcontext() if last else self.spread.accumulating():
+            with nullcontext() if last else self.strategy.accumulate():
                 self.world.watchdog.at("forward", work.step)
                 found = self._forward(position, batch)
                 ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
                 self._check_trained(work.step)
-                self.gradients.expect()
-                counting = self._begin_counting(ratios) if last else None
+                if last:
+                    self.strategy.before_last_backward()
+                    counting = self._begin_counting(ratios)
                 self.world.watchdog.at("backward", work.step)
                 self._backward(found["loss"].total, weight)
-        self.spread.check_reduced()
-        self._check_reached()
-        self.spread.average(self.gradients)
+        self.strategy.reduce_gradients()  # all ranks take part, also one without a sample
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
-        self.spread.after_step(skipped)
+        self.strategy.after_step(skipped)
         if memory is not None and skipped:
             memory.restore()  # a table that this forward filled goes together with the flag that says so
         else:
@@ -88,7 +85,7 @@ class Step:
         scale = None if self.updater.scale is None else self.updater.scale.used
         return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
 
-    def warm_up(self, sample_batch: SampleBatch, find_unused: bool) -> tuple[list[str], bool]:
+    def warm_up(self, sample_batch: SampleBatch) -> tuple[list[str], bool]:
         """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
@@ -97,30 +94,26 @@ class Step:
         metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
         that the loss does not reach, or a task that divides its loss by something else than it says.
         """
-        model, span, begun = self.spread.replica.model, sample_batch.span, self.world.collectives()
+        model, span, begun = self.strategy.model, sample_batch.span, self.world.collectives()
         found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
-        admission.check_reach(found["loss"].total, model, self.spread.replica.task)
+        admission.check_reach(found["loss"].total, model, self.strategy.module.task)
         with admission.dense(model):
             (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
-        bare = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-        if bare and not find_unused:
-            raise ConfigError(unused(bare))
-        self.spread.check_reduced()
-        self.gradients.begin(wrapped=self.spread.wrapped)
+        self.strategy.after_warm_up()
         return list(found), talks
 
     def try_alone(self, single: Batch) -> None:
         """A forward in training of one sample, which some models cannot take; leaves traces in the model."""
         with self.precision.autocast(self.world.device):
-            self.spread.replica(single)
+            self.strategy.module(single)
 
     def _check_trained(self, step: int) -> None:
         """Raises ConfigError where a parameter was frozen or unfrozen since the start: the update would not follow."""
         if [parameter.requires_grad for parameter in self._parameters] == self._trained:
             return
-        model = self.spread.replica.model
+        model = self.strategy.model
         told = [
             f"{name} {'was frozen' if trained else 'began to train'}"
             for (name, parameter), trained in zip(model.named_parameters(), self._trained, strict=True)
@@ -133,16 +126,10 @@ class Step:
             "where a part joins later: train.init_from=RUN"
         )
 
-    def _check_reached(self) -> None:
-        if missing := self.gradients.missing():
-            lost = set(map(id, missing))
-            named = self.spread.replica.model.named_parameters()
-            raise ConfigError(unused([name for name, parameter in named if id(parameter) in lost]))
-
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
         seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
         with self.precision.autocast(self.world.device):
-            return self.spread(batch)
+            return self.strategy(batch)
 
     def _backward(self, loss: torch.Tensor, weight: float) -> None:
         """A loss that is not finite sends NaN through backward, so that every rank sees it in the reduced gradient."""

@@ -1,21 +1,20 @@
 """An exponential moving average of the weights, kept beside the model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 
 class Average:
-    """`weights` follow those of the model: average += (1 - d) (weight - average).
+    """`weights` follow `parameters`, those of a model as this rank holds them: average += (1 - d) (weight - average).
 
     d is min(decay, (1 + applied) / (10 + applied)), so that the average forgets the random start at once. A skipped
     step does not move it. Buffers, such as BatchNorm's statistics, are the model's own.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._source: list[torch.Tensor] = list(model.parameters())
+    def __init__(self, parameters: Iterable[torch.Tensor], decay: float) -> None:
+        self._source: list[torch.Tensor] = list(parameters)
         self.weights: list[torch.Tensor] = [parameter.detach().clone() for parameter in self._source]
         self._decay = decay
 

@@ -1,12 +1,34 @@
 """The gradients as a few flat buffers: one operation a buffer, however many parameters there are."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 
 
-class Gradients:
-    """Gradients of `parameters`, which hold them from the first backward on.
+class Gradients(ABC):
+    """What an updater needs of the gradients, wherever their parts are."""
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether any is of 64 bits."""
+
+    @abstractmethod
+    def norm(self) -> torch.Tensor:
+        """L2 norm of the whole gradient, a device scalar, the same on every rank. All ranks call it after a reduction."""
+
+    @abstractmethod
+    def divide(self, divisor: torch.Tensor) -> None:
+        """Divide all by a device scalar."""
+
+    @abstractmethod
+    def zero(self) -> None:
+        """Clear all for the next step, which finds them where they were, whatever an optimizer put there."""
+
+
+class FlatGradients(Gradients):
+    """Gradients of `parameters`, which hold them from the first backward on, each rank all of them.
 
     DistributedDataParallel keeps them as views of its buckets; without it they are laid out here. Both ways `flats` are
     tensors that together hold each gradient once and nothing else.
@@ -24,7 +46,6 @@ class Gradients:
 
     @property
     def exact(self) -> bool:
-        """Whether any is of 64 bits."""
         return any(parameter.dtype == torch.float64 for parameter in self._parameters)
 
     def begin(self, *, wrapped: bool) -> None:
@@ -83,7 +104,7 @@ class Gradients:
             self._flats += [whole] if whole.numel() == sum(g.numel() for g in sharing) else sharing
 
     def norm(self) -> torch.Tensor:
-        """L2 norm of all gradients together, a device scalar."""
+        self.find()
         norms: list[torch.Tensor] = [torch.linalg.vector_norm(flat) for flat in self._flats]
         whole: torch.Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         return whole
@@ -93,7 +114,6 @@ class Gradients:
             flat.div_(divisor)
 
     def zero(self) -> None:
-        """Clear all gradients for the next step, which finds them where they were, whatever an optimizer put there."""
         if self._find_unused:
             self.drop()
         for parameter, gradient in self._held:

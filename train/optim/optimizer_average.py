@@ -1,11 +1,10 @@
 """The average of an optimizer that keeps one itself, as schedule-free ones do: it is in the weights in its eval mode."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import final
 
 import torch
-from torch import nn
 
 from .ema import Average
 
@@ -14,11 +13,11 @@ from .ema import Average
 class OwnAverage(Average):
     """Nothing to follow or to load: it lies in the optimizer's state and in the weights that are trained."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]) -> None:
         """`optimizer` has modes: train() and eval()."""
-        super().__init__(nn.Module(), 1.0)
+        super().__init__((), 1.0)
         self._optimizer = optimizer
-        self._trained: list[torch.Tensor] = list(model.parameters())
+        self._trained: list[torch.Tensor] = list(parameters)
 
     def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
         pass

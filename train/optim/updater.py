@@ -1,7 +1,7 @@
 """Optimizers: parameter groups, learning rate, and a step that a gradient which is not finite never gets through."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,9 +19,9 @@ from .schedule import Factors, Schedule, factors
 _CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
-def groups(model: nn.Module, weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
+def groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
     """Parameter groups of the trainable weights. Without `decay_1d`, no weight decay on biases and norm weights."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(name, p) for name, p in parameters if p.requires_grad]
     if not named:
         raise ConfigError("The model has no parameter to train: none requires a gradient")
     for name, parameter in named:
@@ -101,8 +101,7 @@ class Updater:
         """
         if self.scale is not None:
             divisor = self.scale.factor if divisor is None else divisor * self.scale.factor
-        self._gradients.find()
-        norm = self._gradients.norm()
+        norm = self._gradients.norm()  # all ranks take part where each holds a part of it
         if divisor is not None:
             norm = norm / divisor
         if self._clip_norm is not None:

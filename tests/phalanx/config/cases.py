@@ -123,7 +123,7 @@ LIMITS = [
     case("task.classes=1", says="task.classes=1 … at least 2"),
     case("train.steps=null", "train.epochs=null", says="Neither train.steps nor train.epochs … Type train.epochs=10"),
     case("world.timeout_s=20", "wandb.mode=offline", says="world.timeout_s=20 … wandb.finish_timeout_s=30 … Type"),
-    case("checkpoint.asynchronous=true", says="checkpoint.asynchronous=true … Type checkpoint.asynchronous=false"),
+    case("checkpoint.asynchronous=true", says="checkpoint.asynchronous"),
 ]
 
 RANKS = [

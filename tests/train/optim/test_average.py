@@ -26,14 +26,14 @@ def test_average_follows_its_formula_step_by_step() -> None:
 def test_average_drags_no_graph_along() -> None:
     """A graph that grows by a step a step would eat the memory of a long run."""
     model = small_model()
-    average = Average(model, 0.9)
+    average = Average(model.parameters(), 0.9)
     average.follow(torch.tensor(1), torch.tensor(0.0))
     assert all(p.grad_fn is None and not p.requires_grad for p in average.weights)
 
 
 def test_placed_in_the_model_are_the_averaged_weights_and_the_newest_buffers_and_both_come_back() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    average = Average(model, 0.9)
+    average = Average(model.parameters(), 0.9)
     started = copy.deepcopy(average.weights)
     with torch.no_grad():
         next(model.parameters()).add_(1)
@@ -64,7 +64,7 @@ def test_tied_and_frozen_weights_stay_so_in_the_average() -> None:
 def test_parts_of_other_dtypes_are_averaged_each_as_its_own() -> None:
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
     model = nn.ParameterList([nn.Parameter(torch.zeros(2, dtype=dtype)) for dtype in dtypes])
-    average = Average(model, 0.5)
+    average = Average(model.parameters(), 0.5)
     with torch.no_grad():
         for parameter in model:
             parameter += 1

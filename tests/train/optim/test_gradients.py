@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from phalanx.train.optim.gradients import Gradients
+from phalanx.train.optim.gradients import FlatGradients
 from tests.train.optim.updaters import drawn, make, small_model, trainable
 
 
@@ -55,7 +55,7 @@ MODELS: list[Callable[[], nn.Module]] = [small_model, conv, transposed, mixed, p
 @pytest.mark.parametrize("model", MODELS)
 def test_norm_is_that_of_all_gradients_and_clearing_clears_all(model: Callable[[], nn.Module]) -> None:
     parameters = trainable(model())
-    gradients = Gradients(parameters, find_unused=False)
+    gradients = FlatGradients(parameters, find_unused=False)
     gradients.begin(wrapped=False)
     for i, parameter in enumerate(parameters):
         assert parameter.grad is not None
@@ -72,7 +72,7 @@ def test_norm_is_that_of_all_gradients_and_clearing_clears_all(model: Callable[[
 @pytest.mark.parametrize("model", MODELS)
 def test_there_is_one_buffer_a_dtype_and_the_order_in_memory_is_the_weights(model: Callable[[], nn.Module]) -> None:
     parameters = trainable(model())
-    Gradients(parameters, find_unused=False).begin(wrapped=False)
+    FlatGradients(parameters, find_unused=False).begin(wrapped=False)
     found = [p.grad for p in parameters if p.grad is not None]
     assert len(found) == len(parameters)
     assert [g.stride() for g in found] == [p.stride() for p in parameters]
@@ -101,7 +101,7 @@ def test_fused_kernels_give_every_weight_its_own_gradient(
 def test_backward_adds_into_the_buffers_and_leaves_the_gradients_where_they_are() -> None:
     model = conv()
     parameters = trainable(model)
-    gradients = Gradients(parameters, find_unused=False)
+    gradients = FlatGradients(parameters, find_unused=False)
     gradients.begin(wrapped=False)
     before = [(p.grad.data_ptr(), p.grad.stride()) for p in parameters if p.grad is not None]
     images = torch.randn(2, 3, 6, 6).to(memory_format=torch.channels_last)
@@ -116,7 +116,7 @@ def test_backward_adds_into_the_buffers_and_leaves_the_gradients_where_they_are(
 def test_parameters_that_come_and_go_keep_out_of_the_steps_they_take_no_part_in() -> None:
     model = nn.ModuleDict({"always": nn.Linear(2, 1), "sometimes": nn.Linear(2, 1)})
     parameters = trainable(model)
-    gradients = Gradients(parameters, find_unused=True)
+    gradients = FlatGradients(parameters, find_unused=True)
     gradients.begin(wrapped=False)
     inputs = torch.ones(1, 2)
     model["always"](inputs).sum().backward()
@@ -137,7 +137,7 @@ def test_gradients_that_share_a_storage_with_something_else_are_counted_alone() 
     """A storage is taken as a whole only where the gradients fill it."""
     parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))]
     storage = torch.tensor([3.0, 4.0, 100.0, 0.0, 0.0, 12.0])
-    gradients = Gradients(parameters, find_unused=True)
+    gradients = FlatGradients(parameters, find_unused=True)
     gradients.begin(wrapped=True)
     parameters[0].grad, parameters[1].grad = storage[:2], storage[3:]
     gradients.find()
@@ -162,7 +162,7 @@ def test_a_parameter_without_a_gradient_is_found_also_where_a_hook_changes_those
     reached, zero, missed = (nn.Parameter(torch.ones(2)) for _ in range(3))
     for parameter in (reached, zero, missed):
         parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-    gradients = Gradients([reached, zero, missed], find_unused=False)
+    gradients = FlatGradients([reached, zero, missed], find_unused=False)
     gradients.begin(wrapped=False)
     for _ in range(2):
         gradients.expect()
@@ -176,6 +176,6 @@ def test_buffers_come_in_the_order_of_the_parameters_which_all_ranks_share() -> 
     """A set's order depends on where things lie in a process."""
     dtypes = [torch.float64, torch.float16, torch.complex64, torch.float32, torch.bfloat16]
     parameters = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in dtypes]
-    gradients = Gradients(parameters, find_unused=False)
+    gradients = FlatGradients(parameters, find_unused=False)
     gradients.begin(wrapped=False)
     assert [flat.dtype for flat in gradients.gathered()] == dtypes

@@ -12,7 +12,7 @@ from torch import nn
 
 from phalanx.config.instantiate import Targets
 from phalanx.exit.codes import ConfigError
-from phalanx.train.optim.gradients import Gradients
+from phalanx.train.optim.gradients import FlatGradients
 from phalanx.train.optim.optimizer_average import OwnAverage
 from phalanx.train.optim.optimizer_trial import Group, tried
 from phalanx.train.optim.schedule import Constant
@@ -30,8 +30,8 @@ def made_by(target: str, options: dict[str, Any], params: list[Group]) -> torch.
 def made(model: nn.Module, target: str, options: dict[str, Any]) -> Made:
     """An updater over `model` as train/engine/build.py makes one."""
     make = partial(made_by, target, options)
-    params = groups(model, weight_decay=0.0, decay_1d=True)
-    gradients = Gradients(trainable(model), find_unused=False)
+    params = groups(model.named_parameters(), weight_decay=0.0, decay_1d=True)
+    gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     optimizer = make(params)
     updater = Updater(
@@ -119,7 +119,7 @@ def test_a_schedule_that_no_rate_could_follow_is_refused() -> None:
                 one.gradients,
                 Constant(5),
                 STEPS,
-                traits=tried(partial(made_by, target, options), groups(model, 0.0, decay_1d=True)),
+                traits=tried(partial(made_by, target, options), groups(model.named_parameters(), 0.0, decay_1d=True)),
                 clip_norm=None,
                 scale=None,
                 average=None,
@@ -136,7 +136,7 @@ def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_tra
     for step in range(3):
         one.step(drawn(model, step))
     trained, by_hand = copy.deepcopy(model.state_dict()), copy.deepcopy(one.optimizer)
-    with OwnAverage(one.optimizer, model).placed():
+    with OwnAverage(one.optimizer, model.parameters()).placed():
         by_hand.eval()  # type: ignore[attr-defined]
         placed = [p for group in by_hand.param_groups for p in group["params"]]
         assert equal([p.detach() for p in model.parameters()], [p.detach() for p in placed])

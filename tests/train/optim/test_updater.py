@@ -196,11 +196,11 @@ def test_state_comes_back_through_a_file_and_training_goes_on_with_the_same_bits
 
 def test_without_decay_1d_biases_and_norms_keep_out_of_weight_decay() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Conv1d(3, 3, 1))
-    decayed, spared = groups(model, weight_decay=0.1, decay_1d=False)
+    decayed, spared = groups(model.named_parameters(), weight_decay=0.1, decay_1d=False)
     assert {p.dim() for p in decayed["params"]} == {2, 3}
     assert {p.dim() for p in spared["params"]} == {1}
     assert spared["weight_decay"] == 0.0
-    assert len(groups(model, weight_decay=0.1, decay_1d=True)) == 1
+    assert len(groups(model.named_parameters(), weight_decay=0.1, decay_1d=True)) == 1
     made = make(model, torch.optim.AdamW([decayed, spared], lr=0.1, weight_decay=0.1, fused=True))
     made.step([torch.zeros_like(p) for p in trainable(model)])
     assert equal(model[1].weight, torch.ones(3))
@@ -210,10 +210,10 @@ def test_frozen_weights_are_in_no_group_and_a_model_of_them_alone_is_refused() -
     model = small_model()
     first, *_ = model.parameters()
     first.requires_grad_(False)
-    [only] = groups(model, weight_decay=0.1, decay_1d=True)
+    [only] = groups(model.named_parameters(), weight_decay=0.1, decay_1d=True)
     assert all(parameter is not first for parameter in only["params"])
     with pytest.raises(ConfigError, match="no parameter to train"):
-        groups(model.requires_grad_(False), weight_decay=0.0, decay_1d=True)
+        groups(model.requires_grad_(False).named_parameters(), weight_decay=0.0, decay_1d=True)
 
 
 def test_a_weight_with_gaps_in_memory_is_refused_by_name() -> None:
@@ -221,4 +221,4 @@ def test_a_weight_with_gaps_in_memory_is_refused_by_name() -> None:
     model = nn.Module()
     model.register_parameter("slice", nn.Parameter(torch.zeros(4, 6)[:, :3]))
     with pytest.raises(ConfigError, match="slice has gaps"):
-        groups(model, weight_decay=0.0, decay_1d=True)
+        groups(model.named_parameters(), weight_decay=0.0, decay_1d=True)

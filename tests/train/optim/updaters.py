@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from phalanx.train.optim.ema import Average
-from phalanx.train.optim.gradients import Gradients
+from phalanx.train.optim.gradients import FlatGradients
 from phalanx.train.optim.optimizer_trial import Traits
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.schedule import Constant, Schedule
@@ -23,7 +23,7 @@ STEPS = 40
 class Made:
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    gradients: Gradients
+    gradients: FlatGradients
     updater: Updater
 
     def step(self, gradients: Sequence[torch.Tensor], divisor: torch.Tensor | None = None) -> tuple[float, bool]:
@@ -67,9 +67,9 @@ def make(
     device: torch.device = CPU,
     on_device: bool = True,
 ) -> Made:
-    gradients = Gradients(trainable(model), find_unused=False)
+    gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
-    average = None if decay is None else Average(model, decay)
+    average = None if decay is None else Average(model.parameters(), decay)
     updater = Updater(
         optimizer,
         gradients,
