@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Augment", "ConfigError", "Ratio", "Run", "Schedule", "Sink", "Task", "load"]
+__all__ = ["Augment", "ConfigError", "Metric", "Ratio", "Run", "Schedule", "Sink", "Task", "Update", "load"]
 
 if TYPE_CHECKING:
     from .exit.codes import ConfigError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .train.loading.batch import Augment
     from .train.optim.schedule import Schedule
     from .train.sinks.sink import Sink
+    from .train.tasks.metric import Metric, Update
     from .train.tasks.task import Ratio, Task
 else:
     __getattr__, __dir__ = handed_on(
@@ -26,6 +27,7 @@ else:
             "train.loading.batch": ["Augment"],
             "train.optim.schedule": ["Schedule"],
             "train.sinks.sink": ["Sink"],
+            "train.tasks.metric": ["Metric", "Update"],
             "train.tasks.task": ["Ratio", "Task"],
         },
     )

@@ -25,7 +25,7 @@ FILES = {
     if not any(part.is_symlink() for part in path.parents)
 }
 SOURCES = [*FILES.values(), *(path for tree in ("bench", "tests") for path in sorted((ROOT / tree).rglob("*.py")))]
-PUBLIC = {f"phalanx/{name}.py" for name in ("models", "data", "tasks", "schedules")}  # names for configs, handed on
+PUBLIC = {f"phalanx/{name}.py" for name in ("models", "data", "tasks", "schedules", "parallel")}  # names for configs, handed on
 RANKS_START = {"launch/local/preload.py", "launch/sweep/fork_server.py"}  # what forks ranks, and has torch
 IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx doctor` runs in ranks, which have torch
 LATE = "launch/search/samplers.py"  # what it is made of comes from Optuna

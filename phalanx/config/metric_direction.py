@@ -14,9 +14,11 @@ def direction(metric: str, mode: Mode | None, key: str) -> Mode:
     """What is better of `metric`. Raises ConfigError that names `key`, where a mode is typed, if nobody can know."""
     if mode is not None:
         return mode
-    for pattern, known in ((_LESS, Mode.min), (_MORE, Mode.max)):
-        if pattern.search(metric):
-            return known
+    parts = metric.split("/")
+    for end in range(len(parts), 0, -1):  # f1/cat is the f1 of a class, whose own name tells nothing
+        for pattern, known in ((_LESS, Mode.min), (_MORE, Mode.max)):
+            if pattern.search("/".join(parts[:end])):
+                return known
     section = key.partition(".")[0]
     named = "best_metric" if section == "checkpoint" else "metric"
     raise ConfigError(

@@ -187,7 +187,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    _target_: str = _defining(neutral="phalanx.train.parallel.ddp.DDPStrategy")
+    _target_: str = _defining(neutral="phalanx.parallel.DDPStrategy")
     bucket_mb: float | None = _rounding(0, above=True)
     static_graph: bool = _rounding()
     find_unused: bool = _defining(neutral=False)  # a gradient that is absent moves no momentum, one of zero does

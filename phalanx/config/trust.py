@@ -13,7 +13,7 @@ _OWN = (
 )
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
 # They define nothing: what they hand on is judged, as anything is, by the module that defines it.
-_PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules")
+_PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel")
 _ADMITTED = (
     "classes of torch.nn and torch.optim, models of torchvision.models, and Phalanx's own models, data, tasks and "
     "schedules"

@@ -53,7 +53,7 @@ class World:
         self._failure: Failure | None = None
         self._own: Failure | None = None
         self.silent: Sequence[int] = ()  # ranks that did not answer when this one told all that it fails
-        self._control = control
+        self.control = control
         self._failure_channel = None
         if store is not None:
             self._failure_channel = FailureChannel(
@@ -87,7 +87,7 @@ class World:
             return [value]
         values: list[Answer | None] = [None] * self.size
         # All ranks of the world take part.
-        dist.all_gather_object(values, value, group=self._control)
+        dist.all_gather_object(values, value, group=self.control)
         return values  # type: ignore[return-value]
 
     def broadcast_object(self, value: Answer | None) -> Answer:
@@ -95,7 +95,7 @@ class World:
         box = [value]
         if self.size > 1:
             # All ranks take part: rank 0 sends, the others receive.
-            dist.broadcast_object_list(box, src=0, group=self._control)
+            dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]  # type: ignore[return-value]
 
     def sum(self, table: torch.Tensor) -> torch.Tensor:
@@ -110,7 +110,7 @@ class World:
             return table
         tables = [torch.empty_like(table) for _ in range(self.size)]
         # All ranks take part. Not all_reduce, whose order of addition depends on the number of ranks.
-        dist.all_gather(tables, table, group=self._control)
+        dist.all_gather(tables, table, group=self.control)
         total = tables[0]
         for table in tables[1:]:
             total += table
@@ -225,7 +225,7 @@ class World:
             return
         if self.size > 1:
             # All ranks take part. A rank may still fail while it closes its sinks, and the others must be there to read it.
-            dist.barrier(group=self._control)
+            dist.barrier(group=self.control)
         self._failure_channel.ignore()
         if self.reducer is not None:
             self.reducer.close()

@@ -7,6 +7,7 @@ from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch
 from ..optim.precision import Precision
+from ..tasks.answer import checked
 from ..tasks.task import Task
 
 
@@ -55,7 +56,7 @@ def _works(model: nn.Module, task: Task, batch: Batch, precision: Precision, wor
     with unchanged(model, task), quick:
         try:
             with precision.autocast(world.device):
-                loss = task.ratios(model, batch)["loss"].total
+                loss = checked(task.ratios(model, batch), trains=True)["loss"].total
             torch.autograd.grad(loss, parameters, allow_unused=True)
         except Exception:
             return False

@@ -1,5 +1,6 @@
 """What is tried before a start's first step, so that what cannot work is known then; it leaves no trace."""
 
+import logging
 from dataclasses import replace
 from itertools import chain
 
@@ -10,8 +11,11 @@ from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch, apply
 from ..loading.loader import Loader
+from ..tasks.answer import new_metrics
 from ..tasks.mean_loss import warn_of_mean
 from .build import Parts
+
+logger = logging.getLogger(__name__)
 
 
 def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
@@ -34,8 +38,11 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
                 warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
         if single is not None:
             world.raise_on_all(lambda: _try_alone(parts, apply(single, parts.mover)))
-        evaluated = names if parts.evaluation is None else parts.evaluation.rehearse(model, world)
-        _check_metric(config, evaluated)
+        if parts.evaluation is None:
+            unused = list(world.raise_on_all(lambda: new_metrics(parts.task)))
+            _check_metric(config, names, unused)
+        else:
+            _check_metric(config, parts.evaluation.rehearse(model, world), [])
     return names
 
 
@@ -47,14 +54,23 @@ def _check_parameters(now: list[str], known: list[str]) -> None:
         )
 
 
-def _check_metric(config: Config, names: list[str]) -> None:
+def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
+    """`unused` are metrics of evaluations, where there is none. Raises ConfigError on all ranks alike."""
     best = config.checkpoint.best_metric
+    if best is not None and best.partition("/")[0] in unused:
+        raise ConfigError(
+            f"checkpoint.best_metric={best} is computed in evaluations alone, and data.eval=null. Type data.eval=…, or "
+            f"checkpoint.best_metric={names[0]}",
+            agreed=True,
+        )
     if best is not None and best not in names:
         raise ConfigError(
             f"checkpoint.best_metric={best} is no metric of the task. Type checkpoint.best_metric={names[0]}, or one "
             f"of {', '.join(names)}",
             agreed=True,
         )
+    if unused:
+        logger.warning("%s of the task are computed in evaluations alone, and data.eval=null", ", ".join(unused))
 
 
 def _check_equal(loader: Loader, ranks: int) -> None:

@@ -19,7 +19,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.tasks.task import Task
 from tests.ranks import ROOT
 
-MODULES = ["phalanx", "phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules"]
+MODULES = ["phalanx", "phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel"]
 NAMES = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
 
 
@@ -53,7 +53,7 @@ def test_configs_of_ours_name_public_names_alone() -> None:
     found = set(targets_in(yaml.safe_load(path.read_text()) for path in (ROOT / "conf").rglob("*.yaml")))
     ours = {name for name in found if name.startswith("phalanx.")}
     assert ours <= set(NAMES)
-    assert len(ours) == 11
+    assert len(ours) == 12
     assert set(MOVED.values()) <= set(NAMES)
     assert not {name for name in found if name.startswith(("train.", "launch."))}
 

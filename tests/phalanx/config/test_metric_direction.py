@@ -13,6 +13,10 @@ LESS = "loss val_loss eval/loss logloss crossEntropyLoss error top5_error perple
 MORE = "accuracy top5_accuracy eval/accuracy balancedAccuracy f1 macro_f1 auc roc_auc bleu sacreBLEU map mAP miou ndcg"
 OPEN = "psnr mae power soccer heatmap inaccuracy f10 lossless loss_scale accuracy@5 beauty"
 
+MORE_OF_A_CLASS = "f1/cat eval/f1/cat auc/9 f1/loss_scale"
+LESS_OF_A_CLASS = "wer/de eval/error/cat f1/loss"
+OPEN_OF_A_CLASS = "eval/psnr f10/cat heatmap/1"
+
 
 def config(*words: str) -> Config:
     return compose(words).config
@@ -25,6 +29,14 @@ def test_a_name_tells_the_direction_of_what_has_one_and_of_nothing_else() -> Non
         with pytest.raises(ConfigError, match=f"^sweep.metric={name}: .* Type sweep.mode=max, or sweep.mode=min"):
             direction(name, None, "sweep.mode")
         assert [direction(name, mode, "sweep.mode") for mode in Mode] == list(Mode)
+
+
+def test_the_number_of_a_class_has_the_direction_of_its_metric() -> None:
+    for names, mode in ((MORE_OF_A_CLASS, Mode.max), (LESS_OF_A_CLASS, Mode.min)):
+        assert {direction(name, None, "sweep.mode") for name in names.split()} == {mode}
+    for name in OPEN_OF_A_CLASS.split():
+        with pytest.raises(ConfigError, match=f"^sweep.metric={name}: no name tells"):
+            direction(name, None, "sweep.mode")
 
 
 def test_the_metric_that_is_typed_alone_has_its_own_direction_whatever_the_experiment_says() -> None:
