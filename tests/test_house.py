@@ -3,6 +3,7 @@
 import ast
 import functools
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ FILES = {
     if not any(part.is_symlink() for part in path.parents)
 }
 SOURCES = [*FILES.values(), *(path for tree in ("bench", "tests") for path in sorted((ROOT / tree).rglob("*.py")))]
-PUBLIC = {f"phalanx/{name}.py" for name in ("models", "data", "tasks", "schedules", "parallel")}  # names for configs, handed on
+PUBLIC = {f"phalanx/{name}.py" for name in ("data", "models", "parallel", "schedules", "tasks")}  # names for configs
 RANKS_START = {"launch/local/preload.py", "launch/sweep/fork_server.py"}  # what forks ranks, and has torch
 IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx doctor` runs in ranks, which have torch
 LATE = "launch/search/samplers.py"  # what it is made of comes from Optuna
@@ -198,6 +199,20 @@ def _calls(name: str, *functions: str) -> Iterator[ast.Call]:
     for node in nodes_of(FILES[name]):
         if isinstance(node, ast.Call) and called(node).rpartition(".")[2] in functions:
             yield node
+
+
+def test_files_that_our_pages_name_are_there() -> None:
+    """As links, and as paths in backquotes."""
+    invented = ("lenet", "NAME", "curves", "mine")  # what a page tells its reader to write
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("slurm/*.md")):
+        text = page.read_text(encoding="utf-8")
+        named = [page.parent / link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+        if page.name != "CHANGELOG.md":  # which tells of what there was
+            named += [
+                ROOT / path for path in re.findall(r"`((?:conf|launch|phalanx|slurm|tests|train)/[\w/.]+)`", text)
+            ]
+        missing = [path for path in named if not path.exists() and not any(word in path.name for word in invented)]
+        assert not missing, f"{page.name} names {missing}"
 
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
