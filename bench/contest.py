@@ -13,16 +13,16 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
-from train import build, job
-from train.compose import compose
-from train.config import Config
-from train.data.loader import Loader, Work
-from train.hearing import Signals
-from train.join import join
-from train.place import Place
-from train.precision import Precision
-from train.target import Targets
-from train.world import World
+from phalanx.compose.compose import compose
+from phalanx.config.instantiate import Targets
+from phalanx.config.schema import Config
+from phalanx.exit.rank_env import RankEnv
+from phalanx.exit.signals import Signals
+from phalanx.train.distributed.rendezvous import join
+from phalanx.train.distributed.world import World
+from phalanx.train.engine import build, job
+from phalanx.train.loading.loader import Loader, StepBatch
+from phalanx.train.optim.precision import Precision
 
 Turns = Iterator[list[float]]  # lists to put the seconds of each step into; the next is given when it is one's turn
 
@@ -34,7 +34,7 @@ class InTurns(Loader):
     turns: Turns
     steps: int
 
-    def from_step(self, first: int) -> Iterator[Work]:
+    def from_step(self, first: int) -> Iterator[StepBatch]:
         works = super().from_step(first)
         times: list[float] = []
         for step in range(first, self.timeline.steps):
@@ -47,7 +47,7 @@ class InTurns(Loader):
 
 def train(words: Sequence[str], turns: Turns, steps: int) -> None:
     """The whole job: logging, progress lines and all."""
-    place = Place.from_environment(os.environ)
+    place = RankEnv.from_environment(os.environ)
     composed = compose(words)
     world = join(place, composed.config.world, deterministic=False)
 

@@ -31,10 +31,10 @@ def train(point: dict[str, Any]) -> None:
     import torch
     from torch.nn import functional as F
 
-    from train.data.augment import ShiftRotate
-    from train.data.digits import Digits
-    from train.models.convnet import ConvNet
-    from train.rng import Draws, integer
+    from phalanx.train.data.augment import ShiftRotate
+    from phalanx.train.data.digits import Digits
+    from phalanx.train.loading.rng import Draws, integer
+    from phalanx.train.models.convnet import ConvNet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -29,7 +29,7 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from train import allocator
+from phalanx.system import allocator
 
 OFF = ("data.augment=null", "eval.every=null", "checkpoint.every=null", "wandb.mode=disabled", "train.threads=1")
 

@@ -64,7 +64,7 @@ def _sweep(root: Path, name: str, words: Sequence[str], trials: int) -> dict[str
     """A sweep's sweep.json; with the seconds from its first trial's beginning to the last one's end, what share of them
     its slots spent in steps, and how many steps that was."""
     own = [f"sweep.trials={trials}", f"sweep.slots={SLOTS}", f"run.root={root}", f"run.name={name}"]
-    command = [sys.executable, "-m", "launch.cli", "sweep", "sweep=random", *words, *own, *SPACE]
+    command = [sys.executable, "-m", "phalanx.launch.cli", "sweep", "sweep=random", *words, *own, *SPACE]
     done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{shlex.join(command)}\n{done.stdout}{done.stderr}")

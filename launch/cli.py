@@ -1,23 +1,14 @@
 """The command `phalanx`: knows its verbs, and what people of other launchers type for them."""
 
 import sys
-from pathlib import Path
-
-if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # a script's own folder would shadow other modules
-    import launch  # noqa: F401 - ours from here on, whatever else is called so
-    from train.own import step_aside
-
-    step_aside(sys.path[0])
-
 from importlib import import_module
 
 import click
 
-from train.nearest import nearest
-from train.outcome import ConfigError, ExitCode
-from train.output import open_all
-from train.refusal import say
+from phalanx.common.stdio import open_all
+from phalanx.common.suggest import nearest
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import say
 
 VERBS = {  # each the module of its name; --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
@@ -54,7 +45,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        found: click.Command = getattr(import_module(f"launch.{cmd_name}"), cmd_name)
+        found: click.Command = getattr(import_module(f"phalanx.launch.commands.{cmd_name}"), cmd_name)
         return found
 
     def resolve_command(
@@ -70,7 +61,7 @@ class _Verbs(click.Group):
 
 
 def main() -> None:
-    """Entry of the console script. Ends the process with one of the exit codes in `train.outcome`."""
+    """Entry of the console script. Ends the process with one of the exit codes in `phalanx.exit.codes`."""
     phalanx = _Verbs(
         "phalanx",
         help="Train PyTorch models on any number of GPUs, here or on a cluster.",

@@ -1,1 +1,33 @@
-"""Phalanx trains PyTorch models on any number of ranks."""
+"""Phalanx trains PyTorch models on any number of ranks.
+
+What users import stands here and is imported when it is first asked for, so `import phalanx` imports no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from .common.lazy import handed_on
+
+__all__ = ["Augment", "ConfigError", "Metric", "Ratio", "Run", "Schedule", "Sink", "Task", "Update", "load"]
+
+if TYPE_CHECKING:
+    from .exit.codes import ConfigError
+    from .train.engine.load import Run, load
+    from .train.loading.batch import Augment
+    from .train.optim.schedule import Schedule
+    from .train.sinks.sink import Sink
+    from .train.tasks.metric import Metric, Update
+    from .train.tasks.task import Ratio, Task
+else:
+    __getattr__, __dir__ = handed_on(
+        __package__,
+        __name__,
+        {
+            "exit.codes": ["ConfigError"],
+            "train.engine.load": ["Run", "load"],
+            "train.loading.batch": ["Augment"],
+            "train.optim.schedule": ["Schedule"],
+            "train.sinks.sink": ["Sink"],
+            "train.tasks.metric": ["Metric", "Update"],
+            "train.tasks.task": ["Ratio", "Task"],
+        },
+    )

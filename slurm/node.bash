@@ -22,17 +22,17 @@ if [[ -z ${GLIBC_TUNABLES:-} && ${LD_PRELOAD:-} != *malloc* && -z $(compgen -e M
   export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 fi
 mapfile -d '' -t words <"$PHALANX_SUBMISSION/words"
-if [[ $PHALANX_ENTRY == launch/cli.py ]]; then # a sweep's process starts the ranks of its trials itself
-  launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/$PHALANX_ENTRY" sweep "${words[@]}")
+if [[ $PHALANX_ENTRY == sweep ]]; then # a sweep's process starts the ranks of its trials itself
+  launcher=("$PHALANX_PYTHON" "$PHALANX_CODE/phalanx" sweep "${words[@]}")
 else
   [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || words=("${words[@]//"%a"/$SLURM_ARRAY_TASK_ID}")
-  launcher=("$PHALANX_PYTHON" -u "$PHALANX_CODE/launch/agent.py")
+  launcher=("$PHALANX_PYTHON" -u "$PHALANX_CODE/phalanx" -m launch.local.agent)
   # Slurm signals the launcher alone: it hands on what it hears, and leaves the ranks the time to save.
   launcher+=(--ranks="$PHALANX_RANKS_PER_NODE" --grace="$PHALANX_NOTICE_S")
   if ((PHALANX_NODES > 1)); then
     launcher+=(--nodes="$PHALANX_NODES" --node="$SLURM_NODEID" --head="$PHALANX_HEAD" --port="$PHALANX_PORT")
   fi
-  launcher+=("$PHALANX_CODE/$PHALANX_ENTRY" "${words[@]}")
+  launcher+=("$PHALANX_CODE/phalanx/$PHALANX_ENTRY" "${words[@]}")
 fi
 shopt -s execfail
 exec "${launcher[@]}" || refuse "$SLURMD_NODENAME cannot execute $PHALANX_PYTHON, the Python of where the command was typed"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import Nursery, Starter
+from tests.ranks import ROOT, Nursery, Starter
 
 gc.disable()  # a fifth of the time that it takes to import and collect, in each process of pytest
 
@@ -30,12 +30,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a cluster or GPUs run one after the other; each other test runs wherever there is room.
 
-    Files that name a group themselves have another cluster, as tests wait for Slurm for half of their time.
+    Files that name a group themselves have another cluster, as tests wait for Slurm for half of their time. What runs one
+    after the other begins first, for else it is what is left at the end, with a core that idles.
     """
     for item in items:
-        shared = item.path.parent.name
+        shared = item.path.relative_to(ROOT / "tests").parts[0]
         if shared in ("slurm", "gpu") and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(shared))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import nn
 
-from train.data.batch import Batch
-from train.tasks.classification import Classification
-from train.tasks.task import Ratio
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.classification import Classification
+from phalanx.train.tasks.task import Ratio
 
 _STEP_S = 0.1  # long enough for a wish to stop to reach all ranks before the last step
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from train.compose import compose
-from train.outcome import ConfigError
+from phalanx.compose.compose import compose
+from phalanx.exit.codes import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
@@ -27,11 +27,11 @@ COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a co
 
 
 class Nursery:
-    """The process that ranks are forked from; see launch/sweeping/warm.py."""
+    """The process that ranks are forked from; see launch/sweep/fork_server.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / "sweeping" / "warm.py")],
+            [sys.executable, str(ROOT / "phalanx"), "-m", "launch.sweep.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -97,6 +97,14 @@ class World:
     pids: list[int]
     files: list[Path]
     ended: list[int] = field(default_factory=list)
+    began_s: float = field(default_factory=time.monotonic)
+
+    def soon_s(self) -> float:
+        """Seconds within which ranks that wait for nobody leave, from now on: 2, and more on a loaded machine.
+
+        How loaded it is shows in the time that it took to come here, which is about a second where nothing else runs.
+        """
+        return max(2.0, 2.0 * (time.monotonic() - self.began_s))
 
     def kill(self, *ranks: int, with_signal: int = signal.SIGKILL) -> None:
         for rank in ranks or range(len(self.pids)):

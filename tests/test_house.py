@@ -1,182 +1,220 @@
 """The house's own rules, held against its source."""
 
 import ast
+import functools
 import os
+import re
 import sys
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.ranks import ROOT
 
-# From left to right, as data flows. A module imports from its own room and from those before it, and from no other.
-ROOMS = {
-    "ground": "allocator cause columns cores culprit escape files fits garbage hearing lease leftovers listening meter "
-    "nearest nvml orphan outcome output own prose redact refusal company links room sight trouble",
-    "config": "alias canonical code_hash compose composer config direction "
-    "explain foreign former identity limits overrides place "
-    "resolved root source target trust typed",
-    "data": "rng data data.*",
-    "models": "models models.*",
-    "tasks": "tasks tasks.*",
-    "world": "alarm exchange failure join logs network stop watch world",
-    "maths": "admission buffers ema evaluate extra glance gradients nhwc optim optimizer_state own_average parallel "
-    "precision progress schedule step tryout twice unchanged weights window",
-    "record": "begin checkpoint environment fingerprint folder ledger resume sameness sinks sinks.*",
-    "run": "build job loop main rehearse",
+# The folders of each tree, in the order in which data flows. A file imports from its own folder and from those before it.
+ORDER = {
+    "phalanx": "common system exit run_folder config compose",
+    "train": "loading optim distributed sinks data models tasks parallel checkpoint engine main",
+    "launch": "common host local doctor submission slurm state search sweep reporting commands cli",
 }
-WITHOUT_TORCH = ("ground", "config")  # less what is imported where it is needed
-EXAMINED = "launch/examine/"  # what the launcher starts in ranks, which have torch; its entry imports it late
-MODULES = {
-    ".".join(path.relative_to(ROOT / "train").with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((ROOT / "train").rglob("*.py"))
-    if path != ROOT / "train" / "__init__.py"
+FILES = {
+    path.relative_to(ROOT).as_posix(): path
+    for tree in ORDER
+    for path in sorted((ROOT / tree).rglob("*.py"))
+    if not any(part.is_symlink() for part in path.parents)
 }
-SOURCES = [path for room in ("train", "launch", "bench", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
-
-
-LAUNCH = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "launch").rglob("*.py"))}
+SOURCES = [*FILES.values(), *(path for tree in ("bench", "tests") for path in sorted((ROOT / tree).rglob("*.py")))]
+PUBLIC = {f"phalanx/{name}.py" for name in ("data", "models", "parallel", "schedules", "tasks")}  # names for configs
+RANKS_START = {"launch/local/preload.py", "launch/sweep/fork_server.py"}  # what forks ranks, and has torch
+IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx doctor` runs in ranks, which have torch
+LATE = "launch/search/samplers.py"  # what it is made of comes from Optuna
 SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2", "plotly", "optuna"}  # to import
-FORKED = ("launch/preload.py", "launch/sweeping/warm.py")  # what ranks are forked from, which has torch
-LATE = "launch/sweeping/sampling.py"  # what it is made of comes from Optuna
+MOST_FILES = 13  # of a folder
 
 
-def room_of(module: str) -> str:
-    rooms = [room for room, names in ROOMS.items() if any(fnmatchcase(module, name) for name in names.split())]
-    assert len(rooms) == 1, f"train/{module.replace('.', '/')}.py belongs into one room of tests/test_house.py"
-    return rooms[0]
+pytestmark = pytest.mark.xdist_group("house")  # one process parses all files, once
 
 
-def tree(path: Path) -> ast.Module:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(module: str) -> set[str]:
-    """The modules of train/ that `module` imports anywhere in its text."""
-    return imported(MODULES[module])
+@functools.cache
+def nodes_of(path: Path) -> list[ast.Import | ast.ImportFrom | ast.Call]:
+    """The imports and the calls that stand anywhere in a file."""
+    return [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of train/ that a file imports anywhere in its text."""
-    found = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
-        else:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        found |= {name.removeprefix("train.") for name in names if name.startswith("train.")} & MODULES.keys()
+def called(call: ast.Call) -> str:
+    """The dotted name of what is called, from the first name on that is no expression."""
+    names, node = [], call.func
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join(reversed([*names, node.id] if isinstance(node, ast.Name) else [*names, ""]))
+
+
+def imports_of(name: str, nodes: Sequence[ast.AST] | None = None) -> set[str]:
+    """The modules that a file imports: anywhere in its text, or by `nodes` alone. Ours begin with phalanx."""
+    package = f"{name if name.startswith('phalanx/') else f'phalanx/{name}'}".split("/")[:-1]
+    found: set[str] = set()
+    for node in nodes_of(FILES[name]) if nodes is None else nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*parts, *filter(None, [node.module])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_from_left_to_right(module: str) -> None:
-    order = list(ROOMS)
-    for imported in imports(module):
-        assert order.index(room_of(imported)) <= order.index(room_of(module)), f"{module} imports {imported}"
+def at_once(name: str) -> set[str]:
+    """The modules that a file imports before anything of it is called."""
+    return imports_of(name, parsed(FILES[name]).body)
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    left = {module: imports(module) for module in MODULES}
+def place(module: str) -> tuple[str, str] | None:
+    """The tree and the folder that a module of ours is in; None where it is another's, or a tree as a whole."""
+    top, *rest = module.split(".")
+    if top != "phalanx" or not rest:
+        return None
+    tree, *rest = rest if rest[0] in ORDER else ["phalanx", *rest]
+    return (tree, rest[0]) if rest and rest[0] in ORDER[tree].split() else None
+
+
+def place_of(name: str) -> tuple[str, str] | None:
+    return place(".".join(["phalanx", *name.removeprefix("phalanx/").removesuffix(".py").split("/")]))
+
+
+def test_imports_follow_the_order_of_the_folders() -> None:
+    """Within a tree from left to right; from train/ and launch/ to phalanx/ alone."""
+    for name in FILES:
+        check_order(name)
+
+
+def check_order(name: str) -> None:
+    home = place_of(name)
+    if home is None:
+        assert name.endswith(("__init__.py", "__main__.py")) or name in PUBLIC, f"{name}: its folder is not in ORDER"
+        return
+    tree, folder = home
+    order = ORDER[tree].split()
+    for module in imports_of(name):
+        if (there := place(module)) is None:
+            continue
+        if there[0] == tree:
+            assert order.index(there[1]) <= order.index(folder), f"{name} imports {module}"
+        elif name not in RANKS_START:
+            assert there[0] == "phalanx", f"{name} imports {module}"
+
+
+def test_imports_are_relative_within_a_tree_and_absolute_across() -> None:
+    for name, node in ((name, node) for name, path in FILES.items() for node in nodes_of(path)):
+        tree = name.split("/")[0]
+        if (
+            isinstance(node, ast.ImportFrom)
+            and not node.level
+            and name != "phalanx/__main__.py"
+            and (there := place(f"{node.module}.x"))
+        ):
+            assert there[0] != tree, f"{name}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level <= len(name.split("/")) - (tree == "phalanx"), f"{name}:{node.lineno} leaves its tree"
+
+
+def test_no_folder_imports_itself_by_way_of_others() -> None:
+    """Nor does a file."""
+    names = {".".join(["phalanx", *n.removeprefix("phalanx/").removesuffix(".py").split("/")]): n for n in FILES}
+    left = {module: imports_of(name) & names.keys() - {module} for module, name in names.items()}
     while free := [module for module, needs in left.items() if not needs & left.keys()]:
         for module in free:
             del left[module]
     assert not left
 
 
-def test_nothing_before_the_data_imports_torch() -> None:
-    """So that a typo costs no seconds, and a login node without torch can read a config."""
-    for module in MODULES:
-        if room_of(module) in WITHOUT_TORCH:
-            names = {alias.name.partition(".")[0] for node in _top_imports(module) for alias in _aliases(node)}
-            assert not names & {"torch", "torchvision", "numpy"}, module
+def test_a_folder_is_small_enough_to_be_read() -> None:
+    files = Counter(path.parent for path in SOURCES if "zoo" not in path.parts)
+    assert {folder: number for folder, number in files.items() if number > MOST_FILES} == {}
 
 
-@pytest.mark.parametrize("path", LAUNCH.values(), ids=LAUNCH)
-def test_the_launcher_answers_without_torch(path: Path) -> None:
-    """It imports of train/ only what needs none, nothing slow before it is needed, and train/ knows nothing of it."""
-    text = path.read_text(encoding="utf-8")
-    assert "launch.sweeping.warm" not in text
-    assert not any(
-        node.module == "launch.sweeping.sampling" for node in _tops(path) if isinstance(node, ast.ImportFrom)
-    )
-    if path in {ROOT / name for name in (*FORKED, LATE)}:
+def test_the_command_answers_without_torch() -> None:
+    """What it imports at once is quick to import, and it imports nothing of what runs in ranks."""
+    for name in FILES:
+        if name.startswith(("phalanx/", "launch/")):
+            check_quick(name)
+
+
+def check_quick(name: str) -> None:
+    forks = {"phalanx.launch.sweep.fork_server", "phalanx.launch.local.preload"}
+    imported = at_once(name)
+    assert not imported & forks or name in RANKS_START, name
+    if name in RANKS_START or name == LATE or name.startswith(IN_RANKS):
         return
-    assert not any(node.module == "launch.preload" for node in _tops(path) if isinstance(node, ast.ImportFrom))
-    if path.is_relative_to(ROOT / EXAMINED) and path.name not in ("main.py", "__init__.py"):
-        assert {room_of(module) for module in imported(path)} <= {*WITHOUT_TORCH, "record"}
-        return
-    assert {room_of(module) for module in imported(path)} <= set(WITHOUT_TORCH)
-    if path.name != "main.py":  # the launcher starts ranks, and imports nothing of them
-        assert "launch.examine" not in text
-    assert not {alias.name.partition(".")[0] for node in _tops(path) for alias in _aliases(node)} & SLOW
+    assert "phalanx.launch.search.samplers" not in imported, name
+    slow = SLOW if name.startswith("launch/") else {"torch", "torchvision", "numpy"}
+    assert not {module.partition(".")[0] for module in imported} & slow, name
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_runs_in_a_rank_knows_nothing_of_the_launcher(module: str) -> None:
-    nodes = [node for node in ast.walk(tree(MODULES[module])) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert "launch" not in {alias.name.partition(".")[0] for node in nodes for alias in _aliases(node)}
+def test_no_file_of_ours_has_the_name_of_a_module_of_python() -> None:
+    """train/main.py and launch/doctor/main.py are run as files too, whose folder Python puts first on the path."""
+    beside = {path.stem for name, path in FILES.items() if Path(name).parent.as_posix() in ("train", "launch/doctor")}
+    assert not beside & (sys.stdlib_module_names | SLOW)
 
 
-def _top_imports(module: str) -> list[ast.Import | ast.ImportFrom]:
-    return _tops(MODULES[module])
-
-
-def _tops(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    return [node for node in tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
-
-
-def _aliases(node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
-    return node.names if isinstance(node, ast.Import) else [ast.alias(str(node.module))]
-
-
-def test_no_module_has_the_name_of_one_in_the_standard_library() -> None:
-    """A script's own folder comes first on the path, where such a module would be taken for the other."""
-    tops = {module.partition(".")[0] for module in MODULES} | {path.stem for path in LAUNCH.values()}
-    assert not tops & sys.stdlib_module_names
-    assert not tops & {"hydra", "torch", "torchvision", "numpy", "omegaconf", "rich", "wandb", "safetensors", "yaml"}
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_unpickles_what_could_run_code(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+def test_nothing_unpickles_what_could_run_code() -> None:
+    for path, node in ((source, node) for source in SOURCES for node in nodes_of(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            assert not {alias.name for alias in _aliases(node)} & {
-                "cPickle",
-                "_pickle",
-                "dill",
-                "joblib",
-                "cloudpickle",
-            }
+            names = node.names if isinstance(node, ast.Import) else [ast.alias(str(node.module))]
+            unsafe = {"cPickle", "_pickle", "dill", "joblib", "cloudpickle"}
+            assert not {alias.name for alias in names} & unsafe, path
         if isinstance(node, ast.Call):
-            assert not ast.unparse(node.func).startswith("pickle."), f"{path}:{node.lineno}"
+            assert not called(node).startswith("pickle."), f"{path}:{node.lineno}"
             given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
-            assert given.get("allow_pickle") is not True
-            if ast.unparse(node.func) in ("torch.load", "torch.jit.load", "torch.hub.load"):
+            assert given.get("allow_pickle") is not True, f"{path}:{node.lineno}"
+            if called(node) in ("torch.load", "torch.jit.load", "torch.hub.load"):
                 assert given.get("weights_only") is True, f"{path}:{node.lineno}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_defaults_stand_in_conf_alone(module: str) -> None:
+def test_defaults_stand_in_conf_alone() -> None:
     """No config.get(key, default), and no default in the schema."""
-    for call in _calls(module, "get", "setdefault", "getattr"):
-        receiver = ast.unparse(call.args[0]) if ast.unparse(call.func) == "getattr" else ast.unparse(call.func)
+    for name in FILES:
+        if not name.startswith("launch/"):
+            check_defaults(name)
+
+
+def check_defaults(name: str) -> None:
+    for call in _calls(name, "get", "setdefault", "getattr"):
+        receiver = ast.unparse(call.args[0]) if called(call) == "getattr" else ast.unparse(call.func)
         if "config" in receiver.lower():
-            assert len(call.args) - (ast.unparse(call.func) == "getattr") < 2, f"{module}:{call.lineno}"
-    if module == "config":
-        calls = _calls(module, "field")
+            assert len(call.args) - (called(call) == "getattr") < 2, f"{name}:{call.lineno}"
+    if name == "phalanx/config/schema.py":
+        calls = _calls(name, "field")
         assert not [call for call in calls if {word.arg for word in call.keywords} & {"default", "default_factory"}]
 
 
-def _calls(module: str, *names: str) -> Iterator[ast.Call]:
-    for node in ast.walk(tree(MODULES[module])):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
+def _calls(name: str, *functions: str) -> Iterator[ast.Call]:
+    for node in nodes_of(FILES[name]):
+        if isinstance(node, ast.Call) and called(node).rpartition(".")[2] in functions:
             yield node
 
 
-@pytest.mark.xdist_group("house")
+def test_files_that_our_pages_name_are_there() -> None:
+    """As links, and as paths in backquotes."""
+    invented = ("lenet", "NAME", "curves", "mine")  # what a page tells its reader to write
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("slurm/*.md")):
+        text = page.read_text(encoding="utf-8")
+        named = [page.parent / link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+        if page.name != "CHANGELOG.md":  # which tells of what there was
+            named += [
+                ROOT / path for path in re.findall(r"`((?:conf|launch|phalanx|slurm|tests|train)/[\w/.]+)`", text)
+            ]
+        missing = [path for path in named if not path.exists() and not any(word in path.name for word in invented)]
+        assert not missing, f"{page.name} names {missing}"
+
+
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
 def test_tests_that_share_something_run_in_one_process(request: pytest.FixtureRequest) -> None:
     """Such as a cluster. The id is what the process reads that hands tests out."""

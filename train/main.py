@@ -8,75 +8,80 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
-if not __package__:
-    # A script's own folder comes first on the path: its modules would shadow others, and `train` is not found there. Data
-    # workers come by here, too, with the path that the rank has.
-    if os.path.realpath(sys.path[0]) == str(ROOT / "train"):
-        del sys.path[0]
-    sys.path.insert(0, str(ROOT))
-    from train.own import step_aside
+if not __package__:  # run as a file: become the module of the package that lies beside it
+    _root = next(str(place) for place in Path(__file__).resolve().parents if (place / "phalanx" / "train").is_dir())
+    if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]  # a script's own folder, where its modules would shadow others
+    sys.path.insert(0, _root)
+    from phalanx.system.module_path import step_aside
 
-    step_aside(str(ROOT))
+    step_aside(_root)
+    import phalanx.train.main as module
 
-from train import allocator, cause, output
-from train.hearing import Signals
-from train.orphan import end_with_launcher
-from train.outcome import ConfigError, ExitCode, JoinFailed, Preempted
-from train.place import Place, speaks
-from train.refusal import end, refuse, say
+    sys.modules["__main__"] = module  # by which data workers are started
+    module.main()
+
+from phalanx.common import stdio
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
+from phalanx.exit.messages import end, refuse, say
+from phalanx.exit.rank_env import RankEnv, speaks
+from phalanx.exit.signals import Signals
+from phalanx.system import allocator
+from phalanx.system.module_path import PACKAGE
+from phalanx.system.parent_death import end_with_launcher
 
 if TYPE_CHECKING:
-    from train.compose import Composed
+    from phalanx.compose.compose import Composed
 
 
 def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
-    """Train. Ends the process with one of the exit codes in `train.outcome`.
+    """Train. Ends the process with one of the exit codes in `phalanx.exit.codes`.
 
     `composed` is what the command line composes to, where somebody has found out already, and `begun_s` is when the start
     began, where that was before this process.
     """
     end_with_launcher(os.environ)
-    output.open_all()
-    output.take_over()
+    stdio.open_all()
+    stdio.take_over()
     try:
         sys.exit(_run(composed, begun_s or time.time()))
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
     finally:
-        output.drain()
+        stdio.drain()
 
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     try:
-        place = Place.from_environment(os.environ)
+        place = RankEnv.from_environment(os.environ)
         composed = prepare(sys.argv[1:], place, composed)
     except ConfigError as error:
         refuse(error, speaks(os.environ))
     return ExitCode.FINISHED if composed is None else _train(composed, place, started)
 
 
-def prepare(argv: list[str], place: Place, composed: "Composed | None" = None) -> "Composed | None":
+def prepare(argv: list[str], place: RankEnv, composed: "Composed | None" = None) -> "Composed | None":
     """What the command line composes to, checked for ranks of `place`; None where it only asks, which is answered.
 
     Imports no torch, and says so where that comes next. Raises ConfigError.
     """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
-    from train.compose import answer, asks, compose, multirun
-    from train.limits import check
+    from phalanx.compose.compose import answer, asks, compose, multirun
+    from phalanx.config.limits import check
 
     _check_temporary()
     if not place.launched and (words := multirun(argv)) is not None:
         _sweep(words)
     if asks(argv):
-        if place.leads:
+        if place.is_rank_zero:
             answer(argv)
         return None
     composed = composed or compose(argv)
     check(composed.config, place.size)
-    if place.leads and "torch" not in sys.modules:
+    if place.is_rank_zero and "torch" not in sys.modules:
         print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
     return composed
 
@@ -95,21 +100,23 @@ def _ranks(size: int) -> str:
 
 def _sweep(words: list[str]) -> NoReturn:
     """Become `phalanx sweep`, which is what Hydra's -m means here."""
-    os.execv(sys.executable, [sys.executable, str(ROOT / "launch" / "cli.py"), "sweep", *words])
+    os.execv(sys.executable, [sys.executable, str(PACKAGE), "sweep", *words])
 
 
-def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
+def _train(composed: "Composed", place: RankEnv, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
     signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)
-    from train import job, logs
-    from train.build import check_targets, targets
-    from train.failure import ending
-    from train.folder import finished
-    from train.join import join
+    from phalanx.run_folder import rank_logs
 
-    logs.to_console(place.leads, os.environ)
+    from .checkpoint.open_run import finished
+    from .distributed.failure_exit import exit_on_failure
+    from .distributed.rendezvous import join
+    from .engine import job
+    from .engine.build import check_targets, targets
+
+    rank_logs.to_console(place.is_rank_zero, os.environ)
     try:
         try:
             check_targets(composed.config, targets(composed.config, composed.foreign))
@@ -118,18 +125,18 @@ def _train(composed: "Composed", place: Place, started: float) -> ExitCode:
                 raise
         world = join(place, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
-        refuse(error, place.leads)
+        refuse(error, place.is_rank_zero)
     except JoinFailed as error:
         say(f"error: {error}")
-        cause.leave(ExitCode.BUG, place.rank, str(error))
+        cause_file.leave(ExitCode.BUG, place.rank, str(error))
         end(ExitCode.BUG)
-    with ending(world) as way_out:
-        signals.leave = lambda why: way_out.take(Preempted(why))
-        code = job.run(composed, world, signals, started, way_out.afterwards)
-        if place.leads:
-            cause.leave(code, place.rank, code.name.lower())
+    with exit_on_failure(world) as failure_exit:
+        signals.leave = lambda why: failure_exit.leave(Preempted(why))
+        code = job.run(composed, world, signals, started, failure_exit.afterwards)
+        if place.is_rank_zero:
+            cause_file.leave(code, place.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
-        cause.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
+        cause_file.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
     return code
 
 

@@ -1,1 +1,1 @@
-"""What a report is made of: a run's history, what its time went into, charts, the page."""
+"""HTML reports of runs and sweeps: history, use of wall time, charts, pages."""

@@ -1,4 +1,4 @@
-"""The charts of a report, as pieces of HTML that draw themselves once plotly's script is in the page."""
+"""The charts of a report, as HTML for plotly: curves of metrics, and the wall time by use."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -7,24 +7,25 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from launch.lines import Entry, number
-from launch.reporting.timeline import Cause, Span
+from phalanx.run_folder.jsonl import Entry, number
+
+from .timeline import Span, TimeUse
 
 # Told apart by people who see few colours: Okabe and Ito, "Color Universal Design" (2008).
 COLOURS = {
-    Cause.STEPS: "#009E73",
-    Cause.DATA: "#F0E442",
-    Cause.EVALUATION: "#56B4E9",
-    Cause.CHECKPOINT: "#0072B2",
-    Cause.START: "#999999",
-    Cause.AGAIN: "#D55E00",
-    Cause.SILENCE: "#CC79A7",
-    Cause.NOTHING: "#E8E8E8",
+    TimeUse.STEPS: "#009E73",
+    TimeUse.DATA: "#F0E442",
+    TimeUse.EVALUATION: "#56B4E9",
+    TimeUse.CHECKPOINT: "#0072B2",
+    TimeUse.START: "#999999",
+    TimeUse.AGAIN: "#D55E00",
+    TimeUse.SILENCE: "#CC79A7",
+    TimeUse.NOTHING: "#E8E8E8",
 }
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#444444")
 _MARKED = {"start", "resume", "preempt", "stop", "skip", "rollback", "hang", "error", "finish"}
 _POINTS = 1000  # a curve of more is drawn as the mean and the extremes of half as many stretches
-_BINS = 600  # of the wall time, in each of which the causes have their shares
+_BINS = 600  # of the wall time, in each of which the uses have their shares
 _NOT_CURVES = {"step", "split", "time"}
 _FIRST = ("loss", "accuracy")
 _UNITS = {
@@ -70,8 +71,8 @@ def curves(lines: Mapping[str, Sequence[Entry]]) -> list[Chart]:
     return [Chart(_UNITS.get(name, name), _curve(name, lines)) for name in known if name in names]
 
 
-def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
-    """The wall time from left to right in the colours of its causes, the run's events above it."""
+def time_strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
+    """The wall time from left to right in the colours of its uses, the run's events above it."""
     first, last = found[0].begin, found[-1].end
     size, unit = _unit(last - first)
     width = (last - first) / _BINS
@@ -79,14 +80,14 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
     bars = [
         {
             "type": "bar",
-            "name": cause.value,
+            "name": use.value,
             "x": middles,
             "y": shares,
             "width": width / size,
-            "marker": {"color": COLOURS[cause], "line": {"width": 0}},
-            "hovertemplate": f"{cause.value} %{{y:.0%}}<extra>%{{x:.3g}} {unit}</extra>",
+            "marker": {"color": COLOURS[use], "line": {"width": 0}},
+            "hovertemplate": f"{use.value} %{{y:.0%}}<extra>%{{x:.3g}} {unit}</extra>",
         }
-        for cause, shares in _shares(found, width).items()
+        for use, shares in _shares(found, width).items()
     ]
     marked = [event for event in events if event["event"] in _MARKED and first <= event["time"] <= last]
     marks = {
@@ -99,7 +100,7 @@ def strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
         "text": [f"{escape(str(event['event']))} at step {event['step']}" for event in marked],
         "hovertemplate": "%{text}<extra>%{x:.3g} " + unit + "</extra>",
     }
-    return drawn(
+    return chart_html(
         [*bars, marks],
         {
             "barmode": "stack",
@@ -135,7 +136,9 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
                     "hovertemplate": "%{y:.4g}<extra>step %{x}<br>%{fullData.name}</extra>",
                 }
             )
-    return drawn(traces, {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": {**GRID, **_around(heights - {None})}})
+    return chart_html(
+        traces, {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": {**GRID, **_around(heights - {None})}}
+    )
 
 
 def _around(heights: Collection[float | None]) -> dict[str, Any]:
@@ -198,18 +201,18 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _shares(found: Sequence[Span], width: float) -> dict[Cause, list[float]]:
-    """For each cause its share of every bin of `width` seconds."""
+def _shares(found: Sequence[Span], width: float) -> dict[TimeUse, list[float]]:
+    """For each use its share of every bin of `width` seconds."""
     first = found[0].begin
-    shares = {cause: [0.0] * _BINS for cause in Cause}
+    shares = {use: [0.0] * _BINS for use in TimeUse}
     for span in found:
         at, end = (span.begin - first) / width, (span.end - first) / width
-        parts = {cause: part_s / (span.end - span.begin) for cause, part_s in span.parts().items()}
+        parts = {use: part_s / (span.end - span.begin) for use, part_s in span.parts().items()}
         for place in range(int(at), min(_BINS, math.ceil(end))):
             within = min(end, place + 1) - max(at, place)
-            for cause, part in parts.items():
-                shares[cause][place] += part * within
-    return {cause: parts for cause, parts in shares.items() if any(parts)}
+            for use, part in parts.items():
+                shares[use][place] += part * within
+    return {use: parts for use, parts in shares.items() if any(parts)}
 
 
 def _unit(span_s: float) -> tuple[float, str]:
@@ -219,14 +222,14 @@ def _unit(span_s: float) -> tuple[float, str]:
     return 1.0, "seconds"
 
 
-def drawn(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
+def chart_html(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
     """The HTML of one chart, of plotly's traces."""
     from plotly.graph_objects import Figure  # here, for `phalanx status` has no use for it
 
-    return html_of(Figure(data=list(traces), layout={**_LAYOUT, **layout}))
+    return figure_html(Figure(data=list(traces), layout={**_LAYOUT, **layout}))
 
 
-def html_of(figure: Any) -> str:
+def figure_html(figure: Any) -> str:
     """The same of a figure of plotly's."""
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}
@@ -234,7 +237,7 @@ def html_of(figure: Any) -> str:
     return html
 
 
-def script() -> str:
+def plotly_script() -> str:
     """plotly's own, 5 MB of it, so that the page needs no network."""
     from plotly.offline import get_plotlyjs
 

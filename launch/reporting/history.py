@@ -1,4 +1,4 @@
-"""All that a run left in its folder, read whole: what its story is told from."""
+"""Reads everything of a run's folder that a report shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -7,10 +7,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from launch.lines import Entry, read_events, read_lines
-from train import lease
-from train.files import read_json, read_text
-from train.lease import Holder
+from phalanx.common.files import read_json, read_text
+from phalanx.run_folder import lease_holders, liveness, names
+from phalanx.run_folder.jsonl import Entry, read_events, read_lines
+from phalanx.run_folder.lease_holders import Holder
 
 _COPIED_S = 60.0  # a file that is this much younger than its last line says is a copy
 
@@ -36,24 +36,24 @@ class History:
 
 def read(run: Path) -> History:
     """What is in the folder `run`; what is missing or damaged there is empty here."""
-    holders = lease.holders(run)
-    environment, summary = read_json(run / "environment.json"), read_json(run / "summary.json")
+    holders = lease_holders.holders(run)
+    environment, summary = read_json(run / names.ENVIRONMENT), read_json(run / names.SUMMARY)
     events = _forward(read_events(run))
     return History(
         run=run,
-        config=_text(run / "resolved.yaml"),
+        config=_text(run / names.RESOLVED),
         lines=_forward(read_lines(run)),
         events=events,
         environment=environment if isinstance(environment, dict) else {},
         summary=summary if isinstance(summary, dict) else None,
         holders={holder.incarnation: holder for holder, _ in holders},
         seen={} if _is_copy(run, events) else {holder.incarnation: seen for holder, seen in holders},
-        live=lease.live(run),
+        live=liveness.live(run),
     )
 
 
 def _text(path: Path) -> str:
-    """What a file holds; nothing where there is none that can be read, or that ends."""
+    """The text of a regular file; empty where it cannot be read."""
     try:
         return read_text(path)
     except (OSError, ValueError):
@@ -70,5 +70,5 @@ def _forward(entries: Iterable[Entry]) -> list[Entry]:
 def _is_copy(run: Path, events: Sequence[Entry]) -> bool:
     """Whether the folder was copied, and with it the times of its files were lost."""
     with suppress(OSError):
-        return bool(events) and (run / "events.jsonl").stat().st_mtime > events[-1]["time"] + _COPIED_S
+        return bool(events) and (run / names.EVENTS).stat().st_mtime > events[-1]["time"] + _COPIED_S
     return False

@@ -1,4 +1,4 @@
-"""A report's page: what runs left behind, arranged for a reader. The page itself is page.html beside this file."""
+"""The report page of one run or several: prepares what the template page.html, beside this file, shows."""
 
 import json
 import shlex
@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from launch.lines import Entry, number
-from launch.reporting import charts, timeline
-from launch.reporting.history import History
-from launch.reporting.render import rendered
-from launch.standing import standing
-from launch.text import span
-from train.prose import details
+from phalanx.common.event_text import details
+from phalanx.run_folder import names
+from phalanx.run_folder.jsonl import Entry, number
+
+from ..common.text import duration_text
+from ..state.run import run_state
+from . import charts, timeline
+from .history import History
+from .render import rendered
 
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
 _TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
@@ -21,11 +23,11 @@ _ROUTINE = {"checkpoint", "evaluate"}
 _WHERE = ("host", "platform", "cpu", "cores", "memory_gib", "python", "torch", "cuda", "cudnn", "nccl", "driver")
 
 
-def page(histories: Sequence[History], now: float) -> str:
+def run_page(histories: Sequence[History], now: float) -> str:
     """The whole HTML text."""
     names, metrics = _names(histories), _metrics(histories)
     return rendered(
-        "reporting/page.html",
+        "page.html",
         title=names[0] if len(names) == 1 else f"{len(names)} runs",
         written=_clock(now),
         metrics=metrics,
@@ -34,7 +36,7 @@ def page(histories: Sequence[History], now: float) -> str:
             for place, (history, name) in enumerate(zip(histories, names, strict=True))
         ],
         curves=charts.curves({name: history.lines for name, history in zip(names, histories, strict=True)}),
-        causes={cause.value: colour for cause, colour in charts.COLOURS.items()},
+        uses={use.value: colour for use, colour in charts.COLOURS.items()},
         differences=None if len(histories) == 1 else differences([history.config for history in histories]),
     )
 
@@ -66,7 +68,7 @@ def _newest(history: History) -> Mapping[str, Any]:
 
 
 def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:
-    fares, newest = standing(history.run, now), _newest(history)
+    fares, newest = run_state(history.run, now), _newest(history)
     begun = timeline.starts(history, now)
     spans = timeline.spans(history, begun)
     told, left_out = _told(history.events)
@@ -76,10 +78,10 @@ def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: 
         "state": fares.state,
         "steps": f"{_or(fares.step)}/{_or(fares.steps)}",
         "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
-        "wall": span(spans[-1].end - spans[0].begin) if spans else "-",
+        "wall": duration_text(spans[-1].end - spans[0].begin) if spans else "-",
         "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
         "weights": str((history.summary or {}).get("weights_sha256") or "-")[:16],
-        "strip": charts.strip(spans, history.events) if spans else None,
+        "strip": charts.time_strip(spans, history.events) if spans else None,
         "spent": _spent(spans),
         "events": [_event(event) for event in told],
         "left_out": ", ".join(f"{count} {name}" for name, count in left_out.most_common()),
@@ -93,8 +95,8 @@ def _spent(spans: Sequence[timeline.Span]) -> dict[str, str]:
     seconds = timeline.seconds(spans)
     whole_s = sum(seconds.values()) or 1.0
     return {
-        cause.value: f"{span(spent_s) if spent_s >= 90 else f'{spent_s:.1f} s'} ({spent_s / whole_s:.0%})"
-        for cause, spent_s in seconds.items()
+        use.value: f"{duration_text(spent_s) if spent_s >= 90 else f'{spent_s:.1f} s'} ({spent_s / whole_s:.0%})"
+        for use, spent_s in seconds.items()
     }
 
 
@@ -131,7 +133,7 @@ def _start(start: timeline.Start) -> dict[str, Any]:
         "device": _or(says.get("device")),
         "precision": _or(says.get("precision")),
         "job": _or(holder.job if holder else None),
-        "lasted": span(start.end - start.begin),
+        "lasted": duration_text(start.end - start.begin),
         "outcome": start.outcome,
     }
 
@@ -145,7 +147,11 @@ def _environment(found: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(git := found.get("git"), dict):
         dirty = git.get("dirty")
         state = (
-            ", state unknown" if dirty is None else ", with changes (environment.json has the diff)" if dirty else ""
+            ", state unknown"
+            if dirty is None
+            else f", with changes ({names.ENVIRONMENT} has the diff)"
+            if dirty
+            else ""
         )
         shown["git commit"] = f"{git.get('commit')}{state}"
     return shown

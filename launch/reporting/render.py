@@ -1,18 +1,18 @@
-"""Pages from their templates, which share the frame of base.html."""
+"""Renders the jinja templates of pages, which extend base.html."""
 
 from pathlib import Path
 
-from launch.reporting.charts import script
+from .charts import plotly_script
 
-_TEMPLATES = Path(__file__).parents[1]
+_TEMPLATES = Path(__file__).parent
 
 
 def rendered(template: str, **values: object) -> str:
-    """The HTML text of `template`, a path below launch/. It needs no network, and no value becomes markup or script."""
+    """The HTML text of `template`, a file beside this one. It needs no network, and no value becomes markup or script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, for `phalanx status` has no use for it
 
     pages = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    text = pages.get_template(template).render(script=script(), **values)
+    text = pages.get_template(template).render(script=plotly_script(), **values)
     return text.encode("utf-8", "replace").decode()  # names of files, and what JSON escapes, can hold half a character

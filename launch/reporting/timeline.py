@@ -1,4 +1,4 @@
-"""What a run's wall time went into, second by second, from its first start to its end or to now."""
+"""Splits a run's wall time by use (steps, data, evaluation, checkpoint, …), from its first start to its end or to now."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,18 +7,19 @@ from enum import StrEnum
 from itertools import pairwise
 from statistics import median
 
-from launch.lines import Entry, number, whole
-from launch.reporting.history import History
-from train.lease import Holder
+from phalanx.run_folder.jsonl import Entry, number, whole
+from phalanx.run_folder.lease_holders import Holder
+
+from .history import History
 
 _BEGINS = ("start", "resume")
 _ENDS = {"finish": "finished", "preempt": "preempted", "stop": "stopped", "error": "failed"}
 _SAVED = ("checkpoint", "preempt", "stop")
-_SILENT_S = 60.0  # no line for longer is no training, unless lines were far apart before
+_SILENT_S = 60.0  # without a line for longer it counts as silence, unless lines were far apart before
 _SILENT_INTERVALS = 10
 
 
-class Cause(StrEnum):
+class TimeUse(StrEnum):
     """In the order in which they are shown."""
 
     STEPS = "steps"
@@ -35,15 +36,15 @@ class Cause(StrEnum):
 class Span:
     """Times are in seconds since 1970, here and below. Of a span of steps `waited_s` were waits for data."""
 
-    cause: Cause
+    use: TimeUse
     begin: float
     end: float
     waited_s: float = 0.0
 
-    def parts(self) -> dict[Cause, float]:
-        """Its seconds by cause."""
-        waited = {Cause.DATA: self.waited_s} if self.waited_s else {}
-        return {self.cause: self.end - self.begin - self.waited_s, **waited}
+    def parts(self) -> dict[TimeUse, float]:
+        """Its seconds by use."""
+        waited = {TimeUse.DATA: self.waited_s} if self.waited_s else {}
+        return {self.use: self.end - self.begin - self.waited_s, **waited}
 
 
 @dataclass(frozen=True)
@@ -98,18 +99,18 @@ def spans(history: History, begun: Sequence[Start]) -> list[Span]:
         if found:
             if start.step is not None:
                 _give_up(found, _kept_until(found[0].begin, saved, lines, start.step, start.begin))
-            found.append(Span(Cause.NOTHING, found[-1].end, max(found[-1].end, start.begin)))
+            found.append(Span(TimeUse.NOTHING, found[-1].end, max(found[-1].end, start.begin)))
         found += _within(start, lines)
         saved |= {event["step"]: event["time"] for event in start.events if event["event"] in _SAVED}
     return list(_merged(found))
 
 
-def seconds(found: Iterable[Span]) -> dict[Cause, float]:
-    """The sum by cause."""
-    total = dict.fromkeys(Cause, 0.0)
+def seconds(found: Iterable[Span]) -> dict[TimeUse, float]:
+    """The sum by use."""
+    total = dict.fromkeys(TimeUse, 0.0)
     for span in found:
-        for cause, spent_s in span.parts().items():
-            total[cause] += spent_s
+        for use, spent_s in span.parts().items():
+            total[use] += spent_s
     return total
 
 
@@ -200,7 +201,7 @@ def _kept_until(first: float, saved: dict[int, float], lines: _Lines, step: int,
 
 
 def _give_up(found: list[Span], kept: float) -> None:
-    """What was done after `kept` was done in vain."""
+    """Mark as AGAIN what was done after `kept`, as it was lost and done again."""
     undone: list[Span] = []
     while found and found[-1].end > kept:
         undone.append(found.pop())
@@ -209,31 +210,31 @@ def _give_up(found: list[Span], kept: float) -> None:
 
 
 def _cut(span: Span, kept: float) -> Iterator[Span]:
-    """The pieces of a span that ends after `kept`."""
-    if span.cause in (Cause.START, Cause.SILENCE, Cause.NOTHING):
+    """The two parts of a span that ends after `kept`."""
+    if span.use in (TimeUse.START, TimeUse.SILENCE, TimeUse.NOTHING):
         yield span
         return
     if span.begin < kept:
         share = (kept - span.begin) / (span.end - span.begin)
         yield replace(span, end=kept, waited_s=share * span.waited_s)
-    yield Span(Cause.AGAIN, max(span.begin, kept), span.end)
+    yield Span(TimeUse.AGAIN, max(span.begin, kept), span.end)
 
 
 def _within(start: Start, lines: _Lines) -> Iterator[Span]:
     """One start from its beginning to its end."""
     at = min(start.says.get("time", start.end), start.end)
-    yield Span(Cause.START, start.begin, at)
-    pauses = {"evaluate": Cause.EVALUATION, "checkpoint": Cause.CHECKPOINT}
+    yield Span(TimeUse.START, start.begin, at)
+    pauses = {"evaluate": TimeUse.EVALUATION, "checkpoint": TimeUse.CHECKPOINT}
     for event in start.events:
-        if (cause := pauses.get(event["event"])) is not None:
+        if (use := pauses.get(event["event"])) is not None:
             end = min(event["time"], start.end)
             begin = min(max(at, end - _took_s(event)), end)
             yield from _stepping(at, begin, lines)
-            yield Span(cause, begin, end)
+            yield Span(use, begin, end)
             at = end
     silent = _silent_from(at, start, lines)
     yield from _stepping(at, silent, lines)
-    yield Span(Cause.SILENCE, silent, start.end)
+    yield Span(TimeUse.SILENCE, silent, start.end)
 
 
 def _silent_from(at: float, start: Start, lines: _Lines) -> float:
@@ -259,18 +260,18 @@ def _stepping(begin: float, end: float, lines: _Lines) -> Iterator[Span]:
     at = begin
     for place in lines.between(begin, end):
         until = lines.times[place]
-        yield Span(Cause.STEPS, at, until, lines.waits[place] * (until - at))
+        yield Span(TimeUse.STEPS, at, until, lines.waits[place] * (until - at))
         at = until
-    yield Span(Cause.STEPS, at, end)
+    yield Span(TimeUse.STEPS, at, end)
 
 
 def _merged(found: Iterable[Span]) -> Iterator[Span]:
-    """Without empty spans, and neighbours of one cause as one."""
+    """Without empty spans, and neighbours of one use as one."""
     last: Span | None = None
     for span in found:
         if span.end <= span.begin:
             continue
-        follows = last is not None and last.cause is span.cause and last.end == span.begin
+        follows = last is not None and last.use is span.use and last.end == span.begin
         if last is not None and follows and not last.waited_s + span.waited_s:
             last = replace(last, end=span.end)
             continue

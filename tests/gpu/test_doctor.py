@@ -6,24 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.examine.copies import HostToDevice
-from launch.examine.matmul import Matmul
-from launch.examine.peaks import peak_of
-from tests.doctor.test_doctor import findings
-from tests.doctor.test_judgements import company
+from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
+from phalanx.launch.doctor.checks.matmul import Matmul
+from phalanx.launch.doctor.peaks import peak_of
 from tests.launch.command import Launcher
+from tests.launch.doctor.examined import findings, ranks_on
 
 pytestmark = pytest.mark.gpu
 
 
 def test_rates_are_below_what_the_card_can_do_and_above_nothing() -> None:
-    measured = Matmul().measure(company("a"))
+    measured = Matmul().measure(ranks_on("a"))
     assert measured is not None
     peak = peak_of(torch.cuda.get_device_name(0))
     for precision, rate in measured["rates"].items():
         most = getattr(peak, precision, None) or 1e5
         assert 1 < rate <= 1.05 * most, precision
-    copied = HostToDevice().measure(company("a"))
+    copied = HostToDevice().measure(ranks_on("a"))
     assert copied is not None
     assert 0.5 < copied["rate"] < 1000
 

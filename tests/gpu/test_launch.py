@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.machine import look
+from phalanx.launch.host.machine import this_machine
 from tests.launch.command import Launcher
 from tests.ranks import SMALL
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gpu
 def test_gpus_are_those_that_torch_sees() -> None:
     """In any order: CUDA's own puts the fastest first."""
     seen = [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(torch.cuda.device_count())]
-    assert sorted(gpu.uuid for gpu in look(os.environ, wants_gpus=True).gpus) == sorted(seen)
+    assert sorted(gpu.uuid for gpu in this_machine(os.environ, wants_gpus=True).gpus) == sorted(seen)
 
 
 def test_there_is_a_rank_on_every_gpu(tmp_path: Path) -> None:

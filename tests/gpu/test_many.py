@@ -7,8 +7,8 @@ import torch
 
 from tests.gpu.launched import Gpus
 from tests.gpu.test_runs import DETERMINISTIC, timeless
-from tests.step.small import BATCH, planted
-from tests.step.test_ddp_knobs import distance, moved
+from tests.train.parallel.test_ddp_knobs import distance, moved
+from tests.train.small import BATCH, planted
 
 pytestmark = pytest.mark.multi_gpu
 
@@ -84,7 +84,7 @@ def test_sync_batchnorm_sees_the_whole_batch(gpus: Gpus) -> None:
         "~model.hidden",
         "~model.classes",
         "~model.dropout",
-        "model._target_=tests.step.planted.Normalised",
+        "model._target_=tests.train.planted.Normalised",
     )
     run = (*model, *SGD, "train.precision=fp64")
     alone = gpus.train(1, *run, name="alone")
@@ -102,7 +102,7 @@ def test_one_rank_without_a_gradient_ends_all_ranks_with_its_name(gpus: Gpus) ->
         "~model.hidden",
         "~model.classes",
         "~model.dropout",
-        "model._target_=tests.step.planted.Dying",
+        "model._target_=tests.train.planted.Dying",
         "+model.alive=3",
         "+model.rank=1",
     )

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from train.config import PrecisionName
-from train.models.convnet import ConvNet
-from train.outcome import ConfigError
-from train.precision import LossScale, choose, set_up
+from phalanx.config.schema import PrecisionName
+from phalanx.exit.codes import ConfigError
+from phalanx.train.models.convnet import ConvNet
+from phalanx.train.optim.precision import LossScale, choose, set_up
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 

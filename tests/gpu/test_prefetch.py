@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from tests.step.built import built, moved
-from train.data.loader import Work
-from train.data.prefetch import Mover, on_device
+from phalanx.train.loading.loader import StepBatch
+from phalanx.train.loading.prefetch import Mover, on_device
+from tests.train.built import built, moved
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 
@@ -21,14 +21,14 @@ def test_the_side_stream_brings_the_same_batches_in_the_same_order(device: torch
     seen: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
     for work in on_device(parts.loader.from_step(0), parts.mover, device):
         sleep(2_000_000)
-        for position, (images, labels) in work.pieces:
+        for position, (images, labels) in work.micro_batches:
             seen.append((work.step, position, images.clone(), labels.clone()))
             images.fill_(float("nan"))
         del images, labels
         if work.step == 19:
             break
     torch.cuda.synchronize(device)
-    expected = [(work.step, position, *batch) for work in direct for position, batch in work.pieces]
+    expected = [(work.step, position, *batch) for work in direct for position, batch in work.micro_batches]
     assert [(step, position) for step, position, _, _ in seen] == [
         (step, position) for step, position, _, _ in expected
     ]
@@ -64,12 +64,12 @@ def test_a_copy_runs_beside_the_computation(device: torch.device) -> None:
     copy_ms = milliseconds(lambda: mover(big))
     cycles = int(3 * copy_ms / milliseconds(lambda: sleep(10_000_000)) * 10_000_000)
     step_ms = milliseconds(lambda: sleep(cycles))
-    works: Iterator[Work] = iter(())
+    works: Iterator[StepBatch] = iter(())
 
     def earlier_batches() -> None:
         """The side stream finds the memory of the last but one: allocating new memory might wait for the sleep."""
         nonlocal works
-        works = on_device(iter([Work(step, 1, [(step, big)]) for step in range(4)]), mover, device)
+        works = on_device(iter([StepBatch(step, 1, [(step, big)]) for step in range(4)]), mover, device)
         for _ in range(3):
             next(works)
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.gpu.launched import Gpus
 from tests.ranks import Results
-from tests.step.small import BATCH, planted
+from tests.train.small import BATCH, planted
 
 pytestmark = pytest.mark.gpu
 

@@ -1,13 +1,12 @@
 """A sweep on a GPU: the ranks of the next trial have met it while others train there."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.launch.sweep.sweeper import SHORT, Sweeper
 from tests.ranks import Starter
-from tests.sweep.sweeper import SHORT, Sweeper
 
 pytestmark = pytest.mark.gpu
 
@@ -24,8 +23,7 @@ def test_trials_have_the_weights_of_runs_that_were_started_alone(ranks: int, tmp
     alone = starter.train(ranks, *WORDS, "optim.lr=0.01", name="alone", environ=visible)
     assert sweeper.results(1).events("start")[0]["device"].startswith("cuda")
     assert sweeper.results(1).sha256 == alone.sha256
-    if find_spec("pynvml"):
-        assert all(0 < row["energy_j"] < 1000 * row["rank_s"] for row in sweeper.found["rows"]), "joules, by a card"
+    assert all(0 < row["energy_j"] < 1000 * row["rank_s"] for row in sweeper.found["rows"]), "joules, by a card"
 
 
 def test_trials_share_a_gpu_where_that_is_asked(tmp_path: Path) -> None:

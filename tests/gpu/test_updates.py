@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.step.built import built, warmed_up
-from tests.step.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
-from train.data.prefetch import on_device
-from train.precision import LossScale
-from train.schedule import Cosine
+from phalanx.train.loading.prefetch import on_device
+from phalanx.train.optim.precision import LossScale
+from phalanx.train.optim.schedule import Cosine
+from tests.train.built import built, warmed_up
+from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 
@@ -137,7 +137,7 @@ def test_channels_last_reaches_the_layers_and_autotuning_is_on() -> None:
     warmed_up(parts)
     assert seen == [True, True]
     assert layer.get_parameter("weight").is_contiguous(memory_format=torch.channels_last)
-    parts.step.gradients.find()
+    parts.step.strategy.gradients.norm()
     gradient = layer.get_parameter("weight").grad
     assert gradient is not None
     assert gradient.is_contiguous(memory_format=torch.channels_last)

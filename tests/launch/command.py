@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.processes import children
+from phalanx.launch.host.processes import children
 from tests.ranks import QUIET, ROOT, until
 
 _ANSWER = re.compile(r"phalanx: (starting \d+ rank|SIG|ending it at once)")
@@ -103,7 +103,7 @@ class Launcher:
             rank.chmod(0o700)
             whole["PYTHON_EXEC"] = str(rank)  # what torchrun starts ranks with
         process = subprocess.Popen(
-            ["sh", "-c", within, "sh", sys.executable, "-m", "launch.cli", *argv],
+            ["sh", "-c", within, "sh", sys.executable, "-m", "phalanx.launch.cli", *argv],
             cwd=here,
             env={name: value for name, value in whole.items() if value is not None},
             stdout=subprocess.PIPE,

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch
-from train.tasks.task import Ratio, Task
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.task import Ratio, Task
 
 FEATURES, CLASSES = 6, 3
 Sample = tuple[torch.Tensor, torch.Tensor]

@@ -3,20 +3,26 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn import functional as F
 
-from tests.ranks import Starter
+from phalanx.train.data.digits import Digits
+from phalanx.train.loading.fetch import PositionDataset
+from phalanx.train.loading.order import SequentialOrder
+from phalanx.train.loading.rng import seed_all
+from phalanx.train.loading.shard import Span
+from phalanx.train.models.mlp import MLP
+from tests.ranks import ROOT, Starter
 from tests.runs.chance import Drawn, Normed, overrides
-from train.data.order import InTurn
-from train.data.source import Source
-from train.data.split import Span
-from train.rng import seed_all
+from tests.train.planted import Planted
+from tests.train.small import planted
 
 
-def test_metrics_have_the_same_bits_on_any_number_of_ranks(starter: Starter) -> None:
+@pytest.mark.parametrize("numbers", [(1, 2, 3), pytest.param((1, 5), marks=pytest.mark.slow)])
+def test_metrics_have_the_same_bits_on_any_number_of_ranks(starter: Starter, numbers: tuple[int, ...]) -> None:
     weights = starter.train(1, "model=mlp", "train.steps=5", name="weights").folder
     found = []
-    for ranks in (1, 2, 5):
+    for ranks in numbers:
         # A rate of 1e-300 leaves the weights as they were, so all evaluate the same ones; 359 samples in batches of 50.
         same = (f"train.init_from='{weights}'", "optim.lr=1e-300", "train.steps=1", "eval.batch=50", "model=mlp")
         run = starter.train(ranks, *same, name=f"on{ranks}")
@@ -56,7 +62,78 @@ def test_running_statistics_are_rank_0s_on_all_ranks(starter: Starter) -> None:
     model = Normed().double().eval()
     model.load_state_dict(load_file(max(run.folder.glob("checkpoints/step_*[0-9]/model.safetensors"))))
     seed_all(0, torch.device("cpu"))
-    inputs, labels = Source(Drawn(half=1), InTurn(), None, 0).__getitems__(Span(0, 100))
+    inputs, labels = PositionDataset(Drawn(half=1), SequentialOrder(), None, 0).__getitems__(Span(0, 100))
     with torch.no_grad():
         loss = F.cross_entropy(model(inputs.double()), labels)
     assert run.metrics("eval")[-1]["loss"] == pytest.approx(float(loss), rel=1e-12)
+
+
+def test_metrics_of_digits_are_scikit_learns_on_any_number_of_ranks_and_any_batch(starter: Starter) -> None:
+    """Macro-F1 from counts and areas under curves from all scores, to the last digit; also where a rank has no batch."""
+    scored = ("~task", "+task={_target_: tests.zoo.metrics.Scored, classes: 10, label_smoothing: 0.0}", "model=mlp")
+    exact = ("train.precision=fp64", "checkpoint.best_metric=f1/3")
+    weights = starter.train(1, *scored, *exact, "train.steps=9", name="weights").folder
+    same = (f"train.init_from='{weights}'", "optim.lr=1e-300", "train.steps=1", *scored, *exact)
+    runs = [
+        starter.train(ranks, *same, f"eval.batch={batch}", name=f"on{ranks}by{batch}")
+        for ranks, batch in ((1, 359), (1, 7), (2, 50), (3, 50), (3, 200))
+    ]
+    found = [
+        {name: value for name, value in run.metrics("eval")[-1].items() if name.startswith(("f1", "auc"))}
+        for run in runs
+    ]
+    assert all(metrics == found[0] for metrics in found)
+    model = MLP(28 * 28, [32], 10, 0.0).double().eval()
+    model.load_state_dict(load_file(max(runs[0].folder.glob("checkpoints/step_*[0-9]/model.safetensors"))))
+    inputs, labels = PositionDataset(Digits("held_out"), SequentialOrder(), None, 0).__getitems__(Span(0, 359))
+    with torch.no_grad():
+        scores = model(inputs.double()).numpy()
+    predicted = scores.argmax(1)
+    expected = {f"f1/{kind}": score for kind, score in enumerate(f1_score(labels, predicted, average=None))}
+    expected |= {f"auc/{kind}": roc_auc_score(labels == kind, scores[:, kind]) for kind in range(10)}
+    assert found[0] == {"f1/macro": f1_score(labels, predicted, average="macro"), **expected}
+    assert 0.3 < found[0]["f1/macro"] < 0.99, "there is something to be measured"
+    assert runs[3].summary["best"]["value"] == expected["f1/3"] == runs[3].summary["eval"]["f1/3"]
+
+
+def test_the_metric_of_the_readme_is_scikit_learns_too(starter: Starter) -> None:
+    """As it is typed there, beside one that the tests have."""
+    path = ROOT / "docs" / "own_package" / "mypkg" / "scores.py"
+    shown = "".join(f"    {line}\n" if line else "\n" for line in path.read_text().splitlines())
+    assert shown.strip("\n") in (ROOT / "README.md").read_text()
+    run = ("model=mlp", "train.steps=9", "checkpoint.best_metric=f1/macro", "eval.batch=50")
+    environ = {"PYTHONPATH": str(path.parents[1])}
+    own = starter.train(2, "task._target_=mypkg.scores.Scored", *run, name="own", environ=environ).summary
+    ours = starter.train(2, "task._target_=tests.zoo.metrics.Scored", *run, name="ours").summary
+    assert own["weights_sha256"] == ours["weights_sha256"]
+    assert own["eval"]["f1/macro"] == pytest.approx(ours["eval"]["f1/macro"], rel=1e-15)
+    alike = own["eval"].keys() - {"f1/macro"}
+    assert len(alike) == 2 + 10
+    assert {name: ours["eval"][name] for name in alike} == {name: own["eval"][name] for name in alike}
+
+
+def test_a_metric_finds_all_samples_in_their_order(starter: Starter) -> None:
+    """23 samples in batches of 4: whatever a metric keeps, the merge of ranks has it in the order of the samples."""
+    counting = (
+        *(word for word in overrides() if not word.startswith("task.")),
+        *("~task", "+task._target_=tests.zoo.metrics.Ordered", "data.eval._target_=tests.runs.chance.Numbered"),
+        *("~data.eval.half", "checkpoint.best_metric=loss", "train.steps=1"),
+    )
+    for ranks, batch in ((1, 4), (2, 4), (3, 4), (3, 23)):
+        run = starter.train(ranks, *counting, f"eval.batch={batch}", name=f"on{ranks}by{batch}")
+        found = run.metrics("eval")[-1]
+        assert (found["numbers/in_order"], found["numbers/count"]) == (1, 23)
+
+
+def test_what_is_not_defined_for_the_samples_is_null_and_never_the_best(starter: Starter) -> None:
+    """Six samples hold not all of ten classes, and three ranks have no more than two batches of them."""
+    few = (*planted(), "data.eval={_target_: tests.train.planted.Planted, samples: 6}", "eval.batch=3")
+    task = ("~task", "+task={_target_: tests.zoo.metrics.Scored, classes: 10, label_smoothing: 0.0}", "train.steps=2")
+    labels = Planted(6).labels
+    missing = next(kind for kind in range(10) if kind not in labels)
+    best = f"checkpoint.best_metric=auc/{missing}"
+    runs = [starter.train(ranks, *few, *task, best, name=f"on{ranks}") for ranks in (1, 3)]
+    one, three = ({**run.metrics("eval")[-1], "time": 0} for run in runs)
+    assert one == three
+    assert {kind for kind in range(10) if one[f"auc/{kind}"] is None} == set(range(10)) - set(labels.tolist())
+    assert runs[1].summary["best"]["step"] is None

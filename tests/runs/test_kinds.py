@@ -5,21 +5,20 @@ import operator
 import pytest
 import torch
 
-from tests.config.others import other, word
+from phalanx.compose.compose import compose
+from phalanx.config.schema import Kind, schema
+from tests.phalanx.compose.others import other, word
 from tests.ranks import Results, Starter
-from tests.step.small import planted
+from tests.train.small import planted
 from tests.zoo.models import ZOO, untamed
-from train.compose import compose
-from train.config import Kind, schema
 
 STEPS = ("train.steps=6", "train.epochs=null", "train.clip_norm=1", "optim=sgd", "optim.momentum=0.9")
-EVALUATED = ("data.eval._target_=tests.step.planted.Planted", "~data.eval.split", "+data.eval.samples=19")
+EVALUATED = ("data.eval._target_=tests.train.planted.Planted", "~data.eval.split", "+data.eval.samples=19")
 CHOSEN = {
     # The machine of a test, and not the run.
     **dict.fromkeys(
         ("run.root", "run.name", "wandb.mode", "tensorboard.enabled", "world.device", "train.threads"), None
     ),
-    "checkpoint.asynchronous": None,  # not built
     "checkpoint.best_metric": "checkpoint.best_metric=loss",
     "eval.every": "eval.every=1",
     "checkpoint.every": "checkpoint.every=1",

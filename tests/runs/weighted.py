@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from train.data.batch import Batch
-from train.tasks.task import Ratio, Task
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.task import Ratio, Task
 
 
 def weights_of(labels: torch.Tensor) -> torch.Tensor:

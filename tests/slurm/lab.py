@@ -99,18 +99,18 @@ class Desk:
 
     def phalanx(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         path = {"PYTHONPATH": f"{ROOT}"}
-        python = (sys.executable, "-m", "launch.cli")
+        python = (sys.executable, "-m", "phalanx.launch.cli")
         return self.cluster.run(*python, *words, cwd=self.folder, environ={**path, **self.environ, **(environ or {})})
 
-    def submit(self, *words: str, environ: Mapping[str, str] | None = None) -> "Submitted":
+    def submit(self, *words: str, environ: Mapping[str, str] | None = None) -> "LabJob":
         done = self.type(f"run.root={quoted(str(self.runs))}", *SMALL, *words, environ=environ)
         assert done.returncode == 0, done.stderr
         _, job, folder = done.stdout.splitlines()[0].split(maxsplit=2)
-        return Submitted(self.cluster, job, Path(folder))
+        return LabJob(self.cluster, job, Path(folder))
 
 
 @dataclass(frozen=True)
-class Submitted:
+class LabJob:
     """A job in the queue, or what became of it."""
 
     cluster: Cluster

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.ranks import ROOT, quoted
-from tests.slurm.lab import Desk, Submitted, first_on_path, program
+from tests.slurm.lab import Desk, LabJob, first_on_path, program
 
 AGAIN = "[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 0\n"  # all is well at the second start
 
@@ -32,7 +32,7 @@ NEVER = {2: "bad config", 4: "gave up", 6: "out of memory", 7: "stopped by a per
 
 def submit(
     desk: Desk, name: str, act: str, *words: str, nodes: int = 1, environ: Mapping[str, str] | None = None
-) -> Submitted:
+) -> LabJob:
     """A job whose launcher does `act`."""
     program(desk.folder / name, "python", act)
     line = f'PHALANX_PYTHON="{desk.folder}/{name}/python"'
@@ -46,7 +46,7 @@ def submit(
     )
 
 
-def ended(job: Submitted, state: str) -> tuple[str, str]:
+def ended(job: LabJob, state: str) -> tuple[str, str]:
     """How often it was requeued, and exit code:signal."""
     job.until_state(state)
     facts = job.cluster.facts(job.job)
@@ -86,7 +86,7 @@ def test_failure_outweighs_the_signal_that_it_sends_to_the_other_nodes(desk: Des
     """For srun it is the other way round."""
     (desk.folder / "fails.py").write_text("raise ValueError")
     act = f"""[[ $SLURM_NODEID == 1 ]] || exec sleep 60
-exec {sys.executable} {ROOT}/launch/agent.py --ranks=1 --grace=30 {desk.folder}/fails.py"""
+exec {sys.executable} {ROOT}/phalanx -m launch.local.agent --ranks=1 --grace=30 {desk.folder}/fails.py"""
     job = submit(desk, "mixed", act, "cluster.max_requeues=0", "cluster.max_failures=0", nodes=2)
     assert ended(job, "FAILED") == ("0", "1:0")
     assert "start 1 was failure 1" in job.log

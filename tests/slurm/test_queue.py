@@ -1,31 +1,10 @@
 """What `phalanx status` tells of runs that Slurm has, and how `phalanx cancel` takes them from it."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from launch.lines import Entry
 from tests.pacer import TASK, Pace
 from tests.slurm.lab import Desk, first_on_path, program
-from tests.slurm.test_submit import ONE, TINY
+from tests.slurm.queued_runs import ONE, TINY, held, told
 
 PACED = (TASK, *TINY, *ONE, "log.every=1")
-
-
-def told(desk: Desk, *runs: str) -> dict[str, Entry]:
-    """What `phalanx status --json` says, by the run's name."""
-    done = desk.phalanx("status", "--json", f"--root={desk.runs}", *runs)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return {entry["run"].rpartition("/")[2]: entry for entry in found}
-
-
-@contextmanager
-def held(desk: Desk) -> Iterator[str]:
-    """A job that others wait for; it is let go in the end."""
-    job = desk.cluster.ask("sbatch", "--parsable", "--hold", "--wrap=true")
-    yield job
-    desk.cluster.ask("scontrol", "release", job)
 
 
 def test_run_is_queued_then_starting_then_running_then_finished(desk: Desk) -> None:
@@ -87,6 +66,19 @@ def test_queued_run_is_cancelled_before_it_begins(desk: Desk) -> None:
     again = desk.phalanx("cancel", "r", f"--root={desk.runs}")
     assert again.returncode == 2
     assert "There is nothing to cancel" in again.stderr
+
+
+def test_run_whose_queued_job_was_ended_with_scancel_is_told_as_cancelled(desk: Desk) -> None:
+    """Also by the accounting, once the controller has forgotten it."""
+    with held(desk) as before:
+        job = desk.submit(*TINY, *ONE, "run.name=r", f"--after={before}")
+        desk.cluster.ask("scancel", job.job)
+        job.until_state("CANCELLED")
+    assert (told(desk)["r"]["state"], told(desk)["r"]["why"]) == ("stopped", "its job was cancelled")
+    forgets = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    program(desk.folder / "bin", "scontrol", forgets)
+    forgotten = first_on_path(desk.folder / "bin")
+    desk.cluster.until(lambda: told(desk, environ=forgotten)["r"]["state"] == "stopped")
 
 
 def test_one_element_of_an_array_is_cancelled_and_the_others_go_on(desk: Desk) -> None:

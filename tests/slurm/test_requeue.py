@@ -6,14 +6,13 @@ import pytest
 
 from tests.pacer import TASK, Pace
 from tests.ranks import Starter
-from tests.slurm.lab import Desk, Submitted
-from tests.slurm.test_queue import told
+from tests.slurm.lab import Desk, LabJob
+from tests.slurm.queued_runs import TWO, crowd_out, told
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 
 PACED = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "checkpoint.every=4", "log.every=1")
 LONG = ("train.steps=80",)  # so many that no start comes to the end before it hears that it has to leave
-TWO = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 GPUS = ("cluster.gpus_per_node=2", "world.device=cpu")  # the cluster has some to give, and torch sees none
 
 
@@ -27,23 +26,17 @@ def pace(desk: Desk) -> Pace:
     return Pace(after=9, gate=str(desk.folder / "gate"))
 
 
-def requeue(job: Submitted) -> None:
+def requeue(job: LabJob) -> None:
     job.cluster.ask("scontrol", "requeue", job.job)
 
 
-def warn(job: Submitted) -> None:
+def warn(job: LabJob) -> None:
     """As Slurm does ahead of the time limit."""
     job.cluster.ask("scancel", "--signal=USR2", job.job)
 
 
-def preempt(job: Submitted) -> None:
+def preempt(job: LabJob) -> None:
     crowd_out(job, job.job, "--nodes=4")
-
-
-def crowd_out(job: Submitted, element: str, where: str) -> None:
-    """A more urgent job takes the GPUs; returns when Slurm has told `element` to go."""
-    job.cluster.ask("sbatch", "--partition=urgent", where, "--gpus-per-node=2", "--wrap=true")
-    job.cluster.until(lambda: job.cluster.facts(element)["PreemptTime"] != "None")
 
 
 def test_disturbed_job_comes_back_and_ends_with_the_same_weights(desk: Desk, pace: Pace, starter: Starter) -> None:

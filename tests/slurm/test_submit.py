@@ -11,9 +11,7 @@ import pytest
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, SMALL, quoted
 from tests.slurm.lab import Desk, first_on_path, program
-
-TINY = ("model=mlp", "model.hidden=[8]", "train.steps=5")
-ONE = ("cluster.ranks_per_node=1",)
+from tests.slurm.queued_runs import ONE, TINY
 
 
 def test_dry_run_prints_exactly_what_is_submitted(desk: Desk) -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.config.cases import mnist
+from tests.launch.sweep.sweeper import SHORT
 from tests.pacer import TASK, Pace
+from tests.phalanx.config.cases import mnist
 from tests.ranks import Results, Starter
-from tests.slurm.lab import Desk, Submitted
-from tests.slurm.test_queue import held, told
-from tests.slurm.test_requeue import crowd_out
-from tests.sweep.sweeper import SHORT
+from tests.slurm.lab import Desk, LabJob
+from tests.slurm.queued_runs import crowd_out, held, told
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 
@@ -37,7 +36,7 @@ def starts(desk: Desk) -> list[list[str]]:
     return [[e["event"] for e in of_run if e["event"] in ("start", "resume")] for of_run in events]
 
 
-def finish(job: Submitted, *elements: int) -> None:
+def finish(job: LabJob, *elements: int) -> None:
     for element in elements:
         job.until_state("COMPLETED", f"{job.job}_{element}", timeout_s=180.0)
 
@@ -70,11 +69,11 @@ def test_elements_share_a_sweep_though_each_has_the_data_elsewhere(desk: Desk) -
     assert [row["state"] for row in rows(desk)] == ["complete"] * 4
 
 
-def preempt(job: Submitted, node: str) -> None:
+def preempt(job: LabJob, node: str) -> None:
     crowd_out(job, f"{job.job}_1", f"--nodelist={node}")
 
 
-def lose(job: Submitted, node: str) -> None:
+def lose(job: LabJob, node: str) -> None:
     job.cluster.command("kill-node", node.removeprefix("n"))
 
 

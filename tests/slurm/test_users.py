@@ -49,12 +49,12 @@ def test_another_user_submits_sees_and_is_told_what_is_not_theirs(cluster: Clust
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     closed = (f"run.root={quoted(str(shared / 'runs'))}", "run.name=closed")
-    submit = (sys.executable, "-m", "launch.cli", "submit")
+    submit = (sys.executable, "-m", "phalanx.launch.cli", "submit")
     ours = cluster.run(*submit, *closed, *TINY, cwd=shared, environ={"PYTHONPATH": str(ROOT)})
     assert ours.returncode == 0, ours.stderr
 
     def other(*words: str) -> "subprocess.CompletedProcess[str]":
-        return cluster.run(*OTHER, python(), "-m", "launch.cli", *words, cwd=theirs, environ=path)
+        return cluster.run(*OTHER, python(), "-m", "phalanx.launch.cli", *words, cwd=theirs, environ=path)
 
     own = other("submit", f"run.root={quoted(str(theirs / 'runs'))}", "run.name=own", *TINY)
     assert own.returncode == 0, own.stderr

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from tests.step.planted import CLASSES, WIDTH, Planted, Sample
-from train.data.batch import Batch
-from train.tasks.classification import Classification
-from train.tasks.task import Ratio
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.classification import Classification
+from phalanx.train.tasks.task import Ratio
+from tests.train.planted import CLASSES, WIDTH, Planted, Sample
 
 
 class TwoLinesError(RuntimeError):

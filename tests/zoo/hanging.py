@@ -15,10 +15,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
-from train.data.batch import Batch
-from train.data.digits import Digits
-from train.tasks.classification import Classification
-from train.tasks.task import Ratio
+from phalanx.train.data.digits import Digits
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.classification import Classification
+from phalanx.train.tasks.task import Ratio
 
 TASK = "task._target_=tests.zoo.hanging.HangingTask"
 DATA = "data.train._target_=tests.zoo.hanging.HangingData"

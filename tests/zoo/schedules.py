@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from train.schedule import Schedule
+from phalanx.train.optim.schedule import Schedule
 
 
 @dataclass(frozen=True)

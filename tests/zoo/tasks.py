@@ -8,9 +8,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from train.data.batch import Batch
-from train.tasks.classification import Classification
-from train.tasks.task import Ratio, Task
+from phalanx.train.loading.batch import Batch
+from phalanx.train.tasks.classification import Classification
+from phalanx.train.tasks.task import Ratio, Task
 
 
 class Present(Task):

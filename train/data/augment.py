@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from train.data.batch import Augment
-from train.rng import Draws
+from ..loading.batch import Augment
+from ..loading.rng import Draws
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from train.data.images import Images
-from train.outcome import ConfigError
-from train.rng import key
+from phalanx.exit.codes import ConfigError
+
+from ..loading.rng import key
+from .images import Images
 
 _PIXELS = 28
 _MEAN, _STD = 0.3053, 0.3247  # of all 1,797 images at 28x28, in units of 0..1

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.images import Images
-from train.outcome import ConfigError
+from phalanx.exit.codes import ConfigError
+
+from .images import Images
 
 _MEAN, _STD = 0.1307, 0.3081  # of the training images, in units of 0..1
 _NAMES = {

@@ -1,13 +1,14 @@
-"""What a person sees while a run trains: a live line on a terminal, plain lines anywhere else."""
+"""Console output of a run: a live progress line on a terminal, plain lines anywhere else."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast, final
 
-from train.columns import broken
-from train.escape import on_one_line
-from train.prose import clock_face, of_event, of_line, of_summary
-from train.sinks.sink import Sink
+from phalanx.common.columns import broken
+from phalanx.common.escaping import on_one_line
+from phalanx.common.event_text import clock_face, of_event, of_line, of_summary
+
+from .sink import Sink
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,7 +18,7 @@ REDRAW_S = 0.1  # a drawing costs a millisecond or two, which a fast step would 
 
 @final
 class Console(Sink):
-    """Writes to `stream`, such as a `train.output.Output`, how far a run of `total_steps` steps is.
+    """Writes to `stream`, such as a `phalanx.common.stdio.Output`, how far a run of `total_steps` steps is.
 
     `interactive` keeps one live line, with evaluations and events printed above it; None means where `stream` is a
     terminal. `clock` gives seconds.

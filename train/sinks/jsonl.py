@@ -1,4 +1,4 @@
-"""The run's own record, metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
+"""Append to metrics.jsonl and events.jsonl: one JSON object a line, never torn, never repeated."""
 
 import json
 import logging
@@ -10,9 +10,11 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from train.files import opened, read_bytes, sync_folder
-from train.room import writing
-from train.sinks.sink import Sink
+from phalanx.common.files import opened, read_bytes, sync_folder
+from phalanx.exit.disk_errors import writing
+from phalanx.run_folder import names
+
+from .sink import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class JsonLines(Sink):
         """`check` raises when this process may not write to `folder` any more."""
         self._check = check
         self._folder = folder
-        metrics, events = folder / "metrics.jsonl", folder / "events.jsonl"
+        metrics, events = folder / names.METRICS, folder / names.EVENTS
         _keep(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
         _keep(events, lambda entry: True, check)
         self._metrics, self._events = _Lines(metrics), _Lines(events)
@@ -89,7 +91,7 @@ def undone(folder: Path, step: int) -> dict[str, float]:
     """What the start before did past `step`, from which this one goes on: how many steps, as far as lines tell, and
     until when, in seconds since 1970. Empty where it did none. To be asked before the lines of them are removed.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / names.METRICS
     lines = read_bytes(path).splitlines(keepends=True) if path.exists() else []
     last = next((entry for line in reversed(lines) if (entry := _entry(line)) is not None), {})
     reached, until = last.get("step"), last.get("time")
@@ -136,7 +138,7 @@ def _tell_damaged(path: Path, numbers: Sequence[int]) -> None:
     if numbers:
         more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
         which = f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:3]))}{more}"
-        kept = path.with_name(f"{path.name}.damaged")
+        kept = path.with_name(f"{path.name}{names.DAMAGED}")
         kept.unlink(missing_ok=True)
         with os.fdopen(opened(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The sinks that a run's config asks for."""
+"""Open the sinks (trackers and files) that a run's config asks for."""
 
 import json
 import os
@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.config import Config
-from train.sameness import ENVIRONMENT
-from train.sinks.sink import FanOut, Sink
+from phalanx.config.schema import Config
+from phalanx.run_folder import names
+
+from .sink import FanOut, Sink
 
 
 def check_sinks(config: Config, environ: Mapping[str, str]) -> None:
     """Raise ConfigError over what a sink lacks. For when there is no run folder yet that would be left behind."""
-    from train.sinks.tensorboard import summary_writer
-    from train.sinks.wandb_mode import resolve_mode
+    from phalanx.config.wandb_mode import resolve_mode
+
+    from .tensorboard import summary_writer
 
     resolve_mode(config.wandb.mode.name, environ)
     if config.tensorboard.enabled:
@@ -30,12 +32,13 @@ def open_sinks(
 
     `plain` is the config without secrets; `check` raises when this process may not write to `folder` any more.
     """
-    from train.sinks.console import Console
-    from train.sinks.jsonl import JsonLines
-    from train.sinks.rank_log import RankLog
-    from train.sinks.wandb_mode import resolve_mode
-    from train.sinks.wandb_names import names
-    from train.sinks.weights_and_biases import WeightsAndBiases
+    from phalanx.config.wandb_mode import resolve_mode
+
+    from .console import Console
+    from .jsonl import JsonLines
+    from .rank_log import RankLog
+    from .wandb_names import wandb_names
+    from .weights_and_biases import WeightsAndBiases
 
     sinks: list[Sink] = [
         JsonLines(folder, step, check),
@@ -43,15 +46,15 @@ def open_sinks(
         RankLog(steps),
     ]
     if config.tensorboard.enabled:
-        from train.sinks.tensorboard import TensorBoard
+        from .tensorboard import TensorBoard
 
         sinks.append(TensorBoard(folder, step))
-    git = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["git"]
+    git = json.loads((folder / names.ENVIRONMENT).read_text(encoding="utf-8"))["git"]
     sinks.append(
         WeightsAndBiases(
             folder,
             mode=resolve_mode(config.wandb.mode.name, os.environ),
-            **names(config.wandb, config.run.name, folder, os.environ),
+            **wandb_names(config.wandb, config.run.name, folder, os.environ),
             config={**plain, "git_commit": None if git is None else git["commit"]},
             finish_timeout_s=config.wandb.finish_timeout_s,
         )

@@ -1,11 +1,12 @@
-"""What the console shows, with times, in rank 0's log: logs/rank_0.log."""
+"""Log metrics and events to rank 0's log, with times."""
 
 import logging
 from collections.abc import Mapping
 from typing import final
 
-from train.prose import of_event, of_line, of_summary
-from train.sinks.sink import Sink
+from phalanx.common.event_text import of_event, of_line, of_summary
+
+from .sink import Sink
 
 logger = logging.getLogger("phalanx")
 

@@ -1,4 +1,4 @@
-"""The names under which the numbers of one metrics line are charted."""
+"""Chart names of the numbers in a metrics line, such as train/loss."""
 
 from collections.abc import Mapping
 

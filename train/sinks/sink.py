@@ -1,4 +1,4 @@
-"""What every sink can do, and how one line reaches all of them."""
+"""Sink: the interface of every tracker, and the fan-out of one line to all of them."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ class Sink(ABC):
 
 
 @final
-class Silent(Sink):
+class NullSink(Sink):
     """Takes everything and tells nobody: the sink of every rank but 0."""
 
     def write(self, line: Mapping[str, object]) -> None:

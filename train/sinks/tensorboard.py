@@ -1,12 +1,14 @@
-"""TensorBoard's event files, for those who watch runs with it."""
+"""TensorBoard sink."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from train.outcome import ConfigError
-from train.sinks.scalars import scalars
-from train.sinks.sink import Sink
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
+
+from .scalars import scalars
+from .sink import Sink
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +24,7 @@ class TensorBoard(Sink):
     def __init__(self, folder: Path, step: int) -> None:
         # What an earlier start wrote past its last checkpoint is taken again.
         repeated_from = step + 1 if step else 0
-        self._writer = summary_writer()(str(folder / "tensorboard"), purge_step=repeated_from)
+        self._writer = summary_writer()(str(folder / names.TENSORBOARD), purge_step=repeated_from)
 
     def write(self, line: Mapping[str, object]) -> None:
         for chart, value in scalars(line).items():

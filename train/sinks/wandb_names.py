@@ -1,11 +1,11 @@
-"""What a W&B run is called and where its files go: as the config says, else as W&B's own variables do."""
+"""Project, entity, group and folder of a W&B run: from the config, else from W&B's own variables."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from train.config import WandbConfig
-from train.sinks.wandb_mode import settings_file
+from phalanx.config.schema import WandbConfig
+from phalanx.config.wandb_mode import settings_file
 
 _PROJECT = "phalanx"  # where nothing names one
 
@@ -21,7 +21,7 @@ class Names(TypedDict):
     root: Path
 
 
-def names(config: WandbConfig, run: str | None, folder: Path, environ: Mapping[str, str]) -> Names:
+def wandb_names(config: WandbConfig, run: str | None, folder: Path, environ: Mapping[str, str]) -> Names:
     """The names of the run `run` in `folder`. The config has no word for W&B's own name of a run, so WANDB_NAME holds."""
     file = settings_file(environ)
     return Names(

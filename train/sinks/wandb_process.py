@@ -1,4 +1,4 @@
-"""The process that speaks to Weights & Biases for the trainer. It is run as a file and knows nothing but W&B.
+"""The subprocess that sends metrics to Weights & Biases. It is run as a file and imports nothing but W&B.
 
 W&B is given a process because it makes its host wait: its import stops other threads for tenths of a second, its exit
 hook waits for its service without a limit, and it replaces `sys.exit` and `sys.excepthook`.

@@ -1,4 +1,4 @@
-"""Weights & Biases: charts for people, beside the run's own files. Training neither waits for it nor fails with it."""
+"""Weights & Biases sink: sends to a subprocess. Training neither waits for it nor fails with it."""
 
 import fcntl
 import json
@@ -14,11 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from train.files import write_whole
-from train.sinks import wandb_process
-from train.sinks.scalars import scalars
-from train.sinks.sink import Sink
-from train.sinks.wandb_mode import Mode
+from phalanx.common.files import write_whole
+from phalanx.config.wandb_mode import Mode
+from phalanx.run_folder import names
+
+from . import wandb_process
+from .scalars import scalars
+from .sink import Sink
 
 PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while W&B starts
 SUMMARY_KEYS = ("samples", "wall_s", "goodput", "weights_sha256")  # the metrics are there, from the last line of each
@@ -59,7 +61,7 @@ class WeightsAndBiases(Sink):
         finish_timeout_s: float,
     ) -> None:
         place = (root or folder).absolute()
-        self._files = place / "wandb"
+        self._files = place / names.WANDB
         self._finish_timeout_s = finish_timeout_s
         self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
@@ -80,7 +82,7 @@ class WeightsAndBiases(Sink):
             "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
         }
         try:
-            settings["run_id"] = _run_id(folder.absolute() / "wandb" / "run_id")
+            settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.WANDB_RUN_ID)
             self._process = _start_process()
             _introduce(self._process, {"settings": settings, "config": config})
         except OSError as error:

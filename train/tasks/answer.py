@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 import torch
 
-from train.outcome import ConfigError
-from train.tasks.task import Ratio
+from phalanx.exit.codes import ConfigError
+
+from .metric import Metric, Update
+from .task import Ratio, Task
 
 # What a line of metrics says beside the task's own numbers.
 RESERVED = frozenset(
@@ -17,7 +19,7 @@ _SUM = 'Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))'
 
 
 def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
-    """The ratios of one batch, each of two single numbers. `trains`: the loss is to be differentiated.
+    """The ratios of one batch, each of two single numbers, without updates. `trains`: the loss is to be differentiated.
 
     Raises ConfigError that says what was answered and what to return.
     """
@@ -26,7 +28,7 @@ def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
             f"The task's ratios() answered with {_told(found)}, and not with its metrics by name. "
             f'Write return {{"loss": {_SUM}}}'
         )
-    ratios = {name: _ratio(name, value) for name, value in found.items()}
+    ratios = {name: _ratio(name, value) for name, value in found.items() if not isinstance(value, Update)}
     if "loss" not in ratios:
         raise ConfigError(f"The task's ratios are {', '.join(ratios) or 'none'}; one of them must be called loss")
     if trains and not ratios["loss"].total.requires_grad:
@@ -35,6 +37,63 @@ def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
             "torch.no_grad(). Return the sum that the model's answers lead to"
         )
     return ratios
+
+
+def updates(found: Mapping[str, object]) -> dict[str, Update]:
+    """What a batch brings to the task's metrics, by name, of what was `checked`."""
+    return {name: value for name, value in found.items() if isinstance(value, Update)}
+
+
+def new_metrics(task: Task) -> dict[str, Metric]:
+    """The task's metrics, made anew. Raises ConfigError where they are none, or have names that cannot be."""
+    found: object = task.metrics()
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"The task's metrics() answered with {_told(found)}, and not with its metrics by name. Write "
+            'return {"f1": MacroF1()}'
+        )
+    for name, metric in found.items():
+        _check_name(name)
+        if not isinstance(metric, Metric):
+            made = f"Make one: {metric.__name__}(…)" if isinstance(metric, type) else "Derive it from phalanx.Metric"
+            raise ConfigError(
+                f"The task's metrics() has a {name} that is {_told(metric)}, and no Metric. {made}. Sums and counts are "
+                "Ratios, which ratios() returns"
+            )
+    if len({id(metric) for metric in found.values()}) < len(found):
+        raise ConfigError("The task's metrics() gives one Metric under two names. Make one for each")
+    return dict(found)
+
+
+def numbers_of(name: str, value: object) -> dict[str, float]:
+    """What the metric `name` computed, by the names that a line of metrics has. Raises ConfigError."""
+    if not isinstance(value, Mapping):
+        return {name: _computed(name, value)}
+    found = {f"{name}/{key}": _computed(f"{name}/{key}", number) for key, number in value.items()}
+    for key in found:
+        _check_name(key)
+    return found
+
+
+def joined(ratios: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Both. Raises ConfigError where one has a name of the other's."""
+    if twice := sorted(ratios.keys() & metrics.keys()):
+        raise ConfigError(
+            f"The task has two metrics called {twice[0]}, of those that ratios() returns and those of metrics(). Give "
+            "one of them another name"
+        )
+    return {**ratios, **metrics}
+
+
+def _computed(name: str, value: object) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        return float(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise ConfigError(
+        f"The task's {name} was computed as {_told(value)}, and should be one number. Return a float, or several by name: "
+        '{"cat": 0.5, "dog": 0.7}'
+    )
 
 
 def check_count(count: torch.Tensor | int, samples: int, *, counts_data: bool) -> None:
@@ -64,13 +123,22 @@ def check_count(count: torch.Tensor | int, samples: int, *, counts_data: bool) -
         )
 
 
-def _ratio(name: object, value: object) -> Ratio:
+def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ConfigError(f"The task has a metric called {name!r}. Give it a name of letters and digits")
     if name in RESERVED:
         raise ConfigError(
             f"The task has a metric called {name}, and a line of metrics says something else under that name. "
             f"Call it {name}_of_task, or anything but {', '.join(sorted(RESERVED))}"
+        )
+
+
+def _ratio(name: str, value: object) -> Ratio:
+    _check_name(name)
+    if isinstance(value, Metric):
+        raise ConfigError(
+            f"ratios() of the task returned the Metric {name} itself. Return what updates it, such as "
+            f'{{"{name}": Update(logits, labels)}}, and make it in metrics()'
         )
     if not isinstance(value, tuple) or len(value) != 2:
         raise ConfigError(

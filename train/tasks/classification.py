@@ -10,28 +10,41 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch, shapes
-from train.outcome import ConfigError
-from train.tasks.task import Ratio, Task
+from phalanx.exit.codes import ConfigError
+
+from ..loading.batch import Batch, shapes
+from .metric import Update
+from .task import Ratio, Task
 
 
 class Classification(Task):
-    """Cross entropy in nats a sample, and accuracy. A batch is (inputs, labels), labels (b,) within 0..classes-1."""
+    """Cross entropy in nats a sample, and accuracy. A batch is (inputs, labels), labels (b,) within 0..classes-1.
+
+    A class derived from it that has `metrics` needs no more: each is updated with logits (b, classes) and labels (b,).
+    """
 
     def __init__(self, classes: int, label_smoothing: float) -> None:
         if classes < 2:
             raise ConfigError(f"task.classes={classes} leaves nothing to tell apart. It must be at least 2")
         self._classes = classes
         self._label_smoothing = label_smoothing
+        self._metrics: list[str] | None = None  # their names, once an evaluation has asked
         self._looked_at: set[bool] = set()  # whether in training, of the batches that were looked at
 
-    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
+    # Any is Ratio | Update, and lets a derived class that has ratios alone say so.
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
         inputs, labels = self._checked(batch, model.training)
         logits = model(inputs)
         self._check_shape(logits, len(labels))
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self._label_smoothing)
         correct = (logits.argmax(1) == labels).sum()
-        return {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
+        ratios: dict[str, Any] = {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
+        return ratios if model.training else {**self._updates(logits, labels), **ratios}
+
+    def _updates(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Update]:
+        if self._metrics is None:
+            self._metrics = list(self.metrics())
+        return {name: Update(logits, labels) for name in self._metrics}
 
     def _checked(self, batch: Batch, training: bool) -> tuple[Any, torch.Tensor]:
         """Inputs and labels. Of the first batch of training and evaluation, the rehearsed ones, the range is looked at."""

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from train.data.batch import Batch
+from ..loading.batch import Batch
+from .metric import Metric, Update
 
 
 class Ratio(NamedTuple):
@@ -19,7 +20,7 @@ class Ratio(NamedTuple):
 
 
 class Task(ABC):
-    """Turns a model's answer to a batch into ratios, one of which is called "loss".
+    """Turns a model's answer to a batch into ratios, one of which is called "loss", and updates of metrics.
 
     `counts_data` tells whether the loss is divided by something that only the data knows, such as tokens or labelled
     pixels. Where it is False, the loss counts samples.
@@ -28,8 +29,19 @@ class Task(ABC):
     counts_data: ClassVar[bool] = False
 
     @abstractmethod
-    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio]:
-        """The loss, differentiable in its total, and any metrics, for training and evaluation alike."""
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio | Update]:
+        """The loss, differentiable in its total, and any ratios, for training and evaluation alike.
+
+        Beside them `Update(…)` under a name of `metrics` is what that one is updated with in an evaluation. Training leaves
+        it alone: nothing there adds up what is no sum.
+        """
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Metrics that are no ratio of sums, by name, each made anew here: they are of one evaluation.
+
+        Called on every rank at the start of each evaluation, and must give the same names there.
+        """
+        return {}
 
     def check(self, dataset: Dataset[Any]) -> None:
         """Raise ConfigError when `dataset` does not fit the task. Called once a data set before training."""

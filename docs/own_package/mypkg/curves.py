@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from train.tasks.task import Ratio, Task
+from phalanx import Ratio, Task
 
 
 class Curves(Dataset):

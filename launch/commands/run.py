@@ -1,0 +1,95 @@
+"""`phalanx run`: locks GPUs, plans and supervises a run on this machine."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from phalanx.config.schema import Device
+from phalanx.exit.codes import ConfigError
+from phalanx.exit.duplicate_starts import check_one_machine
+from phalanx.exit.messages import say
+
+from ..host.gpu_locks import lock_gpus
+from ..host.gpu_use import gpus_in_use_elsewhere
+from ..host.machine import Machine, this_machine
+from ..local.plan import plan_start, replay_words
+from ..local.supervisor import supervise
+from .hydra_words import config_options, grace_option, hydra_words
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    *("-n", "--ranks"),
+    type=click.IntRange(min=1),
+    help="Number of ranks. Left out: one for each free GPU, or 1 without GPUs.",
+)
+@click.option("--from", "source", type=Path, metavar="RUN", help="Replay the config of this run folder.")
+@config_options
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    help="How often to start again after a crash, a killed rank or a hang.",
+)
+@grace_option("How long ranks that were told to stop may take to save.")
+@click.option(
+    *("--dry-run", "--dryrun"), is_flag=True, help="Print the command and its environment, and start nothing."
+)
+def run(
+    overrides: Sequence[str],
+    ranks: int | None,
+    source: Path | None,
+    config_dir: str | None,
+    config_name: str | None,
+    max_restarts: int,
+    grace: int,
+    dry_run: bool,
+) -> None:
+    """Train on this machine, on all free GPUs or on -n ranks.
+
+    KEY=VALUE are Hydra overrides for train/main.py, passed on as they are; after -- so are Hydra's own options.
+
+    Ctrl-C asks the ranks to save and stop; twice, at once. The exit code is that of the cause: 0 finished, 1 a bug, 2
+    bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped, 8 the run folder
+    cannot be written.
+    """
+    check_one_machine(os.environ)
+    typed = hydra_words(config_dir, config_name, overrides)
+    if source is not None:
+        typed = replay_words(source, typed)
+    machine = _machine(typed)
+    with lock_gpus(machine.gpus, ranks, gpus_in_use_elsewhere(machine.gpus, os.environ)) as locked:
+        planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, grace)
+        if dry_run:
+            click.echo(planned.text(os.environ))
+            return
+        count = ranks or len(locked.gpus) or 1
+        say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'}")
+        code = supervise(planned, locked.descriptors, max_restarts, grace)
+    sys.exit(code)
+
+
+def _machine(typed: Sequence[str]) -> Machine:
+    """This machine, without its GPUs where the config that these words come to trains on the CPU.
+
+    Raises ConfigError: for a config that is bad, and for GPUs that cannot be counted, where it trains on them.
+    """
+    try:
+        machine = this_machine(os.environ, wants_gpus=True)
+    except ConfigError:
+        if _wants_gpus(typed):
+            raise
+    else:
+        if not machine.gpus or _wants_gpus(typed):
+            return machine
+    return this_machine(os.environ, wants_gpus=False)
+
+
+def _wants_gpus(typed: Sequence[str]) -> bool:
+    from phalanx.compose.compose import asks, compose  # here, for Hydra takes longer to import than all the rest
+
+    return not asks(typed) and compose(typed).config.world.device is not Device.cpu

@@ -1,0 +1,135 @@
+"""Entry of every rank of `phalanx doctor`, in the place of train/main.py, under our agent, torchrun or srun.
+
+    torchrun --nproc_per_node=N launch/doctor/main.py [--folder DIR] [--limit SECONDS] [--json] [--report FILE]
+
+Without --report rank 0 prints the findings, and all ranks end with 1 when one is a failure. With it the first rank of
+each node writes them there for its launcher.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+if not __package__:  # run as a file: become the module of the package that lies beside it
+    _root = next(str(place) for place in Path(__file__).resolve().parents if (place / "phalanx" / "train").is_dir())
+    if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
+        del sys.path[0]  # a script's own folder, where its modules would shadow others
+    sys.path.insert(0, _root)
+    from phalanx.system.module_path import step_aside
+
+    step_aside(_root)
+    import phalanx.launch.doctor.main as module
+
+    module.main()
+
+from phalanx.common.columns import columns_of
+from phalanx.common.files import write_whole
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.exit.messages import end, refuse, say
+from phalanx.exit.rank_env import RankEnv, speaks
+from phalanx.system.garbage_collection import not_collected
+
+from .finding import Finding, Verdict, as_json, failed, passes, table
+
+
+def main() -> None:
+    """Examine. Ends with 0, 1 when a finding is a failure, 2 for bad input, 5 when a rank hung."""
+    asked = _arguments()
+    report = Report(asked.json, asked.report)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads, which inherit it
+    try:
+        place = RankEnv.from_environment(os.environ)
+    except ConfigError as error:
+        refuse(error, speaks(os.environ))
+    threading.Thread(target=report.told_to_leave, args=(place,), daemon=True).start()
+    _examine(place, asked, report)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("launch/doctor/main.py", allow_abbrev=False)
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders will be")
+    parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="longest examination")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--report", type=Path, help="a file for the launcher of this node")
+    return parser.parse_args()
+
+
+class Report:
+    """Collects the findings, for a launcher or for the console of rank 0."""
+
+    def __init__(self, json: bool, file: Path | None) -> None:
+        self._json, self._file = json, file
+        self._findings: list[Finding] = []
+
+    def add(self, findings: Sequence[Finding], place: RankEnv) -> None:
+        self._findings += findings
+        if self._file and place.local_rank == 0:
+            write_whole(self._file, as_json(self._findings))
+
+    def close(self, place: RankEnv) -> ExitCode:
+        """Print the findings on the console of rank 0, unless a launcher does."""
+        if self._file:
+            return ExitCode.FINISHED
+        if place.is_rank_zero:
+            text = as_json(self._findings) if self._json else table(self._findings, columns_of(sys.stdout))
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
+
+    def told_to_leave(self, place: RankEnv) -> None:
+        """Report what was found until SIGTERM, which ranks get when a peer died."""
+        signal.sigwait({signal.SIGTERM})
+        text = "the ranks were ended before all was examined, as they are when one of them died"
+        advice = "see what is said above of the rank that died first, and look at that rank's host"
+        if self._file is None:
+            self.add([Finding("ranks", Verdict.FAIL, text, "every rank answers", advice)], place)
+            self.close(place)
+        end(128 + signal.SIGTERM)
+
+
+def _examine(place: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
+    with not_collected():
+        from .exams import all_exams
+        from .protocol.exam import examine
+        from .protocol.ranks import SilentRanks, join_ranks  # torch is imported only now
+    speaks_for_all = place.is_rank_zero
+    try:
+        ranks = join_ranks(place if place.launched else _alone(place), asked.limit)
+        hosts = len(set(ranks.hosts))
+        report.add([passes("rendezvous", f"{place.size} ranks on {hosts} hosts", "every rank comes")], place)
+        for exam in all_exams(ranks, asked.folder):
+            report.add(examine(exam, ranks), place)
+        code = report.close(place)
+        ranks.leave()
+        end(code)
+    except SilentRanks as error:
+        text, advice = str(error), "look at the hosts of these ranks, and at what they last printed"
+        speaks_for_all = place.rank == min({*range(place.size)} - {*error.ranks}, default=0)
+    except (OSError, RuntimeError) as error:  # the store's port is taken, nobody holds it, or who held it is gone
+        said = " ".join(str(error).split())[:300]
+        text = f"rank {place.rank} of {place.size} lost the store at {place.address}:{place.port}: {said}"
+        advice = "see that the first node's port is free and can be reached from the other nodes"
+    report.add([Finding("ranks", Verdict.FAIL, text, "every rank comes and answers", advice)], place)
+    if speaks_for_all:
+        cause_file.leave(ExitCode.HUNG, place.rank, text)
+        say(f"phalanx doctor: {text}")
+    report.close(place)
+    end(ExitCode.HUNG)
+
+
+def _alone(place: RankEnv) -> RankEnv:
+    """A plain `python launch/doctor/main.py` is a world of one, with a store of its own on a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return replace(place, address="127.0.0.1", port=probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()

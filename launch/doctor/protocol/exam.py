@@ -1,0 +1,59 @@
+"""The interface of an examination, and how it runs: every rank measures, all gather, all judge the same facts."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ExitCode
+from phalanx.exit.messages import end, say
+
+from ..finding import Finding, Verdict
+from .ranks import ExamRanks, SilentRanks
+
+
+class Exam(Protocol):
+    """`measure` returns JSON and may do collectives; `judge` sees what every rank measured, in order of rank."""
+
+    @property
+    def name(self) -> str: ...
+
+    def measure(self, ranks: ExamRanks) -> Any: ...
+
+    def judge(self, ranks: ExamRanks, facts: Sequence[Any]) -> list[Finding]: ...
+
+
+def examine(exam: Exam, ranks: ExamRanks) -> list[Finding]:
+    """All ranks call it, in the same order of examinations. Raises SilentRanks when a rank neither measured nor failed.
+
+    A rank whose own measurement takes longer than the limit ends with code 5. Those that wait for it in a collective
+    give up after half of that, so that it is the only one.
+    """
+    alarm = threading.Timer(ranks.limit_s, _overdue, (exam.name, ranks))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        fact = {"fact": exam.measure(ranks)}
+    except SilentRanks:
+        raise
+    except Exception as error:  # whatever it was, the others are told
+        fact = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    finally:
+        alarm.cancel()
+    told = ranks.gather(exam.name, fact)
+    if errors := {rank: words["error"] for rank, words in enumerate(told) if "error" in words}:
+        return [_broken(exam.name, ranks, errors)]
+    return exam.judge(ranks, [words["fact"] for words in told])
+
+
+def _broken(name: str, ranks: ExamRanks, errors: dict[int, str]) -> Finding:
+    shown = "; ".join(f"{ranks.name(rank)}: {text}" for rank, text in list(errors.items())[:4])
+    more = f"; and {len(errors) - 4} more" if len(errors) > 4 else ""
+    return Finding(name, Verdict.FAIL, shown + more, "no error on any rank", "mend what the first rank says")
+
+
+def _overdue(name: str, ranks: ExamRanks) -> None:
+    text = f"{ranks.name(ranks.place.rank)} was still busy with {name} after {ranks.limit_s:g} s"
+    cause_file.leave(ExitCode.HUNG, ranks.place.rank, text)
+    say(f"phalanx doctor: {text}")
+    end(ExitCode.HUNG)

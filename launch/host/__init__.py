@@ -1,0 +1,1 @@
+"""This machine: its cores, GPUs, locks, signals and processes."""

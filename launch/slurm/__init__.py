@@ -1,0 +1,1 @@
+"""Slurm, a backend of submission/."""

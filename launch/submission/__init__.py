@@ -1,0 +1,1 @@
+"""Submitting to a cluster, whichever: the backend seam, exit policy, submission folder, snapshot of the code."""

@@ -1,9 +1,0 @@
-"""Numbers as people read them."""
-
-
-def span(seconds: float) -> str:
-    """Such as 5 s, 3 min, 2.5 h, 4.0 d."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,20 @@
+"""`python -m phalanx`, or `python` and this folder: the command, from the copy of the code that this file is of.
+
+With `-m MODULE` in the first place, such as `-m launch.local.agent`, what a launcher starts in a process of its own.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+if not __package__:  # run as a folder, which comes first on the path, where its modules would shadow others
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from phalanx.system.module_path import step_aside
+
+    step_aside(sys.path[0])
+
+module = "launch.cli"
+if sys.argv[1:2] == ["-m"]:
+    module = sys.argv[2]
+    del sys.argv[1:3]
+import_module(f"phalanx.{module}").main()

@@ -1,0 +1,188 @@
+"""Command line -> Config: Hydra composes, the schema checks, and whatever is wrong becomes one message."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from hydra._internal.utils import _run_hydra, get_args_parser
+
+from ..common.escaping import nothing_looked_up
+from ..common.redaction import REDACTED
+from ..config.check import texts, typed
+from ..config.overrides import key, verbatim
+from ..config.run_root import folder_of_runs
+from ..config.schema import Config, as_plain
+from ..exit.codes import ConfigError
+from ..run_folder import names
+from .digest import digest
+from .former_digests import former_digests
+from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
+from .hydra_errors import explain, options
+from .resolved import fitted, hidden, lacks
+from .stored_config import as_typed_here
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A typed config, and the same as plain data.
+
+    `foreign` tells that another primary config than conf/config.yaml was named, such as the one that came with a run's
+    folder (--config-name resolved), so that the classes it names are trusted only as far as the command line says.
+    `notes` are what was made of keys that another version wrote.
+    """
+
+    config: Config
+    plain: Mapping[str, Any]
+    foreign: bool
+    notes: Sequence[str] = ()
+
+
+def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
+    """What `compose` gave once, from its plain data."""
+    return Composed(typed(plain), plain, foreign)
+
+
+def multirun(argv: Sequence[str]) -> list[str] | None:
+    """The other words of a command line that has Hydra's -m, which asks for a sweep; None where it has not."""
+    words = [word for word in argv if word not in ("-m", "--multirun")]
+    return words if len(words) < len(argv) else None
+
+
+def asks(argv: Sequence[str]) -> bool:
+    """Whether `argv` asks Hydra to show something, as --help, --cfg and tab completion do. Raises ConfigError."""
+    flags = _flags(argv)
+    return bool(flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion)
+
+
+def answer(argv: Sequence[str]) -> None:
+    """Print what `argv` asks for. Raises ConfigError."""
+    flags = _flags(argv)
+    if flags.help and _foreign(flags):
+        raise ConfigError("--help obeys what a config says about logging, so it takes none but its own. Type --cfg job")
+    if flags.hydra_help:
+        flags.overrides = []  # it is about Hydra's own config
+    elif not flags.shell_completion:
+        _composed(flags, flags.overrides)
+    try:
+        with nothing_looked_up() if _foreign(flags) else nullcontext():
+            _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
+    except NOT_COMPOSED as error:
+        raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
+
+
+def choices(group: str, argv: Sequence[str]) -> list[str]:
+    """What can be chosen of a config group, with Hydra's own options of `argv`. Raises ConfigError."""
+    flags = _flags(argv)
+    with composing(flags.config_dir, flags.config_name) as composer:
+        return options(group, [], composer)
+
+
+def chosen(group: str, argv: Sequence[str]) -> str | None:
+    """Which option of a config group the command line `argv` comes to. Raises ConfigError."""
+    flags = _flags(argv)
+    return _composed(flags, flags.overrides).choices.get(group)
+
+
+def compose(argv: Sequence[str]) -> Composed:
+    """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
+    flags = _flags(argv)
+    foreign = _foreign(flags)
+    found = _composed(flags, verbatim(flags.overrides, texts()))
+    plain, notes = found.plain, list[str]()
+    if foreign:
+        plain, notes = fitted(plain, [key(word) for word in flags.overrides])
+        plain = as_typed_here(plain, flags.config_dir, flags.config_name, flags.overrides)
+    _refuse_hidden(plain)
+    config = typed(plain, flags.overrides)
+    if config.run.name is None:
+        experiment = (found.choices.get("experiment") or "run").replace("/", "-")
+        config = replace(config, run=replace(config.run, name=_name(config, experiment)))
+    return Composed(config, as_plain(config), foreign, notes)
+
+
+def _name(config: Config, experiment: str) -> str:
+    """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
+    name, root = f"{experiment}-{digest(config)[:8]}", folder_of_runs(config.run.root)
+    before = [f"{experiment}-{known[:8]}" for known in former_digests(config)]
+    former = next((known for known in before if os.path.isfile(root / known / names.RESOLVED)), None)
+    if former is None or os.path.lexists(root / name):
+        return name
+    if REDACTED in (root / former / names.RESOLVED).read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(
+            f"{root / former} is a run of this config or of one that differs where an earlier version wrote {REDACTED}. "
+            f"Type run.name={former} to continue it, or run.name={name} for another run"
+        )
+    return former
+
+
+def _refuse_hidden(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a file shows that something was there and not what: a run does without a sweep's storage."""
+    for name in hidden(plain):
+        if not name.startswith("sweep."):
+            raise ConfigError(
+                f"{name} is {REDACTED}, which is written in place of a secret, so nobody can tell what it was. "
+                f"Type {name}=… with its value"
+            )
+
+
+def _flags(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line by Hydra's own rules, less what does not go together with ranks or with trust."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}. Type --help to see what there is")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    flags = parser.parse_intermixed_args(list(argv))
+    if flags.multirun:
+        _refuse_sweep("-m (multirun)", multirun(argv) or [])
+    if flags.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun runs whatever a pickle says. Type --config-dir=RUN --config-name=resolved"
+        )
+    if flags.config_path is not None:
+        raise ConfigError(
+            f"--config-path={flags.config_path} would take the place of conf/, where the defaults are. "
+            f"Type --config-dir={flags.config_path} to add your folder to it"
+        )
+    for word in flags.overrides:
+        _refuse_hydra_key(word, flags.overrides)
+    return flags
+
+
+def _refuse_hydra_key(word: str, words: Sequence[str]) -> None:
+    """Hydra only composes here. Of its own settings just the search path has a meaning."""
+    name = key(word)
+    if name in ("hydra.mode", "hydra/sweeper", "hydra/launcher"):
+        _refuse_sweep(word, [other for other in words if other != word])
+    if name.startswith(("hydra.", "hydra/")) and name != "hydra.searchpath":
+        raise ConfigError(f"{word} would have no effect: Hydra composes the config here and runs nothing. Leave it out")
+
+
+def _foreign(flags: argparse.Namespace) -> bool:
+    return is_foreign(flags.config_name)
+
+
+def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
+    with composing(flags.config_dir, flags.config_name) as composer:
+        try:
+            return composer(_forced(words, composer) if _foreign(flags) else words)
+        except NOT_COMPOSED as error:
+            raise ConfigError(explain(error, words, composer)) from None
+
+
+def _forced(words: Sequence[str], composer: Composer) -> list[str]:
+    """The words so that they also set keys of this version that a stored config, of an older one, does not have yet."""
+    later = lacks(composer([]).plain)
+    return [f"++{word}" if key(word) in later and word[:1] not in "+~" else word for word in words]
+
+
+def _refuse_sweep(what: str, words: Sequence[str]) -> NoReturn:
+    raise ConfigError(
+        f"{what} would run every point inside this one process, and under torchrun every rank would draw its own. Type "
+        f"{shlex.join(['phalanx', 'sweep', *words])}, with sweep.ranks=… for more than one rank a point"
+    )

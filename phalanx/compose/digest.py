@@ -1,0 +1,69 @@
+"""A run is its config: the digest of what defines the result."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..common.escaping import OPEN
+from ..common.redaction import REDACTED, redact
+from ..config.schema import Config, Kind, Leaf, Needed, part
+from .canonical import canonical, text
+
+
+def defining(config: Config) -> dict[str, Any]:
+    """The part of a config that defines the result, as plain data in its canonical form. It may hold secrets.
+
+    A key that came later is left out where it holds what a config of before it meant, so that no run gets another name.
+    """
+    found: dict[str, Any] = canonical(part(config, _defines))
+    return found
+
+
+def digest(config: Config) -> str:
+    """SHA-256 in hex over the defining part, independent of how it was spelt and of the order of its keys."""
+    return hashlib.sha256(text(defining(config)).encode()).hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines such as "optim.lr: 0.001 -> 0.01", without secrets, for what two defining parts disagree on."""
+    return list(differing(before, now).values())
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that two defining parts disagree on, each with a line on it.
+
+    What was stored redacted agrees with anything: nobody can tell any more.
+    """
+    old, new = dict(leaves(before)), dict(leaves(now))
+    absent = "(absent)"
+    pairs = {key: (old.get(key, absent), new.get(key, absent)) for key in sorted(old.keys() | new.keys())}
+    others = {key: pair for key, pair in pairs.items() if not _agree(*pair)}
+    shown = {key: redact({key.rpartition(".")[2]: pair}) for key, pair in others.items()}
+    return {key: f"{key}: {was} -> {now}" for key, pair in shown.items() for was, now in pair.values()}
+
+
+def _defines(leaf: Leaf, value: Any) -> bool:
+    neutral = leaf.neutral is not Needed.needed and text(canonical(value)) == text(canonical(leaf.neutral))
+    return leaf.kind is Kind.defining and not neutral
+
+
+def _agree(was: Any, now: Any) -> bool:
+    if not isinstance(was, str) or REDACTED not in was:
+        return text(was) == text(now)
+    shown = ".*".join(re.escape(part) for part in was.split(REDACTED))
+    return isinstance(now, str) and re.fullmatch(shown, now, re.DOTALL) is not None
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted key and the value of all that is no mapping in nested mappings."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def left_open(node: Any) -> dict[str, str]:
+    """The leaves in which a variable is left to be looked up in another place, as by `looked_up_there`, by their keys."""
+    return {key: value for key, value in leaves(node) if isinstance(value, str) and OPEN in value}

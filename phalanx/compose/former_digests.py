@@ -1,0 +1,46 @@
+"""The name that earlier versions gave a run, so that a run of theirs is found and goes on in its own folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..common.redaction import REDACTED, names_a_secret, redact
+from ..config.moved_names import former
+from ..config.schema import Config, Kind, Needed, part
+
+
+def former_digests(config: Config) -> list[str]:
+    """SHA-256 in hex over each of the `former_definings`."""
+    texts = (json.dumps(kept, sort_keys=True) for kept in former_definings(config))
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def former_definings(config: Config) -> list[dict[str, Any]]:
+    """The defining part as it was spelt, redacted by the words in its keys, as it was once taken.
+
+    The last one is of the first versions, which left out how ranks add their gradients up.
+    """
+    kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Needed.needed)
+    kept["train"]["max_skips"] = config.train.max_skips
+    without = {name: section for name, section in kept.items() if name != "parallel"}
+    return [redact(_hidden(_named(part), False)) for part in (kept, without)]
+
+
+def _named(value: Any) -> Any:
+    """With the classes of ours by their names of then."""
+    if isinstance(value, Mapping):
+        return {
+            name: former(item) if name == "_target_" and isinstance(item, str) else _named(item)
+            for name, item in value.items()
+        }
+    return [_named(item) for item in value] if isinstance(value, list) else value
+
+
+def _hidden(value: Any, hidden: bool) -> Any:
+    """Every text below a key that has a secret's word in it was hidden, whatever it was."""
+    if isinstance(value, Mapping):
+        return {name: _hidden(item, hidden or names_a_secret(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hidden(item, hidden) for item in value]
+    return REDACTED if hidden and isinstance(value, str) and value else value

@@ -1,0 +1,96 @@
+"""Hydra as a composer of configs and nothing else: it runs no job, so no callback or logging config ever acts."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra.version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
+
+from ..common.escaping import nothing_looked_up
+from ..exit.codes import ConfigError
+from .yaml_source import read_in_words
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+PRIMARY = "config"
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, UserWarning, ValueError)  # Hydra raises all of them for users
+
+
+class Composition(NamedTuple):
+    """A composed config, its interpolations resolved, and what was chosen of each group."""
+
+    plain: dict[str, Any]
+    choices: dict[str, str | None]
+
+
+Composer = Callable[[Sequence[str]], Composition]
+
+
+def is_foreign(config_name: str | None) -> bool:
+    """Whether another primary config than ours is named, such as the one that came with a run's folder."""
+    return config_name not in (None, PRIMARY)
+
+
+@contextmanager
+def composing(config_dir: str | None, config_name: str | None) -> Iterator[Composer]:
+    """What composes a list of overrides over conf/ and `config_dir`. It raises one of NOT_COMPOSED.
+
+    In a foreign config nothing is looked up, and it names no further folders or packages to read configs from.
+    """
+    hydra.version.setbase("1.3")
+    read_in_words()
+    search_path = create_config_search_path(str(CONF))
+    if config_dir is not None:
+        folder = Path(config_dir).absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir={config_dir}: there is no folder {folder}. Type an existing one")
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    engine = Hydra.create_main_hydra2("phalanx", search_path)
+
+    def composer(words: Sequence[str]) -> Composition:
+        with warnings.catch_warnings(), _taken_as_written(engine, config_name):
+            warnings.filterwarnings("error", "provider=.* is not available")
+            cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
+            HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
+            job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
+            plain = OmegaConf.to_container(job, resolve=True)
+        assert isinstance(plain, dict)
+        chosen = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
+        return Composition({str(key): value for key, value in plain.items()}, chosen)
+
+    try:
+        yield composer
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _taken_as_written(engine: Hydra, config_name: str | None) -> Iterator[None]:
+    """Raises ConfigError where a foreign config would have something looked up, or packages imported for their configs."""
+    if config_name is None or not is_foreign(config_name):
+        yield
+        return
+    try:
+        with nothing_looked_up():
+            found = engine.config_loader.repository.load_config(config_name)  # type: ignore[attr-defined]
+            if found is not None and OmegaConf.select(found.config, "hydra.searchpath") is not None:
+                raise ConfigError(
+                    f"hydra.searchpath in --config-name={config_name} would have further configs read, which is for who "
+                    "types the command to say. Type 'hydra.searchpath=[…]' if you trust them"
+                )
+            yield
+    except UnsupportedInterpolationType as error:
+        raise ConfigError(
+            f"--config-name={config_name} would look something up: {str(error).splitlines()[0]}. In a config that came "
+            "with a run's folder nothing is. Type that key with its value"
+        ) from None

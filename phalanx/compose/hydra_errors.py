@@ -1,0 +1,159 @@
+"""Which word of a command line keeps Hydra from composing it, and why, in a person's words."""
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from ..common.suggest import nearest
+from ..config.check import unknown
+from ..config.overrides import key, quoted, value
+from .hydra_api import NOT_COMPOSED, Composer, Composition
+
+
+def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
+    """One message for why `composer` raised `error` over `words`."""
+    ordered = sorted(words, key=lambda word: (not word.startswith("hydra."), "." in key(word)))  # groups bring keys
+    composer = _remembering(composer)
+    good = _longest_good(ordered, str(error), composer)
+    if good is not None:
+        return _blame(ordered[good], ordered[:good], composer)
+    if isinstance(error, MissingConfigException):
+        return f"{_flat(error)}. Type --config-dir=FOLDER and --config-name=NAME for a NAME.yaml in FOLDER"
+    return f"The config does not compose: {_flat(error)}"
+
+
+def _remembering(composer: Composer) -> Composer:
+    """The same, but for the tenth of a second that it takes each time, which is spent once for the same words."""
+    known: dict[tuple[str, ...], Composition | Exception] = {}
+
+    def remembering(words: Sequence[str]) -> Composition:
+        found = known.get(tuple(words))
+        if found is None:
+            try:
+                found = composer(words)
+            except NOT_COMPOSED as error:
+                found = error
+            known[tuple(words)] = found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return remembering
+
+
+def _longest_good(words: Sequence[str], told: str, composer: Composer) -> int | None:
+    """How many of the first words compose, found by halving; None when even without a word nothing does.
+
+    Where Hydra's message `told` is about a key, what stands before and after that word is tried first.
+    """
+    named = next((i for i, word in enumerate(words) if key(word) and key(word) in told), len(words))
+    good, bad = -1, len(words)
+    while bad - good > 1:
+        middle = next((n for n in (named, named + 1) if good < n < bad), (good + bad) // 2)
+        good, bad = (middle, bad) if _trouble(words[:middle], composer) is None else (good, middle)
+    return None if good < 0 else good
+
+
+def _trouble(words: Sequence[str], composer: Composer) -> Exception | None:
+    try:
+        composer(words)
+    except NOT_COMPOSED as error:
+        return error
+    return None
+
+
+def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
+    """What is wrong with `word`, where the words before it compose."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as unread:
+        return _unreadable(word, unread)
+    name, found = override.key_or_group, composer(before)
+    known = _known(found)
+    if not name:
+        return f"{word!r} has no key before the equals sign. Type a key and a value, such as train.steps=100"
+    if name in found.choices:
+        there = options(name, before, composer)
+        if value(word) in there:  # it is there, and what it needs is not
+            trouble = re.sub(r" *Config search path: .*", "", _flat(_trouble([*before, word], composer)))
+            return f"{word} does not compose: {trouble}. Mend the defaults list of that file"
+        return _no_option(word, name, there)
+    if override.is_sweep_override():
+        return _several(override)
+    if name not in known and name != "hydra.searchpath" and not override.is_add() and not override.is_force_add():
+        return _unknown(override, known)
+    if override.is_add() and name in known:
+        return f"{name} is in the config already, so {word} cannot add it. Type {word.lstrip('+')}"
+    if override.is_delete():
+        return f"{word} cannot delete what is null or not there. Type {name}=null to unset it, or leave it out"
+    return f"{word} cannot be used: {_flat(_trouble([*before, word], composer))}. Type another value for {name}"
+
+
+def _unreadable(word: str, error: Exception) -> str:
+    text = value(word)
+    if text is None:
+        return f"{word!r} is no key=value. Type a key, an equals sign and a value, such as train.steps=100"
+    if not re.fullmatch(r"[\w/-]+(\.[\w/-]+)*", key(word)):
+        return f"{word!r} begins with no key that can be read: {_flat(error)}. Type keys as train.steps=100"
+    if text[:1] in "[{(":
+        return (
+            f"{word} cannot be read: {_flat(error)}. Type a list as {key(word)}=[a,b], a group as {key(word)}={{a:1}}"
+        )
+    example = f"{key(word)}={quoted(text.strip(chr(34) + chr(39)))}"
+    return f"{word} cannot be read: its value needs quotes that reach this program. Type {shlex.quote(example)}"
+
+
+def options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
+    """What can be chosen of a group, which Hydra tells when what cannot be is asked for."""
+    error = _trouble([*before, f"{group}='?'"], composer)
+    return [str(option) for option in getattr(error, "options", None) or []]
+
+
+def _no_option(word: str, group: str, options: Sequence[str]) -> str:
+    hint = nearest(value(word) or "", options)
+    return f"{word}: there is no such {group}. {hint}Type {group}= and one of: {', '.join(options)}"
+
+
+def _several(override: Override) -> str:
+    name, text = override.key_or_group, value(str(override.input_line)) or ""
+    listed, single = shlex.quote(f"{name}=[{text}]"), shlex.quote(f"{name}={quoted(text)}")
+    return (
+        f"{override.input_line} names several values, and this is one run. Type {listed} for a list, {single} for one "
+        f"text, or phalanx sweep {shlex.quote(str(override.input_line))} to train them all"
+    )
+
+
+def _unknown(override: Override, known: Sequence[str]) -> str:
+    name = override.key_or_group
+    open_ended = f"{name.rpartition('.')[0]}._target_" in known and not override.is_delete()
+    add = f" To add an argument of your own there, type +{override.input_line}" if open_ended else ""
+    return unknown(name, known) + add
+
+
+def _known(found: Composition) -> list[str]:
+    """Every key of a composed config, and its groups."""
+    groups = [group for group in found.choices if not group.startswith("hydra/")]
+    return [*_flatten(found.plain, ""), *groups]
+
+
+def _flatten(node: Any, path: str) -> Iterator[str]:
+    if path:
+        yield path
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _flatten(child, f"{path}.{name}" if path else str(name))
+
+
+def _flat(error: BaseException | None) -> str:
+    """The exception's text, or its cause's where it has none, on one line."""
+    lines = str(error).splitlines()
+    text = lines[0] if isinstance(error, OmegaConfBaseException) and lines else " ".join(str(error).split())
+    if not text and error is not None and error.__cause__ is not None:
+        return _flat(error.__cause__)
+    return text.rstrip(".")

@@ -1,0 +1,1 @@
+"""The config: its schema, and what is checked of it."""

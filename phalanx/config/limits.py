@@ -1,0 +1,111 @@
+"""Everything the config alone decides: numbers within their limits, and what goes together with how many ranks."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from ..exit.codes import ConfigError
+from .metric_direction import of_checkpoint
+from .run_root import folder_of_runs
+from .schema import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
+
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
+
+
+def check(config: Config, ranks: int) -> None:
+    """Raise ConfigError unless a world of `ranks` can do what `config` says, as far as the config alone tells."""
+    for message in out_of_range(config, ""):
+        raise ConfigError(message)
+    _check_name(config.run)
+    _check_train(config.train)
+    _check_batch(config.train, config.parallel, ranks)
+    of_checkpoint(config.checkpoint)
+    if type(config.optim.get("decay_1d")) is not bool:
+        raise ConfigError(
+            "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
+            "Type ++optim.decay_1d=true"
+        )
+    if config.wandb.mode is not WandbMode.disabled and config.world.timeout_s <= config.wandb.finish_timeout_s:
+        raise ConfigError(
+            f"world.timeout_s={config.world.timeout_s:g} is not more than wandb.finish_timeout_s="
+            f"{config.wandb.finish_timeout_s:g}, for which the other ranks wait at the end. "
+            f"Type world.timeout_s={config.wandb.finish_timeout_s + 30:g}"
+        )
+    if config.world.device is Device.cpu and config.world.backend is Backend.nccl:
+        raise ConfigError("world.backend=nccl needs GPUs, and world.device=cpu is set. Type world.backend=gloo")
+
+
+def out_of_range(node: Any, path: str) -> Iterator[str]:
+    """One message for every number outside its limits; in open-ended groups for every number that is not finite."""
+    if is_dataclass(node):
+        for entry in fields(node):
+            value, name = getattr(node, entry.name), f"{path}{entry.name}"
+            leaf = entry.metadata.get("leaf")
+            if leaf is not None and leaf.low is not None and type(value) in (int, float) and not _within(value, leaf):
+                yield f"{name}={value} is out of range. Type a number that is {_range(leaf)}"
+            yield from out_of_range(value, f"{name}.")
+    elif isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(value, float) and not math.isfinite(value):
+                yield f"{path}{key}={value} is not finite. Type a number that is"
+            yield from out_of_range(value, f"{path}{key}.")
+
+
+def _within(value: float, leaf: Leaf) -> bool:
+    assert leaf.low is not None
+    return math.isfinite(value) and (leaf.low < value if leaf.above else leaf.low <= value) and value <= leaf.high
+
+
+def _range(leaf: Leaf) -> str:
+    lower = f"more than {leaf.low}" if leaf.above else f"at least {leaf.low}"
+    return lower if leaf.high == math.inf else f"{lower} and at most {leaf.high}"
+
+
+def _check_name(run: RunConfig) -> None:
+    name = run.name
+    if name is not None and (not name.strip() or name[0] == "." or "/" in name or not name.isprintable()):
+        raise ConfigError(
+            f"run.name={name!r} cannot be a folder's name: it must not be empty, begin with a dot, or hold a slash or "
+            "control characters. Type run.name=my-run"
+        )
+    if name is not None and len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ConfigError(f"run.name={name} has more than {_LONGEST_NAME} bytes. Type a shorter one")
+    folder_of_runs(run.root)
+
+
+def _check_train(train: TrainConfig) -> None:
+    if train.steps is None and train.epochs is None:
+        raise ConfigError("Neither train.steps nor train.epochs is set, so the run has no end. Type train.epochs=10")
+    if train.init_from is not None and train.extend_from is not None:
+        raise ConfigError(
+            f"train.init_from={train.init_from} and train.extend_from={train.extend_from} are both set, and a run "
+            "begins from one of them. Leave one out"
+        )
+
+
+def _check_batch(train: TrainConfig, parallel: ParallelConfig, ranks: int) -> None:
+    batch, micro = train.global_batch, train.micro_batch
+    if micro is None:
+        if ranks > batch:
+            raise ConfigError(
+                f"train.global_batch={batch} gives {ranks} ranks less than one sample each. "
+                f"Type train.global_batch={ranks}, or start at most {batch} ranks"
+            )
+    elif batch % micro:
+        divisors = [d for d in range(1, batch + 1) if batch % d == 0]
+        near = min(divisors, key=lambda d: abs(d - micro))
+        raise ConfigError(
+            f"train.global_batch={batch} is not divisible by train.micro_batch={micro}. Type train.micro_batch={near}"
+        )
+    elif ranks > batch // micro:
+        raise ConfigError(
+            f"train.global_batch={batch} is {batch // micro} micro-batches of {micro}, too few for {ranks} ranks. "
+            f"Type train.micro_batch={max(1, batch // ranks)}, or start at most {batch // micro} ranks"
+        )
+    if parallel.sync_batchnorm and (batch // micro if micro else batch) % ranks:
+        raise ConfigError(
+            f"parallel.sync_batchnorm needs equal shares, and train.global_batch={batch} does not split evenly over "
+            f"{ranks} ranks. Type train.global_batch={math.ceil(batch / ranks) * ranks}"
+        )

@@ -1,0 +1,24 @@
+"""Data sets and augmentations, by the names that configs use: `data.train._target_=phalanx.data.Digits`."""
+
+from typing import TYPE_CHECKING
+
+from .common.lazy import handed_on
+
+__all__ = ["MNIST", "Digits", "Images", "ShiftRotate"]
+
+if TYPE_CHECKING:
+    from .train.data.augment import ShiftRotate
+    from .train.data.digits import Digits
+    from .train.data.images import Images
+    from .train.data.mnist import MNIST
+else:
+    __getattr__, __dir__ = handed_on(
+        __package__,
+        __name__,
+        {
+            "train.data.augment": ["ShiftRotate"],
+            "train.data.digits": ["Digits"],
+            "train.data.images": ["Images"],
+            "train.data.mnist": ["MNIST"],
+        },
+    )

@@ -1,0 +1,65 @@
+"""Write the exit cause of a run to a file for the launcher: torchrun folds the codes of all ranks into one.
+
+The launcher names a file that does not exist yet in PHALANX_CAUSE_FILE. The rank that decided the end writes it, last.
+"""
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..common.files import read_json, write_whole
+from ..common.redaction import redact, secrets_of
+from .codes import ExitCode
+
+VARIABLE = "PHALANX_CAUSE_FILE"
+
+
+def leave(code: int, rank: int, message: str, host: str | None = None) -> None:
+    """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes.
+
+    `host` is the rank's, where that is not this process's.
+    """
+    path = os.environ.get(VARIABLE)
+    if path is not None:
+        with suppress(OSError):
+            write_whole(Path(path), _words(code, rank, message, host))
+
+
+def witness(code: int, message: str) -> None:
+    """As `leave`, for a process that saw ranks end and decided nothing: gives way to who did, before it or after."""
+    path = os.environ.get(VARIABLE)
+    if path is not None:
+        with suppress(OSError), open(path, "x", encoding="utf-8") as file:
+            file.write(_words(code, -1, message, None))
+
+
+def correct(code: int, message: str) -> None:
+    """As `witness`, for what no rank can know: it outweighs a rank's word that something unknown ended it."""
+    path = os.environ.get(VARIABLE)
+    known = None if path is None else read_json(Path(path))
+    if path is not None and isinstance(known, dict) and known.get("code") == ExitCode.BUG:
+        with suppress(OSError):
+            write_whole(Path(path), _words(code, known.get("rank", -1), message, known.get("host")))
+
+
+def report(message: str, rank: int) -> None:
+    """Leave the first line where torchrun looks for what to put into its report on this rank."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    line = _safe(message).partition("\n")[0]
+    extra = {"py_callstack": f"{line} (rank {rank}; see above)", "timestamp": str(int(time.time()))}
+    with suppress(OSError):
+        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
+
+
+def _words(code: int, rank: int, message: str, host: str | None) -> str:
+    words = {"code": int(code), "rank": rank, "host": host or socket.gethostname(), "message": _safe(message)}
+    return json.dumps(words) + "\n"
+
+
+def _safe(message: str) -> str:
+    return redact(message.strip(), secrets_of(os.environ))

@@ -1,0 +1,109 @@
+"""Exit codes of a run, and the exceptions that carry them."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+LAUNCHER = -1  # in the place of a rank
+
+
+class ExitCode(IntEnum):
+    FINISHED = 0
+    BUG = 1
+    CONFIG = 2
+    PREEMPTED = 3
+    GAVE_UP = 4
+    HUNG = 5
+    OUT_OF_MEMORY = 6
+    STOPPED = 7
+    NO_ROOM = 8  # the run folder cannot be written: full, over a quota, read-only, an I/O error
+
+
+class ConfigError(ValueError):
+    """The user's to mend: says what was set, what was found and what to type. Ends with code 2, without a traceback.
+
+    `agreed` means that every rank raises the same one, so that rank 0 speaks for all.
+    """
+
+    def __init__(self, message: str, *, agreed: bool = False) -> None:
+        super().__init__(message)
+        self.agreed = agreed
+
+
+class GaveUp(RuntimeError):  # noqa: N818 - an outcome, not an error of the program
+    """Training cannot go on in a way that makes sense, such as a loss that stays non-finite. Ends with code 4."""
+
+
+class Preempted(RuntimeError):  # noqa: N818
+    """Told to leave before training began, so that there is nothing to save. Ends with code 3."""
+
+
+class NoRoom(RuntimeError):  # noqa: N818
+    """The run folder cannot be written. Ends with code 8, without a traceback."""
+
+
+@dataclass(frozen=True)
+class Hang:
+    """The rank that is late, what it does after `step` steps, since when, which ranks wait for it, and where its main
+    thread is, where that is known."""
+
+    rank: int
+    host: str
+    phase: str
+    step: int
+    since_s: float
+    waiting: list[int]
+    stack: list[str]
+
+
+class Hung(RuntimeError):  # noqa: N818
+    """A rank does not get on. Ends with code 5."""
+
+    def __init__(self, hang: Hang, why: str, timeout_s: float, at: str, log: str) -> None:
+        """`at` is empty, or tells of the user's own line that it is in; `log` is its log in the run folder."""
+        super().__init__(
+            f"rank {hang.rank} on {hang.host} did not take part in time: it is in {hang.phase} of step {hang.step + 1} "
+            f"since {hang.since_s:.0f} s (world.timeout_s={timeout_s:g}){at}, and {why}. See {log}"
+        )
+        self.hang = hang
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended the run: the rank that failed first and speaks, the exit code of all ranks, its traceback or message,
+    and where a rank hangs, Hang's fields, as of a rank that may not be able to speak.
+
+    Of an exception `message` is what it says, all lines of it, and `where` what was under way and in whose line.
+    """
+
+    rank: int
+    host: str
+    code: int
+    text: str
+    hang: dict[str, Any] | None = None
+    message: str = ""
+    where: str = ""
+
+    @property
+    def said(self) -> str:
+        """Without frames."""
+        return self.message or self.text
+
+    def __str__(self) -> str:
+        return (
+            self.text
+            if self.rank == LAUNCHER or self.hang
+            else f"rank {self.rank} on {self.host} failed first:\n{self.text}"
+        )
+
+
+class JoinFailed(RuntimeError):  # noqa: N818
+    """The ranks did not find each other. No rank can speak for the others then."""
+
+
+class PeerFailed(RuntimeError):  # noqa: N818
+    """Another rank failed in what all ranks do together."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure

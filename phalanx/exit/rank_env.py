@@ -1,0 +1,88 @@
+"""Read this process's rank and world size from the environment variables of torchrun."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .codes import ConfigError
+from .duplicate_starts import check_alone, is_first
+
+_START = "Start with: torchrun --nproc_per_node=N train/main.py"
+
+
+@dataclass(frozen=True)
+class RankEnv:
+    """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one.
+
+    The ranks find each other in a store at `address`:`port`, held by the launcher where `hosted`, else by rank 0.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    attempt: int
+    launched: bool
+    address: str
+    port: int
+    hosted: bool
+
+    @property
+    def is_rank_zero(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def one_machine(self) -> bool:
+        return self.size == self.local_size
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "RankEnv":
+        """Read torchrun's variables.
+
+        Raises ConfigError when only some of them are set, or none and srun has started several, which would make every
+        rank a world of its own, or when they do not go together.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in environ]
+        if "RANK" in missing and "LOCAL_RANK" in missing:
+            check_alone(environ)
+            return cls(0, 1, 0, 1, _restarts(environ), launched=False, address="", port=0, hosted=False)
+        if missing:
+            raise ConfigError(
+                f"The environment names a rank but lacks {', '.join(missing)}, so the ranks cannot find each other. "
+                f"{_START}"
+            )
+        rank, size, local_rank, local_size = (_count(environ, name) for name in names[:4])
+        for name, place, of, places in (
+            ("RANK", rank, "WORLD_SIZE", size),
+            ("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size),
+        ):
+            if place >= places:
+                raise ConfigError(f"{name}={place} is not below {of}={places} in the environment. {_START}")
+        address, port = environ["MASTER_ADDR"], _count(environ, "MASTER_PORT")
+        hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return cls(rank, size, local_rank, local_size, _restarts(environ), True, address, port, hosted)
+
+
+def speaks(environ: Mapping[str, str]) -> bool:
+    """Whether this process tells of what is wrong before it is sure of its place: all do but those of a later rank."""
+    if "RANK" not in environ:
+        return is_first(environ)
+    rank = environ["RANK"]
+    return not _is_count(rank) or int(rank) == 0
+
+
+def _restarts(environ: Mapping[str, str]) -> int:
+    """How often torchrun, Slurm or `phalanx run` started this very command again."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "PHALANX_RESTART_COUNT")
+    return sum(_count(environ, name) for name in names if name in environ)
+
+
+def _count(environ: Mapping[str, str], name: str) -> int:
+    text = environ[name]
+    if not _is_count(text):
+        raise ConfigError(f"{name}={text} in the environment is no whole number. {_START}")
+    return int(text)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()

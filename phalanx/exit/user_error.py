@@ -1,0 +1,118 @@
+"""Attribute an exception to the user's code: file and line, step, sample and batch that were under way.
+
+Nobody who is told of a wrong shape looks for it in the trainer, so its frames and torch's stay out of what is told.
+"""
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_SITE = ("site-packages", "dist-packages")
+_OURS = f"{Path(__file__).parents[1]}{os.sep}"
+_STANDARD = f"{sysconfig.get_paths()['stdlib']}{os.sep}"
+_LISTED = 8  # samples of a batch that a message names
+_WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
+
+
+def context(**facts: object) -> "_Context":
+    """Let an exception that passes say `facts` of what was under way, such as step=17."""
+    return _Context(facts)
+
+
+class _Context:
+    def __init__(self, facts: dict[str, object]) -> None:
+        self._facts = facts
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            add_context(error, **self._facts)
+
+
+def add_context(error: BaseException, **facts: object) -> None:
+    """Add to what is known of the circumstances of `error`; what was said first stands."""
+    setattr(error, _WRITTEN, {**facts, **context_of(error)})
+
+
+def context_of(error: BaseException) -> dict[str, Any]:
+    """What was noted: the outermost first."""
+    found: dict[str, Any] = getattr(error, _WRITTEN, {})
+    return found
+
+
+def user_line(error: BaseException) -> str | None:
+    """The user's own line that `error` came through last, such as mypkg/curves.py:31 in ratios; None if none."""
+    if "line" in context_of(error):  # it came from another process
+        return context_of(error)["line"]  # type: ignore[no-any-return]
+    frames = _of_user(traceback.extract_tb(error.__traceback__))
+    own = [frame for frame in frames if not _is_installed(frame.filename)] or frames
+    return f"{_short(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else None
+
+
+def message(error: BaseException) -> str:
+    """What the exception says, all lines of it, with its type."""
+    return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
+
+
+def headline(error: BaseException) -> str:
+    """Such as "in step 17 of 90, data.train's sample 42, batch (8, 3) float32, at mypkg/curves.py:31 in ratios"."""
+    facts, line = context_of(error), user_line(error)
+    step, sample, samples, batch = (facts.get(name) for name in ("step", "sample", "samples", "batch"))
+    parts = [
+        str(facts.get("act", "")),
+        "" if step is None else f"in step {step}" if "act" not in facts else f"after step {step}",
+        "" if sample is None else f"{facts.get('set', 'the data set')}'s sample {sample}",
+        "" if samples is None else f"one of {facts.get('set', 'the data set')}'s samples {_listed(samples)}",
+        "" if batch is None else f"batch {batch}",
+        "" if line is None else f"at {line}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _listed(samples: Sequence[int]) -> str:
+    more = f" and {len(samples) - _LISTED} more" if len(samples) > _LISTED else ""
+    return ", ".join(map(str, samples[:_LISTED])) + more
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback with the user's frames alone; the whole one where no frame is the user's."""
+    if "told" in context_of(error):
+        return str(context_of(error)["told"])
+    shown = traceback.TracebackException.from_exception(error)
+    if not _of_user(shown.stack):
+        return "".join(shown.format()).strip()
+    _strip(shown)
+    return "".join(shown.format()).strip()
+
+
+def _strip(shown: traceback.TracebackException) -> None:
+    shown.stack = traceback.StackSummary.from_list(_of_user(shown.stack))
+    for chained in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if chained is not None:
+            _strip(chained)
+
+
+def _of_user(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    return [frame for frame in frames if not _is_ours(frame.filename)]
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a frame is of this house, of torch, of the standard library, or of code that was made up."""
+    if file.startswith(("<", _OURS)):
+        return True
+    return f"{os.sep}torch{os.sep}" in file if _is_installed(file) else file.startswith(_STANDARD)
+
+
+def _is_installed(file: str) -> bool:
+    return any(f"{os.sep}{site}{os.sep}" in file for site in _SITE)
+
+
+def _short(file: str) -> str:
+    """Relative to where the command was typed, for what lies there."""
+    here = f"{os.getcwd()}{os.sep}"
+    return file.removeprefix(here)

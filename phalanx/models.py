@@ -1,0 +1,15 @@
+"""Models, by the names that configs use: `model._target_=phalanx.models.ConvNet`."""
+
+from typing import TYPE_CHECKING
+
+from .common.lazy import handed_on
+
+__all__ = ["MLP", "ConvNet"]
+
+if TYPE_CHECKING:
+    from .train.models.convnet import ConvNet
+    from .train.models.mlp import MLP
+else:
+    __getattr__, __dir__ = handed_on(
+        __package__, __name__, {"train.models.convnet": ["ConvNet"], "train.models.mlp": ["MLP"]}
+    )

@@ -1,0 +1,313 @@
+"""Checkpoints on disk: layout, atomic commit, verification by hashes, retention.
+
+    checkpoints/step_00000090/
+        model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
+
+A checkpoint is written into a folder of another name beside, its manifest last, and comes to be by one rename. So what
+has a manifest under its final name is whole, unless a disk damaged it later, which the hashes tell.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..common.files import mode, sha256, sync_file, sync_folder, write_json
+from ..exit.codes import ConfigError
+from ..exit.disk_errors import writing
+from . import lease, lease_holders, names
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        return name in self.manifest["files"]
+
+    def progress(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file(names.PROGRESS).read_text())
+        return found
+
+
+_NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+_OWN_HASH = "manifest_sha256"  # of all else that the manifest says
+_LEFT = (names.STAGING, names.DELETING)  # what saves and deletions that were cut short leave
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what its manifest says."""
+
+
+class Checkpoints:
+    """The checkpoints of one run. Rank 0 alone commits, deletes and sets aside.
+
+    Whatever changes them raises ConfigError once another start has taken the run over; see lease.py.
+    """
+
+    def __init__(self, run: Path, incarnation: int = 0) -> None:
+        """`incarnation` is this start's; who only reads has none."""
+        self.folder = run / names.CHECKPOINTS
+        self._run = run
+        self._incarnation = incarnation
+
+    def staging(self, step: int) -> Path:
+        """Where the files of the checkpoint at `step` are written before it is committed."""
+        return self.folder / f".{names.step_folder(step)}.{self._incarnation}{names.STAGING}"
+
+    def commit(self, step: int, facts: Mapping[str, Any]) -> None:
+        """Make what stands in the staging folder the checkpoint of `step`. `facts` go into the manifest."""
+        staging, final = self.staging(step), self.folder / names.step_folder(step)
+        files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
+        for name in files:
+            (staging / name).chmod(mode())
+            sync_file(staging / name)
+        own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
+        manifest = {**own, **facts, "time": time.time(), "files": files}
+        write_json(staging / names.MANIFEST, {**manifest, _OWN_HASH: _hash(manifest)})
+        lease.check(self._run, self._incarnation)
+        if final.exists():
+            if _incarnation(final) > self._incarnation:
+                raise ConfigError(f"{final} was saved by a newer start, so this process leaves and saves nothing more")
+            final.rename(_free_name(final, names.FENCED))
+        staging.rename(final)
+        sync_folder(self.folder)
+
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, ascending."""
+        folders = [
+            folder for folder in self._folders() if (folder / names.MANIFEST).exists() and not self._fenced(folder)
+        ]
+        return sorted(_step(folder) for folder in folders)
+
+    def saving(self, write: Callable[[], None]) -> Callable[[], None]:
+        """`write`, which writes files of a checkpoint, but raising NoRoom where they do not get there, and ConfigError
+        once another start has taken the run over, which takes such files away."""
+
+        def act() -> None:
+            try:
+                with writing(self.folder):
+                    write()
+            except Exception:
+                lease.check(self._run, self._incarnation)
+                raise
+
+        return act
+
+    def drop(self, step: int) -> None:
+        """Give up on what stands in the staging folder."""
+        shutil.rmtree(self.staging(step), ignore_errors=True)
+
+    def clean(self, bad: Mapping[Path, str]) -> list[str]:
+        """Delete what saves and deletions that were cut short left behind; set aside what is `bad`, what lost its
+        manifest, and what was saved by who had been replaced. Returns words for what is no checkpoint any more."""
+        lease.check(self._run, self._incarnation)
+        self.folder.mkdir(exist_ok=True)
+        for path in self.folder.glob(f".{names.STEP}*"):
+            if path.suffix in _LEFT:
+                shutil.rmtree(path)
+        lost = {
+            folder: f"{names.MANIFEST} is missing"
+            for folder in self._folders()
+            if not (folder / names.MANIFEST).exists()
+        }
+        for folder in self._folders():
+            if folder not in bad and folder not in lost and self._fenced(folder):
+                folder.rename(_free_name(folder, names.FENCED))
+        told = []
+        for folder, why in {**bad, **lost}.items():
+            told.append(f"checkpoint {folder.name} is damaged ({why}) and set aside")
+            with suppress(OSError):  # it is passed by at the next start, too
+                folder.rename(_free_name(folder, names.DAMAGED))
+        return told
+
+    def retain(self, keep: int, best: int | None) -> None:
+        """Delete all but the newest `keep` checkpoints and the one of step `best`, and of what was saved by who had been
+        replaced all but the newest. The file `best` tells of the best one, before what it told of goes."""
+        lease.check(self._run, self._incarnation)
+        steps = self.steps()
+        self._tell_best(best if best in steps else None)
+        for step in steps[:-keep]:
+            if step != best:
+                _remove(self.folder / names.step_folder(step))
+        for folder in sorted(
+            self.folder.glob(f"{names.STEP}*{names.FENCED}"), key=lambda folder: folder.stat().st_mtime
+        )[:-1]:
+            _remove(folder)
+
+    def _tell_best(self, step: int | None) -> None:
+        """It is told again at each save and each start, so that a lost or a stale file, which a kill can leave, is mended.
+        A disk without room for so little is the next save's to tell."""
+        file, staging = self.folder / names.BEST, self.folder / f".{names.BEST}{names.STAGING}"
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
+            if step is None:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_text(encoding="utf-8") != f"{names.step_folder(step)}\n":
+                staging.write_text(f"{names.step_folder(step)}\n", encoding="utf-8")
+                staging.chmod(mode())
+                sync_file(staging)
+                staging.rename(file)
+
+    def newest_good(self) -> tuple[Checkpoint | None, dict[Path, str]]:
+        """The newest checkpoint whose files are what its manifest says, and what is wrong with newer ones.
+
+        Changes nothing. Raises ConfigError where the folder cannot be read, or a checkpoint for other reasons than a
+        disk that is damaged in places, or where it is another version's: all may be as good as ever.
+        """
+        bad: dict[Path, str] = {}
+        for step in reversed(self.steps()):
+            folder = self.folder / names.step_folder(step)
+            try:
+                return verified(folder), bad
+            except DamagedError as error:
+                bad[folder] = str(error)
+        return None, bad
+
+    def _fenced(self, folder: Path) -> bool:
+        return lease_holders.fenced(self._run, _incarnation(folder), _step(folder))
+
+    def _folders(self) -> list[Path]:
+        """Raises ConfigError where it cannot be told what there is: Path.glob would take that for nothing."""
+        try:
+            with os.scandir(self.folder) as found:
+                return [Path(entry.path) for entry in found if re.fullmatch(rf"{names.STEP}\d{{8,}}", entry.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot be read: {error.strerror}. Mount it, or mend that, and type the same command "
+                "again; or run.fresh=true to begin anew"
+            ) from None
+
+
+def verified(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, every file held against its size and hash.
+
+    Raises DamagedError, or ConfigError for one that cannot be read or that another version wrote.
+    """
+    with _kept_if_unreadable(folder):
+        manifest, files, step = _manifest(folder)
+        if folder.name.startswith(names.STEP) and folder.name != names.step_folder(step):
+            raise DamagedError(f"{names.MANIFEST} speaks of step {step}")
+        for name, (size, digest) in files.items():
+            path = folder / name
+            if Path(name).name != name or not path.is_file():
+                raise DamagedError(f"{name} is missing")
+            if path.stat().st_size != size or sha256(path) != digest:
+                raise DamagedError(f"{name} is not what was written")
+    return Checkpoint(folder, manifest)
+
+
+def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
+    """What the manifest says: all of it, each file's size and hash, the step."""
+    try:
+        manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
+        written = manifest["format"]
+    except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+    if written != FORMAT and type(written) is int:
+        raise ConfigError(
+            f"{folder} is of format {written}, and this version of Phalanx reads {FORMAT}. Train on with the version "
+            "that saved it, or type run.fresh=true to set the run aside and begin anew"
+        )
+    try:
+        files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
+        step = int(manifest["step"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+    if _OWN_HASH in manifest and manifest[_OWN_HASH] != _hash(manifest):
+        raise DamagedError(f"{names.MANIFEST} is not what was written")
+    if written != FORMAT:
+        raise DamagedError(f"{names.MANIFEST} is of format {written!r}, not {FORMAT}")
+    return manifest, files, step
+
+
+@contextmanager
+def _kept_if_unreadable(folder: Path) -> Iterator[None]:
+    """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds;
+    DamagedError where the disk itself cannot read a part of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO:
+            name = Path(error.filename or folder).name
+            raise DamagedError(f"{name} cannot be read: {error.strerror}") from None
+        if error.errno not in _UNREADABLE:
+            raise
+        raise ConfigError(
+            f"{error.filename or folder} cannot be read: {error.strerror}. The checkpoint may be as good as ever, so "
+            "nothing was set aside. Mend that and type the same command again, or run.fresh=true to begin anew"
+        ) from None
+
+
+def source(path: Path, *, want_best: bool) -> Checkpoint:
+    """The checkpoint that a user named: a run's folder (its best, or newest) or a checkpoint's. Raises ConfigError."""
+    if (path / names.MANIFEST).is_file():
+        return _verified_or_explain(path)
+    checkpoints = Checkpoints(path)
+    steps = checkpoints.steps()
+    if not steps:
+        found = "holds no checkpoint" if path.exists() else "is not there"
+        raise ConfigError(f"{path} {found}. Type a run's folder, a checkpoint's, or a .safetensors file")
+    newest = _verified_or_explain(checkpoints.folder / names.step_folder(steps[-1]))
+    best = newest.manifest.get("best_step")
+    if want_best and best in steps:
+        return _verified_or_explain(checkpoints.folder / names.step_folder(best))
+    return newest
+
+
+def _verified_or_explain(folder: Path) -> Checkpoint:
+    try:
+        return verified(folder)
+    except DamagedError as error:
+        raise ConfigError(f"The checkpoint {folder} is damaged: {error}. Name another one") from None
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint, under another name: a half deleted one must not look like one that lost a part."""
+    doomed = folder.with_name(f".{folder.name}{names.DELETING}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _hash(manifest: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in manifest.items() if key != _OWN_HASH}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(names.STEP))
+
+
+def _incarnation(folder: Path) -> int:
+    """Of the start that saved it; one beyond all others where the manifest cannot tell, so that nobody discards it."""
+    try:
+        return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return sys.maxsize
+
+
+def _free_name(folder: Path, suffix: str) -> Path:
+    names = (folder.with_name(f"{folder.name}{f'.{i}' if i else ''}{suffix}") for i in range(1_000_000))
+    return next(name for name in names if not name.exists())

@@ -1,0 +1,200 @@
+"""The lease on a run folder: a lock that one start holds at a time, and that fences off older starts that wake up again.
+
+The newest file in lease/ holds the run. Its process touches the file while it lives, and marks it as released when it
+leaves in good order. A start that wants the run finds out whether the holder is dead: on the same machine by its process,
+elsewhere by whether it still touches its file, or because Slurm has started the same job once more. A process that holds
+a run keeps `lease/` open, so that a copy of the folder, or a file that somebody wrote, names nobody.
+
+A requeue is no proof of death: a machine that was cut off may go on writing while its job runs elsewhere. So whatever
+readers see is fenced: lines by replacing their files (an old process writes on into the old ones), checkpoints by the
+incarnation in their manifest, and all else by looking for a newer incarnation first.
+"""
+
+import errno
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from ..common.files import sync_folder, write_whole
+from ..exit.codes import ConfigError
+from ..exit.disk_errors import writing
+from . import liveness, names
+from .lease_holders import (
+    Holder,
+    came_before,
+    newest_incarnation,
+    read_holder,
+    released_file,
+    this_process,
+    was_released,
+)
+from .liveness import LivenessProbe, file_clock, is_process
+
+_DYING_S = 5.0  # a process that was killed may need that long to be gone
+_REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
+_LOOK_S = 0.05
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # as of FAT, and of some FUSE file systems
+
+
+class Lease:
+    """The hold on a run's folder, until `close` or the end of the process."""
+
+    def __init__(self, run: Path, incarnation: int, folder: int) -> None:
+        """`folder` is a descriptor of `lease/`."""
+        self.incarnation = incarnation
+        self._path = names.lease_file(run, incarnation)
+        self._folder = folder
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def follow(self, run: Path) -> None:
+        """The folder goes by another name now."""
+        self._path = names.lease_file(run, self.incarnation)
+
+    def close(self) -> None:
+        """Give the run back. The file stays, for it says from which step on older starts do not count."""
+        if not self._over.is_set():
+            with suppress(OSError):
+                released_file(self._path).touch()
+        self._end()
+
+    def withdraw(self) -> None:
+        """Give the run back as if it had never been held: nothing was written."""
+        if not self._over.is_set():
+            with suppress(OSError):
+                self._path.unlink()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._over.is_set():
+            os.close(self._folder)
+        self._over.set()
+
+    def _beat(self) -> None:
+        while not self._over.wait(liveness.BEAT_S):
+            with suppress(OSError):
+                os.utime(self._path, follow_symlinks=False)
+
+
+def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
+    """Hold the run in the folder `run`; `attempt` counts how often a launcher began this very command again.
+
+    Raises ConfigError when a start that lives holds it. The launcher's next attempt waits for the one before, two
+    minutes at most; one that Slurm began anew takes the run over at once.
+    """
+    try:
+        with writing(run, ours=False):
+            return _claimed(run, attempt, environ)
+    except OSError as error:
+        raise ConfigError(
+            f"{run} cannot be held: {error.strerror}. Type run.root=… with a folder to write to"
+        ) from None
+
+
+def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
+    (run / names.LEASE).mkdir(exist_ok=True)
+    folder = os.open(run / names.LEASE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return Lease(run, _won(run, attempt, environ), folder)
+    except BaseException:
+        os.close(folder)
+        raise
+
+
+def _won(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
+    """The incarnation that this process is, once the one before is over."""
+    patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
+    while True:
+        newest = newest_incarnation(run)
+        own = this_process(newest + 1, environ)
+        holder = read_holder(run, newest) if newest else None
+        if holder is None or _is_over(run, holder, own, looks):
+            if not _is_being_made(run, newest) and _create(run, own):
+                return own.incarnation
+        elif time.monotonic() > patience + (liveness.DEAD_S if holder.machine != own.machine else 0.0):
+            raise ConfigError(
+                f"{run} is in use: {holder} trains this run right now. Wait for it, end it, or type run.name=… for "
+                "another run"
+            )
+        time.sleep(_LOOK_S)
+
+
+def taken(run: Path, incarnation: int) -> str | None:
+    """What to say where another start has taken the run over from `incarnation`."""
+    newest = newest_incarnation(run)
+    if newest <= incarnation:
+        return None
+    holder = read_holder(run, newest) or "another process"
+    return f"{holder} has taken over {run}, so this process leaves and saves nothing more"
+
+
+def check(run: Path, incarnation: int) -> None:
+    """Raise ConfigError when another start has taken the run over. Before each change that readers see."""
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / names.LEASE, prefix=".look-"):
+        pass  # NFS shows a folder as it was up to a minute ago, unless this machine has just changed it
+    if (message := taken(run, incarnation)) is not None:
+        raise ConfigError(message)
+
+
+def _is_over(run: Path, holder: Holder, own: Holder, looks: LivenessProbe) -> bool:
+    """Whether the run may be taken from `holder`."""
+    if was_released(run, holder.incarnation):
+        return True
+    if came_before(holder, own.job, own.requeues):
+        return True
+    return not is_process(run, holder) if holder.machine == own.machine else looks.is_dead(run, holder)
+
+
+def _create(run: Path, holder: Holder) -> bool:
+    """Whether this start was the first to take the number. The file is whole from the beginning."""
+    beside, path = (
+        run / names.LEASE / f".{holder.incarnation}-{holder.host}-{holder.pid}",
+        names.lease_file(run, holder.incarnation),
+    )
+    write_whole(beside, json.dumps(asdict(holder)))
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        return beside.stat().st_nlink == 2  # made, and the file server's answer got lost
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not _take(path):
+            return False
+        os.replace(beside, path)
+        if newest_incarnation(run) != holder.incarnation:  # this start was held up for so long that it counted as dead
+            path.unlink()
+            return False
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(run / names.LEASE)
+    return True
+
+
+def _take(path: Path) -> bool:
+    """Whether this start was the first to make the file, where a file system knows no links. It is empty for a moment."""
+    try:
+        path.open("x").close()
+        return True
+    except FileExistsError:
+        return False
+
+
+def _is_being_made(run: Path, incarnation: int) -> bool:
+    with suppress(FileNotFoundError):
+        found = names.lease_file(run, incarnation).lstat()
+        return found.st_size == 0 and file_clock(run / names.LEASE) - found.st_mtime < _DYING_S
+    return False

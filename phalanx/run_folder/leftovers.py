@@ -1,0 +1,72 @@
+"""Remove temporary files and semaphores that killed ranks left on this machine.
+
+A name says whose it is: of which process, begun when, on which start of which machine. What has another name is not
+touched, nor what belongs to another user or to a process that lives.
+"""
+
+import atexit
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import process
+from pathlib import Path
+
+from ..system.process_identity import machine_id, process_start
+from . import names
+
+_NAME = re.compile(r"(?:sem\.)?phalanx-([0-9a-f]{8})-(\d+)-(\d+)-.*")
+_LOOKS = (".look-*", ".now-*")  # files that phalanx/run_folder/lease.py makes for a moment
+_OLD_S = 60.0
+
+
+def mark(shared: Path = Path("/dev/shm")) -> None:
+    """Sweep, and have what multiprocessing makes for this process from now on bear its mark."""
+    for path in _dead(Path(tempfile.gettempdir()), shared):
+        _remove(path)
+    names = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
+    if "phalanx" not in names["semprefix"]:
+        names["semprefix"] = f"/{own()}"
+        names["tempdir"] = tempfile.mkdtemp(prefix=own())
+        atexit.register(shutil.rmtree, names["tempdir"], ignore_errors=True)
+
+
+def own() -> str:
+    """What the names of temporary files begin with that are to go with this process, however it ends."""
+    return f"phalanx-{_here()}-{os.getpid()}-{process_start(os.getpid())}-"
+
+
+def sweep_lease(run: Path) -> None:
+    """For who holds the run: what earlier holders did not get to take away."""
+    for pattern in _LOOKS:
+        for path in (run / names.LEASE).glob(pattern):
+            with suppress(OSError):
+                if time.time() - path.lstat().st_mtime > _OLD_S:
+                    path.unlink()
+
+
+def _dead(*folders: Path) -> Iterator[Path]:
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                found = _NAME.fullmatch(entry.name)
+                if found is None or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    continue
+                if found[1] == _here() and process_start(int(found[2])) != int(found[3]):
+                    yield Path(entry.path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _here() -> str:
+    return hashlib.sha256(machine_id().encode()).hexdigest()[:8]

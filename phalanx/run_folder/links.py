@@ -1,0 +1,38 @@
+"""Check symbolic links in a run folder: it and its `checkpoints` may be links, where this user or root made them.
+
+Whatever else below is one was put there by whoever wrote the folder, to have other files read, written or deleted.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..exit.codes import ConfigError
+from . import names
+
+
+def check_links(run: Path) -> None:
+    """Raises ConfigError for the first link that may not be. To be called before anything is written or deleted."""
+    for link in (run, run / names.CHECKPOINTS):
+        if link.is_symlink() and link.lstat().st_uid not in (os.geteuid(), 0):
+            raise ConfigError(f"{link} is a link that another user made, so it is not followed. Type the folder itself")
+    for link in _links(run):
+        raise ConfigError(
+            f"{link} is a link, and below a run's folder none is followed but {names.CHECKPOINTS}. Put what it points to "
+            "in its place, or remove it"
+        )
+
+
+def _links(run: Path) -> Iterator[Path]:
+    """Those in the folders that a run writes to itself; what trackers lay out in theirs is theirs."""
+    checkpoints = run / names.CHECKPOINTS
+    yield from (entry for entry in _entries(run) if entry != checkpoints and entry.is_symlink())
+    for folder in (run / names.LEASE, run / names.LOGS, checkpoints, *_entries(checkpoints)):
+        yield from (entry for entry in _entries(folder) if entry.is_symlink())
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # none, or not shown to us, which those say who need it
+        return []

@@ -1,0 +1,137 @@
+"""Whether the start that holds a run is alive: by its process on this machine, elsewhere by the touches of its file.
+
+No two machines' clocks are held against each other: a touch counts as new by the clock of who looks, and as old by that
+of the file server.
+"""
+
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..common.files import opened
+from ..system.process_identity import machine_id, process_start
+from . import names
+from .lease_holders import Holder, holder_of
+
+BEAT_S = 5.0  # between touches
+DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead
+_BEATS = 1.6  # within which a holder that lives has touched its file, whatever the clocks say
+_LONG_DEAD_S = 3600.0  # age of the last touch, by the file server's clock, that no clock's error explains
+_AHEAD_S = 2.0  # by which a touch may seem to lie in the future
+
+
+class LivenessProbe:
+    """Looks at holders, as often as somebody wants to know, and remembers which of them touched their files meanwhile."""
+
+    def __init__(self, *, waits: bool = True) -> None:
+        """Who asks about many runs does not wait for each, but once for those that are `unsure` in the end."""
+        self.unsure: dict[Path, Holder] = {}
+        self._waits = waits
+        self._seen: dict[Path, tuple[int, float]] = {}  # of a file: its last touch, and when that was first seen here
+        self._clocks: dict[int, float] = {}  # of a file system: how far its clock is ahead of time.monotonic()
+
+    def live(self, run: Path) -> Holder | None:
+        """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here.
+
+        Takes a beat or two where one look does not tell. Raises OSError for a run that is not shown to us.
+        """
+        if (holder := holder_of(run)) is None:
+            return None
+        if (lives := self._lives(run, holder)) is None:
+            self.unsure[run] = holder
+            lives = self.settle()[run] if self._waits else False
+        return holder if lives else None
+
+    def settle(self) -> dict[Path, bool]:
+        """Wait until it is told of all that are unsure whether they live."""
+        told: dict[Path, bool | None] = dict.fromkeys(self.unsure)
+        end_s = time.monotonic() + _BEATS * BEAT_S
+        while None in told.values() and time.monotonic() < end_s:
+            time.sleep(BEAT_S / 10)
+            told |= {run: self._lives(run, self.unsure[run]) for run, lives in told.items() if lives is None}
+        self.unsure = {}
+        return {run: bool(lives) for run, lives in told.items()}
+
+    def is_dead(self, run: Path, holder: Holder) -> bool:
+        """Whether one of another machine has had the time to touch its file and has not. Never by a clock alone."""
+        untouched_s, age_s = self._look(run, holder)
+        return untouched_s > DEAD_S or (untouched_s > _BEATS * BEAT_S and age_s > DEAD_S)
+
+    def ahead_s(self, run: Path) -> float:
+        """How many seconds this machine's clock is ahead of that of the file system that the run lies on."""
+        return time.time() - time.monotonic() - self._clock(run / names.LEASE, (run / names.LEASE).stat().st_dev)
+
+    def _lives(self, run: Path, holder: Holder) -> bool | None:
+        """None: one look does not tell."""
+        if holder.machine == machine_id():
+            return is_process(run, holder)
+        before = self._seen.get(names.lease_file(run, holder.incarnation))
+        try:
+            untouched_s, age_s = self._look(run, holder)
+        except FileNotFoundError:
+            return False
+        if before is not None and before != self._seen[names.lease_file(run, holder.incarnation)]:
+            return True
+        if untouched_s > _BEATS * BEAT_S:
+            return -_AHEAD_S < age_s < DEAD_S and untouched_s < DEAD_S
+        if -_AHEAD_S < age_s < DEAD_S:
+            return True
+        return False if age_s > _LONG_DEAD_S else None
+
+    def _look(self, run: Path, holder: Holder) -> tuple[float, float]:
+        """Seconds since a touch was first seen here, and since it was made by the file server's clock."""
+        path, now = names.lease_file(run, holder.incarnation), time.monotonic()
+        with os.fdopen(opened(path)) as file:  # for NFS tells of a file as it is when it is opened
+            found = os.fstat(file.fileno())
+        if self._seen.get(path, (None, 0.0))[0] != found.st_mtime_ns:
+            self._seen[path] = (found.st_mtime_ns, now)
+        return now - self._seen[path][1], self._clock(path.parent, found.st_dev) + now - found.st_mtime
+
+    def _clock(self, folder: Path, device: int) -> float:
+        if device not in self._clocks:
+            self._clocks[device] = file_clock(folder) - time.monotonic()
+        return self._clocks[device]
+
+
+def live(run: Path) -> Holder | None:
+    """As `LivenessProbe` tells, for who looks once."""
+    return LivenessProbe().live(run)
+
+
+def is_process_of(run: Path, holder: Holder) -> bool | None:
+    """Whether the process that `holder` names is one that holds this very folder, so that it may be sent a signal.
+
+    None: it is another user's, whose files nobody else is told.
+    """
+    return process_start(holder.pid) == holder.began and _has_open(holder.pid, run / names.LEASE)
+
+
+def is_process(run: Path, holder: Holder) -> bool:
+    """Whether the process that `holder` names on this machine lives, and holds this folder as far as can be told."""
+    if process_start(holder.pid) != holder.began:
+        return False
+    return not holder.opened or _has_open(holder.pid, run / names.LEASE) is not False
+
+
+def _has_open(pid: int, folder: Path) -> bool | None:
+    """Whether a process has a folder open; None where that is not told, as of another user's."""
+    try:
+        wanted = folder.stat()
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if os.readlink(descriptor).endswith(f"/{folder.name}") and os.path.samestat(descriptor.stat(), wanted):
+                    return True
+    except PermissionError:
+        return None
+    except OSError:
+        pass  # it has ended, or there is no such folder
+    return False
+
+
+def file_clock(folder: Path) -> float:
+    """Seconds since 1970 by the clock of a folder's file system, or by this machine's where nothing can be written."""
+    with suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as now:
+        return os.fstat(now.fileno()).st_mtime
+    return time.time()

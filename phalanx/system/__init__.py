@@ -1,0 +1,1 @@
+"""What the operating system and the hardware offer a process."""

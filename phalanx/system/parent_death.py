@@ -1,0 +1,24 @@
+"""End a process when its parent dies (PR_SET_PDEATHSIG), whatever it does then, such as to import for seconds."""
+
+import ctypes
+import signal
+from collections.abc import Mapping
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(heard: signal.Signals) -> None:
+    """From now on this process gets `heard` when the thread that started it has ended."""
+    prctl(_PR_SET_PDEATHSIG, heard)
+
+
+def prctl(option: int, value: int) -> None:
+    """Linux's prctl. Raises OSError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def end_with_launcher(environ: Mapping[str, str]) -> None:
+    """A rank of torchrun's ends with it; one that a shell started may outlive that."""
+    if "TORCHELASTIC_RUN_ID" in environ:
+        end_with_parent(signal.SIGTERM)

@@ -1,0 +1,122 @@
+"""A second backend, for tests: a job is a shell script in a folder, which runs when somebody waits for it."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from phalanx.config.schema import ClusterConfig
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.launch.submission.array import array_indices
+from phalanx.launch.submission.backend import JobPhase, JobSpec, QueuedJob, element_id
+from phalanx.launch.submission.exit_policy import EXIT_POLICY, Action
+
+SCRIPT = """#!/bin/bash
+# {token}
+# elements: {elements}
+# requeues: {requeues}
+element=$1
+cd {directory}
+{setup}
+mapfile -d '' -t words <{folder}/words
+exec {python} {code}/phalanx/{entry} "${{words[@]//"%a"/$element}}"
+"""
+
+
+@dataclass(frozen=True)
+class ScriptBackend:
+    """`folder` holds a script a job, and for each element what it printed, its exit code, and how often it was requeued."""
+
+    folder: Path
+    name: str = "Script"
+
+    def sets_variable(self, variable: str) -> bool:
+        return variable == "SCRIPT_JOB"
+
+    def check(self, cluster: ClusterConfig) -> None:
+        if cluster.partition is not None:
+            raise ConfigError(f"cluster.partition={cluster.partition}: a folder has none. Leave it out")
+
+    def check_live(self, cluster: ClusterConfig, after: str | None) -> None:
+        if after is not None and not self._script(after).exists():
+            raise ConfigError(f"--after={after}: there is no such job")
+
+    def render(self, job: JobSpec) -> str:
+        return SCRIPT.format(
+            token=job.submission.token,
+            elements=" ".join(map(str, array_indices(job.array))) if job.array else "-",
+            requeues=job.cluster.max_requeues,
+            directory=shlex.quote(str(job.submission.directory)),
+            setup="\n".join(job.cluster.setup),
+            folder=shlex.quote(str(job.submission.folder)),
+            python=shlex.quote(job.python),
+            code=shlex.quote(str(job.submission.code)),
+            entry=job.entry,
+        )
+
+    def submit(self, rendered: str) -> str:
+        job = str(len(list(self.folder.glob("*.sh"))) + 1)
+        self._script(job).write_text(rendered)
+        return job
+
+    def expected_start(self, job: JobSpec) -> str:
+        return f"{job.name} starts when somebody waits for it"
+
+    def query(self) -> list[QueuedJob] | None:
+        return [
+            QueuedJob(
+                element_id(job, element), self._told(job, ""), element, JobPhase.WAITING, "WRITTEN", "nobody waits"
+            )
+            for job in sorted(path.stem for path in self.folder.glob("*.sh"))
+            for element in self._elements(job)
+            if not self._code(job, element).exists()
+        ]
+
+    def cancel(self, job: str) -> None:
+        (self.folder / f"{job}.code").write_text("cancelled")
+
+    def wait(self, job: str, elements: Collection[str]) -> int:
+        for element in elements:
+            if not self._code(job, element).exists():
+                self._run(job, element)
+        codes = [self._code(job, element).read_text() for element in elements]
+        return max(ExitCode.BUG if code == "cancelled" else int(code) for code in codes)
+
+    def cancelled(self, job: str) -> dict[str, bool]:
+        ended = [element for element in self._elements(job) if self._code(job, element).exists()]
+        return {element: self._code(job, element).read_text() == "cancelled" for element in ended}
+
+    def log_name(self, job: str) -> str:
+        return f"{job}.log"
+
+    def starts(self, job: str, element: str = "") -> list[int]:
+        """The exit code of each start."""
+        return list(map(int, (self.folder / f"{element_id(job, element)}.starts").read_text().split()))
+
+    def _run(self, job: str, element: str) -> None:
+        name = element_id(job, element)
+        for _ in range(int(self._told(job, "requeues: ")) + 1):
+            with (self.folder / f"{name}.log").open("a") as log:
+                code = subprocess.call(["bash", str(self._script(job)), element], stdout=log, stderr=log)
+            with (self.folder / f"{name}.starts").open("a") as starts:
+                starts.write(f"{code} ")
+            if EXIT_POLICY[ExitCode(code)].action is Action.DONE:
+                break
+        self._code(job, element).write_text(str(code))
+
+    def _elements(self, job: str) -> list[str]:
+        told = self._told(job, "elements: ")
+        return [""] if told == "-" else told.split()
+
+    def _told(self, job: str, what: str) -> str:
+        found = re.search(rf"^# {what}(.*)$", self._script(job).read_text(), re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+    def _script(self, job: str) -> Path:
+        return self.folder / f"{job}.sh"
+
+    def _code(self, job: str, element: str) -> Path:
+        return self.folder / f"{element_id(job, element)}.code"

@@ -1,0 +1,96 @@
+"""Another cluster than Slurm is one class: the verbs work with it as they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from phalanx.exit.codes import ConfigError, ExitCode
+from phalanx.launch.commands import backend
+from phalanx.launch.commands.cancel import cancel
+from phalanx.launch.commands.logs import logs
+from phalanx.launch.commands.status import status
+from phalanx.launch.commands.submit import submit
+from phalanx.launch.submission.exit_policy import EXIT_POLICY
+from phalanx.run_folder.jsonl import Entry
+from tests.launch.submission.script_backend import ScriptBackend
+from tests.ranks import SMALL
+
+TINY = ("model=mlp", "model.hidden=[8]", "train.steps=3", "cluster.ranks_per_node=1", *SMALL)
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    made = ScriptBackend(folder)
+    monkeypatch.setattr(backend, "choose_backend", lambda environ: made)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def typed(command: object, *words: str) -> tuple[int, str]:
+    """The exit code of a verb and what it printed, or its one message."""
+    done = CliRunner().invoke(command, list(words))  # type: ignore[arg-type]
+    if isinstance(done.exception, ConfigError):
+        return ExitCode.CONFIG, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.output
+
+
+def told() -> dict[str, Entry]:
+    """What `phalanx status` says of each run."""
+    found = [json.loads(line) for line in typed(status, "--json")[1].splitlines()]
+    return {Path(entry["run"]).name: entry for entry in found}
+
+
+def test_what_a_dry_run_prints_is_what_is_submitted(scripts: ScriptBackend) -> None:
+    code, printed = typed(submit, "--dry-run", *TINY, "run.name=r")
+    assert (code, list(scripts.folder.iterdir()), Path("runs").exists()) == (0, [], False)
+    code, output = typed(submit, *TINY, "run.name=r")
+    assert (code, output.split()[:2]) == (0, ["job", "1"])
+    assert (scripts.folder / "1.sh").read_text() + "\n" == printed
+    assert typed(submit, "--test-only", *TINY, "run.name=other") == (0, "other starts when somebody waits for it\n")
+    assert typed(submit, *TINY, "run.name=other", "cluster.partition=x")[1].startswith(
+        "cluster.partition=x: a folder has"
+    )
+    assert typed(submit, *TINY, "run.name=other", "--after=7") == (2, "--after=7: there is no such job")
+
+
+def test_waiting_for_a_run_trains_it_and_returns_its_exit_code(scripts: ScriptBackend) -> None:
+    assert typed(submit, "--wait", *TINY, "run.name=r")[0] == 0
+    assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 3)
+    assert typed(submit, "--wait", *TINY, "run.name=bad", "cluster.setup=['exit 4']")[0] == ExitCode.GAVE_UP
+    found = told()["bad"]
+    assert (found["state"], found["why"].partition(", see ")[0]) == ("failed", "its job has ended")
+    assert found["why"].endswith("/2.log")
+
+
+def test_what_follows_from_an_exit_code_is_the_same_on_every_cluster(scripts: ScriptBackend) -> None:
+    assert set(EXIT_POLICY) == set(ExitCode), "a new exit code says what follows from it"
+    again = "cluster.setup=['[[ -e went ]] && exit 7','touch went','exit 3']"
+    assert typed(submit, "--wait", *TINY, again)[0] == ExitCode.STOPPED
+    assert scripts.starts("1") == [3, 7]
+    assert typed(submit, "--wait", *TINY, "cluster.setup=['exit 3']", "cluster.max_requeues=2")[0] == ExitCode.PREEMPTED
+    assert scripts.starts("2") == [3, 3, 3]
+
+
+def test_each_element_of_an_array_is_queued_cancelled_and_waited_for_by_itself(scripts: ScriptBackend) -> None:
+    words = (*TINY, "--array=0-2", "seed=%a", "run.name=r-%a", "cluster.setup=['[[ $element == 0 ]] || exit 2']")
+    code, output = typed(submit, *words)
+    assert (code, "and 2 more" in output) == (0, True)
+    assert {name: (entry["state"], entry["job"], entry["why"]) for name, entry in told().items()} == {
+        f"r-{index}": ("queued", f"1_{index}", "nobody waits") for index in range(3)
+    }
+    assert "is job 1_0 already (written)" in typed(submit, *words)[1]
+    assert typed(cancel, "r-1") == (0, "asked Script to end job 1_1, which was written\n")
+    scripts.cancel("1_2")  # by the cluster's own program, as scancel is
+    assert scripts.wait("1", ["0"]) == 0
+    found = told()
+    assert found["r-0"]["state"] == "finished"
+    for index in (1, 2):
+        assert (found[f"r-{index}"]["state"], found[f"r-{index}"]["why"]) == ("stopped", "its job was cancelled")
+    assert "neither running nor queued: it is new" in typed(cancel, "r-1")[1]
+    assert typed(logs, "r-2")[1].startswith("--rank=0: r-2 has no rank_0.log")
+    assert typed(submit, "--wait", *words)[0] == ExitCode.CONFIG, "of what is queued anew the highest code counts"

@@ -1,0 +1,106 @@
+"""What users import and what configs name stands in phalanx itself, and costs nothing until it is used."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from torch import nn
+
+import phalanx
+from phalanx.compose.alias import outermost
+from phalanx.config.instantiate import Targets
+from phalanx.config.moved_names import MOVED
+from phalanx.exit.codes import ConfigError
+from phalanx.train.tasks.task import Task
+from tests.ranks import ROOT
+
+MODULES = ["phalanx", "phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel"]
+NAMES = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_what_it_is_called(name: str) -> None:
+    """For who runs it as for who only reads the source: a type checker, an editor, a run's digest."""
+    module, _, last = name.rpartition(".")
+    found = getattr(import_module(module), last)
+    assert found.__name__ == last
+    assert outermost(name) == f"{found.__module__}.{last}"
+    assert last in dir(import_module(module))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    for module in map(import_module, MODULES):
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'Nothing'"):
+            module.Nothing  # noqa: B018
+    assert not hasattr(phalanx, "__path_of_nothing__")
+
+
+def test_importing_phalanx_imports_nothing_that_takes_time() -> None:
+    slow = ("torch", "numpy", "hydra", "omegaconf", "yaml", "click", "rich", "asyncio")
+    look = f"import {', '.join(MODULES)}, sys; sys.exit(str([name for name in {slow} if name in sys.modules] or ''))"
+    done = subprocess.run(
+        [sys.executable, "-c", look], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert done.stderr == b"\n", done.stderr
+
+
+def test_configs_of_ours_name_public_names_alone() -> None:
+    found = set(targets_in(yaml.safe_load(path.read_text()) for path in (ROOT / "conf").rglob("*.yaml")))
+    ours = {name for name in found if name.startswith("phalanx.")}
+    assert ours <= set(NAMES)
+    assert len(ours) == 12
+    assert set(MOVED.values()) <= set(NAMES)
+    assert not {name for name in found if name.startswith(("train.", "launch."))}
+
+
+def targets_in(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (str(value) for name, value in node.items() if name == "_target_")
+        node = node.values()
+    if not isinstance(node, str) and hasattr(node, "__iter__"):
+        for value in node:
+            yield from targets_in(value)
+
+
+IMPORTS = {
+    "from train.tasks.task import Task": "from phalanx import Task",
+    "from train.tasks.task import (\n    Ratio,\n    Task,\n)": "from phalanx import Ratio, Task",
+    "import train.tasks.task as tasks": "from phalanx.train.tasks import task",
+    "from train.models.mlp import MLP": "from phalanx.models import MLP",
+    "def late():\n    from train.data.augment import Augment, ShiftRotate\nlate()": (
+        "from phalanx import Augment; from phalanx.data import ShiftRotate"
+    ),
+    "from launch.runs import find": "from phalanx.launch.runs import find",
+}
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a train.py", "the checkout"])
+@pytest.mark.parametrize("line", IMPORTS)
+def test_a_users_import_from_before_is_told_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, beside: str
+) -> None:
+    """Also where the user has a train.py of another kind, and where the checkout, which has a train/, is on the path."""
+    file = tmp_path / "former.py"
+    file.write_text(f"from torch import nn\n{line}\nclass Net(nn.Linear): ...\n")
+    monkeypatch.setattr(
+        sys, "path", [str(tmp_path), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
+    )
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("train", "launch", "former")]:
+        monkeypatch.delitem(sys.modules, name)
+    if beside == "a train.py":
+        for name in ("train", "launch"):
+            (tmp_path / f"{name}.py").write_text("MINE = True\n")
+    if beside == "the checkout":
+        sys.path.append(str(ROOT))
+    with pytest.raises(ConfigError) as refused:
+        Targets((nn.Module, Task), None).check({"_target_": "former.Net"}, "model", nn.Module)
+    where = f"{file}:{3 if line.startswith('def') else 2}"
+    assert str(refused.value).startswith(f"model._target_=former.Net: {where} imports ")
+    assert str(refused.value).endswith(f"Write there: {IMPORTS[line]}")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("train", "launch", "former")]:
+        del sys.modules[name]

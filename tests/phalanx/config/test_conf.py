@@ -1,0 +1,82 @@
+"""conf/ and the schema: every key in both, every default with a word on it, every option composes."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from phalanx.compose.compose import compose
+from phalanx.config.limits import check
+from phalanx.config.schema import AshaConfig, Config, HyperbandConfig, MedianConfig, NoPruner
+from tests.ranks import ROOT
+
+CONF = ROOT / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+OPTIONS = [f"{file.parent.relative_to(CONF)}={file.stem}" for file in FILES if file.parent != CONF]
+
+
+def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
+    root = yaml.safe_load((CONF / "config.yaml").read_text())
+    groups = {next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)}
+    for section in dataclasses.fields(Config):
+        name = section.name
+        stored = root[name] if name in root else _option(CONF / name)
+        assert (name in root) != (name in groups)
+        if dataclasses.is_dataclass(section.type):
+            assert set(stored) == {entry.name for entry in dataclasses.fields(section.type)}, name
+    assert set(root) - {"defaults", "hydra"} | groups - {"experiment"} == {
+        *(entry.name for entry in dataclasses.fields(Config)),
+        *(group for group in groups if group.startswith("override ")),
+    }
+
+
+def test_each_pruner_has_exactly_its_own_keys() -> None:
+    kinds = {"none": NoPruner, "asha": AshaConfig, "median": MedianConfig, "hyperband": HyperbandConfig}
+    assert {file.stem for file in (CONF / "sweep/pruner").iterdir()} == {*kinds}
+    for name, kind in kinds.items():
+        stored = yaml.safe_load((CONF / f"sweep/pruner/{name}.yaml").read_text())
+        assert stored["name"] == name
+        assert set(stored) == {entry.name for entry in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_composes(option: str) -> None:
+    composed = compose([option])
+    check(composed.config, ranks=2)
+    assert composed.config.run.name is not None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
+def test_every_default_has_a_comment(file: Path) -> None:
+    """But for `_target_`, which names itself, Hydra's own settings, and what an experiment only changes."""
+    lines = file.read_text().partition("\n# Hydra only composes here")[0].splitlines()
+    settings = [line for line in lines if ": " in line and not line.lstrip().startswith(("#", "-", "_target_"))]
+    if file.parent.name == "experiment":
+        assert lines[1].startswith("# ")
+    else:
+        assert [line for line in settings if " # " not in line] == []
+
+
+def test_every_limit_is_kept_by_its_default() -> None:
+    config = compose([]).config
+    for path, entry, value in _fields(config, ""):
+        if "low" in entry.metadata and value is not None and not hasattr(value, "name"):
+            assert entry.metadata["low"] <= value <= entry.metadata["high"], path
+
+
+def _fields(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    for entry in dataclasses.fields(node):
+        value = getattr(node, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{path}{entry.name}.")
+        else:
+            yield f"{path}{entry.name}", entry, value
+
+
+def _option(group: Path) -> set[str]:
+    """The keys of one option of a group, those of the groups within it included."""
+    stored = yaml.safe_load(sorted(group.glob("*.yaml"))[0].read_text())
+    return set(stored) - {"defaults"} | {within.name for within in group.iterdir() if within.is_dir()}

@@ -1,0 +1,85 @@
+"""What nobody would train, share or save is found before the first step, in words; what is only looked at is no matter."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from phalanx.exit.codes import ConfigError
+from phalanx.train.engine.admission import check_model, check_reach, dense
+from tests.zoo.tasks import Holding
+
+BATCH = (torch.eye(4), torch.arange(4) % 3)
+
+
+class Listed(nn.Module):
+    """Keeps layers in a plain list, where no Module looks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(4, 3)]
+        self.last = nn.Linear(3, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.last(self.layers[0](inputs))
+        return logits
+
+
+class Looking(nn.Module):
+    """Looks its weights up with sparse gradients, by no layer that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4, 3))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.embedding(inputs.argmax(1), self.table, sparse=True)
+
+
+def loss_of(task: Holding, model: nn.Module) -> torch.Tensor:
+    return task.ratios(model, BATCH)["loss"].total
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("module", "the task's loss.weight"),
+        ("nested", "the task's by_name.losses.0.weight"),
+        ("tensor", "task's scale"),
+    ],
+)
+def test_weights_of_a_task_are_refused_by_name_where_the_loss_depends_on_them(kind: str, named: str) -> None:
+    model, task = nn.Linear(4, 3), Holding(kind)
+    with pytest.raises(ConfigError, match=f"depends on .*{named}, which is no parameter of the model"):
+        check_reach(loss_of(task, model), model, task)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "frozen", "none"])
+def test_what_a_task_only_looks_at_is_left_to_it(kind: str) -> None:
+    model, task = nn.Linear(4, 3), Holding(kind)
+    check_reach(loss_of(task, model), model, task)
+
+
+def test_layers_in_a_plain_list_are_found_though_the_model_does_not_know_them() -> None:
+    model, task = Listed(), Holding("none")
+    with pytest.raises(ConfigError, match=r"the model's layers\.0\.weight, .* nn\.ModuleList"):
+        check_reach(loss_of(task, model), model, task)
+
+
+def test_an_input_that_is_differentiated_is_no_weight() -> None:
+    model, task = nn.Linear(4, 3), Holding("none")
+    inputs = torch.eye(4, requires_grad=True)
+    check_reach(F.cross_entropy(model(inputs), BATCH[1]), model, task)
+
+
+def test_weights_without_a_shape_and_sparse_gradients_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"0\.weight has no shape before its first batch: it is a LazyLinear"):
+        check_model(nn.Sequential(nn.LazyLinear(3)))
+    for layer in (nn.Embedding(4, 3, sparse=True), nn.EmbeddingBag(4, 3, sparse=True)):
+        with pytest.raises(ConfigError, match=r"gradient of 0\.weight is sparse, .* sparse=False"):
+            check_model(nn.Sequential(layer))
+    check_model(nn.Sequential(nn.Embedding(4, 3, sparse=True).requires_grad_(False), nn.Embedding(4, 3)))
+    model, task = Looking(), Holding("none")
+    with pytest.raises(ConfigError, match="gradient of table is sparse"), dense(model):
+        loss_of(task, model).backward()  # type: ignore[no-untyped-call]
+    assert not model.table._backward_hooks

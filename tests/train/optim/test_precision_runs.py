@@ -1,0 +1,60 @@
+"""Whole runs in every precision that a CPU has, deterministic and compiled."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.ranks import Results, Starter
+from tests.train.small import planted
+
+RUN = ("train.steps=60", "optim.lr=0.05", "log.every=20")
+
+
+def resolved(results: Results) -> str:
+    return str(results.events("start")[0]["precision"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "weights", "ranks"),
+    [("fp32", torch.float32, 1), ("bf16", torch.float32, 2), ("fp64", torch.float64, 2), ("auto", torch.float32, 2)],
+)
+def test_a_cpu_trains_in_it(starter: Starter, precision: str, weights: torch.dtype, ranks: int) -> None:
+    results = starter.train(ranks, *planted(samples=480), *RUN, f"train.precision={precision}", name="run")
+    losses = [line["loss"] for line in results.metrics("train")]
+    assert losses[-1] < 0.8 * losses[0]
+    assert resolved(results) == ("fp32" if precision == "auto" else precision)
+    assert {tensor.dtype for tensor in results.weights().values()} == {weights}
+    assert json.loads((results.folder / "environment.json").read_text())["auto"]["train.precision"] == resolved(results)
+
+
+def test_bf16_computes_in_bf16_and_fp64_in_fp64(starter: Starter) -> None:
+    """Seen in how far the first step's loss is from fp64's."""
+    loss = {
+        precision: starter.train(
+            1, *planted(), "train.steps=1", f"train.precision={precision}", "log.every=1", name=precision
+        ).metrics("train")[0]["loss"]
+        for precision in ("fp64", "fp32", "bf16")
+    }
+    assert 0 < abs(loss["fp32"] - loss["fp64"]) < 1e-6
+    assert 1e-6 < abs(loss["bf16"] - loss["fp64"]) < 0.05
+
+
+def test_deterministic_runs_end_with_equal_bits(starter: Starter) -> None:
+    run = (*planted(), "train.steps=6", "train.deterministic=true", "model.dropout=0.3")
+    one, other = (starter.train(2, *run, name=name) for name in ("one", "other"))
+    assert one.sha256 == other.sha256
+    assert one.timeless() == other.timeless()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_takes_the_same_steps(starter: Starter) -> None:
+    run = (*planted(samples=44), "train.steps=null", "train.epochs=1", "train.ema_decay=0.9")
+    plain = starter.train(2, *run, name="plain")
+    compiled = starter.train(
+        2, *run, "train.compile=true", name="compiled", environ={"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    )
+    for name, weight in load_file(plain.folder / "checkpoints" / "step_00000006" / "model.safetensors").items():
+        torch.testing.assert_close(compiled.weights()[name], weight, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,1 @@
+"""The state of a run into files and out of them."""

@@ -1,0 +1,65 @@
+"""What must survive a restart beside weights and optimizer."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step over all ranks. `ratios` maps a metric to its sum and its count."""
+
+    step: int
+    ratios: dict[str, tuple[float, float]]
+    norm: float
+    skipped: bool
+    scale: float  # factor of the loss, 0 without loss scaling
+
+    @property
+    def not_finite(self) -> str:
+        """What made the step be skipped: the loss, the gradient, or an overflow, which a lower scale can mend."""
+        if not math.isfinite(self.ratios["loss"][0]):
+            return "loss"
+        return "overflow" if self.scale > 1 else "gradient"
+
+
+@dataclass
+class Progress:
+    """How far the run is. `position` is its whole place in the data: the number of samples taken so far."""
+
+    began: float  # seconds since 1970 of the first start
+    step: int = 0
+    position: int = 0
+    applied: int = 0  # steps that were not skipped, as far as the host knows: up to the last record
+    skips_in_row: int = 0
+    skips: int = 0
+    skipped_steps: list[int] = field(default_factory=list)  # the first of them, counted from 1
+    best_step: int | None = None
+    best_value: float | None = None
+    evaluation: dict[str, float] = field(default_factory=dict)  # the newest
+    records: list[StepRecord] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
+    seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
+    world_sizes: list[int] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Progress":
+        """What was saved; fields that only another version knows are left out, as it left out those it did not know."""
+        records = [
+            StepRecord(
+                r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"]
+            )
+            for r in found.get("records", [])
+        ]
+        known = {entry.name: found[entry.name] for entry in fields(cls) if entry.name in found}
+        if beyond := sorted(found.keys() - known.keys()):
+            logger.warning(
+                "the progress of another version also holds %s, which this one leaves out", ", ".join(beyond)
+            )
+        return cls(**{**known, "records": records})

@@ -1,0 +1,89 @@
+"""Saving: begun after a step, and done then or some steps later, as the saver sees fit."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from phalanx.exit.codes import NoRoom, PeerFailed
+from phalanx.run_folder.checkpoints import Checkpoints
+
+from .progress import Progress
+from .snapshot import commit, take_snapshot, write
+from .state import State
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The checkpoint of `step` is there, on disk and under its name."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The checkpoint of `step` will not be there, for `error`, which all ranks were told of."""
+
+    step: int
+    error: NoRoom | PeerFailed
+
+
+class Saver(ABC):
+    """Makes checkpoints, one at a time. All ranks call each method after the same step, and get the same answer.
+
+    Until an answer has come, nobody may count on the checkpoint, and a run that is killed continues from the one before.
+    """
+
+    @abstractmethod
+    def begin(self, state: State, progress: Progress) -> None:
+        """Begin to save what `state` and `progress` hold now; the next step may change both as soon as this returns.
+
+        Called only when the answer for the save before has come. Raises what is no trouble of the disk: ConfigError
+        where the ranks train different models, or another start has taken the run over.
+        """
+
+    @abstractmethod
+    def poll(self) -> Saved | Failed | None:
+        """The answer for what was begun, once; None while it is under way, or when nothing is. Waits for nothing."""
+
+    @abstractmethod
+    def wait(self) -> Saved | Failed | None:
+        """The answer for what was begun, once, however long it takes; None when nothing is under way."""
+
+
+class SynchronousSaver(Saver):
+    """Each save is done when `begin` returns."""
+
+    def __init__(self, checkpoints: Checkpoints, digest: str) -> None:
+        """`digest` is that of the config."""
+        self._checkpoints = checkpoints
+        self._digest = digest
+        self._answer: Saved | Failed | None = None
+
+    def begin(self, state: State, progress: Progress) -> None:
+        assert self._answer is None, "the answer for the save before was not taken"
+        try:
+            save(state, progress, self._checkpoints, self._digest)
+        except (NoRoom, PeerFailed) as error:
+            self._answer = Failed(progress.step, error)
+        else:
+            self._answer = Saved(progress.step)
+
+    def poll(self) -> Saved | Failed | None:
+        answer, self._answer = self._answer, None
+        return answer
+
+    def wait(self) -> Saved | Failed | None:
+        return self.poll()
+
+
+def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str) -> None:
+    """Write and commit the checkpoint of `progress.step`. All ranks call it; what fails on one is raised on all."""
+    world, staging = state.world, checkpoints.staging(progress.step)
+    taken = take_snapshot(state, progress, digest)  # all ranks take part
+    try:
+        # All ranks take part in both: a commit counts on the files of all.
+        world.raise_on_all(checkpoints.saving(lambda: write(taken, staging)))
+        world.raise_on_all(checkpoints.saving(lambda: commit(taken, checkpoints)))
+    except Exception:
+        if world.is_rank_zero:
+            checkpoints.drop(progress.step)
+        raise

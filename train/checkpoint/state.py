@@ -1,0 +1,117 @@
+"""The state of a run, and out of a checkpoint into it."""
+
+import logging
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
+from phalanx.run_folder.checkpoints import Checkpoint
+
+from ..distributed.world import World
+from ..optim.optimizer_average import OwnAverage
+from ..optim.updater import Updater
+from ..parallel import buffers
+from ..parallel.strategy import ParallelStrategy
+from . import weights
+from .extra_state import restored
+from .progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """The objects whose state a checkpoint holds."""
+
+    strategy: ParallelStrategy
+    updater: Updater
+    world: World
+
+    @property
+    def model(self) -> nn.Module:
+        return self.strategy.model
+
+
+def restore(state: State, checkpoint: Checkpoint) -> Progress:
+    """Load `checkpoint` into `state`. Every rank calls it.
+
+    What only means something to the same ranks, buffers and extra state of their own and what communication hooks
+    remember, is left out when there is another number of them: all take rank 0's.
+    """
+    device, rank, average = state.world.device, state.world.rank, state.updater.average
+    strategy, model = state.strategy, state.model
+    found = _unpickled(checkpoint.file(names.STATE), device)
+    own: dict[str, Any] = {}
+    if checkpoint.manifest["world_size"] == state.world.size:
+        own = _own(checkpoint, rank, device)
+    elif state.world.is_rank_zero and checkpoint.manifest.get("own_buffers"):
+        _say_rank_0s(checkpoint, state.world.size)
+    kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
+    free = found.get("in_weights", [])
+    if average is not None and not isinstance(average, OwnAverage):
+        weights.load(model, checkpoint.file(names.EMA), kept, free, strategy=strategy)
+        average.take()
+    weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
+    for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
+        buffers.put(model, name, buffers.Buffer(value, persistent))
+    state.updater.load(strategy.own_optimizer_state(found["update"]))
+    if own.get("hook") is not None:
+        strategy.load_state(own["hook"])
+    return Progress.from_json(checkpoint.progress())
+
+
+def restore_model(model: nn.Module, checkpoint: Checkpoint, file: Path) -> None:
+    """Load a model alone, on the CPU: weights of `file`, which is one of `checkpoint`, and rank 0's buffers and extra
+    state. Raises ConfigError."""
+    found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
+    kept = {name: restored(value) for name, value in found.get("extra", {}).items()}
+    weights.load(model, file, kept, found.get("in_weights", []))
+    for name, (value, persistent) in found.get("buffers", {}).items():
+        buffers.put(model, name, buffers.Buffer(value, persistent))
+
+
+def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, Any]:
+    """What this rank alone kept. Checkpoints of older versions hold there what the communication hook remembers."""
+    name = names.rank_state(rank)
+    if not checkpoint.has(name):
+        return {}
+    found = _unpickled(checkpoint.file(name), device)
+    return {"hook": found} if "iteration" in found else found
+
+
+def _say_rank_0s(checkpoint: Checkpoint, size: int) -> None:
+    own = checkpoint.manifest["own_buffers"]
+    logger.warning(
+        "%s was saved by %d ranks, each with buffers of its own (%s%s). On %d ranks all go on with rank 0's",
+        checkpoint.folder.name,
+        checkpoint.manifest["world_size"],
+        ", ".join(own[:5]),
+        f" and {len(own) - 5} more" if len(own) > 5 else "",
+        size,
+    )
+
+
+def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
+    """Load the last `checkpoint` of a finished run, to go on in a run of one's own. Every rank calls it."""
+    progress = restore(state, checkpoint)
+    assert not progress.records, "a run writes a line at its last step"
+    # What is best, and how long it took, is the new run's own.
+    return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[])
+
+
+def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
+    """Tensors and plain values; whatever else a pickle could do is refused. Raises ConfigError then."""
+    try:
+        found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(
+            f"{path} is not loaded: it holds something else than tensors and plain values, which only a file made by "
+            f"others does ({str(error).splitlines()[0]}). Set {path.parent} aside to continue from an older checkpoint"
+        ) from None
+    return found

@@ -1,0 +1,138 @@
+"""A model's weights as a file and as a hash."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from phalanx.exit.codes import ConfigError
+
+from ..parallel import buffers
+from ..parallel.strategy import ParallelStrategy
+
+_COMPLEX = "complex128"  # under this name the file lists tensors that it holds as pairs of float64, for want of a type
+
+
+def weights_sha256(state: Mapping[str, Any]) -> str:
+    """SHA-256 in hex over names, shapes, dtypes and bytes, in the names' order. Equal hashes mean equal bits.
+
+    What a state_dict holds beside tensors has no part in it.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_tensors(state)):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+        digest.update(_bytes(tensor).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def on_host(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Copies of the tensors of a state_dict in the host's memory."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(state).items()}
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write the tensors of a state_dict as safetensors. Tied weights are written once a name."""
+    written: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    paired = []
+    for name, tensor in _tensors(state).items():
+        whole = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+        if whole.dtype == torch.complex128:
+            paired.append(name)
+            whole = torch.view_as_real(whole)
+        shared = whole.numel() > 0 and whole.untyped_storage().data_ptr() in seen
+        written[name] = whole.clone() if shared else whole
+        seen.add(written[name].untyped_storage().data_ptr())
+    save_file(written, path, {_COMPLEX: "\n".join(paired)} if paired else None)
+
+
+def load(
+    model: nn.Module,
+    path: Path,
+    extra: Mapping[str, Any] | None = None,
+    free: Collection[str] = frozenset(),
+    *,
+    strategy: ParallelStrategy | None = None,
+) -> None:
+    """Load the weights in `path` into `model`, each as its own dtype and memory order, and see that they arrived.
+
+    `extra` is what the state_dict held beside tensors; without it the model's own stays. The buffers `free` take the
+    shapes that they have there. `strategy` is what spreads the model over the ranks, where one does already; then all
+    ranks call it. Raises ConfigError that names every tensor which is missing, left over or of another
+    shape, or which the model did not take.
+    """
+    give = model.state_dict if strategy is None else strategy.full_weights
+    take = model.load_state_dict if strategy is None else strategy.load_full_weights
+    found = read(path)
+    for name in free:
+        if name in found:
+            buffers.put(model, name, buffers.Buffer(found[name], persistent=True))
+    wanted = give()  # all ranks take part
+    tensors = _tensors(wanted)
+    problems = [f"{name} is missing there" for name in tensors if name not in found]
+    problems += [f"{name} is not in the model" for name in found if name not in tensors]
+    problems += [
+        f"{name} is {_shape(found[name])} there and {_shape(tensor)} in the model"
+        for name, tensor in tensors.items()
+        if name in found
+        and (found[name].shape != tensor.shape or (found[name].is_complex() and not tensor.is_complex()))
+    ]
+    if problems:
+        raise ConfigError(f"The weights in {path} do not fit the model: {'; '.join(problems)}")
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    wanted.update({**(extra or {}), **found})
+    try:
+        with buffers.writable(model):
+            take(wanted)
+    except RuntimeError as error:
+        raise ConfigError(f"The model does not take the weights in {path}: {error}") from None
+    now = give()  # all ranks take part
+    lost = [name for name, dtype in dtypes.items() if not _equal(now.get(name), found[name].to(dtype))]
+    if lost:
+        raise ConfigError(
+            f"{', '.join(lost[:5])} did not arrive in the model: after load_state_dict its state_dict tells other numbers "
+            f"than {path} holds. Where a model has a state_dict of its own, load_state_dict must be its inverse"
+        )
+
+
+def check(model: nn.Module) -> None:
+    """Raises ConfigError where the model holds a tensor that no file of weights could."""
+    for name, tensor in _tensors(model.state_dict()).items():
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            raise ConfigError(f"{name} is a tensor of layout {tensor.layout}, and only dense ones can be saved")
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file of weights by name, on the CPU. Raises ConfigError."""
+    try:
+        with safe_open(path, "pt") as file:
+            paired = (file.metadata() or {}).get(_COMPLEX, "").split("\n")
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as safetensors: {error}") from None
+    return {name: torch.view_as_complex(tensor) if name in paired else tensor for name, tensor in found.items()}
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)}{' of complex numbers' if tensor.is_complex() else ''}"
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.resolve_conj().resolve_neg().flatten().view(torch.uint8)
+
+
+def _equal(one: Any, other: torch.Tensor) -> bool:
+    """Whether the bits are the same; a number that is none equals itself."""
+    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(*(_bytes(tensor.detach().contiguous().to(one.device)) for tensor in (one, other)))

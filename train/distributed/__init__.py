@@ -1,0 +1,1 @@
+"""The ranks: how they meet, agree, fail and leave."""

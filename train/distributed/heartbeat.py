@@ -1,0 +1,113 @@
+"""Heartbeats in the ranks' store: phase and stack of each rank, and whether its main thread waits for other ranks."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from phalanx.system.module_path import PACKAGE
+from phalanx.system.process_identity import process_start
+
+# In the order in which a rank comes through them.
+JOINING = ("device", "join")  # nobody but the ranks' store tells the others of one another
+PHASES = (
+    *JOINING,
+    *("build", "warm up", "open", "restore", "data", "forward", "backward", "log", "evaluate", "checkpoint"),
+)
+
+# Files with a frame of theirs innermost while a main thread waits for other ranks.
+_WAITS = (os.sep + os.path.join("torch", "distributed", ""), os.path.join("distributed", "shared_memory.py"))
+_STORE = (
+    os.path.join("distributed", "rendezvous.py"),
+    os.path.join("distributed", "network.py"),
+)  # wait for the store in C++
+_ENGINE = os.path.join("autograd", "graph.py")  # where a backward computes and waits in C++
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(os.__file__).parent), "<")
+_NOT_THE_USERS = (str(PACKAGE), *_LIBRARIES)
+_DEBUGGERS = ("bdb.py", "pdb.py", "code.py")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a rank says of itself. `waits`: its main thread waits for other ranks; `awaits`: for which, where it knows."""
+
+    look: int
+    phase: str
+    step: int
+    since_s: float
+    waits: bool
+    awaits: Sequence[int]
+    stack: Sequence[str]
+    host: str
+    machine: str
+    pid: int
+    began: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
+
+
+def kill(heartbeat: Heartbeat) -> None:
+    """Send SIGKILL to that very process of this machine, not to a later one with its number."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(heartbeat.pid)
+        if process_start(heartbeat.pid) == heartbeat.began:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
+
+
+def written(heartbeat: Heartbeat) -> str:
+    """As JSON, for the ranks' store."""
+    return json.dumps(vars(heartbeat))
+
+
+def frames_of(thread: int | None) -> list[FrameType]:
+    """The frames of a thread, the innermost first."""
+    frame = sys._current_frames().get(thread or 0)
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+def waits_for_ranks(frames: Sequence[FrameType], phase: str) -> bool:
+    """Whether a main thread waits for other ranks, or may: a backward computes and waits in one call, and a GPU's
+    queue is waited for where the host first needs a number of it."""
+    innermost = frames[0].f_code.co_filename
+    if innermost.endswith((_ENGINE, *_STORE)) or (phase == "log" and torch.cuda.is_available()):
+        return True
+    return any(part in frame.f_code.co_filename for frame in frames[:4] for part in _WAITS)
+
+
+def _in_the_users_code(heartbeat: Heartbeat) -> bool:
+    """Whether a rank waits in a collective that the user's code began, and that the others may know nothing of."""
+    began = next((line for line in reversed(heartbeat.stack) if not line.startswith(_LIBRARIES)), "")
+    return not began.startswith(_NOT_THE_USERS)
+
+
+def is_debugged(frames: Sequence[FrameType]) -> bool:
+    return any(os.path.basename(frame.f_code.co_filename) in _DEBUGGERS for frame in frames)
+
+
+def first_late(heartbeats: Mapping[int, Heartbeat], size: int, timeout_s: float) -> int | None:
+    """The rank that the others wait for, where all `size` ranks wait for longer than `timeout_s`; else None."""
+    stuck = all(heartbeat.waits and heartbeat.since_s >= timeout_s for heartbeat in heartbeats.values())
+    if len(heartbeats) < size or not stuck:
+        return None
+    awaited = {late for heartbeat in heartbeats.values() for late in heartbeat.awaits}
+    late = [rank for rank in awaited if rank in heartbeats and not heartbeats[rank].awaits] or list(heartbeats)
+    return min(late, key=lambda rank: (heartbeats[rank].place, not _in_the_users_code(heartbeats[rank]), rank))
+
+
+def users_line(heartbeat: Heartbeat) -> str | None:
+    """The innermost line of the user's own code that the rank is in."""
+    return next((line for line in reversed(heartbeat.stack) if not line.startswith(_NOT_THE_USERS)), None)

@@ -1,0 +1,211 @@
+"""Rendezvous of the ranks: open the store, agree on devices, start the process group."""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+from phalanx.config.schema import Backend, Device, WorldConfig
+from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed
+from phalanx.exit.rank_env import RankEnv
+from phalanx.system.gpu_visibility import blindness, driver_fault, given_gpus
+from phalanx.system.listening_sockets import beyond_loopback
+
+from .network import choose_network
+from .rank_errors import RankError, merged
+from .watchdog import Watchdog
+from .world import World
+
+_LONG_S = 20.0  # after which a wait for the other ranks is told
+_READ_S = 2.0  # what the others get to read why no rank can begin
+# How long a rank waits for others is for the ranks' watch to say, which knows what they do. What NCCL does with a
+# collective that is late is to kill the process, so it comes after the watchdog.
+_NEVER = timedelta(days=365)
+_AFTER_WATCH = 2
+
+logger = logging.getLogger(__name__)
+
+
+def join(place: RankEnv, config: WorldConfig, deterministic: bool) -> World:
+    """Join the ranks. All ranks call it.
+
+    Raises ConfigError on every rank when a rank lacks its GPU, and JoinFailed when ranks do not come or go again.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
+    if not place.launched:
+        watchdog = Watchdog(0, 1, config.timeout_s, None)
+        return World(place, _device(place, config), None, "none", [socket.gethostname()], watchdog)
+    if place.one_machine:
+        _keep_to_loopback()
+        _warn_of_open_store(place)
+    try:
+        return _joined(place, config, timedelta(seconds=config.timeout_s))
+    except RuntimeError as error:
+        raise JoinFailed(
+            f"rank {place.rank} of {place.size} did not find the others at {place.address}:{place.port}: "
+            f"{str(error).splitlines()[0]} Waited at most {config.timeout_s:g} s (world.timeout_s)"
+        ) from error
+
+
+def _joined(place: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
+    store = _store(place, timeout)
+    watchdog = Watchdog(place.rank, place.size, config.timeout_s, store)
+    device, hosts = _agree_on_device(store, place, config, watchdog)
+    choose_network(store, place)
+    backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        timeout=_AFTER_WATCH * timeout if backend == "nccl" else _NEVER,
+        device_id=device if backend == "nccl" else None,
+    )
+    control = _gloo() if backend == "nccl" else None
+    return World(place, device, store, backend, hosts, watchdog, control)
+
+
+def _gloo() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=_NEVER)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def _keep_to_loopback() -> None:
+    """Ranks on one machine speak where nobody else can listen or call."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    for backend in ("GLOO", "NCCL"):
+        if loopback is not None:
+            os.environ[f"{backend}_SOCKET_IFNAME"] = loopback  # one set for the cluster's network would be listened on
+
+
+def _warn_of_open_store(place: RankEnv) -> None:
+    """torchrun opens its store before this program's first line, and has no switch for where it listens."""
+    if place.hosted and place.is_rank_zero and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
+        logger.warning(
+            "torchrun listens on port %s of every network of this machine, and whoever reaches that runs code as you; "
+            "phalanx run in its place keeps to the loopback",
+            ", ".join(map(str, ports)),
+        )
+
+
+def _store(place: RankEnv, timeout: timedelta) -> Store:
+    """The store in which the ranks find each other. All ranks call it.
+
+    torchrun keeps one store over its restarts: without a place of its own, a start would find what the last one left,
+    and call ranks that are gone.
+    """
+    address, listener = place.address, None
+    if place.one_machine and not place.hosted:
+        address = "127.0.0.1"  # a store that finds its own address listens on all of them
+        listener = _listen(place.port).detach() if place.is_rank_zero else None
+    with _telling(place):
+        store = TCPStore(
+            address,
+            place.port,
+            place.size,
+            is_master=place.is_rank_zero and not place.hosted,
+            timeout=timeout,
+            master_listen_fd=listener,
+        )
+    return PrefixStore(f"phalanx/{place.attempt}", store)
+
+
+@contextmanager
+def _telling(place: RankEnv) -> Iterator[None]:
+    """One line where the others are long in coming, as where another machine was never started."""
+    words = f"waiting for all {place.size} ranks to come to {place.address}:{place.port}, for {_LONG_S:g} s so far"
+    late = threading.Timer(_LONG_S, logger.warning, [words])
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise ConfigError(
+            f"Port {port} of this machine cannot be used: {error.strerror}. Set MASTER_PORT to a free one"
+        ) from None
+
+
+def _agree_on_device(
+    store: Store, place: RankEnv, config: WorldConfig, watchdog: Watchdog
+) -> tuple[torch.device, list[str]]:
+    """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
+
+    All ranks call it.
+    """
+    device, message = torch.device("cpu"), ""
+    try:
+        device = _device(place, config)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+    except ConfigError as error:
+        message = str(error)
+    watchdog.at("join", 0)
+    store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
+    words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
+    hosts = [host for host, _, _ in words]
+    errors = [RankError(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
+    kinds = {kind for _, kind, _ in words}
+    if errors or len(kinds) > 1:
+        _let_all_read(store, place)
+    if not errors and len(kinds) > 1:
+        without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
+        raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
+    if errors:
+        raise ConfigError(merged(errors, place.size), agreed=True)
+    return device, hosts
+
+
+def _let_all_read(store: Store, place: RankEnv) -> None:
+    """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
+    store.set(f"read/{place.rank}", "")
+    if place.is_rank_zero and not place.hosted:
+        with suppress(RuntimeError):
+            store.wait([f"read/{rank}" for rank in range(place.size)], timedelta(seconds=_READ_S))
+
+
+def _device(place: RankEnv, config: WorldConfig) -> torch.device:
+    """The device of this rank. Raises ConfigError when it is asked for and absent."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
+    if wants_gpu and not gpus:
+        asked = "world.device=cuda" if config.device is Device.cuda else "world.backend=nccl"
+        why = blindness()
+        raise ConfigError(
+            f"{asked} needs a GPU, and torch sees none here: {why}. Type world.device=cpu world.backend=auto"
+        )
+    if config.device is Device.cpu:
+        return torch.device("cpu")
+    if not gpus and (given := given_gpus(os.environ)):
+        raise ConfigError(
+            f"The launcher gave the ranks of this machine {given} GPUs, and torch sees none: {blindness()}. Mend that "
+            "(phalanx doctor tells more), or type world.device=cpu to train on the CPU"
+        )
+    if not gpus and (fault := driver_fault(os.environ)):
+        raise ConfigError(
+            f"This machine has an NVIDIA driver that cannot be asked for GPUs: {fault}. See what nvidia-smi says; a driver "
+            "that was updated needs a restart of the machine. Type world.device=cpu to train on the CPU"
+        )
+    if not gpus:
+        return torch.device("cpu")
+    if place.local_rank >= gpus:
+        raise ConfigError(
+            f"{place.local_size} ranks were started here and torch sees {gpus} GPUs, one a rank. "
+            f"Type --nproc_per_node={gpus}, or world.device=cpu"
+        )
+    return torch.device("cuda", place.local_rank)

@@ -1,0 +1,260 @@
+"""The watchdog of a rank: threads beside the main thread that notice a hang and name the rank that is late.
+
+Every rank judges its own work, since it alone knows whether its main thread works or waits for another rank. It also
+sends a heartbeat to the ranks' store, as long as it lives. So a rank that only waits can wait for as long as the others
+work: no timeout bounds what one rank does alone, such as to save, to hash or to verify. The watchdog names the ranks
+whose heartbeats stopped (by SIGSTOP, a network cut, or code that never releases the interpreter), and, where all ranks
+wait, the rank that the others wait for.
+
+Time is counted in looks and not by the clock: a process that was stopped and continued has missed nothing.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from phalanx.exit import cause_file
+from phalanx.exit.codes import ExitCode, Hang, Hung, JoinFailed
+from phalanx.exit.messages import end, say
+from phalanx.run_folder import names
+from phalanx.system.process_identity import machine_id, process_start
+
+from .heartbeat import (
+    JOINING,
+    Heartbeat,
+    first_late,
+    frames_of,
+    is_debugged,
+    kill,
+    users_line,
+    waits_for_ranks,
+    written,
+)
+
+# In all other phases a rank may work alone, without a bound on its time while it reads or writes.
+_STEPS = {"data", "forward", "backward", "log", "evaluate"}
+_ALONE = 6  # work of one rank that neither reads nor writes a byte may take so many times longer than a collective
+_ALONE_S = 30.0  # and so long at least
+_LOOKS = 5  # in the time that a collective may take
+_LONGEST_LOOK_S = 5.0
+_ASKS = 0.4  # of that time, after which a rank that stands still asks for the others, and that they may be silent
+_SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for so long
+_JOINS_S = 10.0  # so long it does not while a rank joins: that takes little, and the interpreter is not held
+_FEW = 64  # so many ranks may all ask for all at every look
+_GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
+
+
+class Watchdog:
+    """Of one rank. All ranks make one when they have found each other's store; alone there is none.
+
+    `ended` takes what the run ends with, in a thread of its own.
+    """
+
+    def __init__(self, rank: int, size: int, timeout_s: float, store: Store | None) -> None:
+        self.ended: Callable[[BaseException], None] = self._leave
+        self.awaited: Callable[[], Sequence[int]] = list  # the ranks that an all-reduce in shared memory waits for
+        self._rank = rank
+        self._size = size
+        self._host, self._machine, self._pid = socket.gethostname(), machine_id(), os.getpid()
+        self._began = process_start(self._pid) or 0
+        self._timeout_s = timeout_s
+        self._silence_s = max(_SILENT_S, _ASKS * timeout_s)
+        self._look_s = min(timeout_s / _LOOKS, _LONGEST_LOOK_S)
+        self._mark: tuple[str, int] = ("device", 0)
+        self._main = threading.current_thread().ident
+        self._io = Path(f"/proc/self/task/{threading.get_native_id()}/io")
+        self._looks = 0
+        # Of the others, each with when this rank first saw it.
+        self._heartbeats: dict[int, tuple[Heartbeat, float]] = {}
+        self._asks = threading.Event()
+        self._over = threading.Event()
+        self._lived_s = 0.0
+        self._asked_s: float | None = None  # when what holds the store was asked, and has not answered since
+        self._answered_s = 0.0  # when it last did
+        self._heartbeat = self._own(self._mark, 0.0)
+        self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
+        if store is not None:
+            store.set(f"at/{rank}", written(self._heartbeat))
+            self._threads.append(
+                threading.Thread(target=self._tell, args=(store.clone(),), name="heartbeats", daemon=True)
+            )
+        for thread in self._threads:
+            thread.start()
+
+    def at(self, phase: str, step: int) -> None:
+        """The main thread begins `phase` after `step` steps."""
+        self._mark = (phase, step)
+
+    def on(self) -> None:
+        """The main thread goes on in its phase: another batch of it."""
+        phase, step = self._mark
+        self._mark = (phase, step)
+
+    @property
+    def where(self) -> str:
+        return f"{self._mark[0]} of step {self._mark[1] + 1}"
+
+    def close(self) -> None:
+        self._over.set()
+        self._asks.set()
+
+    def join(self) -> None:
+        """After `close`: until its threads have ended. One that the interpreter ended within torch would abort it."""
+        for thread in self._threads:
+            thread.join(_GONE_S)
+
+    def end(self, ranks: Sequence[int]) -> None:
+        """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
+        a launcher waits half a minute for it."""
+        for rank, heartbeat, _ in self._seen():
+            if rank in ranks and heartbeat.machine == self._machine:
+                kill(heartbeat)
+
+    def _watch(self) -> None:
+        seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()
+        while not self._over.wait(min(self._look_s, _GONE_S) if seen[0] in JOINING else self._look_s):
+            now = time.monotonic()
+            passed_s, last = min(now - last, 2 * self._look_s), now
+            self._lived_s += passed_s
+            alone = seen[0] not in _STEPS
+            did = _read(self._io) if alone else ""
+            if self._mark is not seen or did != moved:
+                seen, since_s, moved = self._mark, 0.0, did
+            else:
+                since_s += passed_s
+            self._looks += 1
+            self._heartbeat = self._own(seen, since_s)
+            self._asks.set()
+            found = self._judged(self._heartbeat, self._limit_s(alone))
+            if found is not None and self._mark is seen and not self._over.is_set():
+                self.ended(found)
+
+    def _limit_s(self, alone: bool) -> float:
+        return max(_ALONE_S, _ALONE * self._timeout_s) if alone else self._timeout_s
+
+    def _own(self, mark: tuple[str, int], since_s: float) -> Heartbeat:
+        phase, step = mark
+        late = since_s >= _ASKS * self._timeout_s or phase in JOINING
+        frames = frames_of(self._main) if late else []
+        waits = bool(frames) and waits_for_ranks(frames, phase)
+        stack = [f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in reversed(frames)]
+        awaits = list(self.awaited()) if waits else []
+        me = (self._host, self._machine, self._pid, self._began)
+        return Heartbeat(self._looks, phase, step, since_s, waits, awaits, stack, *me)
+
+    def _judged(self, own: Heartbeat, limit_s: float) -> BaseException | None:
+        """What is to be said of a rank that does not get on, as far as this one can tell."""
+        if own.waits and (gone := self._gone()) is not None:
+            return JoinFailed(
+                f"rank {gone} on {self._heartbeats[gone][0].host} is gone: it ended before the ranks had joined"
+            )
+        if own.since_s < (self._timeout_s if own.waits else limit_s):
+            return None
+        if self._asked_s is not None and self._lived_s - self._asked_s >= self._silence_s:
+            unknown = replace(own, phase="some part", stack=())
+            return self._hung(
+                0,
+                self._heartbeats[0][0] if 0 in self._heartbeats else unknown,
+                "it holds the ranks' store and does not answer",
+            )
+        if (silent := self._silent()) is not None:
+            return silent
+        if own.waits:
+            return self._deadlocked(own)
+        if self._is_after_another(own) or is_debugged(frames_of(self._main)):
+            return None
+        return self._hung(self._rank, own, "it works on and comes to no end")
+
+    def _is_after_another(self, own: Heartbeat) -> bool:
+        """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
+        heartbeats = [heartbeat for _, heartbeat, _ in self._seen()]
+        return any(not at.waits and at.since_s >= self._timeout_s and at.place < own.place for at in heartbeats)
+
+    def _seen(self) -> list[tuple[int, Heartbeat, float]]:
+        """The others' heartbeats. The thread that asks for them adds some meanwhile."""
+        return [(rank, *found) for rank, found in list(self._heartbeats.items())]
+
+    def _gone(self) -> int | None:
+        """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
+        says nothing any more, unless it begins to use its device, which may hold its interpreter."""
+        if self._mark[0] not in JOINING:
+            return None
+        for rank, heartbeat, seen_s in self._seen():
+            silent = heartbeat.phase == "join" and self._answered_s - seen_s >= _JOINS_S
+            dead = heartbeat.machine == self._machine and process_start(heartbeat.pid) != heartbeat.began
+            if dead or (silent and heartbeat.machine != self._machine):
+                return rank
+        return None
+
+    def _silent(self) -> Hung | None:
+        """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
+        for rank, heartbeat, seen_s in self._seen():
+            if self._answered_s - seen_s >= self._silence_s:
+                why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
+                return self._hung(rank, heartbeat, why)
+        return None
+
+    def _deadlocked(self, own: Heartbeat) -> Hung | None:
+        """Where every rank waits, the one that the others wait for is late."""
+        heartbeats = {rank: heartbeat for rank, heartbeat, _ in self._seen()} | {self._rank: own}
+        late = first_late(heartbeats, self._size, self._timeout_s)
+        if late is None:
+            return None
+        return self._hung(late, heartbeats[late], "it waits for ranks that do not come there, and they for it")
+
+    def _hung(self, rank: int, heartbeat: Heartbeat, why: str) -> Hung:
+        waiting = [other for other in range(self._size) if other != rank]
+        known = rank == self._rank or rank in self._heartbeats
+        host = heartbeat.host if known else "an unknown host"
+        since_s = heartbeat.since_s if rank == self._rank else max(heartbeat.since_s, self._timeout_s)
+        hang = Hang(rank, host, heartbeat.phase, heartbeat.step, round(since_s, 1), waiting, list(heartbeat.stack))
+        own = users_line(heartbeat)
+        return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}", names.rank_log_path(rank))
+
+    def _tell(self, store: Store) -> None:
+        """Say where this rank is; ask where the others are, once it stands still. What holds the store may not answer."""
+        others = [rank for rank in range(self._size) if rank != self._rank]
+        with suppress(RuntimeError):  # the store is gone, which the alarm tells of
+            while not self._over.is_set():
+                self._asks.wait()
+                self._asks.clear()
+                heartbeat = self._heartbeat
+                store.set(f"at/{self._rank}", written(heartbeat))
+                if heartbeat.since_s < _ASKS * self._timeout_s and heartbeat.phase not in JOINING and self._size > _FEW:
+                    self._heartbeats.clear()
+                    continue
+                self._asked_s = self._lived_s
+                keys = [f"at/{rank}" for rank in others]
+                found = dict(zip(others, store.multi_get(keys), strict=True)) if store.check(keys) else {}
+                self._asked_s = None
+                for rank, words in found.items():
+                    self._note(rank, Heartbeat(**json.loads(words)))
+                self._answered_s = self._lived_s
+
+    def _leave(self, error: BaseException) -> None:
+        """Before the ranks have joined nobody can be told; the first of those that live speaks."""
+        gone = self._gone()
+        code = ExitCode.HUNG if isinstance(error, Hung) else ExitCode.BUG
+        if self._rank == (1 if gone == 0 else 0):
+            say(f"error: {error}")
+            cause_file.leave(code, self._rank, str(error))
+        end(code)
+
+    def _note(self, rank: int, heartbeat: Heartbeat) -> None:
+        known = self._heartbeats.get(rank)
+        self._heartbeats[rank] = (heartbeat, known[1] if known and known[0].look == heartbeat.look else self._lived_s)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

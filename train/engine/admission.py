@@ -1,0 +1,112 @@
+"""What nobody here would train, share between ranks or save as it should be: found before the first step."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from phalanx.exit.codes import ConfigError
+
+from ..tasks.task import Task
+
+_LAYERS = (nn.Embedding, nn.EmbeddingBag)
+_DEEP = 6  # how many containers within one another are searched for weights
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise ConfigError for weights that have no shape yet, and for layers whose gradients are sparse."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if is_lazy(parameter):
+            layer = model.get_submodule(name.rpartition(".")[0])
+            raise ConfigError(
+                f"The model's {name} has no shape before its first batch: it is a {type(layer).__name__}. Give the layer "
+                "its number of inputs, such as nn.Linear(64, 8) for nn.LazyLinear(8): optimizer and ranks need "
+                "every weight from the start"
+            )
+    for name, module in model.named_modules():
+        if isinstance(module, _LAYERS) and module.sparse and module.weight.requires_grad:
+            raise ConfigError(_sparse(f"{name}.weight" if name else "weight"))
+
+
+@contextmanager
+def dense(model: nn.Module) -> Iterator[None]:
+    """Within it a backward raises ConfigError where the gradient of a parameter is sparse."""
+
+    def hook_of(name: str) -> Any:
+        def check(gradient: torch.Tensor) -> None:
+            if gradient.layout is not torch.strided:
+                raise ConfigError(_sparse(name))
+
+        return check
+
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    hooks = [parameter.register_hook(hook_of(name)) for name, parameter in trained]  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_reach(loss: torch.Tensor, model: nn.Module, task: Task) -> None:
+    """Raise ConfigError where `loss` depends on weights outside the model, which would never be trained.
+
+    What a task or a model holds without a gradient, such as a teacher under torch.no_grad(), is no matter.
+    """
+    known = {id(parameter) for parameter in model.parameters()}
+    named = dict(_weights(vars(task), "the task's ", 0)) | dict(_bare(model))
+    for leaf in _leaves(loss):
+        if id(leaf) in known or not (isinstance(leaf, nn.Parameter) or id(leaf) in named):
+            continue
+        name = named.get(id(leaf), f"a parameter of shape {tuple(leaf.shape)}")
+        raise ConfigError(
+            f"The loss depends on {name}, which is no parameter of the model: nobody would train it, save it, or share "
+            "its gradient between ranks. Make it part of the model: a Module that holds your model and what the loss "
+            "needs, as attributes, in nn.ModuleList or as nn.Parameter, and let the task call that. Where it is not to "
+            "be trained, set requires_grad_(False)"
+        )
+
+
+def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that a backward from `loss` would leave a gradient in."""
+    left, seen = [loss.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            yield variable
+        left += [following for following, _ in node.next_functions]
+
+
+def _weights(held: Any, name: str, depth: int) -> Iterator[tuple[int, str]]:
+    """What can be trained in a task's attributes, by its id."""
+    if isinstance(held, torch.Tensor):
+        if held.requires_grad:
+            yield id(held), name
+    elif isinstance(held, nn.Module):
+        yield from ((id(p), f"{name}.{own}") for own, p in held.named_parameters())
+    elif isinstance(held, Mapping | list | tuple) and depth < _DEEP:
+        items = held.items() if isinstance(held, Mapping) else enumerate(held)
+        for key, item in items:
+            yield from _weights(item, f"{name}{key}" if name.endswith(" ") else f"{name}.{key}", depth + 1)
+
+
+def _bare(model: nn.Module) -> Iterator[tuple[int, str]]:
+    """Weights that a model's modules hold in plain attributes and lists, where no Module looks for them."""
+    apart = ("_parameters", "_buffers", "_modules")
+    for name, module in model.named_modules():
+        own = {key: value for key, value in vars(module).items() if key not in apart}
+        yield from _weights(own, f"the model's {name}." if name else "the model's ", 0)
+
+
+def _sparse(name: str) -> str:
+    return (
+        f"The gradient of {name} is sparse, and gradients are added up over ranks in dense buffers here. Make the layer "
+        "with sparse=False, such as nn.Embedding(n, d), and type an optimizer for dense gradients, such as optim=adam"
+    )

@@ -1,0 +1,361 @@
+"""Config and World to Parts: the one place that turns names into objects."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset
+
+from phalanx.config.instantiate import Targets
+from phalanx.config.schema import Auto, Config, ParallelConfig
+from phalanx.config.trust import Trust
+from phalanx.exit.codes import ConfigError
+from phalanx.system import cpu_count
+
+from ..checkpoint import weights
+from ..checkpoint.extra_state import extra
+from ..checkpoint.init_from import Begin, begin
+from ..checkpoint.state import State
+from ..distributed.world import World
+from ..loading.batch import Augment, apply
+from ..loading.fetch import PositionDataset
+from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
+from ..loading.order import Order, SequentialOrder
+from ..loading.prefetch import Mover
+from ..loading.rng import seed_all
+from ..optim import optimizer_state
+from ..optim.ema import Average
+from ..optim.optimizer_average import OwnAverage
+from ..optim.optimizer_trial import tried
+from ..optim.precision import LossScale, Precision, choose, set_up
+from ..optim.schedule import Schedule
+from ..optim.updater import Updater
+from ..optim.updater import groups as parameter_groups
+from ..parallel.ddp import synchronised
+from ..parallel.loss_module import LossModule
+from ..parallel.strategy import ParallelStrategy
+from ..tasks.task import Task
+from . import admission
+from .evaluate import Evaluation
+from .memory_format import Convolutions, takes_nhwc
+from .step import Step
+
+KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of."""
+
+    step: Step
+    state: State
+    loader: Loader
+    mover: Mover
+    evaluation: Evaluation | None
+    precision: Precision
+    parameters: int
+    datasets: Mapping[str, Dataset[Any]]
+    begin: Begin
+    task: Task
+    sample_batch: SampleBatch
+    notes: list[str]  # what the user may not expect
+
+
+def targets(config: Config, foreign: bool) -> Targets:
+    """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits."""
+    return Targets(KINDS, Trust(config.run.trust) if foreign else None)
+
+
+def check_targets(config: Config, builder: Targets) -> None:
+    """What can be told of the targets without building any. Raises ConfigError."""
+    for node, where, kind, given in _nodes(config):
+        builder.check(node, where, kind, given)
+
+
+def packages(config: Config, builder: Targets) -> list[str]:
+    """The packages whose code the config's targets run."""
+    return sorted(set().union(*(builder.packages(node, where) for node, where, _, _ in _nodes(config))))
+
+
+def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
+    yield config.model, "model", nn.Module, ()
+    yield config.data.train, "data.train", Dataset, ()
+    if config.data.eval is not None:
+        yield config.data.eval, "data.eval", Dataset, ()
+    if config.data.augment is not None:
+        yield config.data.augment, "data.augment", Augment, ()
+    yield config.task, "task", Task, ()
+    yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
+    yield config.schedule, "schedule", Schedule, ()
+    yield _strategy(config.parallel), "parallel", ParallelStrategy, ("module", "world", "config")
+
+
+def set_up_process(config: Config, world: World) -> Precision:
+    """Threads, precision and determinism of this rank; the precision is one that all GPUs have. All ranks call it."""
+    capabilities = world.gather(world.raise_on_all(lambda: _capability(world.device)))
+    oldest = min((found for found in capabilities if found is not None), default=None)
+    return world.raise_on_all(lambda: _set_up(config, world, oldest))
+
+
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    """The compute capability of a rank's GPU, None for a CPU."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
+    threads = config.train.threads
+    if isinstance(threads, Auto):
+        threads = cpu_count.threads(os.environ, world.place.local_size)
+    torch.set_num_threads(threads)
+    precision = choose(config.train.precision, oldest)
+    set_up(precision, config.train.deterministic)
+    return precision
+
+
+def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
+    """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
+    alone = world.raise_on_all(lambda: _alone(config, builder, world, precision))
+    notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
+    if config.train.channels_last and not all(world.gather(alone.nhwc)):
+        notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
+        alone.convolutions.as_made()
+    if config.train.compile:
+        alone.model.compile()
+    module = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
+    given = {"module": module, "world": world, "config": config.parallel}
+    # Not within raise_on_all: all ranks meet in it, as they compare their models.
+    strategy = builder.build(_strategy(config.parallel), "parallel", ParallelStrategy, **given)  # type: ignore[type-abstract]
+    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
+
+
+def _strategy(config: ParallelConfig) -> dict[str, Any]:
+    """Of the other keys each strategy takes what it has a use for."""
+    return {"_target_": config._target_}
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """What a rank makes without the others."""
+
+    datasets: Mapping[str, Dataset[Any]]
+    task: Task
+    begin: Begin
+    loader: Loader
+    model: nn.Module
+    mover: Mover
+    sample_batch: SampleBatch
+    convolutions: Convolutions
+    nhwc: bool  # they are in NHWC memory order, or there are none
+
+
+def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
+    datasets = _datasets(config, builder, world)
+    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
+    for name, dataset in datasets.items():
+        try:
+            task.check(dataset)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from None
+    start = begin(config)
+    timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
+    loader = _loader(config, builder, datasets["train"], timeline, world)
+    model = _model(config, builder, world, precision)
+    extra(model.state_dict())  # what cannot be saved is known now
+    weights.check(model)
+    if start.weights is not None:
+        weights.load(model, start.weights)
+    mover = Mover(world.device, precision.of)
+    convolutions = Convolutions(model)
+    asked = config.train.channels_last and bool(convolutions)
+    sample_batch = loader.sample_batch(few=asked)
+    few = apply(sample_batch.few, mover)
+    nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
+    return _Alone(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc)
+
+
+def _asleep(model: nn.Module) -> list[str]:
+    """The modules in eval mode with parameters that train, without those inside them."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found) or "the model" in found
+        if not module.training and not inside and any(p.requires_grad for p in module.parameters()):
+            found.append(name or "the model")
+    return found
+
+
+def _parts(
+    config: Config,
+    builder: Targets,
+    world: World,
+    precision: Precision,
+    alone: _Alone,
+    strategy: ParallelStrategy,
+    notes: list[str],
+) -> Parts:
+    task, loader = alone.task, alone.loader
+    updater = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
+    return Parts(
+        step=Step(
+            strategy=strategy,
+            updater=updater,
+            precision=precision,
+            world=world,
+            seed=config.seed,
+            counts_data=task.counts_data,
+        ),
+        state=State(strategy, updater, world),
+        loader=loader,
+        mover=alone.mover,
+        evaluation=_evaluation(config, alone.datasets, task, precision, alone.mover, world),
+        precision=precision,
+        parameters=sum(p.numel() for p in alone.model.parameters()),
+        datasets=alone.datasets,
+        begin=alone.begin,
+        task=task,
+        sample_batch=alone.sample_batch,
+        notes=notes,
+    )
+
+
+def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
+    """The data sets. Each begins with the same seed: a split drawn in __init__ is the same on all ranks and in both."""
+    datasets = {}
+    for name, node in (("train", config.data.train), ("eval", config.data.eval)):
+        if node is not None:
+            seed_all(config.seed, world.device)
+            datasets[name] = builder.build(node, f"data.{name}", Dataset)
+    return datasets
+
+
+def _length(dataset: Dataset[Any], where: str) -> int:
+    if isinstance(dataset, IterableDataset):
+        raise ConfigError(
+            f"{where} is a stream, an IterableDataset, whose samples come in their own order. Only data sets that can be "
+            "indexed have an exact order over ranks and restarts: give it __len__ and __getitem__(index) instead of "
+            "__iter__, or keep its samples in a list"
+        )
+    if not hasattr(dataset, "__len__") or not _indexed(dataset):
+        raise ConfigError(
+            f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
+        )
+    length = len(dataset)
+    if length < 1:
+        raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
+    return length
+
+
+def _indexed(dataset: Dataset[Any]) -> bool:
+    """Whether it is more than torch's base class, which has a __getitem__ that only raises."""
+    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(
+        dataset, "__getitems__"
+    )
+
+
+def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
+    train = config.train
+    if train.steps is not None:
+        end = start.position + (train.steps - start.step) * train.global_batch
+        steps = train.steps
+    else:
+        assert train.epochs is not None
+        end = max(1, round(train.epochs * samples))
+        steps = start.step + ceil((end - start.position) / train.global_batch)
+    if steps <= start.step:
+        raise ConfigError(
+            f"train.extend_from={train.extend_from} is a run of {start.step} steps and {start.position} samples already, "
+            f"and the config ends there or before. Type train.steps={start.step * 2}"
+        )
+    return Timeline(start.step, start.position, steps, end, train.global_batch)
+
+
+def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
+    augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
+    order = Order(_length(dataset, "data.train"), config.seed)
+    fetcher = _fetcher(config, PositionDataset(dataset, order, augment, config.seed), world, stay=False)
+    last = timeline.span(timeline.steps - 1)
+    if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
+        raise ConfigError(
+            f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
+            f"Type train.steps={timeline.steps - 1}"
+        )
+    return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
+
+
+def _fetcher(config: Config, source: PositionDataset, world: World, *, stay: bool) -> Fetcher:
+    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
+
+
+def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
+    seed_all(config.seed, world.device)
+    model = builder.build(config.model, "model", nn.Module)
+    if config.parallel.sync_batchnorm:
+        if world.device.type != "cuda":
+            raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
+        model = synchronised(model)
+    admission.check_model(model)
+    return precision.converted(model.to(world.device))
+
+
+def _updater(
+    config: Config,
+    builder: Targets,
+    strategy: ParallelStrategy,
+    steps: int,
+    precision: Precision,
+    device: torch.device,
+) -> Updater:
+    node = _without(config.optim, "decay_1d")
+    named = strategy.named_parameters()
+    if any(parameter.is_complex() for _, parameter in named) and node.get("fused"):
+        node["fused"] = False  # no kernel takes complex numbers; the maths is the same
+    groups = parameter_groups(named, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
+
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
+
+    optimizer = make(groups)
+    return Updater(
+        optimizer,
+        strategy.gradients,
+        builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
+        steps,
+        traits=tried(make, groups),
+        clip_norm=config.train.clip_norm,
+        scale=LossScale(device) if precision.scaled else None,
+        average=_average(config.train.ema_decay, optimizer, [parameter for _, parameter in named]),
+        device=device,
+        on_device=device.type == "cuda",
+    )
+
+
+def _average(
+    decay: float | None, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> Average | None:
+    if not optimizer_state.has_modes(optimizer):
+        return None if decay is None else Average(parameters, decay)
+    if decay is not None:
+        raise ConfigError(
+            f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
+            "its eval() puts in place. Type train.ema_decay=null"
+        )
+    return OwnAverage(optimizer, parameters)
+
+
+def _evaluation(
+    config: Config, datasets: Mapping[str, Dataset[Any]], task: Task, precision: Precision, mover: Mover, world: World
+) -> Evaluation | None:
+    if "eval" not in datasets:
+        return None
+    samples = _length(datasets["eval"], "data.eval")
+    fetcher = _fetcher(
+        config, PositionDataset(datasets["eval"], SequentialOrder(), None, config.seed), world, stay=True
+    )
+    return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
+
+
+def _without(node: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}

@@ -1,0 +1,187 @@
+"""Exact metrics over any number of ranks: every sample once, none padded, the same bits however many there are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError
+
+from ..checkpoint.preserve import unchanged
+from ..distributed.world import World
+from ..loading.batch import Batch, apply, shapes
+from ..loading.loader import Fetcher
+from ..loading.prefetch import Mover
+from ..loading.rng import integer, seed_all
+from ..loading.shard import Span
+from ..optim.ema import Average
+from ..optim.precision import Precision
+from ..parallel import buffers
+from ..tasks.answer import checked, joined, updates
+from ..tasks.metric_set import MetricSet
+from ..tasks.task import Task
+
+_EVALUATE = 5  # tells these seeds from those of other uses
+
+
+@dataclass
+class Evaluation:
+    """Evaluates on `samples` samples in batches of `batch`, which are dealt to the ranks in turn; of a task with metrics
+    each rank has consecutive ones, whose merge in rank order is in the order of the samples.
+
+    It leaves the model as it was: modes, buffers, caches, whatever its forward writes.
+    """
+
+    fetcher: Fetcher
+    samples: int
+    batch: int
+    task: Task
+    precision: Precision
+    mover: Mover
+    with_grad: bool = False  # for a model that differentiates in its forward and leaves autograd as it finds it
+
+    def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
+        """The metrics of `model`, with the weights of its average where there is one. All ranks call it.
+
+        All look at rank 0's buffers. Sums and counts of each batch are kept apart until all ranks' are together and
+        then added in the batches' order. What a model draws in an evaluation is decided by the batch's number. Metrics that
+        are no ratios are merged and computed on rank 0.
+        """
+        batches = self._batches
+        with unchanged(model, self.task), nullcontext() if average is None else average.placed():
+            buffers.share(model, world)
+            metrics = MetricSet(self.task, world)
+            mine = self._share(world, in_order=bool(metrics.names))
+            rows = []
+            with self._evaluating(model, world):
+                for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
+                    rows.append(self._row(model, number, batch, metrics, world))
+                    world.watchdog.on()
+            computed = metrics.compute()
+        names = _all(rows, world)
+        table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
+        if rows:
+            places = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
+            table[tuple(torch.tensor(places).T)] = torch.cat([row.cells for row in rows]).cpu()
+        totals = world.sum(table).cumsum(0)[-1]
+        ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
+        return joined(ratios, computed)
+
+    def rehearse(self, model: nn.Module, world: World) -> list[str]:
+        """Evaluate one batch, and one of a single sample where the last has no more; leaves traces in the model.
+
+        Returns the metrics' names. All ranks call it. Raises ConfigError where the task talks to other ranks and some
+        would not answer.
+        """
+        numbers = [world.rank if world.rank < self._batches else 0]
+        last = self._span(self._batches - 1)
+        if last.stop - last.start == 1 and self._batches > 1:
+            numbers.append(self._batches - 1)
+        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
+        found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
+        numbered = list(zip(numbers, found, strict=True))
+        rows, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
+        seen = world.gather((self.with_grad, talks, list(computed)))  # by all ranks
+        self.with_grad = any(with_grad for with_grad, _, _ in seen)
+        if any(talks for _, talks, _ in seen):
+            self._check_equal(world.size)
+        if odd := [names for _, _, names in seen if names != list(computed)]:
+            raise ConfigError(
+                f"The task's metrics are {', '.join(computed) or 'none'} on one rank and {', '.join(odd[0]) or 'none'} on "
+                "another. metrics() and compute() are to give the same names on all, whatever the samples",
+                agreed=True,
+            )
+        ratios = dict.fromkeys(_all(rows, world), 0.0)
+        return list(world.raise_on_all(lambda: joined(ratios, computed)))
+
+    def _try(
+        self, model: nn.Module, numbered: Sequence[tuple[int, Batch]], world: World
+    ) -> "tuple[list[_Row], dict[str, float], bool]":
+        """The rows of batches, the numbers of the metrics, and whether the batches wait for other ranks; with autograd
+        only where that is needed.
+
+        Raises what it raises even with autograd.
+        """
+        before = world.collectives()
+        for self.with_grad in (False, True):
+            metrics = MetricSet(self.task, world)
+            try:
+                with self._evaluating(model, world):
+                    rows = [self._row(model, number, batch, metrics, world) for number, batch in numbered]
+            except RuntimeError as error:
+                if self.with_grad or "grad" not in str(error):
+                    raise
+            else:
+                break
+        talks = world.collectives() != before
+        return rows, metrics.rehearse(), talks
+
+    def _check_equal(self, ranks: int) -> None:
+        if self.samples % (self.batch * ranks):
+            fits = [batch for batch in range(1, self.batch + 1) if self.samples % (batch * ranks) == 0]
+            say = f"Type eval.batch={fits[-1]}" if fits else "Evaluate on a multiple of that, or type data.eval=null"
+            raise ConfigError(
+                f"The task waits for other ranks in its evaluation, so all need as many batches of one size, and "
+                f"data.eval has {self.samples} samples in batches of {self.batch} for {ranks} ranks. {say}",
+                agreed=True,
+            )
+
+    @property
+    def _batches(self) -> int:
+        return ceil(self.samples / self.batch)
+
+    def _share(self, world: World, *, in_order: bool) -> range:
+        """The numbers of this rank's batches: dealt in turn, or `in_order` consecutive ones, rank after rank."""
+        if not in_order:
+            return range(world.rank, self._batches, world.size)
+        first, end = (ceil(self._batches * rank / world.size) for rank in (world.rank, world.rank + 1))
+        return range(first, end)
+
+    def _span(self, number: int) -> Span:
+        return Span(number * self.batch, min((number + 1) * self.batch, self.samples))
+
+    @contextmanager
+    def _evaluating(self, model: nn.Module, world: World) -> Iterator[None]:
+        model.eval()
+        with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
+            yield
+
+    def _row(self, model: nn.Module, number: int, batch: Batch, metrics: MetricSet, world: World) -> "_Row":
+        """Sums and counts of batch `number`; `metrics` are updated with it."""
+        seed_all(integer(_EVALUATE, number), world.device)
+        try:
+            found = self.task.ratios(model, apply(batch, self.mover))
+            ratios = checked(found, trains=False)
+            seed_all(integer(_EVALUATE, number), world.device)  # whatever `ratios` drew
+            metrics.update(updates(found), ratios)
+        except Exception as error:
+            user_error.add_context(error, batch=shapes(batch))
+            raise
+        cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
+        return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))
+
+
+class _Row(NamedTuple):
+    """Of one batch: metrics, and their sums and counts, shape (metrics, 2), on the device."""
+
+    names: list[str]
+    cells: torch.Tensor
+
+
+def _all(rows: Sequence[_Row], world: World) -> list[str]:
+    """The metrics of all ranks' batches, which may differ in them. All ranks call it."""
+    own = dict.fromkeys(chain(*(row.names for row in rows)))
+    return list(dict.fromkeys(chain(*world.gather(list(own)))))
+
+
+def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:
+    """In float64 on the device; a number of the host's is filled in there, without a wait."""
+    if isinstance(cell, torch.Tensor):
+        return cell.detach().to(device, torch.float64)
+    return torch.full((), cell, dtype=torch.float64, device=device)

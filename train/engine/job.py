@@ -1,0 +1,297 @@
+"""From a config to a finished run: build, open the run folder, continue, train, sum up."""
+
+import gc
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from phalanx.common.files import sha256, write_json
+from phalanx.common.meter import Meter, goodput, minor_faults
+from phalanx.common.redaction import redact, secrets_of
+from phalanx.compose.compose import Composed
+from phalanx.compose.digest import digest
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError, ExitCode, Failure
+from phalanx.exit.disk_errors import writing
+from phalanx.exit.signals import Signals, StopRequest, grace_s_of, until_step
+from phalanx.run_folder import code_hash, environment, lease, lease_holders, names, rank_logs
+from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
+from phalanx.run_folder.stop_file import StopFile
+from phalanx.system.module_path import PACKAGE, ROOT
+
+from ..checkpoint import state, weights
+from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
+from ..checkpoint.progress import Progress
+from ..checkpoint.saver import SynchronousSaver
+from ..distributed.stop_agreement import StopAgreement
+from ..distributed.world import World
+from ..loading import data_hash
+from ..loading.workers import aside
+from ..sinks.jsonl import undone
+from ..sinks.open import check_sinks, open_sinks
+from ..sinks.sink import NullSink, Sink
+from .build import Parts, build, packages, set_up_process, targets
+from .loop import Run
+from .metric_window import Window
+from .recorder import Ledger, saved_step, stand_in
+from .rehearsal import rehearse
+
+logger = logging.getLogger(__name__)
+
+
+def run(
+    composed: Composed, world: World, signals: Signals, started: float, afterwards: list[Callable[[Failure], None]]
+) -> ExitCode:
+    """Do the run that `composed` describes, or what is left of it, until its end or a request to stop. All ranks call it.
+
+    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
+    should the run fail.
+    """
+    config = composed.config
+    world.watchdog.at("build", 0)
+    done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
+    if done is not None:
+        return _say_finished(*done, signals, world)
+    parts, names = _prepare(composed, world)
+    opened, release = _open(composed, parts, world)
+    afterwards.append(lambda _: release())
+    if opened.summary is not None:
+        release()
+        return _say_finished(opened.path, opened.summary, signals, world)
+    world.raise_on_all(lambda: _log_there(opened, world))
+    progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
+    dropped = world.raise_on_all(
+        lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
+    )
+    ledger = _ledger(composed, opened, parts, progress, world)
+    afterwards.append(
+        lambda failure: ledger.failed(failure) if world.is_rank_zero else stand_in(opened.path, failure, world)
+    )
+    meter = Meter(progress.seconds, time.monotonic, minor_faults)
+    meter.add("start", time.time() - started)
+    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    saver, window = SynchronousSaver(checkpoints, digest(config)), Window(names)
+    grace_s = config.stop.grace_s or grace_s_of(os.environ)
+    with _stopping(signals, opened, world) as stop:
+        request = Run(config, world, parts, progress, meter, ledger, checkpoints, saver, window, stop, grace_s).fit()
+    if request is None:
+        _finish(opened, progress, parts, ledger, world)
+    elif world.is_rank_zero:
+        print(f"stopped after step {progress.step} and saved; the same command continues")
+    release()
+    return ExitCode.FINISHED if request is None else request.code
+
+
+def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
+    """The parts, rehearsed, and the names of the metrics. All ranks call it, and meet in it."""
+    config = composed.config
+    world.share_memory(config.world.timeout_s)
+    precision = set_up_process(config, world)
+    parts = build(config, targets(config, composed.foreign), world, precision)
+    with user_error.context(act="in the rehearsal before the first step"):
+        names = rehearse(config, parts, world)
+    gc.freeze()  # what was imported stays, so no later collection has to look at it
+    gc.enable()
+    world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
+    return parts, names
+
+
+def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Callable[[], None]]:
+    """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
+
+    Returns also what gives the folder back.
+    """
+    config = composed.config
+    world.watchdog.at("open", 0)
+
+    def act() -> tuple[OpenRun | None, Callable[[], None]]:
+        if not world.is_rank_zero:
+            return None, lambda: None
+        workers = config.data.workers
+        data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
+        if parts.begin.weights is not None:
+            data["train.init_from"] = sha256(parts.begin.weights)
+        record = RunRecord(
+            digest=digest(config),
+            environment=environment.describe(sys.argv, os.environ, ROOT),
+            code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
+            data=data,
+            auto={"train.precision": parts.precision.name, "world.device": world.device.type},
+        )
+        opened, held = open_run(config, _to_be_told(composed), record, attempt=world.place.attempt)
+        return opened, held.close if opened.summary is None else held.withdraw
+
+    opened, release = world.raise_on_all(act)
+    return world.broadcast_object(opened), release
+
+
+def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
+    """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
+    progress = _restore_or_begin(parts, opened, keep, world, started)
+    progress.world_sizes = sorted({*progress.world_sizes, world.size})
+    return progress
+
+
+def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
+    world.watchdog.at("restore", 0)
+    checkpoints = Checkpoints(opened.path, opened.incarnation)
+    newest = world.broadcast_object(
+        world.raise_on_all(lambda: _newest(opened, checkpoints) if world.is_rank_zero else None)
+    )
+    if newest is not None:
+        progress = world.raise_on_all(lambda: state.restore(parts.state, newest))
+        if world.is_rank_zero:
+            checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
+        return progress
+    began = started if opened.began is None else opened.began
+    extends = parts.begin.extends
+    if extends is not None:
+        return world.raise_on_all(lambda: state.extend(parts.state, extends, began))
+    return Progress(began=began)
+
+
+def _log_there(opened: OpenRun, world: World) -> None:
+    with writing(opened.path):
+        rank_logs.to_file(opened.path / names.LOGS, world.rank, os.environ)
+
+
+def _undone(opened: OpenRun, step: int) -> dict[str, float]:
+    with writing(opened.path):
+        return undone(opened.path, step)
+
+
+def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
+    """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
+    found, bad = checkpoints.newest_good()
+    with writing(opened.path):  # what cannot be read there could not be written either
+        saved = saved_step(opened.path)
+    if found is None and (bad or saved):
+        told = "; ".join(f"{folder.name}: {why}" for folder, why in bad.items())
+        raise ConfigError(
+            f"No checkpoint of {checkpoints.folder} can be used ({told or 'there is none'})"
+            f"{f', though step {saved} was saved' if saved else ''}. Mount it or bring it back and type the same command "
+            "again, or run.fresh=true to set the run aside and begin anew. Nothing was changed"
+        )
+    with writing(opened.path):
+        troubles = checkpoints.clean(bad)
+        lease_holders.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
+    for trouble in troubles:
+        logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
+    return found
+
+
+def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Sink:
+    """Where rank 0 tells of the run; the other ranks are silent. All ranks call it."""
+
+    def act() -> Sink:
+        if not world.is_rank_zero:
+            return NullSink()
+        steps = parts.loader.timeline.steps
+        plain = _to_be_told(composed)
+        with writing(opened.path):
+            return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
+
+    return world.raise_on_all(act)
+
+
+def _ledger(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Ledger:
+    sink, samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
+    return Ledger(progress, sink, parts.loader, composed.config.train.max_skips, samples)
+
+
+def _to_be_told(composed: Composed) -> dict[str, Any]:
+    """The config as files and services may have it: without secrets."""
+    return redact(dict(composed.plain), secrets_of(os.environ))
+
+
+def _announce(
+    ledger: Ledger,
+    notes: Sequence[str],
+    opened: OpenRun,
+    parts: Parts,
+    world: World,
+    started: float,
+    dropped: Mapping[str, float],
+) -> None:
+    for note in parts.notes if world.is_rank_zero else ():
+        logger.warning("%s", note)
+    for note in notes:
+        logger.warning("%s", note)
+    ledger.event(
+        "start" if opened.new else "resume",
+        folder=str(opened.path),
+        steps=parts.loader.timeline.steps,
+        parameters=parts.parameters,
+        ranks=world.size,
+        device=world.device.type,
+        precision=parts.precision.name,
+        hosts=dict(Counter(world.hosts)),
+        incarnation=opened.incarnation,
+        took_s=round(time.time() - started, 3),
+        **dropped,
+        **({"changed": notes} if notes else {}),
+    )
+
+
+def _say_finished(path: Path, summary: Mapping[str, Any], signals: Signals, world: World) -> ExitCode:
+    if world.is_rank_zero:
+        print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
+        print(f"To train it longer type train.steps=… train.extend_from={path}")
+    signals.close()
+    return ExitCode.FINISHED
+
+
+@contextmanager
+def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopAgreement]:
+    """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
+    sources: list[Callable[[], StopRequest | None]] = [signals.request]
+    if world.is_rank_zero:
+        sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lost(opened)]
+    signals.keep()
+    stop = StopAgreement(world.store, world.rank, world.size, sources, until_step(os.environ))
+    yield stop
+    if stop.close():
+        signals.close()
+
+
+def _lost(opened: OpenRun) -> StopRequest | None:
+    message = lease.taken(opened.path, opened.incarnation)
+    return None if message is None else StopRequest(ExitCode.CONFIG, message)
+
+
+def _finish(opened: OpenRun, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
+    """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
+    world.watchdog.at("finish", progress.step)
+    wall_s = time.time() - progress.began
+    summary = {
+        "steps": progress.step,
+        "samples": progress.position,
+        "skipped": progress.skips,
+        **({"skipped_steps": progress.skipped_steps} if progress.skipped_steps else {}),
+        "eval": progress.evaluation,
+        "best": {"step": progress.best_step, "value": progress.best_value},
+        "world_sizes": progress.world_sizes,
+        "wall_s": wall_s,
+        **goodput(progress.seconds, wall_s),
+        "weights_sha256": weights.weights_sha256(parts.state.strategy.full_weights()),  # all ranks take part
+    }
+    ledger.event("finish", weights_sha256=summary["weights_sha256"])
+    world.raise_on_all(lambda: _sum_up(opened, summary) if world.is_rank_zero else None)
+    ledger.close({**summary, "folder": str(opened.path)})
+
+
+def _check(opened: OpenRun) -> None:
+    lease.check(opened.path, opened.incarnation)
+
+
+def _sum_up(opened: OpenRun, summary: Mapping[str, Any]) -> None:
+    _check(opened)
+    with writing(opened.path):
+        write_json(opened.path / names.SUMMARY, summary)

@@ -1,0 +1,202 @@
+"""The run on one screen: step after step, and what is due between them."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from phalanx.common.meter import Meter
+from phalanx.config.schema import Config
+from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError, ExitCode, NoRoom, PeerFailed
+from phalanx.exit.signals import StopRequest
+from phalanx.run_folder.checkpoints import Checkpoints
+
+from ..checkpoint.progress import Progress
+from ..checkpoint.saver import Failed, Saved, Saver
+from ..distributed.stop_agreement import StopAgreement
+from ..distributed.world import World, code_of
+from ..loading.prefetch import on_device
+from .build import Parts
+from .metric_window import Window
+from .recorder import Ledger
+from .skipped_steps import STRIDE, Glance
+
+_LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
+_PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A save under way: which step was the best then, and when it began, as time.monotonic() says."""
+
+    best_step: int | None
+    at: float
+
+
+@dataclass
+class Run:
+    """A run under way: its parts, how far it is, and where its results go."""
+
+    config: Config
+    world: World
+    parts: Parts
+    progress: Progress
+    meter: Meter
+    ledger: Ledger
+    checkpoints: Checkpoints
+    saver: Saver
+    window: Window
+    stop: StopAgreement
+    grace_s: float  # that the launcher gives a stop
+    glance: Glance = field(default_factory=Glance)
+    saving: Saving | None = None  # begun and not yet done
+    saved: float = field(default_factory=time.monotonic)  # when the newest save was done
+    saved_step: int | None = None
+    failed_saves: int = 0  # in a row
+
+    def fit(self) -> StopRequest | None:
+        """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
+        loader, progress = self.parts.loader, self.progress
+        works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
+        while progress.step < loader.timeline.steps:
+            if (request := self.stop.before(progress.step)) is not None:
+                self._leave(request)
+                return request
+            self.world.watchdog.at("data", progress.step)
+            with user_error.context(step=progress.step + 1):
+                with self.meter.part("data"), user_error.context(set="data.train"):
+                    work = next(works)
+                with self.meter.part("step"):
+                    result = self.parts.step(work)
+                    self.window.add(result)
+            progress.step += 1
+            progress.position += work.samples
+
+            save = self._due(self.config.checkpoint.every)
+            amid_skips = progress.step % STRIDE == 0 and self.glance.at(result)
+            if self._due(self.config.log.every):
+                save |= self._log()
+            elif amid_skips:
+                self._take()
+            if self._due(self.config.eval.every):
+                save |= self._evaluate()
+            if save:
+                self._save(ends=progress.step == loader.timeline.steps)
+            elif self.saving is not None:
+                self._poll()
+        return None
+
+    def _due(self, every: int | None) -> bool:
+        step = self.progress.step
+        return step == self.parts.loader.timeline.steps or (every is not None and step % every == 0)
+
+    def _log(self) -> bool:
+        """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
+        overdue = self._take(asks=self._overdue())
+        self.ledger.write_train(self.meter.since_mark(), self.parts.state.updater)
+        return overdue
+
+    def _take(self, asks: bool = False) -> bool:
+        """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
+        self.world.watchdog.at("log", self.progress.step)
+        with self.meter.part("log"):
+            records, asked = self.window.fetch(self.world, asks=asks)
+            self.ledger.take(records)
+        return asked
+
+    def _overdue(self) -> bool:
+        every_s = self.config.checkpoint.every_s
+        if every_s is None or self.saving is not None:
+            return False
+        return self.world.is_rank_zero and time.monotonic() - self.saved >= every_s
+
+    def _evaluate(self) -> bool:
+        """Evaluate and write the line. Returns whether this is the best so far."""
+        evaluation, state = self.parts.evaluation, self.parts.state
+        if evaluation is None:
+            return False
+        begin = time.monotonic()
+        self.world.watchdog.at("evaluate", self.progress.step)
+        facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
+        with self.meter.part("evaluate"), user_error.context(**facts):
+            metrics = evaluation(state.model, state.updater.average, self.world)
+        self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
+        return self.ledger.write_eval(metrics, self.config.checkpoint)
+
+    def _leave(self, request: StopRequest) -> None:
+        """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
+        if request.code is ExitCode.CONFIG:
+            raise ConfigError(request.why, agreed=True)
+        self._wait(ends=False)
+        if self.saved_step != self.progress.step:
+            self._save(ends=True)
+        name = "preempt" if request.code is ExitCode.PREEMPTED else "stop"
+        took_s = time.time() - request.received
+        self.ledger.event(name, why=request.why, took_s=took_s, grace_s=self.grace_s)
+        self.ledger.close(None)
+        if took_s > self.grace_s:
+            logger.warning("from the request to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
+
+    def _save(self, *, ends: bool) -> None:
+        """Begin to save, after the end of the save before; wait for this one's where the run `ends` here.
+
+        All ranks call it, after the same step.
+        """
+        self._wait(ends=False)
+        self.world.watchdog.at("checkpoint", self.progress.step)
+        self.saving = Saving(self.progress.best_step, time.monotonic())
+        with self.meter.part("checkpoint"):
+            records, _ = self.window.fetch(self.world)  # all ranks take part
+            self.ledger.take(records)
+            try:
+                self.world.raise_on_all(self.ledger.sync)  # all ranks take part
+            except (NoRoom, PeerFailed) as error:
+                return self._saved(Failed(self.progress.step, error), ends)
+            self.saver.begin(self.parts.state, self.progress)
+        return self._wait(ends) if ends else self._poll()
+
+    def _poll(self) -> None:
+        """Hear whether the save that was begun has come to its end. All ranks call it, after the same step."""
+        with self.meter.part("checkpoint"):
+            answer = self.saver.poll()
+        if answer is not None:
+            self._saved(answer, ends=False)
+
+    def _wait(self, ends: bool) -> None:
+        """Wait for the save that was begun, if one is under way. All ranks call it, after the same step."""
+        if self.saving is None:
+            return
+        self.world.watchdog.at("checkpoint", self.progress.step)
+        with self.meter.part("checkpoint"):
+            answer = self.saver.wait()
+        assert answer is not None, "a saver that has begun has an answer in the end"
+        self._saved(answer, ends)
+
+    def _saved(self, answer: Saved | Failed, ends: bool) -> None:
+        """What was begun has come to its end, on all ranks alike: whoever counts on a checkpoint hears of it now.
+
+        Where the folder could not be written the run goes on to the next time that a save is due, unless it `ends` here.
+        """
+        assert self.saving is not None
+        begun, self.saving, self.saved = self.saving, None, time.monotonic()
+        if isinstance(answer, Failed):
+            self._failed(answer, ends)
+            return
+        self.saved_step, self.failed_saves = answer.step, 0
+        if (took_s := self.saved - begun.at) > self.grace_s:
+            logger.warning("saving took %.1f s; %s", took_s, _LONGER)
+        self.ledger.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
+        if self.world.is_rank_zero:
+            self.checkpoints.retain(self.config.checkpoint.keep, begun.best_step)
+
+    def _failed(self, answer: Failed, ends: bool) -> None:
+        """A save came to nothing, on all ranks alike. Raises its error where no other save may come."""
+        self.failed_saves += 1
+        error = answer.error
+        if code_of(error) is not ExitCode.NO_ROOM or ends or self.failed_saves > _PATIENCE:
+            raise error
+        why = str(error) if isinstance(error, NoRoom) else error.failure.text
+        logger.warning("step %d was not saved, which is tried again when it is due: %s", answer.step, why)
+        self.ledger.event("save_failed", step=answer.step, why=why)

@@ -1,0 +1,170 @@
+"""What a run tells of itself: lines of metrics, events, and the count of steps that came to nothing."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phalanx.common.files import read_bytes
+from phalanx.common.meter import Spent, rates
+from phalanx.config.metric_direction import of_checkpoint
+from phalanx.config.schema import CheckpointConfig, Mode
+from phalanx.exit.codes import Failure, GaveUp
+from phalanx.run_folder import names
+
+from ..checkpoint.progress import Progress, StepRecord
+from ..distributed.world import World
+from ..loading.loader import Loader
+from ..optim.updater import Updater
+from ..sinks.sink import Sink
+from .metric_window import mean
+
+_GIB = 2**30
+_LISTED = 1000  # skipped steps that a summary names; events.jsonl has all
+
+
+@dataclass
+class Ledger:
+    """Follows the records, which are the same on every rank; rank 0's `sink` writes, the others' is silent."""
+
+    progress: Progress
+    sink: Sink
+    loader: Loader
+    max_skips: int
+    epoch_samples: int
+
+    def __post_init__(self) -> None:
+        # Of the last line, or where this start began.
+        self._lined_step, self._lined_position = self.progress.step, self.progress.position
+
+    def event(self, name: str, **facts: object) -> None:
+        self.sink.event({"time": time.time(), "event": name, "step": self.progress.step, **facts})
+
+    def sync(self) -> None:
+        self.sink.sync()
+
+    def failed(self, failure: Failure) -> None:
+        """The run ends with `failure`."""
+        for event in _of(failure):
+            self.event(**event)
+        self.sink.close(None)
+
+    def close(self, summary: dict[str, Any] | None) -> None:
+        """The run ends well, or without a summary: it stops for now."""
+        self.sink.close(summary)
+
+    def take(self, records: Sequence[StepRecord]) -> None:
+        """Count what was applied and what was skipped. All ranks call it with the same records.
+
+        Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the scale can fall.
+        """
+        progress = self.progress
+        progress.records += records
+        for record in records:
+            if not record.skipped:
+                progress.applied += 1
+                progress.skips_in_row = 0
+                continue
+            progress.skips += 1
+            progress.skipped_steps = [*progress.skipped_steps, record.step + 1][:_LISTED]
+            indices, reason = self.loader.indices(record.step), record.not_finite
+            self.event("skip", skipped_step=record.step + 1, not_finite=reason, indices=indices)
+            if reason == "overflow":
+                continue
+            progress.skips_in_row += 1
+            if progress.skips_in_row >= self.max_skips:
+                raise GaveUp(
+                    f"{progress.skips_in_row} steps in a row up to step {record.step + 1} had a {reason} that is not "
+                    "finite, and none of them touched the weights. Lower optim.lr, set train.clip_norm, or look at the "
+                    f"samples of data.train with the indices {_few(indices)}; train.max_skips allows more"
+                )
+
+    def write_train(self, spent: Spent, updater: Updater) -> None:
+        """One line over the steps since the last. `spent` is what this rank has spent since then."""
+        progress, records = self.progress, self.progress.records
+        applied = [record for record in records if not record.skipped]
+        names = dict.fromkeys(name for record in records for name in record.ratios)
+        means = {name: mean([record.ratios.get(name, (0.0, 0.0)) for record in applied]) for name in names}
+        skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
+        steps, samples = progress.step - self._lined_step, progress.position - self._lined_position
+        self.sink.write(
+            {
+                "step": progress.step,
+                "split": "train",
+                "time": time.time(),
+                "epoch": progress.position / self.epoch_samples,
+                **means,
+                "lr": updater.rate(max(0, progress.applied - (not records[-1].skipped))),
+                "grad_norm": records[-1].norm,
+                **skipped,
+                **rates(spent, steps, samples),
+                **_memory(updater.applied.device),
+            }
+        )
+        progress.records = []
+        self._lined_step, self._lined_position = progress.step, progress.position
+
+    def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
+        """One line, and whether it is the best so far by the metric that `best` names."""
+        progress = self.progress
+        progress.evaluation = metrics
+        self.sink.write({"step": progress.step, "split": "eval", "time": time.time(), **metrics})
+        value = metrics.get(best.best_metric) if best.best_metric is not None else None
+        if value is None or not math.isfinite(value):
+            return False
+        sign = 1 if of_checkpoint(best) is Mode.max else -1
+        if progress.best_value is not None and sign * value <= sign * progress.best_value:
+            return False
+        progress.best_step, progress.best_value = progress.step, value
+        return True
+
+
+def saved_step(run: Path) -> int | None:
+    """The last step that this run says it has saved, None where it says of none. Raises OSError."""
+    try:
+        lines = read_bytes(run / names.EVENTS).splitlines()
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            if entry["event"] == "checkpoint":
+                return int(entry["step"])
+    return None
+
+
+def stand_in(run: Path, failure: Failure, world: World) -> None:
+    """Write what ended the run where rank 0, which alone writes, is the one that hangs and does not answer."""
+    if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.silent:
+        return
+    step = failure.hang["step"]
+    lines = [{"time": time.time(), "event": event.pop("name"), "step": step, **event} for event in _of(failure)]
+    file = os.open(run / names.EVENTS, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+    os.write(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    os.close(file)
+
+
+def _of(failure: Failure) -> list[dict[str, Any]]:
+    late = failure.hang or {"rank": failure.rank, "host": failure.host}
+    error = {"rank": late["rank"], "host": late["host"], "code": failure.code, "message": failure.said.strip()}
+    if failure.where:
+        error["where"] = failure.where
+    hang = [] if failure.hang is None else [{"name": "hang", **failure.hang}]
+    return [*hang, {"name": "error", **error}]
+
+
+def _few(indices: Sequence[int]) -> str:
+    listed = ", ".join(map(str, indices[:16]))
+    return f"{listed} and {len(indices) - 16} more ({names.EVENTS})" if len(indices) > 16 else listed
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """Peak of the GPU memory in tensors so far, GiB; nothing on a CPU."""
+    return {"memory_gib": torch.cuda.max_memory_allocated(device) / _GIB} if device.type == "cuda" else {}

@@ -1,0 +1,111 @@
+"""What is tried before a start's first step, so that what cannot work is known then; it leaves no trace."""
+
+import logging
+from dataclasses import replace
+from itertools import chain
+
+from phalanx.config.schema import Config
+from phalanx.exit.codes import ConfigError
+
+from ..checkpoint.preserve import unchanged
+from ..distributed.world import World
+from ..loading.batch import Batch, apply
+from ..loading.loader import Loader
+from ..tasks.answer import new_metrics
+from ..tasks.mean_loss import warn_of_mean
+from .build import Parts
+
+logger = logging.getLogger(__name__)
+
+
+def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
+    """The uncounted backward, on the same batch whichever step this start begins with, and a batch of the evaluation.
+
+    Returns the metrics' names. All ranks call it. Raises ConfigError for what the run would fail at later.
+    """
+    model, loader, single = parts.state.model, parts.loader, parts.sample_batch.single
+    known = [name for name, _ in model.named_parameters()]
+    world.watchdog.at("warm up", 0)
+    with unchanged(model, parts.task):
+        whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
+        found, waits = parts.step.warm_up(whole)
+        names = list(dict.fromkeys(chain(*world.gather(found))))  # their batches may differ in metrics
+        _check_parameters([name for name, _ in model.named_parameters()], known)
+        if waits:
+            _check_equal(loader, world.size)
+        elif not config.train.compile:  # which would compile for each of its shapes
+            with parts.precision.autocast(world.device):
+                warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
+        if single is not None:
+            world.raise_on_all(lambda: _try_alone(parts, apply(single, parts.mover)))
+        if parts.evaluation is None:
+            unused = list(world.raise_on_all(lambda: new_metrics(parts.task)))
+            _check_metric(config, names, unused)
+        else:
+            _check_metric(config, parts.evaluation.rehearse(model, world), [])
+    return names
+
+
+def _check_parameters(now: list[str], known: list[str]) -> None:
+    if made := [name for name in now if name not in known]:
+        raise ConfigError(
+            f"The forward made the parameter {made[0]}, which neither optimizer nor reduction know. Make parameters in "
+            "the model's __init__"
+        )
+
+
+def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
+    """`unused` are metrics of evaluations, where there is none. Raises ConfigError on all ranks alike."""
+    best = config.checkpoint.best_metric
+    if best is not None and best.partition("/")[0] in unused:
+        raise ConfigError(
+            f"checkpoint.best_metric={best} is computed in evaluations alone, and data.eval=null. Type data.eval=…, or "
+            f"checkpoint.best_metric={names[0]}",
+            agreed=True,
+        )
+    if best is not None and best not in names:
+        raise ConfigError(
+            f"checkpoint.best_metric={best} is no metric of the task. Type checkpoint.best_metric={names[0]}, or one "
+            f"of {', '.join(names)}",
+            agreed=True,
+        )
+    if unused:
+        logger.warning("%s of the task are computed in evaluations alone, and data.eval=null", ", ".join(unused))
+
+
+def _check_equal(loader: Loader, ranks: int) -> None:
+    """A rank whose share is another would be waited for: it makes another number of forwards, or of another shape."""
+    step, line = loader.unequal(), loader.timeline
+    if step is None:
+        return
+    span = line.span(step)
+    short = step == line.steps - 1 and span.stop - span.start < line.global_batch
+    type_ = f"train.steps={step}" if short else f"train.global_batch={_multiple(line.global_batch, ranks)}"
+    raise ConfigError(
+        f"The task waits for other ranks in its forward, so all need equal shares of every batch, and the "
+        f"{span.stop - span.start} samples of step {step + 1} do not divide among {ranks} ranks"
+        f"{' in micro-batches of one size' if loader.micro_batch else ''}. Type {type_}"
+        f"{' train.micro_batch=null' if loader.micro_batch and not short else ''}",
+        agreed=True,
+    )
+
+
+def _multiple(batch: int, ranks: int) -> int:
+    return max(ranks, batch // ranks * ranks)
+
+
+def _try_alone(parts: Parts, single: Batch) -> None:
+    """Raises ConfigError where the model takes no batch of one sample, and one would come."""
+    loader, line = parts.loader, parts.loader.timeline
+    step = loader.lonely()
+    assert step is not None
+    try:
+        parts.step.try_alone(single)
+    except Exception as error:
+        span = line.span(step)
+        short = step == line.steps - 1 and span.stop - span.start < line.global_batch
+        raise ConfigError(
+            f"The model cannot train on one sample alone ({type(error).__name__}: {error}), and step {step + 1}, of "
+            f"{span.stop - span.start} samples, gives a rank one alone. Type "
+            f"{f'train.steps={step}' if short else 'another train.global_batch or train.micro_batch'}"
+        ) from error

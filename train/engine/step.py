@@ -1,0 +1,161 @@
+"""One optimizer step, micro-batches and all. Nothing in it waits for the device."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from phalanx.exit.codes import ConfigError
+
+from ..checkpoint.preserve import Memory
+from ..distributed.world import World
+from ..loading.batch import Batch
+from ..loading.loader import SampleBatch, StepBatch
+from ..loading.rng import integer, seed_all
+from ..optim.precision import Precision
+from ..optim.updater import Updater
+from ..parallel import buffers
+from ..parallel.strategy import ParallelStrategy
+from ..tasks.answer import check_count
+from ..tasks.task import Ratio
+from . import admission
+
+_DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one rank saw of a step: ratios of each of its micro-batches, and device scalars that all ranks share."""
+
+    step: int
+    ratios: list[Mapping[str, Ratio]]
+    norm: torch.Tensor
+    skipped: torch.Tensor
+    scale: torch.Tensor | None  # the loss was multiplied by it
+
+
+@dataclass
+class Step:
+    strategy: ParallelStrategy
+    updater: Updater
+    precision: Precision
+    world: World
+    seed: int
+    counts_data: bool
+    _first: bool = True  # no step of this start was applied yet
+    _modules: list[nn.Module] = field(init=False)
+    _parameters: list[nn.Parameter] = field(init=False)
+    _trained: list[bool] = field(init=False)
+
+    def __post_init__(self) -> None:
+        model = self.strategy.model
+        self._modules, self._parameters = list(model.modules()), list(model.parameters())
+        self._trained = [parameter.requires_grad for parameter in self._parameters]
+
+    def __call__(self, work: StepBatch) -> StepResult:
+        """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
+        memory = Memory([self.strategy.module], parameters=False) if self._first else None
+        self.strategy.begin_step()
+        before = buffers.keep(self._modules)
+        ratios: list[Mapping[str, Ratio]] = []
+        micro_batches = work.micro_batches or [(0, None)]
+        weight = self.world.size / work.samples  # a mean over ranks follows; what remains is the mean over samples
+        for i, (position, batch) in enumerate(micro_batches):
+            last = i == len(micro_batches) - 1
+            with nullcontext() if last else self.strategy.accumulate():
+                self.world.watchdog.at("forward", work.step)
+                found = self._forward(position, batch)
+                ratios.append({name: Ratio(ratio.total.detach(), ratio.count) for name, ratio in found.items()})
+                self._check_trained(work.step)
+                if last:
+                    self.strategy.before_last_backward()
+                    counting = self._begin_counting(ratios)
+                self.world.watchdog.at("backward", work.step)
+                self._backward(found["loss"].total, weight)
+        self.strategy.reduce_gradients()  # all ranks take part, also one without a sample
+        norm, skipped = self.updater.step(self._divisor(counting, work.samples))
+        self.strategy.after_step(skipped)
+        if memory is not None and skipped:
+            memory.restore()  # a table that this forward filled goes together with the flag that says so
+        else:
+            before.back_if(skipped)
+            self._first = False
+        scale = None if self.updater.scale is None else self.updater.scale.used
+        return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
+
+    def warm_up(self, sample_batch: SampleBatch) -> tuple[list[str], bool]:
+        """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.
+
+        Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
+        restarted: it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number
+        stands; and it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Returns the
+        metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
+        that the loss does not reach, or a task that divides its loss by something else than it says.
+        """
+        model, span, begun = self.strategy.model, sample_batch.span, self.world.collectives()
+        found = self._forward(span.start, sample_batch.batch)
+        talks = self.world.collectives() != begun
+        check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
+        admission.check_reach(found["loss"].total, model, self.strategy.module.task)
+        with admission.dense(model):
+            (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
+        self.strategy.after_warm_up()
+        return list(found), talks
+
+    def try_alone(self, single: Batch) -> None:
+        """A forward in training of one sample, which some models cannot take; leaves traces in the model."""
+        with self.precision.autocast(self.world.device):
+            self.strategy.module(single)
+
+    def _check_trained(self, step: int) -> None:
+        """Raises ConfigError where a parameter was frozen or unfrozen since the start: the update would not follow."""
+        if [parameter.requires_grad for parameter in self._parameters] == self._trained:
+            return
+        model = self.strategy.model
+        told = [
+            f"{name} {'was frozen' if trained else 'began to train'}"
+            for (name, parameter), trained in zip(model.named_parameters(), self._trained, strict=True)
+            if parameter.requires_grad != trained
+        ]
+        listed = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+        raise ConfigError(
+            f"requires_grad changed in step {step + 1}: {listed}. What trains is decided once, before the first step: "
+            "optimizer and reduction would not follow. Set requires_grad in the model's __init__, and train in two runs "
+            "where a part joins later: train.init_from=RUN"
+        )
+
+    def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
+        seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
+        with self.precision.autocast(self.world.device):
+            return self.strategy(batch)
+
+    def _backward(self, loss: torch.Tensor, weight: float) -> None:
+        """A loss that is not finite sends NaN through backward, so that every rank sees it in the reduced gradient."""
+        start = loss.detach().mul(0.0).add_(weight)
+        if self.updater.scale is not None:
+            start = start * self.updater.scale.factor
+        torch.autograd.backward(loss, start.to(loss.dtype))
+
+    def _begin_counting(
+        self, ratios: list[Mapping[str, Ratio]]
+    ) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
+        """Add up over all ranks, beside the last backward, what the loss is to be divided by."""
+        if not self.counts_data:
+            return None
+        total = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for ratio in ratios:
+            total += ratio["loss"].count  # a number of the host's is added without a wait for the device
+        return total, self.world.sum_on_device(total)
+
+    def _divisor(
+        self, counting: "tuple[torch.Tensor, torch.distributed.Work | None] | None", samples: int
+    ) -> torch.Tensor | None:
+        if counting is None:
+            return None
+        total, pending = counting
+        if pending is not None:
+            pending.wait()
+        divisor = torch.where(total > 0, total, 1.0) / samples  # nothing counted: a zero gradient, no division by zero
+        return divisor if self.precision.doubled else divisor.float()

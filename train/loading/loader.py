@@ -1,0 +1,153 @@
+"""Data loader of a rank: its micro-batches from any step on, without reading and skipping what came before."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, tee
+
+from .batch import Batch
+from .fetch import PositionDataset, WithNotes
+from .shard import Span, split
+from .workers import Workers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Which positions each step takes: `global_batch` a step from (`step`, `position`) on, until `steps` or `end`.
+
+    The last batch is short where `end` is no multiple of the batch.
+    """
+
+    step: int
+    position: int
+    steps: int
+    end: int
+    global_batch: int
+
+    def span(self, step: int) -> Span:
+        """Positions of the samples of 0-based `step`."""
+        start = self.position + (step - self.step) * self.global_batch
+        return Span(start, min(start + self.global_batch, self.end))
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """What one rank does in one step: its micro-batches, each with its first position, of a batch of `samples`."""
+
+    step: int
+    samples: int
+    micro_batches: list[tuple[int, Batch]]
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """How batches are fetched: here, or ahead of time in `workers` processes, `prefetch` batches each.
+
+    The processes end with their batches, or `stay` for the next ones.
+    """
+
+    source: PositionDataset
+    workers: int
+    prefetch: int
+    pin_memory: bool
+    stay: bool = False
+    _said: set[str] = field(default_factory=set)
+
+    def batches(self, spans: Iterable[Span]) -> Iterator[Batch]:
+        """One batch a span of positions, in their order."""
+        for batch, notes in self._answers(spans):
+            for note in notes:
+                if note not in self._said:
+                    self._said.add(note)
+                    logger.warning(note)
+            yield batch
+
+    def _answers(self, spans: Iterable[Span]) -> Iterator[tuple[Batch, list[str]]]:
+        if self.workers == 0:
+            return map(WithNotes(self.source).__getitems__, spans)
+        return (self._staying if self.stay else self._begin()).answers(spans)
+
+    @cached_property
+    def _staying(self) -> Workers[tuple[Batch, list[str]]]:
+        return self._begin()
+
+    def _begin(self) -> Workers[tuple[Batch, list[str]]]:
+        return Workers(WithNotes(self.source), self.workers, self.prefetch, self.pin_memory, stay=self.stay)
+
+
+@dataclass(frozen=True)
+class SampleBatch:
+    """What is tried before training: the samples of `span`, as many on each rank, and one alone where that will come."""
+
+    span: Span
+    batch: Batch
+    few: Batch | None  # the run's first two samples, where they were asked for
+    single: Batch | None
+
+
+@dataclass(frozen=True)
+class Loader:
+    fetcher: Fetcher
+    timeline: Timeline
+    micro_batch: int | None
+    rank: int
+    size: int
+
+    def from_step(self, first: int) -> Iterator[StepBatch]:
+        """The rank's work of the steps `first`, first+1, … to the end of the timeline."""
+        steps = range(first, self.timeline.steps)
+        asked, taken = tee(self._spans(step) for step in steps)  # the fetcher may be ahead
+        batches = self.fetcher.batches(chain.from_iterable(asked))
+        for step, spans in zip(steps, taken, strict=True):
+            whole = self.timeline.span(step)
+            micro_batches = [(span.start, next(batches)) for span in spans]
+            yield StepBatch(step, whole.stop - whole.start, micro_batches)
+
+    def sample_batch(self, few: bool = False) -> SampleBatch:
+        """A micro-batch as large as the smallest share of a rank in a whole batch, and smaller ones to try."""
+        start = self.timeline.position
+        of_ranks = [self._shares(self.timeline.global_batch, rank)[-1] for rank in range(self.size)]
+        first = start + of_ranks[self.rank].start
+        span = Span(first, first + min(share.stop - share.start for share in of_ranks))
+        asked = {"batch": span}
+        if few:
+            asked["few"] = Span(start, start + 2)
+        if self.lonely() is not None and span.stop - span.start > 1:
+            asked["single"] = Span(start, start + 1)
+        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
+        found = dict(zip(asked, one.batches(asked.values()), strict=True))
+        return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
+
+    def indices(self, step: int) -> list[int]:
+        """Which samples of the data set all ranks together take in 0-based `step`."""
+        return self.fetcher.source.indices(self.timeline.span(step))
+
+    def lonely(self) -> int | None:
+        """The first step, 0-based, in which some rank has a micro-batch of one sample, or None."""
+        alone = (step for step in self._kinds() if 1 in {size for sizes in self._sizes(step) for size in sizes})
+        return next(alone, None)
+
+    def unequal(self) -> int | None:
+        """The first step, 0-based, in which not all ranks have as many micro-batches of one size, or None."""
+        return next((step for step in self._kinds() if len({tuple(sizes) for sizes in self._sizes(step)}) > 1), None)
+
+    def _kinds(self) -> list[int]:
+        """A step with a whole batch, if there is one, and the last."""
+        return sorted({self.timeline.step, self.timeline.steps - 1})
+
+    def _sizes(self, step: int) -> list[list[int]]:
+        """Of the micro-batches of each rank."""
+        whole = self.timeline.span(step)
+        shares = [self._shares(whole.stop - whole.start, rank) for rank in range(self.size)]
+        return [[share.stop - share.start for share in of_rank] for of_rank in shares]
+
+    def _shares(self, samples: int, rank: int) -> list[Span]:
+        return split(samples, self.micro_batch, rank, self.size)
+
+    def _spans(self, step: int) -> list[Span]:
+        whole = self.timeline.span(step)
+        spans = self._shares(whole.stop - whole.start, self.rank)
+        return [Span(whole.start + span.start, whole.start + span.stop) for span in spans]

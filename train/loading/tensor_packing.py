@@ -1,0 +1,225 @@
+"""Send objects between processes with all their tensors in one piece of shared memory.
+
+torch sends every tensor through a descriptor of its own. A data set that is a list of them, or a few batches of many
+tensors, use up all that a process may have ("Too many open files").
+"""
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from multiprocessing.reduction import DupFd, ForkingPickler
+from pickle import PickleBuffer, Unpickler
+from typing import Any
+
+import numpy as np
+import torch
+from torch.storage import TypedStorage
+
+_ALIGNED = 64  # bytes, as torch allocates
+_LARGE = 2**26  # bytes of a tensor worth a descriptor, through which torch shares it without a copy
+_LARGEST = 100  # tensors of a data set that get one; 252 is the most that a process is started with
+
+
+@dataclass(frozen=True)
+class PackedTensors:
+    """An answer of a worker: what it is made of, and the bytes of its tensors in memory that processes share."""
+
+    structure: bytes
+    memory: torch.Tensor
+
+    def pin_memory(self) -> "PackedTensors":
+        """As torch's thread that pins what workers answer calls it."""
+        return PackedTensors(self.structure, self.memory.pin_memory())
+
+
+def pack(answer: Any) -> PackedTensors:
+    """`answer` with a copy of each of its dense CPU tensors; what else it holds is pickled."""
+    file = BytesIO()
+    packer = _TensorPickler(file)
+    packer.dump(answer)
+    shared = torch.UntypedStorage._new_shared(max(1, packer.size))  # type: ignore[no-untyped-call]
+    memory = torch.empty(0, dtype=torch.uint8).set_(shared)
+    for start, stretch in packer.pieces:
+        memory[start : start + stretch.nbytes].view(stretch.dtype).copy_(stretch)
+    return PackedTensors(file.getvalue(), memory)
+
+
+def unpack(parcel: PackedTensors) -> Any:
+    """The answer; its tensors are views of the parcel's memory."""
+    return _TensorUnpickler(parcel).load()
+
+
+_Place = tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]  # first byte, dtype, size, stride
+
+
+class _TensorPickler(ForkingPickler):
+    """Lays tensors aside, and writes down where."""
+
+    def __init__(self, file: BytesIO) -> None:
+        super().__init__(file)
+        self.size = 0
+        self.pieces: list[tuple[int, torch.Tensor]] = []
+        self._kept: list[torch.Tensor] = []  # until all is packed, so that no two have one id
+        self._places: dict[int, _Place] = {}
+
+    def persistent_id(self, obj: Any) -> _Place | None:
+        if type(obj) is not torch.Tensor or not _plain(obj):
+            return None
+        if id(obj) not in self._places:
+            self._kept.append(obj)
+            self._places[id(obj)] = self._lay_aside(obj.detach())
+        return self._places[id(obj)]
+
+    def _lay_aside(self, tensor: torch.Tensor) -> _Place:
+        if _extent(tensor) > 2 * tensor.numel():  # mostly gaps, such as every tenth column of a table
+            tensor = tensor.contiguous()
+        stretch, start = tensor.as_strided((_extent(tensor),), (1,)), self.size
+        self.pieces.append((start, stretch))
+        self.size = start + -(-stretch.nbytes // _ALIGNED) * _ALIGNED
+        return start, tensor.dtype, tuple(tensor.size()), tensor.stride()
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is memory on the CPU and nothing more; others are sent as torch sends them."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.requires_grad or tensor.is_quantized or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
+    )
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Elements from the first in memory to the last."""
+    if not tensor.numel():
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
+
+
+class _TensorUnpickler(Unpickler):
+    """Of what the process at the other end of a pipe of ours packed."""
+
+    def __init__(self, parcel: PackedTensors) -> None:
+        super().__init__(BytesIO(parcel.structure))
+        self._memory = parcel.memory
+
+    def persistent_load(self, pid: _Place) -> torch.Tensor:
+        start, dtype, size, stride = pid
+        extent = _extent(torch.empty(0, device="meta").as_strided(size, stride)) if 0 not in size else 0
+        return self._memory[start : start + extent * dtype.itemsize].view(dtype).as_strided(size, stride)
+
+
+@dataclass
+class SharedDataset:
+    """The memory of a data set's tensors and arrays, written once and mapped by all of its workers.
+
+    A worker that changes it changes a copy of its own.
+    """
+
+    _file: int | None = None
+    _size: int = 0
+    _places: dict[tuple[int, int], int] = field(default_factory=dict)  # address and bytes -> where in the file
+    _kept: list[Any] = field(default_factory=list)  # what lies there, so that no other gets its address
+    _apart: set[int] = field(default_factory=set)  # addresses of tensors that torch sends
+
+    def load(self, dataset: Any) -> tuple[Any, int, bytes, list[tuple[int, int]]]:
+        """What `receive` takes. Called while a process is started."""
+        if self._file is None:
+            self._file = os.memfd_create("phalanx-data")
+        file = BytesIO()
+        loader = _SharedPickler(file, self)
+        loader.dump(dataset)
+        places = [self.place(np.frombuffer(buffer.raw(), np.uint8), buffer) for buffer in loader.buffers]
+        return DupFd(self._file), self._size, file.getvalue(), places
+
+    def place(self, octets: "np.ndarray[Any, Any]", owner: object) -> tuple[int, int]:
+        """Where in the file these bytes are, which belong to `owner`, and how many."""
+        assert self._file is not None
+        where = octets.ctypes.data, octets.nbytes
+        if octets.nbytes and where not in self._places:
+            start = -(-self._size // _ALIGNED) * _ALIGNED
+            self._size = start + octets.nbytes
+            os.posix_fallocate(self._file, start, octets.nbytes)  # a lack of memory is an error now, no signal later
+            _write(self._file, octets, start)
+            self._places[where] = start
+            self._kept.append(owner)
+        return self._places.get(where, 0), octets.nbytes
+
+    def apart(self, storage: torch.UntypedStorage) -> bool:
+        """Whether torch is to share this one: it is shared already, or among the first that are large."""
+        address = storage.data_ptr()
+        if storage.nbytes() >= _LARGE and len(self._apart) < _LARGEST:
+            self._apart.add(address)
+        return address in self._apart or storage.is_shared()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+def _write(file: int, octets: "np.ndarray[Any, Any]", start: int) -> None:
+    rest = octets.data
+    while rest:  # the kernel writes two gigabytes at most
+        written = os.pwrite(file, rest, start)
+        rest, start = rest[written:], start + written
+
+
+class _SharedPickler(ForkingPickler):
+    """Takes the memory of tensors and arrays out of a data set."""
+
+    def __init__(self, file: BytesIO, shared: SharedDataset) -> None:
+        self.buffers: list[PickleBuffer] = []
+        super().__init__(file, 5, True, self.buffers.append)
+        self._shared = shared
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Tensors as their storage and how they lie in it, rather than as torch sends them."""
+        if isinstance(obj, torch.Tensor) and _plain(obj.detach()) and not self._shared.apart(obj.untyped_storage()):
+            return obj.__reduce_ex__(5)  # type: ignore[no-untyped-call]
+        return NotImplemented
+
+    def persistent_id(self, obj: Any) -> tuple[torch.dtype | None, int, int] | None:
+        typed = isinstance(obj, TypedStorage)
+        storage = obj._untyped_storage if typed else obj
+        if not isinstance(storage, torch.UntypedStorage) or storage.device.type != "cpu" or self._shared.apart(storage):
+            return None
+        return self._stored(storage, obj.dtype if typed else None)
+
+    def _stored(self, storage: torch.UntypedStorage, dtype: torch.dtype | None) -> tuple[torch.dtype | None, int, int]:
+        octets = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+        return dtype, *self._shared.place(octets, storage)
+
+
+def receive(file: Any, size: int, structure: bytes, places: list[tuple[int, int]]) -> Any:
+    """The data set, in the worker."""
+    descriptor = file.detach()
+    memory = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) if size else b""
+    os.close(descriptor)
+    return _SharedUnpickler(structure, memoryview(memory), places).load()
+
+
+class _SharedUnpickler(Unpickler):
+    """Of what the rank that started this process sends along."""
+
+    def __init__(self, structure: bytes, memory: memoryview, places: list[tuple[int, int]]) -> None:
+        slices: Iterator[memoryview] = (memory[start : start + size] for start, size in places)
+        super().__init__(BytesIO(structure), buffers=slices)
+        self._memory = memory
+        self._storages: dict[tuple[int, int], torch.UntypedStorage] = {}  # views of one memory stay that
+
+    def persistent_load(self, pid: tuple[torch.dtype | None, int, int]) -> Any:
+        dtype, *place = pid
+        storage = self._storages.get((place[0], place[1]))
+        if storage is None:
+            storage = self._storages[place[0], place[1]] = self._storage(*place)
+        return storage if dtype is None else _typed(storage, dtype)
+
+    def _storage(self, start: int, size: int) -> torch.UntypedStorage:
+        if not size:
+            return torch.UntypedStorage(0)  # type: ignore[no-untyped-call]
+        return torch.frombuffer(self._memory, dtype=torch.uint8, offset=start, count=size).untyped_storage()
+
+
+def _typed(storage: torch.UntypedStorage, dtype: torch.dtype) -> TypedStorage:
+    return TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,230 @@
+"""Worker processes for data: started by a fork server, with their rank's signals blocked, ended with their rank.
+
+They come from a fork server, never from the rank itself. A fork of the rank would hold its sockets open, so that the
+other ranks do not see it die; it would share the positions of the rank's open files and copy locks that threads hold.
+"""
+
+import atexit
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import leftovers
+from phalanx.system.allocator import keep_freed_memory
+
+from .tensor_packing import PackedTensors, SharedDataset, pack, receive, unpack
+from .worker_error import WorkerFailure
+
+Answer = TypeVar("Answer")
+
+_DEATH_S = 0.5  # the longest that word of a worker's end takes to come from the fork server
+
+# Slurm and a terminal signal every process of a job; only the rank decides what that means for its run.
+_FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Workers(Generic[Answer]):
+    """Processes that answer questions to a data set by its `__getitems__`."""
+
+    def __init__(self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, stay: bool) -> None:
+        """Up to `count` processes, which prepare `ahead` answers each and `stay` from one run of questions to the next."""
+        self._dataset = _Remote(dataset)
+        self._count = count
+        self._ahead = ahead
+        self._pin = pin
+        self._stay = stay
+        self._questions = _Questions()
+        self._loader: DataLoader[PackedTensors] | None = None
+
+    def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
+        """The answer to each question, in their order. The last run of questions must have come to its end, or is left.
+
+        Raises what a worker raised, with its traceback; ConfigError when the data set cannot be sent to a process, and
+        RuntimeError when a worker died.
+        """
+        rest = iter(questions)
+        first = list(islice(rest, self._count))
+        if not first:  # a process that ends as it begins complains of what is gone already
+            return
+        self._questions.asked = chain(first, rest)
+        if self._loader is None:
+            self._loader = self._begin(len(first))
+        with _sending():
+            answers: Any = iter(self._loader)
+        atexit.unregister(_leave_none)
+        atexit.register(_leave_none)  # anew, to come before what waits for workers at the end of the process
+        while True:
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                _explain(answers._workers, error)
+                raise
+            if isinstance(found := unpack(answer), WorkerFailure):
+                raise found.error()
+            yield found
+
+    def _begin(self, count: int) -> "DataLoader[PackedTensors]":
+        return DataLoader(
+            self._dataset,
+            batch_sampler=self._questions,
+            collate_fn=_as_it_is,
+            num_workers=count,
+            prefetch_factor=self._ahead,
+            pin_memory=self._pin,
+            persistent_workers=self._stay,
+            multiprocessing_context=_context(),
+            worker_init_fn=_begin,
+            generator=torch.Generator(),  # the workers' base seed must not be drawn from the run's own generator
+        )
+
+
+class _Questions:
+    """A batch sampler: an iterable of what `__getitems__` takes, another one each time."""
+
+    def __init__(self) -> None:
+        self.asked: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.asked)
+
+
+class _Remote(Dataset[PackedTensors]):
+    """The data set as workers have it: it comes with its memory in one piece, and so do its answers."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self._dataset = dataset
+        self._shared = SharedDataset()
+
+    def __getitems__(self, question: Any) -> PackedTensors:
+        try:
+            return pack(self._dataset.__getitems__(question))  # type: ignore[attr-defined]
+        except Exception as error:
+            return pack(WorkerFailure.of(error))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remote, self._shared.load(self._dataset)
+
+
+def _remote(*sent: Any) -> _Remote:
+    return _Remote(receive(*sent))
+
+
+def aside(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
+    """`act(argument)`, done in a process of its own where there are `workers`: the rank's own data set stays unused.
+
+    A data set may open files when its first sample is asked for, and could not be sent to its workers afterwards.
+    """
+    if not workers:
+        return act(argument)
+    helpers: Workers[Answer] = Workers(_Question(act, argument), 1, 1, False, stay=False)
+    return next(helpers.answers([None]))
+
+
+class _Question(Dataset[Any]):
+    """A data set whose only sample is an answer."""
+
+    def __init__(self, act: Callable[[Any], Any], argument: Any) -> None:
+        self._act = act
+        self._argument = argument
+
+    def __getitems__(self, _: None) -> Any:
+        return self._act(self._argument)
+
+
+def _context() -> BaseContext:
+    """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
+    leftovers.mark()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
+    for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
+        with _signals_blocked():
+            ensure_running()
+    return context
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A process started within has its rank's signals blocked, and prints no resource_tracker warning for a killed rank."""
+    environ, before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RANK)
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        os.environ.update(environ)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(worker: int) -> None:
+    """First act of every worker."""
+    keep_freed_memory(os.environ)
+    for number in _FOR_THE_RANK:
+        signal.signal(
+            number, _stay
+        )  # a handler, because programs that a data set starts would inherit an ignored signal
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RANK)
+    threading.Thread(target=_end_with_rank, name="rank", daemon=True).start()
+
+
+def _stay(number: int, frame: object) -> None:
+    return None
+
+
+def _leave_none() -> None:
+    """Last act of a rank: workers of batches that were never asked for would not read its request to end."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def _end_with_rank() -> None:
+    rank = multiprocessing.parent_process()
+    assert rank is not None
+    rank.join()
+    os._exit(1)
+
+
+@contextmanager
+def _sending() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got pickle error")  # which would advise to fork
+            yield
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"The data set cannot be sent to worker processes: {error}. Open files and connections when the first "
+            "sample is asked for, not in __init__, or type data.workers=0"
+        ) from error
+
+
+def _explain(workers: Sequence[BaseProcess], error: Exception) -> None:
+    """Raise a better error where the reason is that a worker died."""
+    wait([worker.sentinel for worker in workers], _DEATH_S)
+    for worker in workers:
+        code = worker.exitcode
+        if code:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise RuntimeError(
+                f"the data worker with pid {worker.pid} {how}. Out of memory ends it by SIGKILL, too little shared "
+                "memory (/dev/shm) by SIGBUS: lower data.workers or data.prefetch"
+            ) from error
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

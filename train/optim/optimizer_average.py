@@ -1,0 +1,38 @@
+"""The average of an optimizer that keeps one itself, as schedule-free ones do: it is in the weights in its eval mode."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+import torch
+
+from .ema import Average
+
+
+@final
+class OwnAverage(Average):
+    """Nothing to follow or to load: it lies in the optimizer's state and in the weights that are trained."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]) -> None:
+        """`optimizer` has modes: train() and eval()."""
+        super().__init__((), 1.0)
+        self._optimizer = optimizer
+        self._trained: list[torch.Tensor] = list(parameters)
+
+    def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
+        pass
+
+    def take(self) -> None:
+        pass
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Within it, the model holds the average. Afterwards the bits are as before, which train() alone rounds."""
+        own = [parameter.detach().clone() for parameter in self._trained]
+        self._optimizer.eval()  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self._optimizer.train()  # type: ignore[attr-defined]
+            with torch.no_grad():
+                torch._foreach_copy_(self._trained, own)

@@ -1,0 +1,175 @@
+"""A model's buffers by name: modules assign them anew, and they come, grow and go."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..distributed.world import World
+
+
+class Buffer(NamedTuple):
+    """`value` is None where the name is taken and nothing is there; `persistent` ones are in the state_dict."""
+
+    value: torch.Tensor | None
+    persistent: bool
+
+
+def named(model: nn.Module) -> dict[str, Buffer]:
+    """All buffers, each under every name it has."""
+    return {
+        f"{prefix}.{leaf}" if prefix else leaf: Buffer(value, leaf not in module._non_persistent_buffers_set)
+        for prefix, module in model.named_modules()
+        for leaf, value in module._buffers.items()
+    }
+
+
+@torch.no_grad()
+def put(model: nn.Module, name: str, buffer: Buffer) -> None:
+    """Give `model` this buffer: in place where shape and dtype are the same, since others may hold the tensor, too."""
+    parent, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(parent)
+    except AttributeError:
+        return  # the module itself comes and goes
+    now, value = module._buffers.get(leaf), buffer.value
+    if now is not None and value is not None and now.shape == value.shape and now.dtype == value.dtype:
+        _fill(module, leaf, now, value)
+    elif leaf in module._buffers:
+        module._buffers[leaf] = value
+    else:
+        module.__dict__.pop(leaf, None)
+        module.register_buffer(leaf, value, buffer.persistent)
+
+
+def _fill(module: nn.Module, leaf: str, now: torch.Tensor, value: torch.Tensor) -> None:
+    if not _shares(now):
+        now.copy_(value)
+    elif not torch.equal(now, value):
+        module._buffers[leaf] = value.clone()
+
+
+def _shares(tensor: torch.Tensor) -> bool:
+    """Whether elements share a place in memory, as those of an expanded tensor do: nothing can be written there."""
+    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+@contextmanager
+def writable(model: nn.Module) -> Iterator[None]:
+    """Within it, buffers whose elements share memory are copies that can be written; those that were not come back."""
+    made = [
+        (module, leaf, value)
+        for module in model.modules()
+        for leaf, value in module._buffers.items()
+        if value is not None and _shares(value)
+    ]
+    for module, leaf, value in made:
+        module._buffers[leaf] = value.contiguous()
+    yield
+    for module, leaf, value in made:
+        now = module._buffers.get(leaf)
+        if now is not None and torch.equal(now, value):
+            module._buffers[leaf] = value
+
+
+def share(model: nn.Module, world: World) -> None:
+    """Give every rank rank 0's buffers, whatever shape they have by now. All ranks call it."""
+    if world.size == 1:
+        return
+    own = named(model) if world.is_rank_zero else None
+    shapes = None if own is None else [(name, _shape(buffer), buffer.persistent) for name, buffer in own.items()]
+    values = []
+    told = world.broadcast_object(shapes)
+    for name, shape, _ in told:
+        value = own[name].value if own is not None else None
+        if value is not None:
+            values.append(content(value))
+        elif shape is not None:
+            values.append(content(torch.empty(shape[0], dtype=shape[1], device=world.device)))
+        else:
+            values.append(torch.empty(0, dtype=torch.uint8, device=world.device))
+    world.broadcast_tensors([value for value in values if value.numel()])
+    if own is None:
+        for (name, shape, persistent), value in zip(told, values, strict=True):
+            put(model, name, Buffer(None if shape is None else value.view(shape[1]).view(shape[0]), persistent))
+
+
+def _shape(buffer: Buffer) -> tuple[torch.Size, torch.dtype] | None:
+    return None if buffer.value is None else (buffer.value.shape, buffer.value.dtype)
+
+
+def content(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes, shape (bytes,): what any backend can send, whatever dtype and order in memory."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def unlike(tensors: Mapping[str, torch.Tensor], world: World) -> list[list[str]]:
+    """For each rank the names of the tensors that are not the same bits as rank 0's. All ranks call it."""
+    if world.size == 1:
+        return [[]]
+    own = {name: digest(tensor) for name, tensor in tensors.items()}
+    whole = hashlib.sha256(repr(own).encode()).hexdigest()
+    if len(set(world.gather(whole))) == 1:
+        return [[] for _ in range(world.size)]
+    first, *others = world.gather(own)
+    return [[], *([name for name in {**first, **of} if first.get(name) != of.get(name)] for of in others)]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the buffers were before a step, which must leave no trace there if it is skipped."""
+
+    where: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]  # the tensor itself and a copy
+
+    @torch.no_grad()
+    def back_if(self, skipped: torch.Tensor) -> None:
+        """Put them back where `skipped`, a float tensor, is not 0: on the device, but for those of another shape."""
+        if not self.where or (skipped.device.type == "cpu" and not skipped):
+            return
+        for module, leaf, tensor, before in self.where:
+            now = module._buffers.get(leaf)
+            if now is not None and now.shape == before.shape and now.dtype == before.dtype:
+                now.copy_(torch.where(skipped.bool(), before, now))
+            elif skipped and (leaf not in module._non_persistent_buffers_set or not _finite(now)):
+                # A table that grew belongs to what its module knows of it and stays, if no NaN came into it.
+                tensor.copy_(before)
+                module._buffers[leaf] = tensor
+
+
+def keep(modules: list[nn.Module]) -> Kept:
+    """Copies of the buffers that the modules hold themselves."""
+    return Kept(
+        [
+            (module, leaf, tensor, tensor.detach().clone())
+            for module in modules
+            if module._buffers
+            for leaf, tensor in module._buffers.items()
+            if tensor is not None and not _shares(tensor)
+        ]
+    )
+
+
+def _finite(tensor: torch.Tensor | None) -> bool:
+    return tensor is not None and bool(tensor.isfinite().all())
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Equal for equal bits, shapes and dtypes, on every rank; it tells any two tensors apart but by rare chance.
+
+    Computed where the tensor lies: the sum of all words of 8 bytes, each times another odd number.
+    """
+    whole = content(tensor)
+    words, rest = whole[: whole.numel() // 8 * 8], whole[whole.numel() // 8 * 8 :]
+    total = sum(int(part) * (2 * i + 3) for i, part in enumerate(rest.tolist()))
+    for start, block in _blocks(words.view(torch.int64) if words.numel() else words.long()):
+        factors = torch.arange(2 * start + 1, 2 * (start + block.numel()), 2, device=block.device)
+        total += int((block * factors).sum())
+    return f"{tensor.dtype} {tuple(tensor.shape)} {total % 2**64}"
+
+
+def _blocks(words: torch.Tensor, size: int = 1 << 20) -> Iterator[tuple[int, torch.Tensor]]:
+    return ((start, words[start : start + size]) for start in range(0, words.numel(), size))

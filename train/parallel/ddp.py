@@ -1,0 +1,192 @@
+"""A whole model on every rank: DistributedDataParallel and its knobs."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from phalanx.config.schema import CommHook, ParallelConfig
+from phalanx.exit.codes import ConfigError
+
+from ..distributed.world import World
+from ..loading.batch import Batch
+from ..optim.gradients import FlatGradients
+from ..tasks.task import Ratio
+from . import buffers
+from .comm_hooks import PowerSGD, make_mean, register
+from .loss_module import LossModule
+from .strategy import ParallelStrategy, unused
+
+_MIB = 2**20
+
+
+class DDPStrategy(ParallelStrategy):
+    """A replica on every rank, and the mean of their gradients: during the last backward of a step, or right after it.
+
+    DistributedDataParallel sends each bucket as soon as backward has filled it, while a GPU computes on. On CPUs there is
+    nothing to hide it behind, and what a small model pays for hooks and buckets is more than the sum itself: there the
+    flat buffers of the gradients are added up when all are there, unless a knob of DDP's is set.
+    """
+
+    def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
+        self.module = module
+        trained = [parameter for parameter in module.model.parameters() if parameter.requires_grad]
+        self.gradients: FlatGradients = FlatGradients(trained, find_unused=config.find_unused)
+        self._world = world
+        self._find_unused = config.find_unused
+        self._broadcasts = world.size > 1 and config.broadcast_buffers
+        self._ddp: DistributedDataParallel | None = None
+        self._feedback: PowerSGD | None = None
+        if world.size > 1:
+            _begin_alike(module.model, world)
+        if world.size > 1 and _needs_ddp(world, config):
+            self._ddp = DistributedDataParallel(
+                module,
+                device_ids=[world.device.index] if world.device.type == "cuda" else None,
+                bucket_cap_mb=_bucket_mb(module, world, config),
+                gradient_as_bucket_view=True,
+                static_graph=config.static_graph,
+                find_unused_parameters=config.find_unused,
+                init_sync=False,  # it cannot send complex numbers over gloo, nor fill expanded buffers
+            )
+            # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
+            self._ddp.broadcast_buffers = False
+            self._feedback = register(self._ddp, world, config)
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.model.named_parameters())
+
+    def replicated_parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
+        forward: Callable[..., Any] = self._ddp if self._ddp is not None else self.module
+        return cast(Mapping[str, Ratio], forward(batch))
+
+    def after_warm_up(self) -> None:
+        bare = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if bare and not self._find_unused:
+            raise ConfigError(unused(bare))
+        self._check_reduced()
+        self.gradients.begin(wrapped=self._ddp is not None)
+
+    def begin_step(self) -> None:
+        """With parallel.broadcast_buffers every rank takes rank 0's buffers."""
+        if self._broadcasts:
+            buffers.share(self.model, self._world)
+
+    def accumulate(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._ddp is None else self._ddp.no_sync()
+
+    def before_last_backward(self) -> None:
+        self.gradients.expect()
+
+    def reduce_gradients(self) -> None:
+        if self._ddp is not None:
+            self._check_reduced()
+            return
+        if missing := self.gradients.missing():
+            lost = set(map(id, missing))
+            raise ConfigError(unused([name for name, p in self.model.named_parameters() if id(p) in lost]))
+        if self._world.size == 1:
+            return
+        for flat in self.gradients.gathered():
+            real = torch.view_as_real(flat) if flat.is_complex() else flat
+            make_mean(real.view(-1), self._world)  # all ranks take part, buffer after buffer in one order
+
+    def after_step(self, skipped: torch.Tensor) -> None:
+        """Keep a step whose gradient was not finite out of what a communication hook remembers."""
+        if self._feedback is not None:
+            self._feedback.forget_if(skipped)
+
+    def state(self) -> dict[str, Any] | None:
+        """What this rank's communication hook remembers, or None."""
+        return None if self._feedback is None else self._feedback.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if self._feedback is not None:
+            self._feedback.load(state)
+
+    def full_weights(self) -> dict[str, Any]:
+        return self.model.state_dict()
+
+    def load_full_weights(self, weights: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(weights)
+
+    def full_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        return state
+
+    def own_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        return state
+
+    def _check_reduced(self) -> None:
+        """After a step's last backward. Raises ConfigError naming the parameters that no gradient reached on this rank.
+
+        DDP would say so in the next forward. By then this rank may be in another collective, while the others still
+        wait for its gradients: nobody could tell them.
+        """
+        if self._ddp is None:
+            return
+        try:
+            self._ddp.reducer._rebuild_buckets()  # which it does after the very first backward only, and checks first
+        except RuntimeError as error:
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise ConfigError(unused(self._without_gradient(str(error)))) from None
+
+    def _without_gradient(self, message: str) -> list[str]:
+        """Names behind the parameter indices that DDP's message lists."""
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        tail = message.rpartition("did not receive grad for rank")[2].partition(":")[2]
+        indices = [int(word) for word in tail.split() if word.isdigit()]
+        return [names[i] for i in indices if i < len(names)]
+
+
+def _needs_ddp(world: World, config: ParallelConfig) -> bool:
+    knobs = config.bucket_mb is not None or config.static_graph or config.find_unused
+    return world.device.type != "cpu" or config.comm_hook is not CommHook.none or knobs
+
+
+def _begin_alike(model: nn.Module, world: World) -> None:
+    """Give every rank rank 0's weights and buffers, as models may draw from generators of their own. All ranks call it.
+
+    Raises ConfigError where the ranks' models have other parameters.
+    """
+    shapes = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
+    others = [set(found) ^ set(shapes) for found in world.gather(shapes)]  # all ranks take part
+    if different := next((found for found in others if found), None):
+        name, shape, dtype, trains = min(different)
+        raise ConfigError(
+            f"The ranks' models differ: {name} of shape {shape} and {dtype}, {'trained' if trains else 'frozen'}, is "
+            "not the same on all. A model must not depend on the rank that builds it",
+            agreed=True,
+        )
+    if any(names for names in buffers.unlike(dict(model.named_parameters()), world)):
+        world.broadcast_tensors(contents := [buffers.content(p) for p in model.parameters() if p.numel()])
+        with torch.no_grad():
+            for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):
+                parameter.copy_(content.view(parameter.dtype).view(parameter.shape))
+    buffers.share(model, world)
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model with every BatchNorm taking its statistics over all ranks."""
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def _bucket_mb(module: LossModule, world: World, config: ParallelConfig) -> float:
+    if config.bucket_mb is not None:
+        if config.comm_hook is CommHook.powersgd and world.backend == "gloo":
+            raise ConfigError(
+                f"parallel.bucket_mb={config.bucket_mb} with parallel.comm_hook=powersgd needs NCCL: over gloo the "
+                "ranks would mix the messages of several buckets up. Type parallel.bucket_mb=null, which makes one"
+            )
+        return config.bucket_mb
+    if world.backend == "nccl":
+        return 25.0
+    size = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    return size / _MIB + 1.0

@@ -1,0 +1,123 @@
+"""How one model is spread over the ranks: what building, a step, a save and an evaluation ask of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from phalanx.config.schema import ParallelConfig
+
+from ..distributed.world import World
+from ..loading.batch import Batch
+from ..optim.gradients import Gradients
+from ..tasks.task import Ratio
+from .loss_module import LossModule
+
+
+class ParallelStrategy(ABC):
+    """Where parameters, gradients and optimizer state live, and who sends what to whom in a step.
+
+    Nobody else may take it that a rank holds all weights, or a whole gradient. All ranks call each method, in the same
+    order, and may meet in it.
+
+    `module` holds the model and the task; an evaluation calls `model` itself, so its forward must work by itself.
+    `gradients` are those of what `named_parameters` lists, as the updater reads, scales and clears them: their norm is
+    that of the whole gradient, on every rank the same.
+    """
+
+    module: LossModule
+    gradients: Gradients
+
+    @abstractmethod
+    def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
+        """Wrap the model, which lies on the rank's device. Its parameters may be others afterwards.
+
+        Each rank has built a model of its own; all go on with rank 0's weights and buffers. Raises ConfigError with
+        agreed=True, on all ranks alike.
+        """
+
+    @property
+    def model(self) -> nn.Module:
+        return self.module.model
+
+    @abstractmethod
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """What the optimizer updates and the average follows, as this rank holds it; frozen ones, too."""
+
+    @abstractmethod
+    def replicated_parameters(self) -> Mapping[str, torch.Tensor]:
+        """The parameters that every rank holds whole: before each save they are compared bit by bit."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
+        """The forward of a training step. None is the share of a rank for which no sample is left: it takes part with a
+        loss whose gradients are zero."""
+
+    @abstractmethod
+    def after_warm_up(self) -> None:
+        """After the first backward, which counts for nothing: clear its gradients, and lay out where the next ones go.
+
+        Raises ConfigError naming the parameters that no gradient reached.
+        """
+
+    @abstractmethod
+    def begin_step(self) -> None:
+        """Before a step's first forward."""
+
+    @abstractmethod
+    def accumulate(self) -> AbstractContextManager[object]:
+        """Within it forward and backward add to the gradients and send nothing: for all micro-batches but the last."""
+
+    @abstractmethod
+    def before_last_backward(self) -> None:
+        """Between the forward and the backward of a step's last micro-batch, which is outside `accumulate`."""
+
+    @abstractmethod
+    def reduce_gradients(self) -> None:
+        """After a step's last backward: the gradients are the mean over the ranks of what each has added up.
+
+        Raises ConfigError naming the parameters that no gradient reached.
+        """
+
+    @abstractmethod
+    def after_step(self, skipped: torch.Tensor) -> None:
+        """After the optimizer's step. `skipped` is a scalar on the device, 1.0 where the gradient was not finite."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Any] | None:
+        """What this rank remembers from step to step and only ranks of the same number have a use for, or None."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+
+    @abstractmethod
+    def full_weights(self) -> dict[str, Any]:
+        """The model's state_dict with every tensor whole, and under the names and shapes of a model on one rank.
+
+        Rank 0 writes it. The tensors may be the model's own: who keeps them over a step copies them.
+        """
+
+    @abstractmethod
+    def load_full_weights(self, weights: Mapping[str, Any]) -> None:
+        """Take in what `full_weights` gave on any number of ranks, which every rank has read."""
+
+    @abstractmethod
+    def full_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The updater's state with every tensor whole, as rank 0 writes it."""
+
+    @abstractmethod
+    def own_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """This rank's part of what `full_optimizer_state` gave on any number of ranks."""
+
+
+def unused(names: list[str]) -> str:
+    """The message for parameters that took no part in a step."""
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"No gradient reached {listed or 'some parameters'}: the loss does not depend on them in this step. Remove "
+        "them, set requires_grad=False on them, or type parallel.find_unused=true if they take part in some steps only"
+    )

@@ -1,0 +1,139 @@
+"""The task's metrics through one evaluation: made anew, updated on every rank, merged and computed on rank 0."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from phalanx.exit.codes import ConfigError
+
+from ..distributed.plain_data import gather_on_rank_zero, pack, unpack
+from ..distributed.world import World
+from ..loading.rng import integer, seed_all
+from .answer import joined, new_metrics, numbers_of
+from .metric import Update
+from .task import Task
+
+_COMPUTE = 6  # tells this seed from those of other uses
+_CLOSE = 1e-6  # relative: what a merge with metrics that met nothing may change, by rounding
+
+
+class MetricSet:
+    """The metrics of one evaluation as this rank's batches change them."""
+
+    def __init__(self, task: Task, world: World) -> None:
+        self._task = task
+        self._world = world
+        self._metrics = new_metrics(task)
+        self._updated: set[str] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._metrics)
+
+    def update(self, updates: Mapping[str, Update], ratios: Iterable[str]) -> None:
+        """With what a batch brings; `ratios` are the names of its ratios. Raises ConfigError."""
+        joined(dict.fromkeys(ratios, 0.0), dict.fromkeys(self._metrics, 0.0))
+        for name, update in updates.items():
+            if name not in self._metrics:
+                raise ConfigError(
+                    f"ratios() of the task returned an Update of {name}, and its metrics() has "
+                    f"{', '.join(self._metrics) or 'none'}. Return {{{name!r}: …}} there, made anew"
+                )
+            self._updated.add(name)
+            with self._quiet():
+                # A model that differentiates in its forward leaves graphs behind, which nobody is to keep.
+                args = [_detached(value) for value in update.args]
+                self._metrics[name].update(*args, **{key: _detached(value) for key, value in update.kwargs.items()})
+
+    def compute(self) -> dict[str, float]:
+        """The numbers over all ranks' batches, on every rank. All ranks call it, at the end of the evaluation."""
+        if not self._metrics:
+            return {}
+        world = self._world
+        if world.size == 1:
+            return self._computed()
+        packed = world.raise_on_all(self._packed)  # all ranks take part, as in what follows
+        gathered = gather_on_rank_zero(packed, world)
+        world.watchdog.on()
+        found = world.raise_on_all(lambda: self._merged(gathered[1:]) if world.is_rank_zero else None)
+        return world.broadcast_object(found)
+
+    def rehearse(self) -> dict[str, float]:
+        """Try what `compute` does on this rank alone, as if others had met no batch; to be called after an update of all.
+
+        Returns the numbers. Raises ConfigError.
+        """
+        before = self._world.collectives()
+        self._check()
+        anew = MetricSet(self._task, self._world)
+        others = [self._packed(), anew._packed()]
+        own, merged = self._computed(), anew._merged(others)
+        if self._world.collectives() != before:
+            raise ConfigError(
+                f"The task's metrics {', '.join(self._metrics)} wait for other ranks, and rank 0 computes alone. Leave "
+                "that to merge(others), which gets the other ranks' metrics (of torchmetrics: sync_on_compute=False)"
+            )
+        for name, value in own.items():
+            other = merged.get(name, math.nan)
+            if not _same(value, other):
+                raise ConfigError(
+                    f"The task's metric {name} is {value:g} for a sample batch, and {other:g} where it "
+                    "was merged with others that met nothing. merge(others) is to take in all that the others counted"
+                )
+        return own
+
+    def _check(self) -> None:
+        anew = new_metrics(self._task)
+        for name, metric in self._metrics.items():
+            if anew.get(name) is metric:
+                raise ConfigError(
+                    f"The task's metrics() gives the same {name} each time, which would remember the evaluation before. "
+                    f"Make it there: return {{{name!r}: {type(metric).__name__}(…)}}"
+                )
+            if name not in self._updated:
+                raise ConfigError(
+                    f"The task's metrics() has {name}, and ratios() returned nothing to update it with for a batch of the "
+                    f"evaluation. Return {{{name!r}: Update(…)}} beside the loss, with the arguments of "
+                    f"{type(metric).__name__}.update"
+                )
+
+    def _packed(self) -> torch.Tensor:
+        states = {name: metric.state_dict() for name, metric in self._metrics.items()}
+        return pack(states, "the state of the task's metrics")
+
+    def _merged(self, others: Sequence[torch.Tensor]) -> dict[str, float]:
+        """The numbers once what `others` packed is merged into these metrics."""
+        loaded = []
+        for packed in others:
+            loaded.append(new_metrics(self._task))
+            for name, state in unpack(packed, self._world.device).items():
+                loaded[-1][name].load_state_dict(state)
+        with self._quiet():
+            for name, metric in self._metrics.items():
+                metric.merge([other[name] for other in loaded])
+        return self._computed()
+
+    def _computed(self) -> dict[str, float]:
+        seed_all(integer(_COMPUTE), self._world.device)
+        found: dict[str, float] = {}
+        with self._quiet():
+            for name, metric in self._metrics.items():
+                found = joined(found, numbers_of(name, metric.compute()))
+        return found
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Without autograd, and in the dtypes that the user's code says."""
+        with torch.no_grad(), torch.autocast(self._world.device.type, enabled=False):
+            yield
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=_CLOSE)
