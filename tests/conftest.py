@@ -5,9 +5,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ranks import ROOT, Nursery, Starter
 
+settings.register_profile("same", deadline=None, derandomize=True, database=None)  # on a busy machine and every time
+settings.load_profile("same")
 gc.disable()  # a fifth of the time that it takes to import and collect, in each process of pytest
 
 

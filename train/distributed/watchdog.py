@@ -90,8 +90,12 @@ class Watchdog:
             thread.start()
 
     def at(self, phase: str, step: int) -> None:
-        """The main thread begins `phase` after `step` steps."""
+        """The main thread begins `phase` after `step` steps. Once all ranks have joined, each asks for the others at once:
+        of one that stands still before the first look, and holds the store, nothing could be learned later."""
+        joined = self._mark[0] in JOINING and phase not in JOINING
         self._mark = (phase, step)
+        if joined:
+            self._asks.set()
 
     def on(self) -> None:
         """The main thread goes on in its phase: another batch of it."""

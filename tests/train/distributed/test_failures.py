@@ -121,11 +121,11 @@ def test_rank_that_held_the_store_is_named_when_it_is_killed(starter: Starter, r
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_rank_that_stands_still_ends_the_others_as_hung(starter: Starter, victim: int) -> None:
-    sabotage = Sabotage(victim, "step", "stop", 5)
-    world = starter.start(2, *RUN, "world.timeout_s=2", environ=sabotage.environ())
+    sabotage = Sabotage(victim, "step", "stop", 0)  # before the other one's second look
+    world = starter.start(2, *RUN, "world.timeout_s=5", environ=sabotage.environ())
     try:
         code = world.nursery.wait(world.pids[1 - victim])
-        until(lambda: process_start(world.pids[victim]) is None, 10.0)  # a launcher would wait for it for half a minute
+        until(lambda: process_start(world.pids[victim]) is None, 20.0)  # a launcher would wait for it for half a minute
     finally:
         with suppress(ProcessLookupError):
             world.kill(victim)
