@@ -61,7 +61,7 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
     limit = threading.Timer(_LEAVE_S, _leave_after_timeout, [world, afterwards])
     limit.daemon = True
     limit.start()
-    failure = world.fail(error)
+    failure = world.failure.broadcast(error)
     secrets = secrets_of(os.environ)
     failure = replace(failure, text=redact(failure.text, secrets), message=redact(failure.message, secrets))
     if failure.rank == world.rank:
@@ -72,9 +72,9 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
         late = failure.hang or {"rank": failure.rank, "host": failure.host}
         cause_file.leave(failure.code, late["rank"], short, late["host"])
         cause_file.report(short, world.rank)
-        world.release()
+        world.failure.release()
         if failure.hang is not None:
-            world.watchdog.end(world.silent)
+            world.watchdog.end(world.failure.silent)
     else:
         logger.info("leaving because %s", failure)
     for act in reversed(afterwards):
@@ -90,12 +90,12 @@ def _leave_after_timeout(world: World, afterwards: list[Callable[[Failure], None
     limit = threading.Timer(_LEAVE_S, end, [ExitCode.HUNG])
     limit.daemon = True
     limit.start()
-    failure = world.give_up_on_others()
-    if failure.hang is not None and world.silent:
+    failure = world.failure.give_up_on_others()
+    if failure.hang is not None and world.failure.silent:
         for act in afterwards:
             with suppress(Exception):
                 act(failure)
-        world.watchdog.end(world.silent)
+        world.watchdog.end(world.failure.silent)
     end(failure.code)
 
 

@@ -1,6 +1,12 @@
-"""Merge the errors of several ranks in a common act into one message."""
+"""What a rank's exception means: its exit code, and one message for the errors of several ranks in a common act."""
 
+import errno
 from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from phalanx.exit.codes import ConfigError, ExitCode, GaveUp, Hung, NoRoom, PeerFailed, Preempted
 
 
 @dataclass(frozen=True)
@@ -30,3 +36,48 @@ def _who(errors: list[RankError]) -> str:
     ranks = ", ".join(str(rank_error.rank) for rank_error in errors)
     hosts = ", ".join(sorted({rank_error.host for rank_error in errors}))
     return f"rank {ranks} on {hosts}"
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """The exit code that an exception ends the run with."""
+    if isinstance(error, PeerFailed):
+        return ExitCode(error.failure.code)
+    if isinstance(error, ConfigError):
+        return ExitCode.CONFIG
+    if isinstance(error, GaveUp):
+        return ExitCode.GAVE_UP
+    if isinstance(error, Preempted):
+        return ExitCode.PREEMPTED
+    if isinstance(error, Hung):
+        return ExitCode.HUNG
+    if isinstance(error, NoRoom):
+        return ExitCode.NO_ROOM
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.STOPPED
+    if _lacks_memory(error):
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode.HUNG if is_collective(error) and is_timeout(error) else ExitCode.BUG
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that there is not, of the host or of a GPU, in whichever words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("can't allocate memory", "DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and not isinstance(error, PeerFailed)
+        and any(word in str(error) for word in words)
+    )
+
+
+def is_collective(error: BaseException) -> bool:
+    """Whether an exception is what a collective raises when a peer is gone or late."""
+    words = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe", "NCCL")
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    )
+
+
+def is_timeout(error: BaseException) -> bool:
+    return "imed out" in str(error) or "timeout" in str(error)

@@ -13,8 +13,9 @@ from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..checkpoint.progress import Progress
 from ..checkpoint.saver import Failed, Saved, Saver
+from ..distributed.rank_errors import code_of
 from ..distributed.stop_agreement import StopAgreement
-from ..distributed.world import World, code_of
+from ..distributed.world import World
 from ..loading.prefetch import on_device
 from .build import Parts
 from .metric_window import Window

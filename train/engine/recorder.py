@@ -142,7 +142,7 @@ def saved_step(run: Path) -> int | None:
 
 def stand_in(run: Path, failure: Failure, world: World) -> None:
     """Write what ended the run where rank 0, which alone writes, is the one that hangs and does not answer."""
-    if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.silent:
+    if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.failure.silent:
         return
     step = failure.hang["step"]
     lines = [{"time": time.time(), "event": event.pop("name"), "step": step, **event} for event in _of(failure)]
