@@ -15,7 +15,7 @@ from phalanx.config.schema import Config, NoPruner, SweepConfig
 from phalanx.exit.codes import ConfigError
 
 from ..common.find_run import is_sweep
-from ..slurm.sbatch import is_job_variable
+from ..common.job_variables import is_job_variable
 from ..submission.record import run_root
 from .grammar import nothing_swept
 from .optuna_study import tries_all

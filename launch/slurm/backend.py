@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from phalanx.config.schema import ClusterConfig
 
+from ..common.job_variables import is_job_variable
 from ..submission.backend import JobSpec, QueuedJob
 from . import client, sbatch, wait
 from .capacity import check_capacity
@@ -19,7 +20,7 @@ class Slurm:
     name: str = "Slurm"
 
     def sets_variable(self, variable: str) -> bool:
-        return sbatch.is_job_variable(variable)
+        return is_job_variable(variable)
 
     def check(self, cluster: ClusterConfig) -> None:
         sbatch.check(cluster)

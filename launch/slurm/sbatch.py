@@ -9,6 +9,7 @@ from phalanx.config.schema import ClusterConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.system.gpu_visibility import GIVEN
 
+from ..common.job_variables import is_job_variable
 from ..submission.backend import JobSpec, ranks_per_node
 from ..submission.exit_policy import policy_lines
 from ..submission.record import Submission
@@ -16,16 +17,6 @@ from .extra_options import asks_for_gpus, extra_options
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
 _MEMORY = re.compile(r"[1-9]\d*[KMGT]")
-# What a job, a step or a launcher told the shell that the command is typed in; a new job must not take it for its own.
-_INHERITED = re.compile(
-    r"SLURMD?_(?!CONF$|CLUSTERS$)\w+|SRUN_\w+|PMIX?_\w+|TORCHELASTIC_\w+|PHALANX_\w+"
-    r"|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)"
-)
-
-
-def is_job_variable(variable: str) -> bool:
-    """Whether each job, step or launcher sets the environment variable anew."""
-    return _INHERITED.fullmatch(variable) is not None
 
 
 def check(cluster: ClusterConfig) -> None:
