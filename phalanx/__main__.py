@@ -9,9 +9,7 @@ from pathlib import Path
 
 if not __package__:  # run as a folder, which comes first on the path, where its modules would shadow others
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from phalanx.system.module_path import step_aside
-
-    step_aside(sys.path[0])
+    import_module("phalanx.system.module_path").step_aside(sys.path[0])
 
 module = "launch.cli"
 if sys.argv[1:2] == ["-m"]:

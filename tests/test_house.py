@@ -17,7 +17,7 @@ from tests.ranks import ROOT
 ORDER = {
     "phalanx": "common system exit run_folder config compose",
     "train": "loading optim distributed sinks data models tasks parallel checkpoint engine main",
-    "launch": "common host local doctor submission slurm state search sweep reporting commands cli",
+    "launch": "common host local doctor submission state search sweep reporting slurm commands cli",
 }
 FILES = {
     path.relative_to(ROOT).as_posix(): path
@@ -32,7 +32,8 @@ IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx
 LATE = "launch/search/samplers.py"  # what it is made of comes from Optuna
 SLOW = {"torch", "torchvision", "numpy", "hydra", "omegaconf", "yaml", "jinja2", "plotly", "optuna"}  # to import
 MOST_FILES = 13  # of a folder
-
+MOST_ROOMS = {"phalanx": 6, "train": 12, "launch": 12}  # of a tree
+MOST_LINES = {ast.ClassDef: 200, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}
 
 pytestmark = pytest.mark.xdist_group("house")  # one process parses all files, once
 
@@ -114,12 +115,7 @@ def check_order(name: str) -> None:
 def test_imports_are_relative_within_a_tree_and_absolute_across() -> None:
     for name, node in ((name, node) for name, path in FILES.items() for node in nodes_of(path)):
         tree = name.split("/")[0]
-        if (
-            isinstance(node, ast.ImportFrom)
-            and not node.level
-            and name != "phalanx/__main__.py"
-            and (there := place(f"{node.module}.x"))
-        ):
+        if isinstance(node, ast.ImportFrom) and not node.level and (there := place(f"{node.module}.x")):
             assert there[0] != tree, f"{name}:{node.lineno}"
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level <= len(name.split("/")) - (tree == "phalanx"), f"{name}:{node.lineno} leaves its tree"
@@ -135,9 +131,30 @@ def test_no_folder_imports_itself_by_way_of_others() -> None:
     assert not left
 
 
+def test_a_tree_has_few_rooms() -> None:
+    """Its folders and files, but for those that hand names on, and those that import nothing of ours."""
+    for tree, most in MOST_ROOMS.items():
+        files = [
+            name for name in FILES.keys() - PUBLIC if name.startswith(f"{tree}/") and name != f"{tree}/__init__.py"
+        ]
+        rooms = {name.split("/")[1] for name in files if name.count("/") > 1 or any(map(place, imports_of(name)))}
+        assert len(rooms) <= most, f"{tree}: {sorted(rooms)}"
+
+
 def test_a_folder_is_small_enough_to_be_read() -> None:
-    files = Counter(path.parent for path in SOURCES if "zoo" not in path.parts)
+    paths = [path for tree in (*ORDER, "tests") for path in (ROOT / tree).rglob("*") if "__pycache__" not in path.parts]
+    files = Counter(path.parent for path in paths if path.is_file())
     assert {folder: number for folder, number in files.items() if number > MOST_FILES} == {}
+
+
+def test_a_class_and_a_function_are_short_enough_to_be_read() -> None:
+    lines = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (int(node.end_lineno or 0) - node.lineno + 1, type(node))
+        for path in SOURCES
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: length for name, (length, kind) in lines.items() if length > MOST_LINES[kind]} == {}
 
 
 def test_the_command_answers_without_torch() -> None:
