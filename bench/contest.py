@@ -47,9 +47,9 @@ class InTurns(Loader):
 
 def train(words: Sequence[str], turns: Turns, steps: int) -> None:
     """The whole job: logging, progress lines and all."""
-    place = RankEnv.from_environment(os.environ)
+    rank_env = RankEnv.from_environment(os.environ)
     composed = compose(words)
-    world = join(place, composed.config.world, deterministic=False)
+    world = join(rank_env, composed.config.world, deterministic=False)
 
     def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> build.Parts:
         parts = build.build(config, builder, world, precision)
@@ -57,7 +57,7 @@ def train(words: Sequence[str], turns: Turns, steps: int) -> None:
         return dataclasses.replace(parts, loader=InTurns(**own, turns=turns, steps=steps))
 
     vars(job)["build"] = build_in_turns
-    signals = Signals(place.rank, lambda _: os._exit(1))
+    signals = Signals(rank_env.rank, lambda _: os._exit(1))
     signals.open()
     job.run(composed, world, signals, time.time(), [])
     world.leave()

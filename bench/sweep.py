@@ -107,9 +107,9 @@ def _ray(root: Path, words: Sequence[Sequence[str]]) -> dict[str, dict[str, Any]
 def _alone(root: Path, words: Sequence[str], points: Sequence[Sequence[str]], at_once: int) -> float:
     """Seconds that commands of their own take for these points."""
 
-    def train(place: int) -> None:
-        own = [f"run.root={root}", f"run.name=p{place}"]
-        command = [sys.executable, str(ROOT / "train/main.py"), *words, *points[place], *own]
+    def train(point: int) -> None:
+        own = [f"run.root={root}", f"run.name=p{point}"]
+        command = [sys.executable, str(ROOT / "train/main.py"), *words, *points[point], *own]
         subprocess.run(command, env=ENVIRON, capture_output=True, check=True)
 
     began = time.monotonic()

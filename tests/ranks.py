@@ -148,7 +148,7 @@ class Starter:
                     {
                         "argv": argv,
                         **known,
-                        "environ": {**QUIET, **place(rank, ranks, port, attempt), **(environ or {})},
+                        "environ": {**QUIET, **rank_variables(rank, ranks, port, attempt), **(environ or {})},
                         "cwd": str(self.folder),
                         "output": str(files[-1]),
                     }
@@ -241,7 +241,7 @@ def _composed(argv: tuple[str, ...]) -> Mapping[str, Any]:
     return {"plain": found.plain, "foreign": found.foreign}
 
 
-def place(rank: int, ranks: int, port: int, attempt: int = 0) -> dict[str, str]:
+def rank_variables(rank: int, ranks: int, port: int, attempt: int = 0) -> dict[str, str]:
     """What torchrun tells a rank on one machine."""
     return {
         "RANK": str(rank),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if not __package__:  # run as a file: become the module of the package that lies beside it
-    _root = next(str(place) for place in Path(__file__).resolve().parents if (place / "phalanx" / "train").is_dir())
+    _root = next(str(parent) for parent in Path(__file__).resolve().parents if (parent / "phalanx" / "train").is_dir())
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
@@ -56,15 +56,15 @@ def main(composed: "Composed | None" = None, begun_s: float | None = None) -> No
 def _run(composed: "Composed | None", started: float) -> ExitCode:
     gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
     try:
-        place = RankEnv.from_environment(os.environ)
-        composed = prepare(sys.argv[1:], place, composed)
+        rank_env = RankEnv.from_environment(os.environ)
+        composed = prepare(sys.argv[1:], rank_env, composed)
     except ConfigError as error:
         refuse(error, speaks(os.environ))
-    return ExitCode.FINISHED if composed is None else _train(composed, place, started)
+    return ExitCode.FINISHED if composed is None else _train(composed, rank_env, started)
 
 
-def prepare(argv: list[str], place: RankEnv, composed: "Composed | None" = None) -> "Composed | None":
-    """What the command line composes to, checked for ranks of `place`; None where it only asks, which is answered.
+def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = None) -> "Composed | None":
+    """What the command line composes to, checked for ranks of `rank_env`; None where it only asks, which is answered.
 
     Imports no torch, and says so where that comes next. Raises ConfigError.
     """
@@ -73,16 +73,16 @@ def prepare(argv: list[str], place: RankEnv, composed: "Composed | None" = None)
     from phalanx.config.limits import check
 
     _check_temporary()
-    if not place.launched and (words := multirun(argv)) is not None:
+    if not rank_env.launched and (words := multirun(argv)) is not None:
         _sweep(words)
     if asks(argv):
-        if place.is_rank_zero:
+        if rank_env.is_rank_zero:
             answer(argv)
         return None
     composed = composed or compose(argv)
-    check(composed.config, place.size)
-    if place.is_rank_zero and "torch" not in sys.modules:
-        print(f"{composed.config.run.name} on {_ranks(place.size)}: importing torch", flush=True)
+    check(composed.config, rank_env.size)
+    if rank_env.is_rank_zero and "torch" not in sys.modules:
+        print(f"{composed.config.run.name} on {_ranks(rank_env.size)}: importing torch", flush=True)
     return composed
 
 
@@ -103,9 +103,9 @@ def _sweep(words: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, str(PACKAGE), "sweep", *words])
 
 
-def _train(composed: "Composed", place: RankEnv, started: float) -> ExitCode:
+def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
-    signals = Signals(place.rank, lambda _: end(ExitCode.PREEMPTED))
+    signals = Signals(rank_env.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)
     from phalanx.run_folder import rank_logs
@@ -116,27 +116,27 @@ def _train(composed: "Composed", place: RankEnv, started: float) -> ExitCode:
     from .engine import job
     from .engine.build import check_targets, targets
 
-    rank_logs.to_console(place.is_rank_zero, os.environ)
+    rank_logs.to_console(rank_env.is_rank_zero, os.environ)
     try:
         try:
             check_targets(composed.config, targets(composed.config, composed.foreign))
         except Exception:  # whatever the user's own modules raise
             if finished(composed.config) is None:  # a run that has finished needs nothing built
                 raise
-        world = join(place, composed.config.world, composed.config.train.deterministic)
+        world = join(rank_env, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
-        refuse(error, place.is_rank_zero)
+        refuse(error, rank_env.is_rank_zero)
     except JoinFailed as error:
         say(f"error: {error}")
-        cause_file.leave(ExitCode.BUG, place.rank, str(error))
+        cause_file.leave(ExitCode.BUG, rank_env.rank, str(error))
         end(ExitCode.BUG)
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
         code = job.run(composed, world, signals, started, failure_exit.afterwards)
-        if place.is_rank_zero:
-            cause_file.leave(code, place.rank, code.name.lower())
+        if rank_env.is_rank_zero:
+            cause_file.leave(code, rank_env.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
-        cause_file.report(f"{code.name.lower()}, all saved; the same command continues", place.rank)
+        cause_file.report(f"{code.name.lower()}, all saved; the same command continues", rank_env.rank)
     return code
 
 

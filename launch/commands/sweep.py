@@ -104,15 +104,15 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
     machine = this_machine(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = gpus_in_use_elsewhere(machine.gpus, os.environ)
     with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
-        places = slots(asked.sweep, machine, claimed.gpus, os.environ)
+        slots_here = slots(asked.sweep, machine, claimed.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
-        queue = TrialQueue(plan_of(asked, places[0].threads), search, peers)
+        queue = TrialQueue(plan_of(asked, slots_here[0].threads), search, peers)
         queue.resume_stopped()
         watcher = ProcessWatcher(
-            queue.plan, places, ForkServer(signals), signals, EnergyMeter(nvml_counter(nvml), places), grace_s
+            queue.plan, slots_here, ForkServer(signals), signals, EnergyMeter(nvml_counter(nvml), slots_here), grace_s
         )
         scheduler = Scheduler(queue, peers, watcher, table.show)
-        show(f"{asked.folder}: {search.size} trials, {len(places)} at once here, {asked.sweep.ranks} ranks each")
+        show(f"{asked.folder}: {search.size} trials, {len(slots_here)} at once here, {asked.sweep.ranks} ranks each")
         code = ExitCode.BUG
         results.write(scheduler, "running")
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 if not __package__:  # run as a file: become the module of the package that lies beside it
-    _root = next(str(place) for place in Path(__file__).resolve().parents if (place / "phalanx" / "train").is_dir())
+    _root = next(str(parent) for parent in Path(__file__).resolve().parents if (parent / "phalanx" / "train").is_dir())
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
@@ -46,11 +46,11 @@ def main() -> None:
     report = Report(asked.json, asked.report)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads, which inherit it
     try:
-        place = RankEnv.from_environment(os.environ)
+        rank_env = RankEnv.from_environment(os.environ)
     except ConfigError as error:
         refuse(error, speaks(os.environ))
-    threading.Thread(target=report.told_to_leave, args=(place,), daemon=True).start()
-    _examine(place, asked, report)
+    threading.Thread(target=report.told_to_leave, args=(rank_env,), daemon=True).start()
+    _examine(rank_env, asked, report)
 
 
 def _arguments() -> argparse.Namespace:
@@ -69,66 +69,66 @@ class Report:
         self._json, self._file = json, file
         self._findings: list[Finding] = []
 
-    def add(self, findings: Sequence[Finding], place: RankEnv) -> None:
+    def add(self, findings: Sequence[Finding], rank_env: RankEnv) -> None:
         self._findings += findings
-        if self._file and place.local_rank == 0:
+        if self._file and rank_env.local_rank == 0:
             write_whole(self._file, as_json(self._findings))
 
-    def close(self, place: RankEnv) -> ExitCode:
+    def close(self, rank_env: RankEnv) -> ExitCode:
         """Print the findings on the console of rank 0, unless a launcher does."""
         if self._file:
             return ExitCode.FINISHED
-        if place.is_rank_zero:
+        if rank_env.is_rank_zero:
             text = as_json(self._findings) if self._json else table(self._findings, columns_of(sys.stdout))
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
 
-    def told_to_leave(self, place: RankEnv) -> None:
+    def told_to_leave(self, rank_env: RankEnv) -> None:
         """Report what was found until SIGTERM, which ranks get when a peer died."""
         signal.sigwait({signal.SIGTERM})
         text = "the ranks were ended before all was examined, as they are when one of them died"
         advice = "see what is said above of the rank that died first, and look at that rank's host"
         if self._file is None:
-            self.add([Finding("ranks", Verdict.FAIL, text, "every rank answers", advice)], place)
-            self.close(place)
+            self.add([Finding("ranks", Verdict.FAIL, text, "every rank answers", advice)], rank_env)
+            self.close(rank_env)
         end(128 + signal.SIGTERM)
 
 
-def _examine(place: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
+def _examine(rank_env: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
     with not_collected():
         from .exams import all_exams
         from .protocol.exam import examine
         from .protocol.ranks import SilentRanks, join_ranks  # torch is imported only now
-    speaks_for_all = place.is_rank_zero
+    speaks_for_all = rank_env.is_rank_zero
     try:
-        ranks = join_ranks(place if place.launched else _alone(place), asked.limit)
+        ranks = join_ranks(rank_env if rank_env.launched else _alone(rank_env), asked.limit)
         hosts = len(set(ranks.hosts))
-        report.add([passes("rendezvous", f"{place.size} ranks on {hosts} hosts", "every rank comes")], place)
+        report.add([passes("rendezvous", f"{rank_env.size} ranks on {hosts} hosts", "every rank comes")], rank_env)
         for exam in all_exams(ranks, asked.folder):
-            report.add(examine(exam, ranks), place)
-        code = report.close(place)
+            report.add(examine(exam, ranks), rank_env)
+        code = report.close(rank_env)
         ranks.leave()
         end(code)
     except SilentRanks as error:
         text, advice = str(error), "look at the hosts of these ranks, and at what they last printed"
-        speaks_for_all = place.rank == min({*range(place.size)} - {*error.ranks}, default=0)
+        speaks_for_all = rank_env.rank == min({*range(rank_env.size)} - {*error.ranks}, default=0)
     except (OSError, RuntimeError) as error:  # the store's port is taken, nobody holds it, or who held it is gone
         said = " ".join(str(error).split())[:300]
-        text = f"rank {place.rank} of {place.size} lost the store at {place.address}:{place.port}: {said}"
+        text = f"rank {rank_env.rank} of {rank_env.size} lost the store at {rank_env.address}:{rank_env.port}: {said}"
         advice = "see that the first node's port is free and can be reached from the other nodes"
-    report.add([Finding("ranks", Verdict.FAIL, text, "every rank comes and answers", advice)], place)
+    report.add([Finding("ranks", Verdict.FAIL, text, "every rank comes and answers", advice)], rank_env)
     if speaks_for_all:
-        cause_file.leave(ExitCode.HUNG, place.rank, text)
+        cause_file.leave(ExitCode.HUNG, rank_env.rank, text)
         say(f"phalanx doctor: {text}")
-    report.close(place)
+    report.close(rank_env)
     end(ExitCode.HUNG)
 
 
-def _alone(place: RankEnv) -> RankEnv:
+def _alone(rank_env: RankEnv) -> RankEnv:
     """A plain `python launch/doctor/main.py` is a world of one, with a store of its own on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        return replace(place, address="127.0.0.1", port=probe.getsockname()[1])
+        return replace(rank_env, address="127.0.0.1", port=probe.getsockname()[1])
 
 
 if __name__ == "__main__":

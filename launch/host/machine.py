@@ -122,9 +122,9 @@ def _is_sliced(library: Any, handle: Any) -> bool:
 def _slices(library: Any, handle: Any) -> list[Any]:
     """The slices of a GPU: places for them that are empty, or another control group's, do not count."""
     found = []
-    for place in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
+    for index in range(library.nvmlDeviceGetMaxMigDeviceCount(handle)):
         with suppress(library.NVMLError):
-            found.append(library.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
+            found.append(library.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
     return found
 
 

@@ -19,7 +19,7 @@ def run_torchrun(argv: Sequence[str]) -> RankEnds:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import main as torchrun
 
-    script = next((place for place, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    script = next((index for index, word in enumerate(argv) if not word.startswith("-")), len(argv))
     # torchrun expands templates in the script's arguments: $$ becomes $, and ${local_rank} a number.
     words = [word.replace("$", "$$") for word in argv[script:]]
     try:

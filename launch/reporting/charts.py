@@ -76,7 +76,7 @@ def time_strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
     first, last = found[0].begin, found[-1].end
     size, unit = _unit(last - first)
     width = (last - first) / _BINS
-    middles = [(place + 0.5) * width / size for place in range(_BINS)]
+    middles = [(index + 0.5) * width / size for index in range(_BINS)]
     bars = [
         {
             "type": "bar",
@@ -115,8 +115,8 @@ def time_strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
 def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
     traces: list[dict[str, Any]] = []
     heights: set[float | None] = set()
-    for place, (run, entries) in enumerate(lines.items()):
-        colour = RUN_COLOURS[place % len(RUN_COLOURS)]
+    for index, (run, entries) in enumerate(lines.items()):
+        colour = RUN_COLOURS[index % len(RUN_COLOURS)]
         for split in sorted({str(entry.get("split")) for entry in entries}, reverse=True):  # train first
             found = [(e["step"], number(e[name])) for e in entries if e.get("split") == split and name in e]
             heights |= {y for _, y in found}
@@ -208,10 +208,10 @@ def _shares(found: Sequence[Span], width: float) -> dict[TimeUse, list[float]]:
     for span in found:
         at, end = (span.begin - first) / width, (span.end - first) / width
         parts = {use: part_s / (span.end - span.begin) for use, part_s in span.parts().items()}
-        for place in range(int(at), min(_BINS, math.ceil(end))):
-            within = min(end, place + 1) - max(at, place)
+        for index in range(int(at), min(_BINS, math.ceil(end))):
+            within = min(end, index + 1) - max(at, index)
             for use, part in parts.items():
-                shares[use][place] += part * within
+                shares[use][index] += part * within
     return {use: parts for use, parts in shares.items() if any(parts)}
 
 

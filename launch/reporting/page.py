@@ -32,8 +32,8 @@ def run_page(histories: Sequence[History], now: float) -> str:
         written=_clock(now),
         metrics=metrics,
         runs=[
-            _run(history, name, charts.RUN_COLOURS[place % len(charts.RUN_COLOURS)], metrics, now)
-            for place, (history, name) in enumerate(zip(histories, names, strict=True))
+            _run(history, name, charts.RUN_COLOURS[index % len(charts.RUN_COLOURS)], metrics, now)
+            for index, (history, name) in enumerate(zip(histories, names, strict=True))
         ],
         curves=charts.curves({name: history.lines for name, history in zip(names, histories, strict=True)}),
         uses={use.value: colour for use, colour in charts.COLOURS.items()},
@@ -103,12 +103,12 @@ def _spent(spans: Sequence[timeline.Span]) -> dict[str, str]:
 def _told(events: Sequence[Entry]) -> tuple[Sequence[Entry], Counter[str]]:
     """What there is room for, and how many of each name there are beside it."""
 
-    def weight(place: int) -> tuple[bool, bool, int]:
-        name = events[place]["event"]
-        return name in _TURNS, name not in _ROUTINE, place
+    def weight(index: int) -> tuple[bool, bool, int]:
+        name = events[index]["event"]
+        return name in _TURNS, name not in _ROUTINE, index
 
     kept = sorted(sorted(range(len(events)), key=weight)[-_EVENTS:])
-    told = [events[place] for place in kept]
+    told = [events[index] for index in kept]
     return told, Counter(event["event"] for event in events) - Counter(event["event"] for event in told)
 
 

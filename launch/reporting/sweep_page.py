@@ -126,12 +126,12 @@ def _with_pruned(slices: Any, found: SweepResults) -> Any:
     keys = sorted(dimension.key for dimension in found.dimensions)  # as Optuna orders them
     pruned = [row for row in found.rows if row.state == "pruned" and row.value is not None]
     for column, key in enumerate(keys, 1):
-        place, dimension = next((n, each) for n, each in enumerate(found.dimensions) if each.key == key)
+        index, dimension = next((n, each) for n, each in enumerate(found.dimensions) if each.key == key)
         trace = {
             "type": "scatter",
             "mode": "markers",
             "name": "pruned",
-            "x": [dimension.read(row.chosen[place]) for row in pruned],
+            "x": [dimension.read(row.chosen[index]) for row in pruned],
             "y": [row.value for row in pruned],
             "marker": {"color": "#999999", "symbol": "x", "size": 7},
             "text": [f"trial {row.trial}, pruned at step {row.step}" for row in pruned],

@@ -92,11 +92,11 @@ class SweepTable(AbstractContextManager["SweepTable"]):
         for head in ("trial", "state", plan.metric, "step", *_short([each.key for each in plan.space.dimensions])):
             table.add_column(head, no_wrap=True)
 
-        def place(row: TrialRow) -> tuple[bool, float]:
+        def by_state(row: TrialRow) -> tuple[bool, float]:
             """Those under way first, then the best ones."""
             return row.ended, results.sort_key(row.value, plan.mode)
 
-        for row in sorted(found, key=place)[:_ROWS]:
+        for row in sorted(found, key=by_state)[:_ROWS]:
             shown = (row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *map(on_one_line, row.chosen))
             table.add_row(str(row.trial), *shown)
         return Group(Text(title, style="italic"), table)

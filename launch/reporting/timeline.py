@@ -76,10 +76,10 @@ def starts(history: History, now: float) -> list[Start]:
     begins = [_begin(holder, events) for holder, events in passes]
     written = [line["time"] for line in history.lines]
     found: list[Start] = []
-    for place, (holder, events) in enumerate(passes):
-        begin = max(begins[place], found[-1].end) if found else begins[place]
-        following = begins[place + 1] if place + 1 < len(passes) else None
-        undone = _undone_until(passes[place + 1 :])
+    for index, (holder, events) in enumerate(passes):
+        begin = max(begins[index], found[-1].end) if found else begins[index]
+        following = begins[index + 1] if index + 1 < len(passes) else None
+        undone = _undone_until(passes[index + 1 :])
         lives = history.live is not None and (holder or history.live) == history.live and following is None
         end, outcome = _end(history, holder, events, written, following, undone)
         if lives and outcome not in _ENDS.values():
@@ -129,8 +129,8 @@ class _Lines:
 
     def reached(self, step: int) -> float:
         """When the last line up to `step` was written; 0 where there is none."""
-        place = bisect_right(self.steps, step)
-        return self.times[place - 1] if place else 0.0
+        index = bisect_right(self.steps, step)
+        return self.times[index - 1] if index else 0.0
 
 
 def _passes(history: History) -> list[tuple[Holder | None, list[Entry]]]:
@@ -148,7 +148,7 @@ def _passes(history: History) -> list[tuple[Holder | None, list[Entry]]]:
         came = holder == history.live or holder.from_step is not None
         if came and holder not in known and number(holder.since):
             later = [
-                place for place, (other, _) in enumerate(passes) if other and other.incarnation > holder.incarnation
+                index for index, (other, _) in enumerate(passes) if other and other.incarnation > holder.incarnation
             ]
             passes.insert(later[0] if later else len(passes), (holder, []))
     return passes
@@ -177,8 +177,8 @@ def _end(
         return events[-1]["time"], _ENDS[events[-1]["event"]]
     seen = history.seen.get(holder.incarnation, 0.0) if holder else 0.0
     if events:
-        place = bisect_left(written, float("inf") if following is None else following)
-        seen = max(seen, written[place - 1] if place else 0.0)
+        index = bisect_left(written, float("inf") if following is None else following)
+        seen = max(seen, written[index - 1] if index else 0.0)
     seen = max(seen, undone_until)
     if following is not None:
         seen = min(seen, following)
@@ -258,9 +258,9 @@ def _wait(line: Entry) -> float:
 def _stepping(begin: float, end: float, lines: _Lines) -> Iterator[Span]:
     """Steps, in one span for each line that was written of them."""
     at = begin
-    for place in lines.between(begin, end):
-        until = lines.times[place]
-        yield Span(TimeUse.STEPS, at, until, lines.waits[place] * (until - at))
+    for index in lines.between(begin, end):
+        until = lines.times[index]
+        yield Span(TimeUse.STEPS, at, until, lines.waits[index] * (until - at))
         at = until
     yield Span(TimeUse.STEPS, at, end)
 

@@ -61,20 +61,20 @@ class Asha:
         """The best 1/`eta` of the trials that reached a rung, and none whose value is not finite. On a tie those already
         promoted come first, so that a tie promotes no further trial."""
 
-        def place(number: int) -> tuple[float, bool, int]:
+        def sort_key(number: int) -> tuple[float, bool, int]:
             return self._at(rung, there[number]), there[number].promoted <= rung, number
 
         numbers = [number for number in there if math.isfinite(self._at(rung, there[number]))]
-        return sorted(numbers, key=place)[: len(there) // self.eta]
+        return sorted(numbers, key=sort_key)[: len(there) // self.eta]
 
     def best_paused(self, some: Mapping[int, RungState]) -> int | None:
         """The number of the best trial at the highest rung; None where no value is finite."""
 
-        def place(number: int) -> tuple[int, float, int]:
+        def sort_key(number: int) -> tuple[int, float, int]:
             reached = self.reached(some[number])
             return -reached, self._newest(some[number]), number
 
-        return min((number for number in some if math.isfinite(self._newest(some[number]))), key=place, default=None)
+        return min((number for number in some if math.isfinite(self._newest(some[number]))), key=sort_key, default=None)
 
     def _newest(self, trial: RungState) -> float:
         """The value at the rung that a trial reached last; 0.0 before the first."""

@@ -78,9 +78,9 @@ class SearchSpace:
         """Points that have, together, each choice and both ends of each interval; a dimension with fewer of them than
         others is at its first one again after its last."""
         axes = [_ends(dimension) for dimension in self.dimensions]
-        for place in range(max(map(len, axes), default=0)):
+        for index in range(max(map(len, axes), default=0)):
             yield {
-                d.key: axis[place if place < len(axis) else 0] for d, axis in zip(self.dimensions, axes, strict=True)
+                d.key: axis[index if index < len(axis) else 0] for d, axis in zip(self.dimensions, axes, strict=True)
             }
 
 

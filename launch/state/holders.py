@@ -24,18 +24,18 @@ def is_there(folder: Path, holder: Holder, looks: LivenessProbe) -> bool:
 
 def is_process(folder: Path, holder: Holder) -> bool | None:
     """Whether the process that a lease names really holds the folder; None where that cannot be found out."""
-    told = [liveness.is_process_of(place, holder) for place in _places(folder)]
+    told = [liveness.is_process_of(run, holder) for run in _places(folder)]
     return True if True in told else None if None in told else False
 
 
 def ask_to_leave(folder: Path, looks: LivenessProbe) -> None:
     """Ask them all to save and leave. Raises OSError."""
-    for place, holder in _at_work(folder, looks).items():
-        StopFile(place, holder.incarnation).ask()
+    for run, holder in _at_work(folder, looks).items():
+        StopFile(run, holder.incarnation).ask()
 
 
 def _at_work(folder: Path, looks: LivenessProbe) -> dict[Path, Holder]:
-    return {place: holder for place in _places(folder) if (holder := looks.live(place)) is not None}
+    return {run: holder for run in _places(folder) if (holder := looks.live(run)) is not None}
 
 
 def _places(folder: Path) -> list[Path]:

@@ -79,7 +79,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
 
     def others(self) -> bool:
         """Whether any other is alive."""
-        return any(self.is_alive(place.name) for place in peer_folders(self._sweep) if place != self._folder)
+        return any(self.is_alive(peer.name) for peer in peer_folders(self._sweep) if peer != self._folder)
 
     def told_to_leave(self) -> bool:
         """Whether somebody asked for it by `stop`."""

@@ -60,13 +60,13 @@ def plan_submission(
     folder = _next(root / SUBMITTED, str(run.name))
     copies: dict[Path, Path] = {}
 
-    def copied(place: Path) -> Path:
-        """Where the job finds `place`: in a copy if it lies in a checkout, else where it is now."""
-        top = snapshot.checkout_of(place, environ)
+    def copied(path: Path) -> Path:
+        """Where the job finds `path`: in a copy if it lies in a checkout, else where it is now."""
+        top = snapshot.checkout_of(path, environ)
         if top is None:
-            return place
+            return path
         target = copies.setdefault(top, folder / ("code" if not copies else f"code-{len(copies)}"))
-        return target / place.resolve().relative_to(top.resolve())
+        return target / path.resolve().relative_to(top.resolve())
 
     code = copied(ROOT)
     if code == ROOT:  # installed, so there is no checkout
@@ -75,7 +75,7 @@ def plan_submission(
     config_dir = _config_dir(words)
     if config_dir is not None:
         words = [*words, f"--config-dir={copied(directory / config_dir)}"]  # the last one counts
-    return Submission(folder, code, copies, directory, root, [str(copied(place)) for place in places], words, runs)
+    return Submission(folder, code, copies, directory, root, [str(copied(path)) for path in places], words, runs)
 
 
 def _config_dir(words: Sequence[str]) -> str | None:

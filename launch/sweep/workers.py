@@ -52,8 +52,8 @@ def slots(config: SweepConfig, machine: Machine, gpus: Sequence[Gpu], environ: M
         )
     if config.ranks > 1 and any(gpu.slice for gpu in gpus):
         raise ConfigError("Ranks on slices of a GPU (MIG) do not find each other. Type sweep.ranks=1")
-    places = have // config.ranks * (config.per_gpu if gpus else 1)
-    count = min(places, config.slots or places) if gpus else config.slots or places
+    most = have // config.ranks * (config.per_gpu if gpus else 1)
+    count = min(most, config.slots or most) if gpus else config.slots or most
     threads = typed(environ) or max(1, machine.cpus // (count * config.ranks))
     return [Slot(number, _share(number, config, gpus), threads) for number in range(count)]
 

@@ -10,11 +10,11 @@ def handed_on(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of `module`; `names` are those that it hands on, by the modules of `package` that define
     them."""
-    places = {name: f"{package}.{place}" for place, those in names.items() for name in those}
+    modules = {name: f"{package}.{module_name}" for module_name, those in names.items() for name in those}
 
     def get(name: str) -> Any:
-        if name not in places:
+        if name not in modules:
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name)
-        return getattr(import_module(places[name]), name)
+        return getattr(import_module(modules[name]), name)
 
-    return get, lambda: sorted(places)
+    return get, lambda: sorted(modules)

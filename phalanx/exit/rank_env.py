@@ -52,12 +52,12 @@ class RankEnv:
                 f"{_START}"
             )
         rank, size, local_rank, local_size = (_count(environ, name) for name in names[:4])
-        for name, place, of, places in (
+        for name, value, of, limit in (
             ("RANK", rank, "WORLD_SIZE", size),
             ("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size),
         ):
-            if place >= places:
-                raise ConfigError(f"{name}={place} is not below {of}={places} in the environment. {_START}")
+            if value >= limit:
+                raise ConfigError(f"{name}={value} is not below {of}={limit} in the environment. {_START}")
         address, port = environ["MASTER_ADDR"], _count(environ, "MASTER_PORT")
         hosted = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         return cls(rank, size, local_rank, local_size, _restarts(environ), True, address, port, hosted)

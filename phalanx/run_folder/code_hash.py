@@ -22,10 +22,10 @@ def code(packages: Iterable[str], package: Path) -> dict[str, str]:
     lead out of a package are not followed. Raises ConfigError for a package that Python cannot find.
     """
     tops = {name.partition(".")[0] for name in packages} - COVERED_BY_VERSION - {"phalanx"}
-    places = _rooms(package) + [place for name in sorted(tops) for place in _places(name)]
+    roots = _rooms(package) + [root for name in sorted(tops) for root in _source_roots(name)]
     hashes: dict[str, str] = {}
-    for place in places:
-        for name, path in _sources(place):
+    for root in roots:
+        for name, path in _sources(root):
             hashes.setdefault(name, hashlib.sha256(path.read_bytes()).hexdigest())
     return dict(sorted(hashes.items()))
 
@@ -56,7 +56,7 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [*theirs, f"Phalanx itself is another version (files: {counts})"]
 
 
-def _places(name: str) -> list[Path]:
+def _source_roots(name: str) -> list[Path]:
     """Where a package's folders or a module's file lie; nothing for one without source, such as an extension."""
     try:
         spec = find_spec(name)
@@ -65,18 +65,18 @@ def _places(name: str) -> list[Path]:
     if spec is None:
         raise ConfigError(f"No package or module {name!r} is found: install it, or add its folder to PYTHONPATH.")
     if spec.submodule_search_locations is not None:
-        return [Path(place) for place in spec.submodule_search_locations]
+        return [Path(root) for root in spec.submodule_search_locations]
     return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
 
 
-def _sources(place: Path) -> Iterator[tuple[str, Path]]:
-    """The `*.py` files at or under `place`, with names that begin with its own."""
-    if place.is_file():
-        yield place.name, place
+def _sources(root: Path) -> Iterator[tuple[str, Path]]:
+    """The `*.py` files at or under `root`, with names that begin with its own."""
+    if root.is_file():
+        yield root.name, root
         return
-    inside = place.resolve()
-    for folder, subfolders, files in os.walk(place):
+    inside = root.resolve()
+    for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if name != "__pycache__" and not name.startswith("."))
         for path in (Path(folder, name) for name in sorted(files) if name.endswith(".py")):
             if path.is_file() and path.resolve().is_relative_to(inside):
-                yield path.relative_to(place.parent).as_posix(), path
+                yield path.relative_to(root.parent).as_posix(), path

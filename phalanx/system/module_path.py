@@ -17,5 +17,5 @@ def step_aside(root: str) -> None:
     assert sys.path[0] == root
     del sys.path[0]
     if root not in sys.path:
-        installed = [place for place, entry in enumerate(sys.path) if entry.endswith(_INSTALLED)]
+        installed = [index for index, entry in enumerate(sys.path) if entry.endswith(_INSTALLED)]
         sys.path.insert(installed[0] if installed else len(sys.path), root)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.ranks import ROOT, SMALL, Results, free_port, place, quoted
+from tests.ranks import ROOT, SMALL, Results, free_port, quoted, rank_variables
 
 _LIMIT_S = 240.0  # a start with NCCL, autotuning and compilation
 
@@ -26,7 +26,9 @@ class Gpus:
         """Start ranks as torchrun does, one a GPU, and wait. Not `launched` is a plain `python train/main.py`."""
         port = free_port()
         started = [
-            self._start(place(rank, ranks, port) if launched else {}, overrides, self.folder / f"output-{port}-{rank}")
+            self._start(
+                rank_variables(rank, ranks, port) if launched else {}, overrides, self.folder / f"output-{port}-{rank}"
+            )
             for rank in range(ranks)
         ]
         try:

@@ -51,7 +51,7 @@ class Heartbeat:
     began: int
 
     @property
-    def place(self) -> tuple[int, int]:
+    def progress(self) -> tuple[int, int]:
         return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
 
 
@@ -105,7 +105,7 @@ def first_late(heartbeats: Mapping[int, Heartbeat], size: int, timeout_s: float)
         return None
     awaited = {late for heartbeat in heartbeats.values() for late in heartbeat.awaits}
     late = [rank for rank in awaited if rank in heartbeats and not heartbeats[rank].awaits] or list(heartbeats)
-    return min(late, key=lambda rank: (heartbeats[rank].place, not _in_the_users_code(heartbeats[rank]), rank))
+    return min(late, key=lambda rank: (heartbeats[rank].progress, not _in_the_users_code(heartbeats[rank]), rank))
 
 
 def users_line(heartbeat: Heartbeat) -> str | None:

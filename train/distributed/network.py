@@ -15,18 +15,18 @@ _SIOCGIFADDR = 0x8915
 _VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
-def choose_network(store: Store, place: RankEnv) -> None:
+def choose_network(store: Store, rank_env: RankEnv) -> None:
     """Have gloo listen where the other machines are, unless the user said where. All ranks call it, before gloo begins.
 
     Left to itself gloo takes the address of its own host's name, which on Debian is 127.0.1.1.
     """
-    if place.one_machine or _VARIABLE in os.environ:
+    if rank_env.one_machine or _VARIABLE in os.environ:
         return
-    own = _address_towards(place.address, place.port)
-    store.set(f"network/{place.rank}", own)
+    own = _address_towards(rank_env.address, rank_env.port)
+    store.set(f"network/{rank_env.rank}", own)
     if _is_loopback(own):  # the machine that has the store is told by the others how it is reached
-        others = (store.get(f"network/{rank}").decode() for rank in range(place.size))
-        own = next((_address_towards(other, place.port) for other in others if not _is_loopback(other)), own)
+        others = (store.get(f"network/{rank}").decode() for rank in range(rank_env.size))
+        own = next((_address_towards(other, rank_env.port) for other in others if not _is_loopback(other)), own)
     if (name := _interface(own)) is not None:
         os.environ[_VARIABLE] = name
 

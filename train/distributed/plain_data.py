@@ -94,29 +94,29 @@ def _described(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
     )
 
 
-def _restored(described: Any, packed: torch.Tensor, place: int, device: torch.device) -> tuple[Any, int]:
+def _restored(described: Any, packed: torch.Tensor, offset: int, device: torch.device) -> tuple[Any, int]:
     """The value, and where in `packed` the tensors after those of it begin."""
     if not isinstance(described, Mapping):
-        return described, place
+        return described, offset
     kind = described["is"]
     if kind in _HELD or kind in _KEYED:
         items = []
         for item in described["items"]:
             parts = []
             for part in item if kind in _KEYED else [item]:
-                found, place = _restored(part, packed, place, device)
+                found, offset = _restored(part, packed, offset, device)
                 parts.append(found)
             items.append(tuple(parts) if kind in _KEYED else parts[0])
-        return (_KEYED if kind in _KEYED else _HELD)[kind](items), place
-    tensor, place = _tensor(described, packed, place)
+        return (_KEYED if kind in _KEYED else _HELD)[kind](items), offset
+    tensor, offset = _tensor(described, packed, offset)
     if kind == "tensor":
-        return (tensor.to(device) if described["device"] != "cpu" else tensor), place
+        return (tensor.to(device) if described["device"] != "cpu" else tensor), offset
     array = tensor.numpy().reshape(described["shape"])
-    return (array if kind == "ndarray" else array[()]), place
+    return (array if kind == "ndarray" else array[()]), offset
 
 
-def _tensor(described: Mapping[str, Any], packed: torch.Tensor, place: int) -> tuple[torch.Tensor, int]:
+def _tensor(described: Mapping[str, Any], packed: torch.Tensor, offset: int) -> tuple[torch.Tensor, int]:
     dtype, shape = _DTYPES[described["dtype"]], torch.Size(described["shape"])
-    begin = place + -place % _ALIGNED
+    begin = offset + -offset % _ALIGNED
     end = begin + shape.numel() * dtype.itemsize
     return packed[begin:end].view(dtype).view(shape), end

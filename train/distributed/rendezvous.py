@@ -33,44 +33,44 @@ _AFTER_WATCH = 2
 logger = logging.getLogger(__name__)
 
 
-def join(place: RankEnv, config: WorldConfig, deterministic: bool) -> World:
+def join(rank_env: RankEnv, config: WorldConfig, deterministic: bool) -> World:
     """Join the ranks. All ranks call it.
 
     Raises ConfigError on every rank when a rank lacks its GPU, and JoinFailed when ranks do not come or go again.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
-    if not place.launched:
+    if not rank_env.launched:
         watchdog = Watchdog(0, 1, config.timeout_s, None)
-        return World(place, _device(place, config), None, "none", [socket.gethostname()], watchdog)
-    if place.one_machine:
+        return World(rank_env, _device(rank_env, config), None, "none", [socket.gethostname()], watchdog)
+    if rank_env.one_machine:
         _keep_to_loopback()
-        _warn_of_open_store(place)
+        _warn_of_open_store(rank_env)
     try:
-        return _joined(place, config, timedelta(seconds=config.timeout_s))
+        return _joined(rank_env, config, timedelta(seconds=config.timeout_s))
     except RuntimeError as error:
         raise JoinFailed(
-            f"rank {place.rank} of {place.size} did not find the others at {place.address}:{place.port}: "
+            f"rank {rank_env.rank} of {rank_env.size} did not find the others at {rank_env.address}:{rank_env.port}: "
             f"{str(error).splitlines()[0]} Waited at most {config.timeout_s:g} s (world.timeout_s)"
         ) from error
 
 
-def _joined(place: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
-    store = _store(place, timeout)
-    watchdog = Watchdog(place.rank, place.size, config.timeout_s, store)
-    device, hosts = _agree_on_device(store, place, config, watchdog)
-    choose_network(store, place)
+def _joined(rank_env: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
+    store = _store(rank_env, timeout)
+    watchdog = Watchdog(rank_env.rank, rank_env.size, config.timeout_s, store)
+    device, hosts = _agree_on_device(store, rank_env, config, watchdog)
+    choose_network(store, rank_env)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
     dist.init_process_group(
         backend,
         store=store,
-        rank=place.rank,
-        world_size=place.size,
+        rank=rank_env.rank,
+        world_size=rank_env.size,
         timeout=_AFTER_WATCH * timeout if backend == "nccl" else _NEVER,
         device_id=device if backend == "nccl" else None,
     )
     control = _gloo() if backend == "nccl" else None
-    return World(place, device, store, backend, hosts, watchdog, control)
+    return World(rank_env, device, store, backend, hosts, watchdog, control)
 
 
 def _gloo() -> dist.ProcessGroup:
@@ -87,9 +87,13 @@ def _keep_to_loopback() -> None:
             os.environ[f"{backend}_SOCKET_IFNAME"] = loopback  # one set for the cluster's network would be listened on
 
 
-def _warn_of_open_store(place: RankEnv) -> None:
+def _warn_of_open_store(rank_env: RankEnv) -> None:
     """torchrun opens its store before this program's first line, and has no switch for where it listens."""
-    if place.hosted and place.is_rank_zero and (ports := sorted(port for _, port in beyond_loopback([os.getppid()]))):
+    if (
+        rank_env.hosted
+        and rank_env.is_rank_zero
+        and (ports := sorted(port for _, port in beyond_loopback([os.getppid()])))
+    ):
         logger.warning(
             "torchrun listens on port %s of every network of this machine, and whoever reaches that runs code as you; "
             "phalanx run in its place keeps to the loopback",
@@ -97,32 +101,34 @@ def _warn_of_open_store(place: RankEnv) -> None:
         )
 
 
-def _store(place: RankEnv, timeout: timedelta) -> Store:
+def _store(rank_env: RankEnv, timeout: timedelta) -> Store:
     """The store in which the ranks find each other. All ranks call it.
 
     torchrun keeps one store over its restarts: without a place of its own, a start would find what the last one left,
     and call ranks that are gone.
     """
-    address, listener = place.address, None
-    if place.one_machine and not place.hosted:
+    address, listener = rank_env.address, None
+    if rank_env.one_machine and not rank_env.hosted:
         address = "127.0.0.1"  # a store that finds its own address listens on all of them
-        listener = _listen(place.port).detach() if place.is_rank_zero else None
-    with _telling(place):
+        listener = _listen(rank_env.port).detach() if rank_env.is_rank_zero else None
+    with _telling(rank_env):
         store = TCPStore(
             address,
-            place.port,
-            place.size,
-            is_master=place.is_rank_zero and not place.hosted,
+            rank_env.port,
+            rank_env.size,
+            is_master=rank_env.is_rank_zero and not rank_env.hosted,
             timeout=timeout,
             master_listen_fd=listener,
         )
-    return PrefixStore(f"phalanx/{place.attempt}", store)
+    return PrefixStore(f"phalanx/{rank_env.attempt}", store)
 
 
 @contextmanager
-def _telling(place: RankEnv) -> Iterator[None]:
+def _telling(rank_env: RankEnv) -> Iterator[None]:
     """One line where the others are long in coming, as where another machine was never started."""
-    words = f"waiting for all {place.size} ranks to come to {place.address}:{place.port}, for {_LONG_S:g} s so far"
+    words = (
+        f"waiting for all {rank_env.size} ranks to come to {rank_env.address}:{rank_env.port}, for {_LONG_S:g} s so far"
+    )
     late = threading.Timer(_LONG_S, logger.warning, [words])
     late.daemon = True
     late.start()
@@ -142,7 +148,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _agree_on_device(
-    store: Store, place: RankEnv, config: WorldConfig, watchdog: Watchdog
+    store: Store, rank_env: RankEnv, config: WorldConfig, watchdog: Watchdog
 ) -> tuple[torch.device, list[str]]:
     """This rank's device, once every rank has said through the store that it has one, and all ranks' hosts.
 
@@ -150,36 +156,36 @@ def _agree_on_device(
     """
     device, message = torch.device("cpu"), ""
     try:
-        device = _device(place, config)
+        device = _device(rank_env, config)
         if device.type == "cuda":
             torch.cuda.set_device(device)
     except ConfigError as error:
         message = str(error)
     watchdog.at("join", 0)
-    store.set(f"device/{place.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
-    words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(place.size)]
+    store.set(f"device/{rank_env.rank}", f"{socket.gethostname()}\n{device.type}\n{message}")
+    words = [store.get(f"device/{rank}").decode().split("\n", 2) for rank in range(rank_env.size)]
     hosts = [host for host, _, _ in words]
     errors = [RankError(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
     kinds = {kind for _, kind, _ in words}
     if errors or len(kinds) > 1:
-        _let_all_read(store, place)
+        _let_all_read(store, rank_env)
     if not errors and len(kinds) > 1:
         without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
         raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
     if errors:
-        raise ConfigError(merged(errors, place.size), agreed=True)
+        raise ConfigError(merged(errors, rank_env.size), agreed=True)
     return device, hosts
 
 
-def _let_all_read(store: Store, place: RankEnv) -> None:
+def _let_all_read(store: Store, rank_env: RankEnv) -> None:
     """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
-    store.set(f"read/{place.rank}", "")
-    if place.is_rank_zero and not place.hosted:
+    store.set(f"read/{rank_env.rank}", "")
+    if rank_env.is_rank_zero and not rank_env.hosted:
         with suppress(RuntimeError):
-            store.wait([f"read/{rank}" for rank in range(place.size)], timedelta(seconds=_READ_S))
+            store.wait([f"read/{rank}" for rank in range(rank_env.size)], timedelta(seconds=_READ_S))
 
 
-def _device(place: RankEnv, config: WorldConfig) -> torch.device:
+def _device(rank_env: RankEnv, config: WorldConfig) -> torch.device:
     """The device of this rank. Raises ConfigError when it is asked for and absent."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
@@ -203,9 +209,9 @@ def _device(place: RankEnv, config: WorldConfig) -> torch.device:
         )
     if not gpus:
         return torch.device("cpu")
-    if place.local_rank >= gpus:
+    if rank_env.local_rank >= gpus:
         raise ConfigError(
-            f"{place.local_size} ranks were started here and torch sees {gpus} GPUs, one a rank. "
+            f"{rank_env.local_size} ranks were started here and torch sees {gpus} GPUs, one a rank. "
             f"Type --nproc_per_node={gpus}, or world.device=cpu"
         )
-    return torch.device("cuda", place.local_rank)
+    return torch.device("cuda", rank_env.local_rank)

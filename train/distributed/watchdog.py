@@ -180,7 +180,7 @@ class Watchdog:
     def _is_after_another(self, own: Heartbeat) -> bool:
         """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
         heartbeats = [heartbeat for _, heartbeat, _ in self._seen()]
-        return any(not at.waits and at.since_s >= self._timeout_s and at.place < own.place for at in heartbeats)
+        return any(not at.waits and at.since_s >= self._timeout_s and at.progress < own.progress for at in heartbeats)
 
     def _seen(self) -> list[tuple[int, Heartbeat, float]]:
         """The others' heartbeats. The thread that asks for them adds some meanwhile."""

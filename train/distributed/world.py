@@ -29,7 +29,7 @@ class World:
 
     def __init__(
         self,
-        place: RankEnv,
+        rank_env: RankEnv,
         device: torch.device,
         store: Store | None,
         backend: str,
@@ -38,9 +38,9 @@ class World:
         control: dist.ProcessGroup | None = None,
     ) -> None:
         """`control` is the group for what is no tensor of the device's; None where the default group serves."""
-        self.place = place
-        self.rank = place.rank
-        self.size = place.size
+        self.rank_env = rank_env
+        self.rank = rank_env.rank
+        self.size = rank_env.size
         self.device = device
         self.backend = backend
         self.reducer: SharedMemoryReducer | None = None
@@ -50,8 +50,8 @@ class World:
         self.control = control
         channel = None
         if store is not None:
-            channel = FailureChannel(store, place.rank, hosts, None if place.hosted else 0, watchdog.close)
-        self.failure = FirstFailure(channel, place.rank, hosts, watchdog)
+            channel = FailureChannel(store, rank_env.rank, hosts, None if rank_env.hosted else 0, watchdog.close)
+        self.failure = FirstFailure(channel, rank_env.rank, hosts, watchdog)
 
     @property
     def is_rank_zero(self) -> bool:
@@ -62,7 +62,7 @@ class World:
 
         Where one rank cannot have the memory all fall back to gloo: the sums have the same bits, and take longer.
         """
-        if self.size == 1 or not self.place.one_machine:
+        if self.size == 1 or not self.rank_env.one_machine:
             return
         self.reducer, why = connect_ranks(self.rank, self.size, self.gather, timeout_s)
         if self.reducer is not None:

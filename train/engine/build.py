@@ -109,7 +109,7 @@ def _capability(device: torch.device) -> tuple[int, int] | None:
 def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Precision:
     threads = config.train.threads
     if isinstance(threads, Auto):
-        threads = cpu_count.threads(os.environ, world.place.local_size)
+        threads = cpu_count.threads(os.environ, world.rank_env.local_size)
     torch.set_num_threads(threads)
     precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)

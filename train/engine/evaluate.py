@@ -67,8 +67,8 @@ class Evaluation:
         names = _all(rows, world)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:
-            places = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
-            table[tuple(torch.tensor(places).T)] = torch.cat([row.cells for row in rows]).cpu()
+            cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
+            table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
         totals = world.sum(table).cumsum(0)[-1]
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
         return joined(ratios, computed)

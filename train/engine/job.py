@@ -125,7 +125,7 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
             data=data,
             auto={"train.precision": parts.precision.name, "world.device": world.device.type},
         )
-        opened, held = open_run(config, _to_be_told(composed), record, attempt=world.place.attempt)
+        opened, held = open_run(config, _to_be_told(composed), record, attempt=world.rank_env.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
 
     opened, release = world.raise_on_all(act)

@@ -58,7 +58,7 @@ def _spread(length: int) -> list[int]:
     """Up to `SAMPLES` indices, evenly spaced, the first and the last among them."""
     if length <= SAMPLES:
         return list(range(length))
-    return [place * (length - 1) // (SAMPLES - 1) for place in range(SAMPLES)]
+    return [index * (length - 1) // (SAMPLES - 1) for index in range(SAMPLES)]
 
 
 @contextmanager

@@ -24,19 +24,19 @@ def mix(words: Words) -> Words:
     return words ^ (words >> np.uint64(31))
 
 
-def key(seed: int, *places: int | Words) -> Words:
-    """One 64-bit word for `seed` and each combination of `places` (integers or arrays, which broadcast), shape (…,)."""
+def key(seed: int, *path: int | Words) -> Words:
+    """One 64-bit word for `seed` and each combination of `path` (integers or arrays, which broadcast), shape (…,)."""
     words = np.array([_mix_one(seed + int(_GOLDEN))], np.uint64)
-    for place in places:
-        words = mix((words ^ np.asarray(place, np.uint64)) + _GOLDEN)
+    for part in path:
+        words = mix((words ^ np.asarray(part, np.uint64)) + _GOLDEN)
     return words
 
 
-def integer(seed: int, *places: int) -> int:
+def integer(seed: int, *path: int) -> int:
     """The same as `key`, as one Python integer of 63 bits, fit to seed a generator."""
     word = _mix_one(seed + int(_GOLDEN))
-    for place in places:
-        word = _mix_one((word ^ place) + int(_GOLDEN))
+    for part in path:
+        word = _mix_one((word ^ part) + int(_GOLDEN))
     return word >> 1
 
 

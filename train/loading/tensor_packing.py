@@ -130,10 +130,10 @@ class SharedDataset:
         file = BytesIO()
         loader = _SharedPickler(file, self)
         loader.dump(dataset)
-        places = [self.place(np.frombuffer(buffer.raw(), np.uint8), buffer) for buffer in loader.buffers]
-        return DupFd(self._file), self._size, file.getvalue(), places
+        spans = [self.locate(np.frombuffer(buffer.raw(), np.uint8), buffer) for buffer in loader.buffers]
+        return DupFd(self._file), self._size, file.getvalue(), spans
 
-    def place(self, octets: "np.ndarray[Any, Any]", owner: object) -> tuple[int, int]:
+    def locate(self, octets: "np.ndarray[Any, Any]", owner: object) -> tuple[int, int]:
         """Where in the file these bytes are, which belong to `owner`, and how many."""
         assert self._file is not None
         where = octets.ctypes.data, octets.nbytes
@@ -188,31 +188,31 @@ class _SharedPickler(ForkingPickler):
 
     def _stored(self, storage: torch.UntypedStorage, dtype: torch.dtype | None) -> tuple[torch.dtype | None, int, int]:
         octets = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        return dtype, *self._shared.place(octets, storage)
+        return dtype, *self._shared.locate(octets, storage)
 
 
-def receive(file: Any, size: int, structure: bytes, places: list[tuple[int, int]]) -> Any:
+def receive(file: Any, size: int, structure: bytes, spans: list[tuple[int, int]]) -> Any:
     """The data set, in the worker."""
     descriptor = file.detach()
     memory = mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) if size else b""
     os.close(descriptor)
-    return _SharedUnpickler(structure, memoryview(memory), places).load()
+    return _SharedUnpickler(structure, memoryview(memory), spans).load()
 
 
 class _SharedUnpickler(Unpickler):
     """Of what the rank that started this process sends along."""
 
-    def __init__(self, structure: bytes, memory: memoryview, places: list[tuple[int, int]]) -> None:
-        slices: Iterator[memoryview] = (memory[start : start + size] for start, size in places)
+    def __init__(self, structure: bytes, memory: memoryview, spans: list[tuple[int, int]]) -> None:
+        slices: Iterator[memoryview] = (memory[start : start + size] for start, size in spans)
         super().__init__(BytesIO(structure), buffers=slices)
         self._memory = memory
         self._storages: dict[tuple[int, int], torch.UntypedStorage] = {}  # views of one memory stay that
 
     def persistent_load(self, pid: tuple[torch.dtype | None, int, int]) -> Any:
-        dtype, *place = pid
-        storage = self._storages.get((place[0], place[1]))
+        dtype, *span = pid
+        storage = self._storages.get((span[0], span[1]))
         if storage is None:
-            storage = self._storages[place[0], place[1]] = self._storage(*place)
+            storage = self._storages[span[0], span[1]] = self._storage(*span)
         return storage if dtype is None else _typed(storage, dtype)
 
     def _storage(self, start: int, size: int) -> torch.UntypedStorage:

@@ -60,8 +60,8 @@ class WeightsAndBiases(Sink):
         config: Mapping[str, object],
         finish_timeout_s: float,
     ) -> None:
-        place = (root or folder).absolute()
-        self._files = place / names.WANDB
+        parent = (root or folder).absolute()
+        self._files = parent / names.WANDB
         self._finish_timeout_s = finish_timeout_s
         self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
@@ -77,7 +77,7 @@ class WeightsAndBiases(Sink):
             "run_tags": list(tags),
             "run_name": name,
             "resume": "allow",
-            "root_dir": str(place),
+            "root_dir": str(parent),
             "x_stats_pid": os.getpid(),
             "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
         }

@@ -22,12 +22,12 @@ class Clocks:
         if not ranks.several_hosts or not dist.is_initialized():
             return {}
         others = [rank for rank in ranks.first_of_hosts if rank != 0]
-        if ranks.place.rank in others:
+        if ranks.rank_env.rank in others:
             _answer()
         return {
             str(rank): midpoint_s([_ask(rank) for _ in range(_ROUND_TRIPS)])
             for rank in others
-            if ranks.place.is_rank_zero
+            if ranks.rank_env.is_rank_zero
         }
 
     def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, float]]) -> list[Finding]:

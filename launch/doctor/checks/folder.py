@@ -34,7 +34,7 @@ class Folder:
             return self._written(ranks, ours, nonce)
         finally:
             with suppress(OSError):
-                (ours / f"rank-{ranks.place.rank}").unlink()
+                (ours / f"rank-{ranks.rank_env.rank}").unlink()
             with suppress(OSError):  # the last one to leave finds it empty
                 ours.rmdir()
             if made:
@@ -42,11 +42,11 @@ class Folder:
                     self.path.rmdir()
 
     def _written(self, ranks: ExamRanks, ours: Path, nonce: str) -> dict[str, Any]:
-        rank = ranks.place.rank
+        rank = ranks.rank_env.rank
         rate = _write_mbyte_per_s(ours / f"rank-{rank}-rate") if rank in ranks.first_of_hosts else None
         (ours / f"rank-{rank}").write_text(f"{nonce} {rank}")
         ranks.gather("folder written", None)
-        missing, waited_s = _missing(ours, nonce, ranks.place.size)
+        missing, waited_s = _missing(ours, nonce, ranks.rank_env.size)
         ranks.gather("folder read", None)  # nobody removes what another still looks for
         free_bytes = os.statvfs(ours).f_bavail * os.statvfs(ours).f_frsize
         return {"missing": missing, "waited_s": waited_s, "mbyte_per_s": rate, "free_bytes": free_bytes}

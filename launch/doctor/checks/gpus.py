@@ -54,7 +54,7 @@ class Gpus:
 
 def own_gpu(ranks: ExamRanks) -> int | None:
     """The CUDA device of this rank; None where it has none."""
-    rank = ranks.place.local_rank
+    rank = ranks.rank_env.local_rank
     return rank if torch.cuda.is_available() and rank < torch.cuda.device_count() else None
 
 

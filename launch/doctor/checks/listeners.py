@@ -20,7 +20,7 @@ class Listeners:
     name = "listening sockets"
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
-        if ranks.place.rank not in ranks.first_of_hosts:
+        if ranks.rank_env.rank not in ranks.first_of_hosts:
             return {"open": []}
         return {"open": sorted([pid, port] for pid in _trainers() for _, port in beyond_loopback([pid]))}
 

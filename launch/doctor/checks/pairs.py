@@ -25,10 +25,10 @@ class Pairs:
     def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
         if not dist.is_initialized():
             return None
-        rank, where = ranks.place.rank, device()
+        rank, where = ranks.rank_env.rank, device()
         rates: dict[str, float] = {}
         errors: dict[str, str] = {}
-        for turn in rounds(ranks.place.size):
+        for turn in rounds(ranks.rank_env.size):
             peer = next((b if a == rank else a for a, b in turn if rank in (a, b)), None)
             if peer is None:
                 continue

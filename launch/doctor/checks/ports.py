@@ -18,17 +18,17 @@ class Ports:
     name = "host names and ports"
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
-        place = ranks.place
-        takes_part = not ranks.several_hosts or place.rank in ranks.first_of_hosts
-        address = "127.0.0.1" if place.one_machine else _own_address(place.address, place.port)
+        rank_env = ranks.rank_env
+        takes_part = not ranks.several_hosts or rank_env.rank in ranks.first_of_hosts
+        address = "127.0.0.1" if rank_env.one_machine else _own_address(rank_env.address, rank_env.port)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.create_server((address, 0), family=family, backlog=place.size + 1) as listener:
+        with socket.create_server((address, 0), family=family, backlog=rank_env.size + 1) as listener:
             port = listener.getsockname()[1]
             told = ranks.gather("ports", [address, port] if takes_part else None)
             closed = {
                 str(rank): why
                 for rank, where in enumerate(told)
-                if takes_part and where and rank != place.rank and (why := why_closed(*where))
+                if takes_part and where and rank != rank_env.rank and (why := why_closed(*where))
             }
             nameless = [host for host in dict.fromkeys(ranks.hosts) if ranks.several_hosts and not _resolves(host)]
             ranks.gather("ports tried", None)  # nobody stops to listen before

@@ -20,7 +20,7 @@ class Tracking:
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         """Rank 0 alone writes to W&B."""
-        if not ranks.place.is_rank_zero:
+        if not ranks.rank_env.is_rank_zero:
             return {}
         mode = resolve_mode("auto", os.environ)
         if mode != "online":

@@ -24,7 +24,7 @@ class Versions:
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         gpus = torch.cuda.is_available()
-        index = ranks.place.local_rank % torch.cuda.device_count() if gpus else None
+        index = ranks.rank_env.local_rank % torch.cuda.device_count() if gpus else None
         capability = None if index is None else torch.cuda.get_device_capability(index)
         library: Any = torch.cuda.nccl  # untyped
         nccl = ".".join(map(str, library.version())) if torch.distributed.is_nccl_available() else None

@@ -17,31 +17,33 @@ class Group:
     name = "process group"
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
-        place = ranks.place
-        if place.size == 1:
+        rank_env = ranks.rank_env
+        if rank_env.size == 1:
             return {"backend": None}
         has_gpu = (
-            torch.cuda.is_available() and place.local_rank < torch.cuda.device_count() and dist.is_nccl_available()
+            torch.cuda.is_available() and rank_env.local_rank < torch.cuda.device_count() and dist.is_nccl_available()
         )
         nccl = all(ranks.gather("has a GPU", has_gpu))
-        if place.one_machine and (loopback := next((n for _, n in socket.if_nameindex() if n.startswith("lo")), None)):
+        if rank_env.one_machine and (
+            loopback := next((n for _, n in socket.if_nameindex() if n.startswith("lo")), None)
+        ):
             for backend in ("GLOO", "NCCL"):
                 os.environ[f"{backend}_SOCKET_IFNAME"] = loopback
         # So that ranks that wait for one that hangs raise, and it alone is left without an answer.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         if nccl:
-            torch.cuda.set_device(place.local_rank)
+            torch.cuda.set_device(rank_env.local_rank)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "gloo",
             store=ranks.store,
-            rank=place.rank,
-            world_size=place.size,
+            rank=rank_env.rank,
+            world_size=rank_env.size,
             timeout=timedelta(seconds=ranks.limit_s / 2),
         )
         one = torch.ones(1, device=device())
         dist.all_reduce(one)  # connects all; all ranks take part
-        if float(one) != place.size:
-            raise RuntimeError(f"the sum of ones over {place.size} ranks is {float(one):g}")
+        if float(one) != rank_env.size:
+            raise RuntimeError(f"the sum of ones over {rank_env.size} ranks is {float(one):g}")
         return {"backend": "nccl" if nccl else "gloo"}
 
     def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:

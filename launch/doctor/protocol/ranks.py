@@ -27,7 +27,7 @@ class SilentRanks(Exception):  # noqa: N818 - an outcome of the examination, not
 class ExamRanks:
     """All ranks and the host of each. No examination may take longer than `limit_s` seconds."""
 
-    place: RankEnv
+    rank_env: RankEnv
     store: Store
     hosts: tuple[str, ...]
     limit_s: float
@@ -52,42 +52,42 @@ class ExamRanks:
 
         Raises SilentRanks when ranks do not come within the limit.
         """
-        return _gather(self.store, self.place, f"gather/{key}", value, self.limit_s + _SLACK_S, self.hosts)
+        return _gather(self.store, self.rank_env, f"gather/{key}", value, self.limit_s + _SLACK_S, self.hosts)
 
     def leave(self) -> None:
         """All ranks call it, last. The first holds the store, and leaves when the others need it no more."""
         self.gather("part", None)
-        self.store.set(f"gone/{self.place.rank}", "")
-        if self.place.is_rank_zero:
+        self.store.set(f"gone/{self.rank_env.rank}", "")
+        if self.rank_env.is_rank_zero:
             with suppress(RuntimeError):
-                self.store.wait([f"gone/{rank}" for rank in range(self.place.size)], timedelta(seconds=_SLACK_S))
+                self.store.wait([f"gone/{rank}" for rank in range(self.rank_env.size)], timedelta(seconds=_SLACK_S))
 
 
-def join_ranks(place: RankEnv, limit_s: float) -> ExamRanks:
+def join_ranks(rank_env: RankEnv, limit_s: float) -> ExamRanks:
     """All ranks call it. Raises SilentRanks when some did not come, RuntimeError when the store did not."""
     timeout = timedelta(seconds=limit_s)
     listener = None
-    if place.one_machine and place.is_rank_zero and not place.hosted:
-        listener = socket.create_server(("127.0.0.1", place.port)).detach()  # reachable from this machine only
+    if rank_env.one_machine and rank_env.is_rank_zero and not rank_env.hosted:
+        listener = socket.create_server(("127.0.0.1", rank_env.port)).detach()  # reachable from this machine only
     store = PrefixStore(
-        f"phalanx-doctor/{place.attempt}",
+        f"phalanx-doctor/{rank_env.attempt}",
         TCPStore(
-            place.address,
-            place.port,
-            place.size,
-            is_master=place.is_rank_zero and not place.hosted,
+            rank_env.address,
+            rank_env.port,
+            rank_env.size,
+            is_master=rank_env.is_rank_zero and not rank_env.hosted,
             timeout=timeout,
             wait_for_workers=False,  # which would not say who is missing
             master_listen_fd=listener,
         ),
     )
-    hosts = _gather(store, place, "rendezvous", socket.gethostname(), limit_s, ())
-    return ExamRanks(place, store, tuple(hosts), limit_s)
+    hosts = _gather(store, rank_env, "rendezvous", socket.gethostname(), limit_s, ())
+    return ExamRanks(rank_env, store, tuple(hosts), limit_s)
 
 
-def _gather(store: Store, place: RankEnv, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:
-    store.set(f"{key}/{place.rank}", json.dumps(value))
-    keys = [f"{key}/{rank}" for rank in range(place.size)]
+def _gather(store: Store, rank_env: RankEnv, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:
+    store.set(f"{key}/{rank_env.rank}", json.dumps(value))
+    keys = [f"{key}/{rank}" for rank in range(rank_env.size)]
     try:
         store.wait(keys, timedelta(seconds=limit_s))
     except RuntimeError as error:

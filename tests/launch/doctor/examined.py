@@ -12,8 +12,8 @@ from phalanx.launch.doctor.protocol.ranks import ExamRanks
 
 def ranks_on(*hosts: str) -> ExamRanks:
     """A rank on each of `hosts`, as a check's judge sees them."""
-    place = RankEnv(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
-    return ExamRanks(place, HashStore(), hosts, 1.0)
+    rank_env = RankEnv(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
+    return ExamRanks(rank_env, HashStore(), hosts, 1.0)
 
 
 def one(found: list[Finding], name: str) -> Finding:

@@ -21,7 +21,7 @@ from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed import shared_memory
 from phalanx.train.distributed.rendezvous import join
-from tests.ranks import free_port, place
+from tests.ranks import free_port, rank_variables
 
 
 def _no_memory() -> None:
@@ -98,7 +98,7 @@ def main(cases: list[str]) -> None:
         for rank in range(ranks):
             hear, tell = os.pipe()
             if os.fork() == 0:
-                os.environ.update(place(rank, ranks, port))
+                os.environ.update(rank_variables(rank, ranks, port))
                 lacking, lose = LACKS[asked["without"]]
                 if rank == lacking:
                     lose()

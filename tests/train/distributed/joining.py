@@ -13,11 +13,11 @@ from phalanx.train.distributed.watchdog import Watchdog
 
 
 def main() -> None:
-    place = RankEnv.from_environment(os.environ)
-    store = _store(place, timedelta(seconds=60))
-    watch = Watchdog(place.rank, place.size, 600.0, store)
+    rank_env = RankEnv.from_environment(os.environ)
+    store = _store(rank_env, timedelta(seconds=60))
+    watch = Watchdog(rank_env.rank, rank_env.size, 600.0, store)
     watch.at("join", 0)
-    while json.loads(store.get(f"at/{place.rank}"))["phase"] != "join":
+    while json.loads(store.get(f"at/{rank_env.rank}"))["phase"] != "join":
         threading.Event().wait(0.05)
     print("joining", flush=True)
     threading.Event().wait()

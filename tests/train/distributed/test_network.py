@@ -60,13 +60,13 @@ def test_gloo_listens_where_the_other_machines_are(monkeypatch: pytest.MonkeyPat
     """Also on the head, whose own name Debian has at 127.0.1.1; what the user set holds."""
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "users")
     address = outside()
-    place = RankEnv(0, 2, 0, 1, 0, True, head if head[0] == "1" else address, 29500, hosted=True)
+    rank_env = RankEnv(0, 2, 0, 1, 0, True, head if head[0] == "1" else address, 29500, hosted=True)
     store = HashStore()
     store.set("network/1", address)
-    choose_network(store, place)
+    choose_network(store, rank_env)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "users"
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    choose_network(store, place)
+    choose_network(store, rank_env)
     chosen = os.environ["GLOO_SOCKET_IFNAME"]
     assert chosen in [name for _, name in socket.if_nameindex()]
     assert chosen.startswith("lo") == address.startswith("127.")

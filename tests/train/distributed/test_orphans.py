@@ -15,7 +15,7 @@ from phalanx.launch.sweep.workers import RankGroup
 from phalanx.system.process_identity import process_start
 from phalanx.train.distributed.watchdog import Watchdog
 from tests.launch.command import marked
-from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, place, torchrun, until
+from tests.ranks import QUIET, ROOT, SMALL, Starter, free_port, rank_variables, torchrun, until
 from tests.zoo.hanging import DATA
 
 
@@ -53,7 +53,7 @@ def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(starter: Sta
     port = free_port()
     alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     dying = [*there, sys.executable, "-m", "tests.train.distributed.joining"]
-    environ = {**os.environ, **QUIET, **place(1, 3, port), **alone}
+    environ = {**os.environ, **QUIET, **rank_variables(1, 3, port), **alone}
     with subprocess.Popen(dying, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True) as rank:
         world = starter.start(3, "model=mlp", "world.device=cpu", environ=alone, port=port, absent=1)
         assert rank.stdout is not None
