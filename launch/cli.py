@@ -5,7 +5,7 @@ from importlib import import_module
 
 import click
 
-from phalanx.common.stdio import open_all
+from phalanx.common.stdio import open_closed_streams
 from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
@@ -67,7 +67,7 @@ def main() -> None:
         help="Train PyTorch models on any number of GPUs, here or on a cluster.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    open_all()
+    open_closed_streams()
     try:
         phalanx(prog_name="phalanx")
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """`python -m phalanx`, or `python` and this folder: the command, from the copy of the code that this file is of.
 
-With `-m MODULE` in the first place, such as `-m launch.local.agent`, what a launcher starts in a process of its own.
+With `-m MODULE` first, such as `-m launch.local.agent`: a module that a launcher runs as a process.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 if not __package__:  # run as a folder, which comes first on the path, where its modules would shadow others
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import_module("phalanx.system.module_path").step_aside(sys.path[0])
+    import_module("phalanx.system.module_path").move_root_back(sys.path[0])
 
 module = "launch.cli"
 if sys.argv[1:2] == ["-m"]:

@@ -13,9 +13,9 @@ if not __package__:  # run as a file: become the module of the package that lies
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
-    from phalanx.system.module_path import step_aside
+    from phalanx.system.module_path import move_root_back
 
-    step_aside(_root)
+    move_root_back(_root)
     import phalanx.train.main as module
 
     sys.modules["__main__"] = module  # by which data workers are started
@@ -25,7 +25,7 @@ from phalanx.common import stdio
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
 from phalanx.exit.messages import end, refuse, say
-from phalanx.exit.rank_env import RankEnv, speaks
+from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.exit.signals import Signals
 from phalanx.system import allocator
 from phalanx.system.module_path import PACKAGE
@@ -42,8 +42,8 @@ def main(composed: "Composed | None" = None, begun_s: float | None = None) -> No
     began, where that was before this process.
     """
     end_with_launcher(os.environ)
-    stdio.open_all()
-    stdio.take_over()
+    stdio.open_closed_streams()
+    stdio.wrap_streams()
     try:
         sys.exit(_run(composed, begun_s or time.time()))
     except KeyboardInterrupt:
@@ -59,7 +59,7 @@ def _run(composed: "Composed | None", started: float) -> ExitCode:
         rank_env = RankEnv.from_environment(os.environ)
         composed = prepare(sys.argv[1:], rank_env, composed)
     except ConfigError as error:
-        refuse(error, speaks(os.environ))
+        refuse(error, prints_errors(os.environ))
     return ExitCode.FINISHED if composed is None else _train(composed, rank_env, started)
 
 
@@ -69,15 +69,15 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
     Imports no torch, and says so where that comes next. Raises ConfigError.
     """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
-    from phalanx.compose.compose import answer, asks, compose, multirun
+    from phalanx.compose.compose import compose, is_query, multirun, print_answer
     from phalanx.config.limits import check
 
     _check_temporary()
     if not rank_env.launched and (words := multirun(argv)) is not None:
         _sweep(words)
-    if asks(argv):
+    if is_query(argv):
         if rank_env.is_rank_zero:
-            answer(argv)
+            print_answer(argv)
         return None
     composed = composed or compose(argv)
     check(composed.config, rank_env.size)
@@ -128,15 +128,15 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
         refuse(error, rank_env.is_rank_zero)
     except JoinFailed as error:
         say(f"error: {error}")
-        cause_file.leave(ExitCode.BUG, rank_env.rank, str(error))
+        cause_file.write(ExitCode.BUG, rank_env.rank, str(error))
         end(ExitCode.BUG)
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
         code = job.run(composed, world, signals, started, failure_exit.afterwards)
         if rank_env.is_rank_zero:
-            cause_file.leave(code, rank_env.rank, code.name.lower())
+            cause_file.write(code, rank_env.rank, code.name.lower())
     if code is not ExitCode.FINISHED:
-        cause_file.report(f"{code.name.lower()}, all saved; the same command continues", rank_env.rank)
+        cause_file.report_to_torchrun(f"{code.name.lower()}, all saved; the same command continues", rank_env.rank)
     return code
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.columns import columns_of
+from phalanx.common.columns import terminal_width
 from phalanx.common.redaction import redact
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.system.gpu_visibility import GIVEN
@@ -88,7 +88,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
             findings = [*before, missed]
         else:
             findings = before + _examined(argv, folder, environ, locked.descriptors, limit)
-    show(as_json(findings) if as_data else table(findings, columns_of(sys.stdout)))
+    show(as_json(findings) if as_data else table(findings, terminal_width(sys.stdout)))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
 

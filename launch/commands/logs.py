@@ -10,8 +10,8 @@ from typing import TextIO
 import click
 
 from phalanx.common.escaping import printable
-from phalanx.common.files import opened
-from phalanx.common.stdio import let_go
+from phalanx.common.files import open_regular
+from phalanx.common.stdio import redirect_to_null
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
 from phalanx.run_folder import lease_holders, names
@@ -50,7 +50,7 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
             lives = _Follower(folder, root, backend).goes_on
             _print(path, lambda: follow and lives())
     except BrokenPipeError:
-        let_go(sys.stdout.fileno())
+        redirect_to_null(sys.stdout.fileno())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ class _Follower:
 def _print(path: Path, goes_on: Callable[[], bool]) -> None:
     """Print a file, and follow it while `goes_on()`; from the beginning again where it is replaced."""
     while True:
-        with os.fdopen(opened(path), encoding="utf-8", errors="replace") as file:
+        with os.fdopen(open_regular(path), encoding="utf-8", errors="replace") as file:
             while True:
                 more = goes_on()  # before reading, so that the last lines are read
                 _copy(file)

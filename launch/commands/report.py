@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.files import write_whole
+from phalanx.common.files import write_atomic
 from phalanx.exit.codes import ConfigError
 
 from ..common.find_run import find_runs, find_sweep
@@ -35,7 +35,7 @@ def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
         file = out or _home(folders) / "report.html"
         text = run_page([history.read(folder) for folder in folders], time.time())
     try:
-        write_whole(file, text)
+        write_atomic(file, text)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}. Type --out with another file") from None
     show(str(file))

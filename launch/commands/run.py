@@ -90,6 +90,6 @@ def _machine(typed: Sequence[str]) -> Machine:
 
 
 def _wants_gpus(typed: Sequence[str]) -> bool:
-    from phalanx.compose.compose import asks, compose  # here, for Hydra takes longer to import than all the rest
+    from phalanx.compose.compose import compose, is_query  # here, for Hydra takes longer to import than all the rest
 
-    return not asks(typed) and compose(typed).config.world.device is not Device.cpu
+    return not is_query(typed) and compose(typed).config.world.device is not Device.cpu

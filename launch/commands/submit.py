@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.escaping import OPEN, looked_up_there
+from phalanx.common.escaping import OPEN, deferred_env
 from phalanx.config.schema import Config, as_plain
 from phalanx.exit.codes import ConfigError
 from phalanx.system.module_path import ROOT
@@ -117,7 +117,7 @@ def _runs(request: SubmitRequest) -> dict[str, Config]:
         return dict.fromkeys(indices, _shared(request))
     runs = {}
     for index in indices:
-        with looked_up_there(request.backend.sets_variable):
+        with deferred_env(request.backend.sets_variable):
             runs[index] = compose(
                 [word.replace("%a", index) for word in request.words] if index else request.words
             ).config
@@ -137,10 +137,10 @@ def _runs(request: SubmitRequest) -> dict[str, Config]:
 
 def _check_named(config: Config, words: Sequence[str]) -> None:
     """Raise ConfigError where the name of a run would depend on what each job has anew."""
-    from phalanx.compose.digest import defining, left_open
+    from phalanx.compose.digest import deferred_keys, defining
     from phalanx.config.overrides import typed_for
 
-    key = next(iter(left_open(defining(config))), None)
+    key = next(iter(deferred_keys(defining(config))), None)
     if key is not None and typed_for("run.name", words) is None:
         raise ConfigError(
             f"{key} is known to the job alone, and it is part of the name that a run has by default, so a "
@@ -150,7 +150,7 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
 
 def _shared(request: SubmitRequest) -> Config:
     """A config of the sweep, under the sweep's own name. Raises ConfigError."""
-    with looked_up_there(request.backend.sets_variable):
+    with deferred_env(request.backend.sets_variable):
         found = sweep_spec(request.words)
     cluster = found.config.cluster
     request.backend.check(cluster)
@@ -196,12 +196,12 @@ def _layout(request: SubmitRequest, runs: Mapping[str, Config]) -> Submission:
 
 def _known_there(config: Config) -> list[str]:
     """The environment variables that were left for the jobs to look up."""
-    from phalanx.compose.digest import left_open
+    from phalanx.compose.digest import deferred_keys
 
     return sorted(
         {
             name
-            for value in left_open(as_plain(config)).values()
+            for value in deferred_keys(as_plain(config)).values()
             for name in re.findall(re.escape(OPEN) + r"(\w+)\}", value)
         }
     )

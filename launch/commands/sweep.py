@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from phalanx.common.files import write_whole
+from phalanx.common.files import write_atomic
 from phalanx.config.schema import Device
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
@@ -94,7 +94,7 @@ def _tell(best: results.BestPoint, save: Path | None) -> None:
     if save is not None:
         text = experiment(best.words, best.title)
         try:
-            write_whole(save, text)
+            write_atomic(save, text)
         except OSError as error:
             raise ConfigError(f"{save} cannot be written: {error.strerror}. Type --save with another file") from None
     show(results.command(best.words, best.ranks))
@@ -120,7 +120,7 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
         finally:
             found = _last_words(scheduler, table, code)
         if scheduler.trouble is None and code not in LEFT:  # who was told to leave has no seconds for it
-            write_whole(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
+            write_atomic(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
     if not scheduler.storage_lost:
         show_summary(asked, found, code, scheduler)
     return code

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from phalanx.common.stdio import let_go
+from phalanx.common.stdio import redirect_to_null
 
 
 class _Forgiving(io.FileIO):
@@ -11,7 +11,7 @@ class _Forgiving(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            let_go(self.fileno())
+            redirect_to_null(self.fileno())
             return len(memoryview(data))
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from phalanx.common.columns import broken
+from phalanx.common.columns import wrap
 
 
 class Verdict(StrEnum):
@@ -55,7 +55,7 @@ def table(findings: Sequence[Finding], columns: int | None = None) -> str:
             lines.append(f"{indent}do: {finding.advice}")
     counts = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
     lines.append(", ".join(f"{count} {verdict.value}" for verdict, count in counts.items() if count))
-    return broken("\n".join(lines), columns, f"{indent}  ")
+    return wrap("\n".join(lines), columns, f"{indent}  ")
 
 
 def as_json(findings: Sequence[Finding]) -> str:

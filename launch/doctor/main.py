@@ -22,20 +22,20 @@ if not __package__:  # run as a file: become the module of the package that lies
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
-    from phalanx.system.module_path import step_aside
+    from phalanx.system.module_path import move_root_back
 
-    step_aside(_root)
+    move_root_back(_root)
     import phalanx.launch.doctor.main as module
 
     module.main()
 
-from phalanx.common.columns import columns_of
-from phalanx.common.files import write_whole
+from phalanx.common.columns import terminal_width
+from phalanx.common.files import write_atomic
 from phalanx.exit import cause_file
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import end, refuse, say
-from phalanx.exit.rank_env import RankEnv, speaks
-from phalanx.system.garbage_collection import not_collected
+from phalanx.exit.rank_env import RankEnv, prints_errors
+from phalanx.system.garbage_collection import gc_paused
 
 from .finding import Finding, Verdict, as_json, failed, passes, table
 
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         rank_env = RankEnv.from_environment(os.environ)
     except ConfigError as error:
-        refuse(error, speaks(os.environ))
+        refuse(error, prints_errors(os.environ))
     threading.Thread(target=report.told_to_leave, args=(rank_env,), daemon=True).start()
     _examine(rank_env, asked, report)
 
@@ -72,14 +72,14 @@ class Report:
     def add(self, findings: Sequence[Finding], rank_env: RankEnv) -> None:
         self._findings += findings
         if self._file and rank_env.local_rank == 0:
-            write_whole(self._file, as_json(self._findings))
+            write_atomic(self._file, as_json(self._findings))
 
     def close(self, rank_env: RankEnv) -> ExitCode:
         """Print the findings on the console of rank 0, unless a launcher does."""
         if self._file:
             return ExitCode.FINISHED
         if rank_env.is_rank_zero:
-            text = as_json(self._findings) if self._json else table(self._findings, columns_of(sys.stdout))
+            text = as_json(self._findings) if self._json else table(self._findings, terminal_width(sys.stdout))
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
         return ExitCode.BUG if failed(self._findings) else ExitCode.FINISHED
@@ -96,7 +96,7 @@ class Report:
 
 
 def _examine(rank_env: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
-    with not_collected():
+    with gc_paused():
         from .exams import all_exams
         from .protocol.exam import examine
         from .protocol.ranks import SilentRanks, join_ranks  # torch is imported only now
@@ -119,7 +119,7 @@ def _examine(rank_env: RankEnv, asked: argparse.Namespace, report: Report) -> No
         advice = "see that the first node's port is free and can be reached from the other nodes"
     report.add([Finding("ranks", Verdict.FAIL, text, "every rank comes and answers", advice)], rank_env)
     if speaks_for_all:
-        cause_file.leave(ExitCode.HUNG, rank_env.rank, text)
+        cause_file.write(ExitCode.HUNG, rank_env.rank, text)
         say(f"phalanx doctor: {text}")
     report.close(rank_env)
     end(ExitCode.HUNG)

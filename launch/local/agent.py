@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from phalanx.exit.cause_file import correct, witness
+from phalanx.exit.cause_file import correct_unknown, write_if_absent
 from phalanx.exit.codes import ExitCode
 from phalanx.exit.messages import say
 
@@ -67,7 +67,7 @@ def _by_torchrun(argv: Sequence[str]) -> ranks.RankEnds:
 def _leave_word(code: ExitCode, message: str) -> None:
     """Write the cause file, unless a launcher reads how this agent ended and works the cause out itself."""
     if RANKS not in os.environ:
-        witness(code, message)
+        write_if_absent(code, message)
 
 
 def _fail(failed: Sequence[tuple[int, int, float]], killed_before: int) -> NoReturn:
@@ -83,7 +83,7 @@ def _fail(failed: Sequence[tuple[int, int, float]], killed_before: int) -> NoRet
     if not first.said:
         print(first.message, file=sys.stderr)
     if first.code is ExitCode.OUT_OF_MEMORY:
-        correct(first.code, first.message)
+        correct_unknown(first.code, first.message)
     if first.code is ExitCode.PREEMPTED:
         sys.exit(128 + signal.SIGTERM)
     _leave_word(first.code, first.message)

@@ -15,13 +15,13 @@ import phalanx.train.main
 from phalanx.common import stdio
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import refuse
-from phalanx.exit.rank_env import RankEnv, speaks
-from phalanx.system.garbage_collection import not_collected
+from phalanx.exit.rank_env import RankEnv, prints_errors
+from phalanx.system.garbage_collection import gc_paused
 
 
 def preload() -> None:
     """Import torch and all of train/. The ranks share the memory."""
-    with not_collected():
+    with gc_paused():
         import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
 
         for found in pkgutil.walk_packages(phalanx.train.__path__, "phalanx.train."):
@@ -43,12 +43,12 @@ def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[],
     if Path(script).resolve() != Path(phalanx.train.main.__file__).resolve():
         preload()
         return lambda: _run(script)
-    stdio.open_all()
-    stdio.take_over()
+    stdio.open_closed_streams()
+    stdio.wrap_streams()
     try:
         composed = phalanx.train.main.prepare(list(words), RankEnv.from_environment(os.environ))
     except ConfigError as error:
-        refuse(error, speaks(os.environ))
+        refuse(error, prints_errors(os.environ))
     if composed is None:
         sys.exit(ExitCode.FINISHED)
     preload()

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from phalanx.system.garbage_collection import not_collected
+from phalanx.system.garbage_collection import gc_paused
 
 from .ranks import RankEnds
 
@@ -14,7 +14,7 @@ def run_torchrun(argv: Sequence[str]) -> RankEnds:
 
     Raises what torchrun raises where it failed itself.
     """
-    with not_collected():
+    with gc_paused():
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import main as torchrun

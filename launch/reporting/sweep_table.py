@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from phalanx.common.columns import broken
+from phalanx.common.columns import wrap
 from phalanx.common.escaping import on_one_line
 
 from ..common.find_run import SWEEP
@@ -87,7 +87,7 @@ class SweepTable(AbstractContextManager["SweepTable"]):
 
         plan = scheduler.plan
         counts = Counter(row.state for row in found)
-        title = broken(on_one_line(self._title(scheduler, found, counts)), self._live.console.width)
+        title = wrap(on_one_line(self._title(scheduler, found, counts)), self._live.console.width)
         table = Table(box=None, pad_edge=False)
         for head in ("trial", "state", plan.metric, "step", *_short([each.key for each in plan.space.dimensions])):
             table.add_column(head, no_wrap=True)

@@ -13,11 +13,11 @@ def experiment(words: Sequence[str], title: str) -> str:
     import yaml  # here, with Hydra, as other verbs have no use for them
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from phalanx.compose.compose import choices, chosen
+    from phalanx.compose.compose import choices, chosen_option
 
     options = [word for word in words if word.startswith("-")]
     parser = OverridesParser.create()
-    base = chosen("experiment", words)
+    base = chosen_option("experiment", words)
     defaults: list[Any] = [] if base is None else [base]
     values: dict[str, Any] = {}
     for word in words:

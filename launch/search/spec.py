@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phalanx.common.escaping import looked_up_there
+from phalanx.common.escaping import deferred_env
 from phalanx.common.redaction import REDACTED
 from phalanx.config.metric_direction import of_sweep
 from phalanx.config.schema import Config, NoPruner, SweepConfig
@@ -49,7 +49,7 @@ def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection
     Raises ConfigError for whatever is wrong. Nothing is written.
     """
     from phalanx.compose.compose import choices  # here, for Hydra takes longer to import than all the rest
-    from phalanx.compose.digest import defining, left_open
+    from phalanx.compose.digest import deferred_keys, defining
     from phalanx.compose.former_digests import former_definings
 
     space = parse_space(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
@@ -63,7 +63,7 @@ def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection
     anywhere = _anywhere(found, space, also, there)
     former = former_definings(anywhere[0])
     identities = [_identity(space, sweep, shared) for shared in (defining(anywhere[0]), *former)]
-    left = {key: value for each in anywhere for key, value in left_open(defining(each)).items()}
+    left = {key: value for each in anywhere for key, value in deferred_keys(defining(each)).items()}
     named = [word for word in typed if word.startswith("run.name=")]
     hides = REDACTED in json.dumps(former)
     name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
@@ -76,7 +76,7 @@ def _anywhere(
     """The points `found` without what one job alone knows: a sweep is the same one in all of its jobs."""
     if not there and not any(map(is_job_variable, os.environ)):
         return found
-    with looked_up_there(lambda name: name in there or is_job_variable(name)):
+    with deferred_env(lambda name: name in there or is_job_variable(name)):
         return validated_configs(space, also)
 
 

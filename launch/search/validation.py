@@ -42,7 +42,7 @@ def _near(space: SearchSpace, point: Mapping[str, Any], first: "Composed") -> Co
     takes 0.1 s for a point, and a space may have thousands of values. None where Hydra has to say."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from phalanx.config.check import typed
+    from phalanx.config.check import to_config
     from phalanx.config.limits import check
 
     parser, plain = OverridesParser.create(), dict(first.plain)
@@ -54,7 +54,7 @@ def _near(space: SearchSpace, point: Mapping[str, Any], first: "Composed") -> Co
             override = parser.parse_override(word)
             if not _set(plain, override.get_key_element(), override.value()):
                 return None
-        config = typed(plain)
+        config = to_config(plain)
         check(config, config.sweep.ranks)
     except ConfigError:
         return None

@@ -43,7 +43,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
                 f"{self._sweep} cannot be worked in: {error.strerror}. Type run.root=… with a folder to write to, on a "
                 "file system with locks"
             ) from None
-        self._lease = lease.claim(self._folder, 0, os.environ)
+        self._lease = lease.acquire(self._folder, 0, os.environ)
         self._stop = StopFile(self._folder, self._lease.incarnation)
         return self
 

@@ -53,7 +53,7 @@ class ProcessWatcher:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Starts and ends of runs are watched within."""
-        with tempfile.TemporaryDirectory(prefix=leftovers.own()) as scratch:
+        with tempfile.TemporaryDirectory(prefix=leftovers.process_prefix()) as scratch:
             self._scratch = Path(scratch)
             try:
                 yield

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phalanx.common.files import read_json, write_json, write_whole
+from phalanx.common.files import read_json, write_atomic, write_json
 from phalanx.common.redaction import redact_argv
 from phalanx.config.schema import Mode
 from phalanx.exit.codes import ConfigError
@@ -126,7 +126,7 @@ def _written(scheduler: "Scheduler", state: str) -> list[TrialRow]:
     for row in found:
         numbers = [row.value, row.step, row.steps, row.rank_s, row.energy_j]
         table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error])
-    write_whole(plan.folder / TRIALS, text.getvalue())
+    write_atomic(plan.folder / TRIALS, text.getvalue())
     return found
 
 

@@ -7,18 +7,18 @@ from typing import TextIO
 _FEWEST = 20
 
 
-def columns_of(stream: TextIO) -> int | None:
-    """Of the terminal that `stream` writes to; None where it is none, or does not tell."""
+def terminal_width(stream: TextIO) -> int | None:
+    """The width, in characters, of the terminal that `stream` writes to; None if it is not a terminal or has no width."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):
         return None
 
 
-def broken(text: str, columns: int | None, indent: str = "    ") -> str:
-    """`text` with each line that is longer broken between words, what follows indented; as it is for None.
+def wrap(text: str, columns: int | None, indent: str = "    ") -> str:
+    """`text` with each line wrapped at `columns` characters, the continuation indented; unchanged for None.
 
-    A word that is longer than a line stays whole, as a path or a command is copied.
+    A word longer than a line is not split, so that a path or a command can be copied.
     """
     if columns is None:
         return text

@@ -1,4 +1,4 @@
-"""Escape text: from OmegaConf's ${…} interpolation, and from control characters that a terminal obeys."""
+"""Escape text: ${…} that OmegaConf would interpolate, and control characters that a terminal would execute."""
 
 import os
 import re
@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-OPEN = "${oc.env:"  # what `looked_up_there` leaves begins so
+OPEN = "${oc.env:"  # prefix of an interpolation that `deferred_env` leaves in the text
 
 
-def escaped(text: str) -> str:
-    """`text` so that OmegaConf takes no ${ in it for an interpolation. Backslashes count only right before one."""
+def escape(text: str) -> str:
+    """`text` with each ${ escaped for OmegaConf, and the backslashes right before it doubled."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def printable(text: str) -> str:
-    """`text` as a terminal may have it: what would move its cursor, colour it, turn it round or call it is spelt out."""
+    """`text` with non-printable characters (control, bidirectional) as escapes; line breaks and tabs stay."""
     lines = text.split("\n")
     return text if all(map(str.isprintable, lines)) else "\n".join(_spelt(line, keep="\t") for line in lines)
 
 
 def on_one_line(text: str) -> str:
-    """The same, of a name or of a message that has one line."""
+    """As `printable`, for a name or a one-line message: line breaks and tabs are escaped, too."""
     return text if text.isprintable() else _spelt(text, keep="")
 
 
 def _spelt(text: str, keep: str) -> str:
-    # Of what Python calls not printable, spaces of any width do no harm.
+    # Python calls spaces of other widths (category Zs) non-printable; they are harmless.
     return "".join(
         letter
         if letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
@@ -36,20 +36,20 @@ def _spelt(text: str, keep: str) -> str:
     )
 
 
-def all_escaped(node: Any) -> Any:
-    """Nested dicts and lists with every text escaped."""
+def escape_nested(node: Any) -> Any:
+    """Nested dicts and lists with every string escaped."""
     if isinstance(node, dict):
-        return {name: all_escaped(value) for name, value in node.items()}
+        return {name: escape_nested(value) for name, value in node.items()}
     if isinstance(node, list):
-        return [all_escaped(value) for value in node]
-    return escaped(node) if isinstance(node, str) else node
+        return [escape_nested(value) for value in node]
+    return escape(node) if isinstance(node, str) else node
 
 
 @contextmanager
-def nothing_looked_up() -> Iterator[None]:
-    """Within, OmegaConf knows no resolver: a `${oc.env:…}`, or any other, raises UnsupportedInterpolationType.
+def without_resolvers() -> Iterator[None]:
+    """Remove all OmegaConf resolvers: inside, `${oc.env:…}` and any other raise UnsupportedInterpolationType.
 
-    For what others wrote. One key's value may still be that of another.
+    For configs from others. Interpolations of other keys still work.
     """
     from omegaconf.basecontainer import BaseContainer  # here, as the launcher reads this file
 
@@ -62,10 +62,10 @@ def nothing_looked_up() -> Iterator[None]:
 
 
 @contextmanager
-def looked_up_there(of_a_job: Callable[[str], bool]) -> Iterator[None]:
-    """Within, `${oc.env:NAME}` stays as it is where a variable is that of a job to come, or is not set here.
+def deferred_env(of_a_job: Callable[[str], bool]) -> Iterator[None]:
+    """Leave `${oc.env:NAME}` unresolved inside, if `of_a_job(NAME)` or if the variable is not set here.
 
-    For a config that is composed in one place and is to be composed again, and then to hold, in another.
+    For a config that is composed on the login node and composed again inside the job.
     """
     from omegaconf import OmegaConf  # here, as the launcher reads this file
     from omegaconf.basecontainer import BaseContainer

@@ -9,13 +9,13 @@ NOT_A_METRIC = frozenset(
     {"step", "split", "time", "epoch", "loss", "lr", "grad_norm", "samples_per_s", "step_time_s", "data_wait_s"}
     | {"tokens_per_s", "mfu", "memory_gib", "page_faults", "skipped"}
 )
-UNSAID = frozenset({"error", "evaluate", "finish"})  # the failing rank, the line and the summary speak for themselves
-_SPARED = ("epoch", "lr", "samples_per_s")  # what a narrow terminal does without, the first one first
+UNSAID = frozenset({"error", "evaluate", "finish"})  # printed by the failing rank, the metrics line and the summary
+_SPARED = ("epoch", "lr", "samples_per_s")  # dropped on a narrow terminal, in this order
 _BESIDE = frozenset({"time", "event", "step", "steps", "incarnation", "undone_until"})
 
 
 def of_line(line: Mapping[str, object], total_steps: int, to_go: str = "", columns: float = math.inf) -> str:
-    """A line of metrics.jsonl, and how long is `to_go`; of one that tells of training what fits into `columns`."""
+    """A line of metrics.jsonl and the remaining time `to_go`; a training line is cut to `columns` characters."""
     if line["split"] != "train":
         return joined(f"{line['split']} at {at(line, total_steps)}", *_fields(line, _metrics(line)))
     watched = dict(zip(_watched(line), _fields(line, _watched(line)), strict=True))
@@ -27,19 +27,19 @@ def of_line(line: Mapping[str, object], total_steps: int, to_go: str = "", colum
 
 
 def of_event(event: Mapping[str, object], total_steps: int) -> str:
-    """An event of events.jsonl; empty where something else says it."""
+    """An event of events.jsonl; empty if it is printed elsewhere."""
     if event["event"] in UNSAID:
         return ""
     return joined(f"{event['event']} at {at(event, total_steps)}", *details(event, LONGEST_DETAIL))
 
 
 def details(event: Mapping[str, object], longest: int | None = None) -> Iterator[str]:
-    """What an event tells beside its name, its time and its step, of each thing no more than `longest` characters."""
+    """The other fields of an event than name, time and step, each cut to `longest` characters."""
     return (_detail(key, value, longest) for key, value in event.items() if key not in _BESIDE)
 
 
 def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
-    """What came out, one line a thing; what the summary lacks is left out."""
+    """The lines of a summary; a field that is missing has none."""
     if "steps" in summary:
         wall = [f"{duration(cast(float, summary['wall_s']))} in all"] if "wall_s" in summary else []
         yield joined("finished", *_fields(summary, ["steps", "samples"]), *wall, *_fields(summary, ["goodput"]))

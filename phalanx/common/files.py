@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Put `content` at `path` by rename; a reader sees the old file or the new one."""
+def write_atomic(path: Path, content: str) -> None:
+    """Write `content` to `path` by temporary file, fsync and rename: a reader sees the old file or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, mode())
+        os.chmod(name, default_mode())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -27,16 +27,16 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, as_text(value))
+    write_atomic(path, as_json(value))
 
 
-def as_text(value: Any) -> str:
-    """What a JSON file of ours holds."""
+def as_json(value: Any) -> str:
+    """`value` as the text of a JSON file."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def opened(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file, which waits for nobody and follows no link. Raises OSError for anything else."""
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file without following links and without blocking. Raises OSError for anything else."""
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -45,14 +45,14 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a regular file, however long. Raises OSError as `opened` does."""
-    with os.fdopen(opened(path), "rb") as file:
+    """All bytes of a regular file. Raises OSError as `open_regular` does."""
+    with os.fdopen(open_regular(path), "rb") as file:
         return file.read()
 
 
 def read_text(path: Path, limit_bytes: int = 2**26) -> str:
-    """What a file of somebody else's holds. Raises OSError as `opened` does, ValueError for no text or too much of it."""
-    with os.fdopen(opened(path), "rb") as file:
+    """The text of a file. Raises OSError as `open_regular` does, ValueError if no UTF-8 or longer than `limit_bytes`."""
+    with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(limit_bytes + 1)
     if len(content) > limit_bytes:
         raise ValueError(f"{path} is larger than {limit_bytes} bytes")
@@ -60,15 +60,15 @@ def read_text(path: Path, limit_bytes: int = 2**26) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a file holds; None where there is none that can be read."""
+    """The JSON value of a file; None if it is missing, unreadable or no JSON."""
     try:
         return json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
 
 
-def mode() -> int:
-    """What the umask leaves of a file that all may read. Asked of the system: to ask by setting it is no thread's to do."""
+def default_mode() -> int:
+    """0o666 less the umask. Read from /proc, because os.umask() can only be read by setting it, for all threads."""
     facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 0o666 & ~int(facts["Umask"], 8)
 
@@ -79,7 +79,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and deletions in `folder` last."""
+    """fsync a folder, which makes renames and deletions in it durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

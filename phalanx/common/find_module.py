@@ -1,11 +1,11 @@
-"""How a module would be found, without importing any of it."""
+"""Find a module's spec without importing its parent packages."""
 
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 
 
-def found_module(module: str) -> ModuleSpec | None:
-    """None where there is none. What is within a package is looked for in its folder."""
+def find_module(module: str) -> ModuleSpec | None:
+    """The spec, or None if there is no such module. Submodules are looked up in the folder of their package."""
     top, *rest = module.split(".")
     try:
         spec = find_spec(top)

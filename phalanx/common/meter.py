@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 STEPPING = ("data", "step", "log")
-_MANY_FAULTS = 2000  # a step, of 4 KiB each: well beyond what steps have whose memory is kept
+_MANY_FAULTS = 2000  # per step, of 4 KiB each: far more than a step has when malloc keeps its memory
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Spent:
 
 
 class Meter:
-    """Adds up seconds by part. `seconds` may begin with what an earlier start already spent.
+    """Add up seconds by part. `seconds` holds what earlier starts of the run spent.
 
-    Two parts of each step pass through it, so faults are counted where something else than steps begins and ends.
+    It is called twice a step, so page faults are read only where a part outside of steps begins and ends.
     """
 
     def __init__(self, seconds: dict[str, float], clock: Callable[[], float], faults: Callable[[], int]) -> None:
@@ -35,7 +35,7 @@ class Meter:
         return _Part(self, name)
 
     def begun(self, name: str) -> float:
-        """The clock. Parts do not overlap."""
+        """Start a part; returns the clock. Parts do not overlap."""
         if name not in STEPPING:
             self._faults += self._count() - self._since
         return self._clock()
@@ -46,13 +46,13 @@ class Meter:
             self._since = self._count()
 
     def add(self, name: str, seconds: float) -> None:
-        """Count what was spent before there was this meter, and leave out what was done so far."""
+        """Add seconds that were spent before this meter existed; the next `since_mark` does not include them."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self._marks[name] = self.seconds[name]
         self._since = self._count()
 
     def since_mark(self) -> Spent:
-        """What was spent since the last call, for a line of metrics."""
+        """Seconds and page faults since the last call, for a line of metrics."""
         seconds = {name: total - self._marks.get(name, 0.0) for name, total in self.seconds.items()}
         now = self._count()
         spent = Spent(seconds, self._faults + now - self._since)
@@ -73,14 +73,14 @@ class _Part:
 
 
 def minor_faults() -> int:
-    """Pages that this process has been given so far, by the kernel and not from a disk."""
+    """Minor page faults of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def rates(spent: Spent, steps: int, samples: int) -> dict[str, float]:
-    """Throughput of `steps` steps with `samples` samples. Every rank's time counts the waits for the others in.
+    """Throughput of `steps` steps with `samples` samples. Every rank's time includes its waits for the others.
 
-    `page_faults` a step are told where there are so many that they cost: memory is given back and fetched anew.
+    `page_faults` (per step) is only there when it is high: malloc returns memory and faults it in again.
     """
     stepping = sum(spent.seconds.get(part, 0.0) for part in STEPPING)
     faults = spent.faults / steps
@@ -93,9 +93,9 @@ def rates(spent: Spent, steps: int, samples: int) -> dict[str, float]:
 
 
 def goodput(seconds: dict[str, float], wall_s: float) -> dict[str, float]:
-    """Share of the wall time since the first start that went into steps that were kept, and the seconds of each part.
+    """Goodput: the share of wall time since the first start spent in steps that were kept; and the seconds of each part.
 
-    What no part accounts for was lost: work done again after a crash, and the time between starts.
+    `lost_s` is the rest: work repeated after a crash, and the time between starts.
     """
     parts = {f"{name}_s": seconds[name] for name in sorted(seconds)}
     stepping = sum(seconds.get(part, 0.0) for part in STEPPING)

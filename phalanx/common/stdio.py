@@ -12,16 +12,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO, TextIO, final
 
-_PENDING_BYTES = 1 << 18  # kept for a reader that is late; what is older than that is dropped
-_FLUSH_S = 0.5  # how long a rank that leaves waits for such a reader
+_PENDING_BYTES = 1 << 18  # buffered while the reader is slow; further lines are dropped
+_FLUSH_S = 0.5  # timeout of the last flush before exit
 
 
 @final
 class Output(io.TextIOBase):
-    """Text for the file descriptor of `stream`, written at once and never waited for. No failure there is raised.
+    """Non-blocking text stream over the file descriptor of `stream`. Never raises a write error.
 
-    A terminal that was stopped (Ctrl-S) or a pipe that nobody reads takes nothing for now: the text is kept, up to a
-    limit, until a later call. Once the reader is gone, what else the process writes there goes to the null device.
+    While a terminal is stopped (Ctrl-S) or a pipe is full, text is buffered up to `_PENDING_BYTES`. When the reader has
+    closed it, the descriptor is redirected to /dev/null.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -29,8 +29,8 @@ class Output(io.TextIOBase):
         self._descriptor = stream.fileno()
         self._pending = b""
         self._dropped = 0
-        self._send, self._let_go = _sender(self._descriptor)
-        self._turn = threading.RLock()  # a signal's handler may interrupt a call with one of its own
+        self._send, self._close_own = _sender(self._descriptor)
+        self._lock = threading.RLock()  # a signal's handler may interrupt a call with one of its own
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in the base class
@@ -38,7 +38,7 @@ class Output(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """For those who write bytes: the stream's own, which waits."""
+        """The stream's own binary buffer, which blocks."""
         return self._stream.buffer
 
     def fileno(self) -> int:
@@ -52,43 +52,43 @@ class Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         data = text.encode(self.encoding, "replace")
-        with self._turn:
+        with self._lock:
             if len(self._pending) + len(data) > _PENDING_BYTES:
-                self._advance()
+                self._send_pending()
             if len(self._pending) + len(data) > _PENDING_BYTES:
                 self._dropped += text.count("\n")
             else:
-                self._pending += self._told_of_gap() + data
+                self._pending += self._gap_notice() + data
             if "\n" in text or "\r" in text:
-                self._advance()
+                self._send_pending()
         return len(text)
 
     def flush(self) -> None:
-        with self._turn:
-            self._advance()
+        with self._lock:
+            self._send_pending()
 
     def close(self) -> None:
-        """Give back what was opened beside the stream, which stays as it is."""
+        """Close the duplicate descriptor; the stream itself stays open."""
         if not self.closed:
             super().close()
-            self._let_go()
+            self._close_own()
 
     def drain(self) -> None:
-        """Wait for a late reader, but not for long. To be called before the process ends."""
+        """Flush, waiting at most `_FLUSH_S` for a slow reader. Call it before the process exits."""
         end_s = time.monotonic() + _FLUSH_S
         self.flush()
         while self._pending and (left_s := end_s - time.monotonic()) > 0:
             select.select([], [self._descriptor], [], left_s)
             self.flush()
 
-    def _told_of_gap(self) -> bytes:
+    def _gap_notice(self) -> bytes:
         if not self._dropped:
             return b""
         lines, self._dropped = self._dropped, 0
         return f"[{lines} lines are left out here: nobody read them in time]\n".encode("ascii")
 
-    def _advance(self) -> None:
-        """Send what can be sent without a wait."""
+    def _send_pending(self) -> None:
+        """Write what the descriptor takes without blocking."""
         try:
             while self._pending:
                 self._pending = self._pending[self._send(self._pending) :]
@@ -97,21 +97,21 @@ class Output(io.TextIOBase):
         except (OSError, ValueError):
             self._pending = b""
             with suppress(OSError):
-                let_go(self._descriptor)
+                redirect_to_null(self._descriptor)
             self._send = len
 
 
-def let_go(descriptor: int) -> None:
-    """What is written there from now on goes nowhere, also what is written at the very end."""
+def redirect_to_null(descriptor: int) -> None:
+    """Redirect `descriptor` to /dev/null, for the flush at interpreter exit, too."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
 
 
 def _sender(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
-    """What writes bytes to `descriptor` without a wait and returns how many it took, and what gives it back.
+    """A non-blocking write function for `descriptor`, which returns the bytes written, and the function that closes it.
 
-    The descriptor itself is left as it is: a mode set there would hold for all processes that share it.
+    O_NONBLOCK is not set on `descriptor` itself: the flag is shared with every process that inherited it.
     """
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(kind):
@@ -124,10 +124,10 @@ def _sender(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]
     return lambda data: os.write(descriptor, data), lambda: None
 
 
-def open_all() -> None:
-    """Give a process whose standard streams are closed the null device in their place.
+def open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that is closed.
 
-    The next file that it opens would take their numbers, and get what is printed.
+    Otherwise the next file that is opened gets its number, and what is printed goes into that file.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -142,8 +142,8 @@ def open_all() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
-def take_over() -> None:
-    """Make whatever this process prints from now on go by an `Output`: its own lines, and those of the user's code."""
+def wrap_streams() -> None:
+    """Replace sys.stdout and sys.stderr by non-blocking `Output` streams, for our lines and the user's."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         with suppress(AttributeError, OSError, ValueError):  # closed, or none at all
@@ -152,7 +152,7 @@ def take_over() -> None:
 
 
 def drain() -> None:
-    """Give late readers of both a moment."""
+    """Flush both streams, see `Output.drain`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, Output):
             stream.drain()

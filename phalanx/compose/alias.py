@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..common.find_module import found_module
+from ..common.find_module import find_module
 
 APART = frozenset({"torch", "torchvision", "phalanx"})  # their names have rules of their own
 _NOTHING = object()
 _BLOCKS = (ast.If, ast.Try, ast.TryStar, ast.With)
 
 
-def outermost(target: str) -> str:
+def documented_name(target: str) -> str:
     """The shortest of the names by which packages hand on what `target` names: the one that they document.
 
     `target` itself as far as the source does not tell: what is not there, or what a table gives out when it is asked for.
@@ -60,7 +60,7 @@ def _led(path: str, known: dict[str, str | None]) -> str | None:
         return path
     if path not in known:
         known[path] = (
-            path if found_module(path) is not None else None
+            path if find_module(path) is not None else None
         )  # a package that takes in a module of its own asks again
         known[path] = _told(path, known) or known[path]
     return known[path]
@@ -93,7 +93,7 @@ def _followed(module: str, origin: str, known: dict[str, str | None]) -> str:
 
 
 def _read(module: str) -> _Module | None:
-    spec = found_module(module) if module else None
+    spec = find_module(module) if module else None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]

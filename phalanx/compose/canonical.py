@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..config.moved_names import moved
-from .alias import APART, defaults, outermost
+from ..config.moved_names import current_name
+from .alias import APART, defaults, documented_name
 
 # A module that its package hands on: the class is known by the package's name, wherever it is defined in there.
 _HANDED_ON = tuple(
@@ -48,9 +48,9 @@ def public(target: str) -> str:
     Ours are phalanx.<Class>; those of torch and torchvision carry the name of the package that documents them. So do others
     as far as their source tells.
     """
-    target = moved(target) or target
+    target = current_name(target) or target
     if target.partition(".")[0] not in APART and all(part.isidentifier() for part in target.split(".")):
-        target = outermost(target)
+        target = documented_name(target)
     if found := _OURS.fullmatch(target):
         return f"phalanx.{found[1]}"
     if _SUB_PACKAGES.fullmatch(target):

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
 
-from ..common.escaping import nothing_looked_up
+from ..common.escaping import without_resolvers
 from ..common.redaction import REDACTED
-from ..config.check import texts, typed
+from ..config.check import text_keys, to_config
 from ..config.overrides import key, verbatim
 from ..config.run_root import folder_of_runs
 from ..config.schema import Config, as_plain
@@ -20,10 +20,10 @@ from ..exit.codes import ConfigError
 from ..run_folder import names
 from .digest import digest
 from .former_digests import former_digests
-from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, composing, is_foreign
+from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, hydra_composer, is_foreign
 from .hydra_errors import explain, options
-from .resolved import fitted, hidden, lacks
-from .stored_config import as_typed_here
+from .resolved import migrate, missing_keys, redacted_keys
+from .stored_config import reset_run_settings
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Composed:
 
 def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
     """What `compose` gave once, from its plain data."""
-    return Composed(typed(plain), plain, foreign)
+    return Composed(to_config(plain), plain, foreign)
 
 
 def multirun(argv: Sequence[str]) -> list[str] | None:
@@ -52,13 +52,13 @@ def multirun(argv: Sequence[str]) -> list[str] | None:
     return words if len(words) < len(argv) else None
 
 
-def asks(argv: Sequence[str]) -> bool:
+def is_query(argv: Sequence[str]) -> bool:
     """Whether `argv` asks Hydra to show something, as --help, --cfg and tab completion do. Raises ConfigError."""
     flags = _flags(argv)
     return bool(flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion)
 
 
-def answer(argv: Sequence[str]) -> None:
+def print_answer(argv: Sequence[str]) -> None:
     """Print what `argv` asks for. Raises ConfigError."""
     flags = _flags(argv)
     if flags.help and _foreign(flags):
@@ -68,7 +68,7 @@ def answer(argv: Sequence[str]) -> None:
     elif not flags.shell_completion:
         _composed(flags, flags.overrides)
     try:
-        with nothing_looked_up() if _foreign(flags) else nullcontext():
+        with without_resolvers() if _foreign(flags) else nullcontext():
             _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
     except NOT_COMPOSED as error:
         raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
@@ -77,11 +77,11 @@ def answer(argv: Sequence[str]) -> None:
 def choices(group: str, argv: Sequence[str]) -> list[str]:
     """What can be chosen of a config group, with Hydra's own options of `argv`. Raises ConfigError."""
     flags = _flags(argv)
-    with composing(flags.config_dir, flags.config_name) as composer:
+    with hydra_composer(flags.config_dir, flags.config_name) as composer:
         return options(group, [], composer)
 
 
-def chosen(group: str, argv: Sequence[str]) -> str | None:
+def chosen_option(group: str, argv: Sequence[str]) -> str | None:
     """Which option of a config group the command line `argv` comes to. Raises ConfigError."""
     flags = _flags(argv)
     return _composed(flags, flags.overrides).choices.get(group)
@@ -91,13 +91,13 @@ def compose(argv: Sequence[str]) -> Composed:
     """Compose the config of the command line `argv` (without the program's name). Raises ConfigError."""
     flags = _flags(argv)
     foreign = _foreign(flags)
-    found = _composed(flags, verbatim(flags.overrides, texts()))
+    found = _composed(flags, verbatim(flags.overrides, text_keys()))
     plain, notes = found.plain, list[str]()
     if foreign:
-        plain, notes = fitted(plain, [key(word) for word in flags.overrides])
-        plain = as_typed_here(plain, flags.config_dir, flags.config_name, flags.overrides)
+        plain, notes = migrate(plain, [key(word) for word in flags.overrides])
+        plain = reset_run_settings(plain, flags.config_dir, flags.config_name, flags.overrides)
     _refuse_hidden(plain)
-    config = typed(plain, flags.overrides)
+    config = to_config(plain, flags.overrides)
     if config.run.name is None:
         experiment = (found.choices.get("experiment") or "run").replace("/", "-")
         config = replace(config, run=replace(config.run, name=_name(config, experiment)))
@@ -121,7 +121,7 @@ def _name(config: Config, experiment: str) -> str:
 
 def _refuse_hidden(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError where a file shows that something was there and not what: a run does without a sweep's storage."""
-    for name in hidden(plain):
+    for name in redacted_keys(plain):
         if not name.startswith("sweep."):
             raise ConfigError(
                 f"{name} is {REDACTED}, which is written in place of a secret, so nobody can tell what it was. "
@@ -168,7 +168,7 @@ def _foreign(flags: argparse.Namespace) -> bool:
 
 
 def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
-    with composing(flags.config_dir, flags.config_name) as composer:
+    with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
             return composer(_forced(words, composer) if _foreign(flags) else words)
         except NOT_COMPOSED as error:
@@ -177,7 +177,7 @@ def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
 
 def _forced(words: Sequence[str], composer: Composer) -> list[str]:
     """The words so that they also set keys of this version that a stored config, of an older one, does not have yet."""
-    later = lacks(composer([]).plain)
+    later = missing_keys(composer([]).plain)
     return [f"++{word}" if key(word) in later and word[:1] not in "+~" else word for word in words]
 
 

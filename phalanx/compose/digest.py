@@ -7,7 +7,7 @@ from typing import Any
 
 from ..common.escaping import OPEN
 from ..common.redaction import REDACTED, redact
-from ..config.schema import Config, Kind, Leaf, Needed, part
+from ..config.schema import Config, Kind, Leaf, Neutral, part
 from .canonical import canonical, text
 
 
@@ -44,7 +44,7 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
 
 
 def _defines(leaf: Leaf, value: Any) -> bool:
-    neutral = leaf.neutral is not Needed.needed and text(canonical(value)) == text(canonical(leaf.neutral))
+    neutral = leaf.neutral is not Neutral.none and text(canonical(value)) == text(canonical(leaf.neutral))
     return leaf.kind is Kind.defining and not neutral
 
 
@@ -64,6 +64,6 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def left_open(node: Any) -> dict[str, str]:
-    """The leaves in which a variable is left to be looked up in another place, as by `looked_up_there`, by their keys."""
+def deferred_keys(node: Any) -> dict[str, str]:
+    """The leaves in which a variable is left to be looked up in another place, as by `deferred_env`, by their keys."""
     return {key: value for key, value in leaves(node) if isinstance(value, str) and OPEN in value}

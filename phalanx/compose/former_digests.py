@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common.redaction import REDACTED, names_a_secret, redact
-from ..config.moved_names import former
-from ..config.schema import Config, Kind, Needed, part
+from ..config.moved_names import old_name
+from ..config.schema import Config, Kind, Neutral, part
 
 
 def former_digests(config: Config) -> list[str]:
@@ -21,7 +21,7 @@ def former_definings(config: Config) -> list[dict[str, Any]]:
 
     The last one is of the first versions, which left out how ranks add their gradients up.
     """
-    kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Needed.needed)
+    kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Neutral.none)
     kept["train"]["max_skips"] = config.train.max_skips
     without = {name: section for name, section in kept.items() if name != "parallel"}
     return [redact(_hidden(_named(part), False)) for part in (kept, without)]
@@ -31,7 +31,7 @@ def _named(value: Any) -> Any:
     """With the classes of ours by their names of then."""
     if isinstance(value, Mapping):
         return {
-            name: former(item) if name == "_target_" and isinstance(item, str) else _named(item)
+            name: old_name(item) if name == "_target_" and isinstance(item, str) else _named(item)
             for name, item in value.items()
         }
     return [_named(item) for item in value] if isinstance(value, list) else value

@@ -17,9 +17,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
-from ..common.escaping import nothing_looked_up
+from ..common.escaping import without_resolvers
 from ..exit.codes import ConfigError
-from .yaml_source import read_in_words
+from .yaml_source import install_yaml_source
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRIMARY = "config"
@@ -42,13 +42,13 @@ def is_foreign(config_name: str | None) -> bool:
 
 
 @contextmanager
-def composing(config_dir: str | None, config_name: str | None) -> Iterator[Composer]:
+def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[Composer]:
     """What composes a list of overrides over conf/ and `config_dir`. It raises one of NOT_COMPOSED.
 
     In a foreign config nothing is looked up, and it names no further folders or packages to read configs from.
     """
     hydra.version.setbase("1.3")
-    read_in_words()
+    install_yaml_source()
     search_path = create_config_search_path(str(CONF))
     if config_dir is not None:
         folder = Path(config_dir).absolute()
@@ -58,7 +58,7 @@ def composing(config_dir: str | None, config_name: str | None) -> Iterator[Compo
     engine = Hydra.create_main_hydra2("phalanx", search_path)
 
     def composer(words: Sequence[str]) -> Composition:
-        with warnings.catch_warnings(), _taken_as_written(engine, config_name):
+        with warnings.catch_warnings(), _without_lookups(engine, config_name):
             warnings.filterwarnings("error", "provider=.* is not available")
             cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
@@ -75,13 +75,13 @@ def composing(config_dir: str | None, config_name: str | None) -> Iterator[Compo
 
 
 @contextmanager
-def _taken_as_written(engine: Hydra, config_name: str | None) -> Iterator[None]:
+def _without_lookups(engine: Hydra, config_name: str | None) -> Iterator[None]:
     """Raises ConfigError where a foreign config would have something looked up, or packages imported for their configs."""
     if config_name is None or not is_foreign(config_name):
         yield
         return
     try:
-        with nothing_looked_up():
+        with without_resolvers():
             found = engine.config_loader.repository.load_config(config_name)  # type: ignore[attr-defined]
             if found is not None and OmegaConf.select(found.config, "hydra.searchpath") is not None:
                 raise ConfigError(

@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from ..common.suggest import nearest
-from ..config.check import unknown
+from ..config.check import unknown_key_message
 from ..config.overrides import key, quoted, value
 from .hydra_api import NOT_COMPOSED, Composer, Composition
 
@@ -19,7 +19,7 @@ from .hydra_api import NOT_COMPOSED, Composer, Composition
 def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
     """One message for why `composer` raised `error` over `words`."""
     ordered = sorted(words, key=lambda word: (not word.startswith("hydra."), "." in key(word)))  # groups bring keys
-    composer = _remembering(composer)
+    composer = _cached(composer)
     good = _longest_good(ordered, str(error), composer)
     if good is not None:
         return _blame(ordered[good], ordered[:good], composer)
@@ -28,7 +28,7 @@ def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
     return f"The config does not compose: {_flat(error)}"
 
 
-def _remembering(composer: Composer) -> Composer:
+def _cached(composer: Composer) -> Composer:
     """The same, but for the tenth of a second that it takes each time, which is spent once for the same words."""
     known: dict[tuple[str, ...], Composition | Exception] = {}
 
@@ -56,11 +56,11 @@ def _longest_good(words: Sequence[str], told: str, composer: Composer) -> int | 
     good, bad = -1, len(words)
     while bad - good > 1:
         middle = next((n for n in (named, named + 1) if good < n < bad), (good + bad) // 2)
-        good, bad = (middle, bad) if _trouble(words[:middle], composer) is None else (good, middle)
+        good, bad = (middle, bad) if _compose_error(words[:middle], composer) is None else (good, middle)
     return None if good < 0 else good
 
 
-def _trouble(words: Sequence[str], composer: Composer) -> Exception | None:
+def _compose_error(words: Sequence[str], composer: Composer) -> Exception | None:
     try:
         composer(words)
     except NOT_COMPOSED as error:
@@ -81,7 +81,7 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     if name in found.choices:
         there = options(name, before, composer)
         if value(word) in there:  # it is there, and what it needs is not
-            trouble = re.sub(r" *Config search path: .*", "", _flat(_trouble([*before, word], composer)))
+            trouble = re.sub(r" *Config search path: .*", "", _flat(_compose_error([*before, word], composer)))
             return f"{word} does not compose: {trouble}. Mend the defaults list of that file"
         return _no_option(word, name, there)
     if override.is_sweep_override():
@@ -92,7 +92,7 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
         return f"{name} is in the config already, so {word} cannot add it. Type {word.lstrip('+')}"
     if override.is_delete():
         return f"{word} cannot delete what is null or not there. Type {name}=null to unset it, or leave it out"
-    return f"{word} cannot be used: {_flat(_trouble([*before, word], composer))}. Type another value for {name}"
+    return f"{word} cannot be used: {_flat(_compose_error([*before, word], composer))}. Type another value for {name}"
 
 
 def _unreadable(word: str, error: Exception) -> str:
@@ -111,7 +111,7 @@ def _unreadable(word: str, error: Exception) -> str:
 
 def options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
     """What can be chosen of a group, which Hydra tells when what cannot be is asked for."""
-    error = _trouble([*before, f"{group}='?'"], composer)
+    error = _compose_error([*before, f"{group}='?'"], composer)
     return [str(option) for option in getattr(error, "options", None) or []]
 
 
@@ -133,7 +133,7 @@ def _unknown(override: Override, known: Sequence[str]) -> str:
     name = override.key_or_group
     open_ended = f"{name.rpartition('.')[0]}._target_" in known and not override.is_delete()
     add = f" To add an argument of your own there, type +{override.input_line}" if open_ended else ""
-    return unknown(name, known) + add
+    return unknown_key_message(name, known) + add
 
 
 def _known(found: Composition) -> list[str]:

@@ -16,7 +16,7 @@ _QUIET = ("disabled", "offline")
 Plain = dict[str, Any]
 
 
-def as_typed_here(plain: Plain, config_dir: str | None, config_name: str, words: Sequence[str]) -> Plain:
+def reset_run_settings(plain: Plain, config_dir: str | None, config_name: str, words: Sequence[str]) -> Plain:
     """The config without orders of then, for a place of now, and told to nobody whom `words` do not name."""
     usual = OmegaConf.load(CONF / f"{PRIMARY}.yaml")
     found = {**plain}

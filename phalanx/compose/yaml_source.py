@@ -15,7 +15,7 @@ from ..exit.codes import ConfigError
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Readable(FileConfigSource):
+class YamlSource(FileConfigSource):
     """Raises ConfigError, which names the file and the line, where Hydra would take the file for absent or give up."""
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -42,10 +42,10 @@ class Readable(FileConfigSource):
         return found
 
 
-def read_in_words() -> None:
+def install_yaml_source() -> None:
     """Let Hydra read all config files so, those of hydra.searchpath, too."""
     Plugins.instance()  # which makes Hydra's own sources known, once a process
-    SourcesRegistry.instance().types[Readable.scheme()] = Readable
+    SourcesRegistry.instance().types[YamlSource.scheme()] = YamlSource
 
 
 def _check_encoding(path: Path, data: bytes) -> None:

@@ -24,18 +24,18 @@ _KINDS = {
 _NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 
 
-def typed(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
+def to_config(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
     """The Config that `plain` spells out. Raises ConfigError naming the key, with the value as `words` typed it."""
     config: Config = section(Config, plain, "", words)
     return config
 
 
-def texts() -> set[str]:
+def text_keys() -> set[str]:
     """The keys whose values are text."""
     return {key for key, annotation in _keys(Config, "") if str in _options(annotation)}
 
 
-def unknown(key: str, known: Sequence[str]) -> str:
+def unknown_key_message(key: str, known: Sequence[str]) -> str:
     """The message for a key that the config does not have."""
     return f"{key} is not a key of the config. {nearest(key, known)}Type --cfg job to see all keys."
 
@@ -46,7 +46,7 @@ def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
     for name in plain:
         if name not in hints:
             known = [key for key, _ in _keys(Config, "")] + [f"{path}{hint}" for hint in hints]
-            raise ConfigError(unknown(f"{path}{name}", known))
+            raise ConfigError(unknown_key_message(f"{path}{name}", known))
     return kind(**{name: _value(hint, plain, name, path, words) for name, hint in hints.items()})
 
 

@@ -13,7 +13,7 @@ from urllib.error import URLError
 from ..common.suggest import nearest
 from ..exit.codes import ConfigError
 from .annotations import as_annotated, example, fits
-from .moved_names import import_of_then, moved
+from .moved_names import current_name, explain_old_import
 from .trust import Trust
 
 Kind = TypeVar("Kind")
@@ -58,7 +58,7 @@ class Targets:
         for name, value in arguments.items():
             self._check_nested(value, f"{where}.{name}")
         if self._trust is not None:
-            arguments = self._trust.harmless(found, arguments, where)
+            arguments = self._trust.without_downloads(found, arguments, where)
         _check_arguments(found, where, arguments, given, whole=not node.get("_partial_"))
 
     def _check_nested(self, value: Any, where: str) -> None:
@@ -75,7 +75,7 @@ class Targets:
             for name, value in _arguments(node).items()
         }
         if self._trust is not None:
-            arguments = self._trust.harmless(found, arguments, where)
+            arguments = self._trust.without_downloads(found, arguments, where)
         if node.get("_partial_"):
             return functools.partial(found, **arguments) if arguments else found
         try:
@@ -83,7 +83,7 @@ class Targets:
         except ConfigError as error:
             if self._trust is None or all(arguments[name] is asked[name] for name in asked):
                 raise
-            raise ConfigError(f"{error}. {self._trust.withheld(found)}") from None
+            raise ConfigError(f"{error}. {self._trust.download_hint(found)}") from None
         except URLError as error:
             raise ConfigError(
                 f"{where} cannot be built: {node['_target_']} could not fetch what it needs: {_line(error)}. "
@@ -148,13 +148,13 @@ def _is_dotted(path: str) -> bool:
 
 
 def _locate(path: str, where: str) -> Any:
-    if (now := moved(path)) is not None:
+    if (now := current_name(path)) is not None:
         raise ConfigError(f"{where}._target_={path} is called {now} now. Type {where}._target_={now}")
     module, _, name = path.rpartition(".")
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        why = import_of_then(error) or _no_module(module, str(error.name))
+        why = explain_old_import(error) or _no_module(module, str(error.name))
         raise ConfigError(f"{where}._target_={path}: {why}") from None
     if not hasattr(holder, name):
         hint = nearest(f"{module}.{name}", [f"{module}.{known}" for known in dir(holder)])

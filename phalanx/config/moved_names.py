@@ -7,7 +7,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
-from ..common.find_module import found_module
+from ..common.find_module import find_module
 from ..system.module_path import ROOT
 
 MOVED = {  # the name of then -> the name of now
@@ -32,30 +32,32 @@ _OF_CLASS = {name.rpartition(".")[2]: name for name in MOVED}
 _TREES = ("train", "launch")  # once packages of their own
 
 
-def former(target: str) -> str:
+def old_name(target: str) -> str:
     """The name of then for a class of ours, by whichever name of now; any other as it is."""
     package, _, name = target.rpartition(".")
     return _OF_CLASS.get(name, target) if package.partition(".")[0] == "phalanx" else target
 
 
-def moved(target: str) -> str | None:
+def current_name(target: str) -> str | None:
     """The name of now for a name of then; None for any other, and where a package of the user's has such a module."""
     now = MOVED.get(target)
-    there = None if now is None else found_module(target.rpartition(".")[0])
+    there = None if now is None else find_module(target.rpartition(".")[0])
     return None if there is not None and not Path(str(there.origin)).is_relative_to(ROOT) else now
 
 
-def with_names_of_now(value: Any) -> Any:
+def with_current_names(value: Any) -> Any:
     """A stored config, or a part of one, with each `_target_` by its name of now."""
     if isinstance(value, Mapping):
         return {
-            name: moved(item) or item if name == "_target_" and isinstance(item, str) else with_names_of_now(item)
+            name: current_name(item) or item
+            if name == "_target_" and isinstance(item, str)
+            else with_current_names(item)
             for name, item in value.items()
         }
-    return [with_names_of_now(item) for item in value] if isinstance(value, list) else value
+    return [with_current_names(item) for item in value] if isinstance(value, list) else value
 
 
-def import_of_then(error: ImportError) -> str | None:
+def explain_old_import(error: ImportError) -> str | None:
     """Which line imports what is in `phalanx` now, and what to write there; None where that is not why it failed."""
     if str(error.name).partition(".")[0] not in _TREES:
         return None

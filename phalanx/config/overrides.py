@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ..common.escaping import escaped
+from ..common.escaping import escape
 
 _WORD = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^=@+~]*)(?P<package>@[^=]*)?(?:=(?P<value>.*))?", re.DOTALL)
 
@@ -32,7 +32,7 @@ def typed_for(wanted: str, words: Sequence[str]) -> str | None:
 def quoted(text: str) -> str:
     """`text` as a value that Hydra's grammar carries through exactly."""
     mark = "'" if '"' in text and "'" not in text else '"'
-    body = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", escaped(text))  # backslashes count before a quote only
+    body = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", escape(text))  # backslashes count before a quote only
     trailing = len(body) - len(body.rstrip("\\"))
     return mark + body + "\\" * trailing + mark
 

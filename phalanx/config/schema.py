@@ -21,10 +21,10 @@ class Kind(Enum):
     inert = "the same bits"
 
 
-class Needed(Enum):
+class Neutral(Enum):
     """There is no neutral value: the key has been there from the first version on."""
 
-    needed = "needed"
+    none = "none"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Leaf:
 
 def _leaf(kind: Kind) -> Any:
     def declare(
-        low: float | None = None, high: float = math.inf, *, above: bool = False, neutral: Any = Needed.needed
+        low: float | None = None, high: float = math.inf, *, above: bool = False, neutral: Any = Neutral.none
     ) -> Any:
         return field(metadata={"leaf": Leaf(kind, low, high, above, neutral)})
 

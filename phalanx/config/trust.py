@@ -50,7 +50,7 @@ class Trust:
         ):
             raise self._refusal(path, where, f"{module}.{path.rpartition('.')[2]}")
 
-    def harmless(self, found: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def without_downloads(self, found: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The arguments, of which none fetches anything. Raises ConfigError where it would have to."""
         module = str(found.__module__)
         if self._names(module):
@@ -59,7 +59,7 @@ class Trust:
             self._check_weights(found, arguments, where)
         return {name: False if name == "download" else value for name, value in arguments.items()}
 
-    def withheld(self, found: Callable[..., Any]) -> str:
+    def download_hint(self, found: Callable[..., Any]) -> str:
         """What to say where `harmless` changed an argument, and the rest did not do."""
         return f"For a stored config nothing is fetched; to have it fetched, type {self._words(found.__module__)}"
 

@@ -10,43 +10,43 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..common.files import read_json, write_whole
+from ..common.files import read_json, write_atomic
 from ..common.redaction import redact, secrets_of
 from .codes import ExitCode
 
 VARIABLE = "PHALANX_CAUSE_FILE"
 
 
-def leave(code: int, rank: int, message: str, host: str | None = None) -> None:
-    """Write {"code", "rank", "host", "message"}, without secrets. A launcher that cannot be told asks for codes.
+def write(code: int, rank: int, message: str, host: str | None = None) -> None:
+    """Write {"code", "rank", "host", "message"}, redacted. Write errors are ignored: the launcher then uses exit codes.
 
     `host` is the rank's, where that is not this process's.
     """
     path = os.environ.get(VARIABLE)
     if path is not None:
         with suppress(OSError):
-            write_whole(Path(path), _words(code, rank, message, host))
+            write_atomic(Path(path), _words(code, rank, message, host))
 
 
-def witness(code: int, message: str) -> None:
-    """As `leave`, for a process that saw ranks end and decided nothing: gives way to who did, before it or after."""
+def write_if_absent(code: int, message: str) -> None:
+    """As `write`, for a launcher or agent that saw ranks end: never overwrites a rank's file."""
     path = os.environ.get(VARIABLE)
     if path is not None:
         with suppress(OSError), open(path, "x", encoding="utf-8") as file:
             file.write(_words(code, -1, message, None))
 
 
-def correct(code: int, message: str) -> None:
-    """As `witness`, for what no rank can know: it outweighs a rank's word that something unknown ended it."""
+def correct_unknown(code: int, message: str) -> None:
+    """Overwrite the cause if a rank wrote code 1 (unknown), for what no rank can know, such as an OOM kill."""
     path = os.environ.get(VARIABLE)
     known = None if path is None else read_json(Path(path))
     if path is not None and isinstance(known, dict) and known.get("code") == ExitCode.BUG:
         with suppress(OSError):
-            write_whole(Path(path), _words(code, known.get("rank", -1), message, known.get("host")))
+            write_atomic(Path(path), _words(code, known.get("rank", -1), message, known.get("host")))
 
 
-def report(message: str, rank: int) -> None:
-    """Leave the first line where torchrun looks for what to put into its report on this rank."""
+def report_to_torchrun(message: str, rank: int) -> None:
+    """Write the message's first line to TORCHELASTIC_ERROR_FILE, which torchrun prints in its report."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path is None:
         return

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-LAUNCHER = -1  # in the place of a rank
+LAUNCHER = -1  # used as `rank` where the launcher is meant
 
 
 class ExitCode(IntEnum):
@@ -20,9 +20,9 @@ class ExitCode(IntEnum):
 
 
 class ConfigError(ValueError):
-    """The user's to mend: says what was set, what was found and what to type. Ends with code 2, without a traceback.
+    """A user error: says what was set, what was found and what to type. Exit code 2, no traceback.
 
-    `agreed` means that every rank raises the same one, so that rank 0 speaks for all.
+    `agreed`: every rank raises the same one, so only rank 0 prints it.
     """
 
     def __init__(self, message: str, *, agreed: bool = False) -> None:
@@ -35,7 +35,7 @@ class GaveUp(RuntimeError):  # noqa: N818 - an outcome, not an error of the prog
 
 
 class Preempted(RuntimeError):  # noqa: N818
-    """Told to leave before training began, so that there is nothing to save. Ends with code 3."""
+    """Preempted before training began, so there is nothing to save. Exit code 3."""
 
 
 class NoRoom(RuntimeError):  # noqa: N818
@@ -57,10 +57,10 @@ class Hang:
 
 
 class Hung(RuntimeError):  # noqa: N818
-    """A rank does not get on. Ends with code 5."""
+    """A rank hangs. Exit code 5."""
 
     def __init__(self, hang: Hang, why: str, timeout_s: float, at: str, log: str) -> None:
-        """`at` is empty, or tells of the user's own line that it is in; `log` is its log in the run folder."""
+        """`at` is empty or " at FILE:LINE" of the user's code; `log` is the rank's log, relative to the run folder."""
         super().__init__(
             f"rank {hang.rank} on {hang.host} did not take part in time: it is in {hang.phase} of step {hang.step + 1} "
             f"since {hang.since_s:.0f} s (world.timeout_s={timeout_s:g}){at}, and {why}. See {log}"
@@ -70,10 +70,10 @@ class Hung(RuntimeError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended the run: the rank that failed first and speaks, the exit code of all ranks, its traceback or message,
-    and where a rank hangs, Hang's fields, as of a rank that may not be able to speak.
+    """What ended the run: the rank that failed first, the exit code of all ranks, the traceback or message (`text`).
 
-    Of an exception `message` is what it says, all lines of it, and `where` what was under way and in whose line.
+    `hang` has Hang's fields if a rank hangs, which may be another one than `rank`. `message` is the exception's own text,
+    all lines; `where` is the step, sample and user line, see user_error.headline.
     """
 
     rank: int
@@ -86,7 +86,7 @@ class Failure:
 
     @property
     def said(self) -> str:
-        """Without frames."""
+        """The message without stack frames."""
         return self.message or self.text
 
     def __str__(self) -> str:
@@ -98,11 +98,11 @@ class Failure:
 
 
 class JoinFailed(RuntimeError):  # noqa: N818
-    """The ranks did not find each other. No rank can speak for the others then."""
+    """The rendezvous failed. There is no channel to the other ranks then, so each prints its own."""
 
 
 class PeerFailed(RuntimeError):  # noqa: N818
-    """Another rank failed in what all ranks do together."""
+    """Another rank failed inside World.raise_on_all."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))

@@ -17,7 +17,7 @@ _OURS = (
     errno.EPERM,
     errno.EINVAL,
     errno.ELOOP,
-)  # of what this run alone writes, such as an immutable file
+)  # for files that only this run writes, such as one made immutable
 _OF_TORCH = ("PytorchStreamWriter failed", "unexpected pos", "inline_container")
 _GIB = 2**30
 _PROBE = 2**20  # bytes
@@ -25,8 +25,8 @@ _PROBE = 2**20  # bytes
 
 @contextmanager
 def writing(folder: Path, *, ours: bool = True) -> Iterator[None]:
-    """Raises NoRoom where what is written below `folder` does not get there. `ours`: it was written before, so that
-    who may not write it has not been asked by the config."""
+    """Turn a write error below `folder` into NoRoom. `ours`: the folder was writable before, so that a permission error
+    counts as well; at the first write it is a config error."""
     try:
         yield
     except Exception as error:
@@ -42,7 +42,7 @@ def writing(folder: Path, *, ours: bool = True) -> Iterator[None]:
 
 
 def _number(error: Exception) -> int | None:
-    """The system's number of what a write failed with; 0 where it is only known that one did, None for all else."""
+    """errno of a write error; 0 for a write error without one, as torch raises; None for any other exception."""
     if isinstance(error, OSError):
         return error.errno
     told = re.search(r"\(os error (\d+)\)", str(error))  # as of safetensors
@@ -52,7 +52,7 @@ def _number(error: Exception) -> int | None:
 
 
 def _probed(folder: Path) -> int:
-    """What the system says to a write there now."""
+    """errno of a test write to `folder` now; EIO if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, _PROBE)

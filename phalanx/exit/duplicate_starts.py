@@ -1,4 +1,4 @@
-"""Detect that srun, mpirun or an indexed job started this command several times, each of which would train apart."""
+"""Detect that srun, mpirun or an indexed job started this command several times, each as a separate world of one."""
 
 from collections.abc import Mapping
 
@@ -45,5 +45,5 @@ def check_one_machine(environ: Mapping[str, str]) -> None:
 
 
 def is_first(environ: Mapping[str, str]) -> bool:
-    """Whether this process speaks for those that a platform has started together."""
+    """Whether this process is task 0 of srun or mpirun, or was started by neither."""
     return all(environ.get(rank, "0") == "0" for rank, _ in _TASKS.values())

@@ -8,41 +8,38 @@ from multiprocessing import active_children
 from typing import NoReturn
 
 from ..common import stdio
-from ..common.columns import broken, columns_of
+from ..common.columns import terminal_width, wrap
 from ..common.escaping import printable
 from ..common.redaction import redact, secrets_of
 from . import cause_file
 from .codes import ConfigError, ExitCode
 
-_LAUNCHER_S = 5.0  # how long the silent ranks wait for rank 0 to speak; the launcher ends them as soon as it has left
+_LAUNCHER_S = 5.0  # how long other ranks wait before they exit; the launcher ends them when rank 0 has exited
 
 
 def refuse(error: ConfigError, is_rank_zero: bool) -> NoReturn:
-    """End with code 2. Every rank raised the same error, so rank 0 speaks and the others hold still meanwhile."""
+    """Exit with code 2. Every rank raised the same error: rank 0 prints it, the others wait to be ended."""
     if is_rank_zero:
         say(f"error: {error}")
-        cause_file.leave(ExitCode.CONFIG, 0, str(error))
+        cause_file.write(ExitCode.CONFIG, 0, str(error))
     else:
         threading.Event().wait(_LAUNCHER_S)
         if not error.agreed:
-            say(f"error: {error}")  # nobody has ended this rank meanwhile, so the others did not meet the same trouble
+            say(f"error: {error}")  # the launcher did not end this rank, so rank 0 did not fail: print it here
     end(ExitCode.CONFIG)
 
 
 def say(text: str) -> None:
-    """To standard error, in one piece, without secrets. That nobody reads it any more is no reason to fail."""
+    """Print to standard error in one write, redacted and wrapped. Write errors are ignored."""
     with suppress(OSError, ValueError):
         shown = printable(redact(text, secrets_of(os.environ))).rstrip("\n")
-        sys.stderr.write(broken(shown, columns_of(sys.stderr)) + "\n")
+        sys.stderr.write(wrap(shown, terminal_width(sys.stderr)) + "\n")
         sys.stderr.flush()
 
 
 def end(code: int) -> NoReturn:
-    """Leave at once with `code`, past threads and collectives that would wait for ranks that are gone.
-
-    Of what was printed goes what a reader takes soon.
-    """
+    """os._exit with `code`, without waiting for threads or collectives, after a flush with a timeout."""
     stdio.drain()
-    for child in active_children():  # such as workers of a DataLoader, which would outlive this rank by seconds
+    for child in active_children():  # such as data workers, which would outlive this rank by seconds
         child.kill()
     os._exit(code)

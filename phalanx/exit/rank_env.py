@@ -11,9 +11,9 @@ _START = "Start with: torchrun --nproc_per_node=N train/main.py"
 
 @dataclass(frozen=True)
 class RankEnv:
-    """Position of one rank. `launched` is False for a plain `python train/main.py`, which is a world of one.
+    """Rank, world size and store address of one rank. `launched` is False for `python train/main.py`, a world of one.
 
-    The ranks find each other in a store at `address`:`port`, held by the launcher where `hosted`, else by rank 0.
+    The ranks' TCPStore listens at `address`:`port`: in the launcher if `hosted`, else in rank 0.
     """
 
     rank: int
@@ -38,8 +38,8 @@ class RankEnv:
     def from_environment(cls, environ: Mapping[str, str]) -> "RankEnv":
         """Read torchrun's variables.
 
-        Raises ConfigError when only some of them are set, or none and srun has started several, which would make every
-        rank a world of its own, or when they do not go together.
+        Raises ConfigError if only some are set, if they contradict each other, or if none is set and srun or mpirun
+        started several tasks.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         missing = [name for name in names if name not in environ]
@@ -63,8 +63,8 @@ class RankEnv:
         return cls(rank, size, local_rank, local_size, _restarts(environ), True, address, port, hosted)
 
 
-def speaks(environ: Mapping[str, str]) -> bool:
-    """Whether this process tells of what is wrong before it is sure of its place: all do but those of a later rank."""
+def prints_errors(environ: Mapping[str, str]) -> bool:
+    """Whether this process prints config errors while RANK is not validated yet: all but ranks above 0."""
     if "RANK" not in environ:
         return is_first(environ)
     rank = environ["RANK"]
@@ -72,7 +72,7 @@ def speaks(environ: Mapping[str, str]) -> bool:
 
 
 def _restarts(environ: Mapping[str, str]) -> int:
-    """How often torchrun, Slurm or `phalanx run` started this very command again."""
+    """How often torchrun, Slurm and `phalanx run` restarted this command, summed."""
     names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "PHALANX_RESTART_COUNT")
     return sum(_count(environ, name) for name in names if name in environ)
 

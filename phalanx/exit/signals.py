@@ -14,19 +14,19 @@ from .codes import ExitCode
 from .messages import end
 
 UNTIL = "PHALANX_UNTIL_STEP"
-CODES: Mapping[int, ExitCode] = {  # of what is told to leave by a signal
+CODES: Mapping[int, ExitCode] = {  # exit code of a run that was stopped by the signal
     signal.SIGTERM: ExitCode.PREEMPTED,
     signal.SIGUSR2: ExitCode.PREEMPTED,
     signal.SIGHUP: ExitCode.PREEMPTED,
     signal.SIGINT: ExitCode.STOPPED,
 }
 _NO_SIGNAL = b"\0"
-TWICE_S = 1.0  # a terminal and a launcher may both pass on what was typed once
-_LEAVE_S = 2.0  # what the main thread gets to leave by itself once it was told twice
+TWICE_S = 1.0  # within it a second SIGINT is the same Ctrl-C, sent by terminal and launcher both
+_LEAVE_S = 2.0  # timeout of the main thread after the second interrupt
 
 
 def grace_s_of(environ: Mapping[str, str]) -> float:
-    """Seconds that the launcher lets pass between its word and its kill: torchrun's 30 where it says nothing else."""
+    """Seconds between the launcher's SIGTERM and its SIGKILL; torchrun's default of 30 if the variable is not set."""
     try:
         return float(environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
     except (KeyError, ValueError):
@@ -34,14 +34,14 @@ def grace_s_of(environ: Mapping[str, str]) -> float:
 
 
 def until_step(environ: Mapping[str, str]) -> int | None:
-    """The number of steps after which the launcher wants the run saved and left, None where it says nothing."""
+    """The step at which the launcher wants the run to save and exit; None if it set none."""
     found = environ.get(UNTIL, "")
     return int(found) if found.isdecimal() else None
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """That the run should end: with which code, and why. `received` is time.time()."""
+    """A request to save and exit: exit code, reason, and when it came (`received`, time.time())."""
 
     code: ExitCode
     why: str
@@ -49,15 +49,14 @@ class StopRequest:
 
 
 class Signals:
-    """Hears signals from `open` to `close`.
+    """Handle signals from `open` to `close`.
 
-    Until `keep` nothing is lost that could be saved: a signal calls `leave`, which may be replaced, with its words and
-    in a thread of its own, and an interrupt is Python's. From then on signals are kept until somebody asks for them: of
-    these the ranks may have to be told apart from those that follow a peer's death, and that takes an agreement. A second
-    interrupt ends the process at once.
+    Before `keep` there is nothing to save: a signal calls `leave` (an attribute that may be replaced) in a thread, and
+    SIGINT raises KeyboardInterrupt. After `keep` signals are queued for `request`: all ranks have to agree on a stop, and
+    a SIGTERM that follows a peer's death is no request. A second SIGINT ends the process.
 
-    The interpreter's own handlers wait until the main thread comes back from whatever it does in C, such as a
-    collective. So what arrives is also read from a pipe that the system's handler writes to.
+    Python runs its handlers only when the main thread returns from C code, such as a collective. So signals are also
+    read from the wakeup file descriptor (a pipe).
     """
 
     def __init__(self, rank: int, leave: Callable[[str], None]) -> None:
@@ -67,7 +66,7 @@ class Signals:
         self._read_of_it: float | None = None  # when the pipe first told
 
     def open(self) -> None:
-        """The main thread alone may call it."""
+        """Only the main thread may call it."""
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._early = threading.Thread(target=self._leave_early, name="signals", daemon=True)
@@ -77,15 +76,15 @@ class Signals:
                 signal.signal(number, _only_noted)
 
     def keep(self) -> None:
-        """Training begins. The main thread alone may call it."""
+        """From now on queue signals for `request`. Only the main thread may call it."""
         self._end_early()
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._interrupt)
 
     def close(self) -> None:
-        """The main thread alone may call it, after whoever asks for what was heard has ended.
+        """Only the main thread may call it, after the thread that calls `request` has ended.
 
-        What ends processes stays without effect: all is saved, and what was told to some ranks is soon told to others.
+        The signals stay ignored: all is saved, and a signal to one rank usually reaches the others a moment later.
         """
         self._end_early()
         for number in CODES:
@@ -95,7 +94,7 @@ class Signals:
         os.close(self._write)
 
     def request(self) -> StopRequest | None:
-        """The request of the first signal since the last call that is one. Any one thread may call it."""
+        """The stop request of the first signal since the last call, or None. Only one thread may call it."""
         try:
             numbers = [number for number in os.read(self._read, 64) if number in CODES]
         except BlockingIOError:
@@ -141,4 +140,4 @@ def _is_second(first: float | None, now: float) -> bool:
 
 
 def _only_noted(number: int, frame: FrameType | None) -> None:
-    """The byte in the pipe is all."""
+    """Do nothing: the signal's number is in the wakeup pipe."""

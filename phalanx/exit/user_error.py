@@ -1,6 +1,6 @@
-"""Attribute an exception to the user's code: file and line, step, sample and batch that were under way.
+"""Attribute an exception to the user's code: file and line, and the current step, sample and batch.
 
-Nobody who is told of a wrong shape looks for it in the trainer, so its frames and torch's stay out of what is told.
+Frames of Phalanx and torch are stripped from tracebacks: a wrong shape is rarely the trainer's bug.
 """
 
 import os
@@ -14,11 +14,11 @@ _SITE = ("site-packages", "dist-packages")
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 _STANDARD = f"{sysconfig.get_paths()['stdlib']}{os.sep}"
 _LISTED = 8  # samples of a batch that a message names
-_WRITTEN = "circumstances"  # attribute of an exception: what was under way, the innermost first
+_WRITTEN = "circumstances"  # attribute of an exception that holds the facts of `add_context`
 
 
 def context(**facts: object) -> "_Context":
-    """Let an exception that passes say `facts` of what was under way, such as step=17."""
+    """Add `facts`, such as step=17, to an exception that is raised inside."""
     return _Context(facts)
 
 
@@ -35,18 +35,18 @@ class _Context:
 
 
 def add_context(error: BaseException, **facts: object) -> None:
-    """Add to what is known of the circumstances of `error`; what was said first stands."""
+    """Add facts to an exception; a fact that is set already stays."""
     setattr(error, _WRITTEN, {**facts, **context_of(error)})
 
 
 def context_of(error: BaseException) -> dict[str, Any]:
-    """What was noted: the outermost first."""
+    """The facts of an exception, the outermost context first."""
     found: dict[str, Any] = getattr(error, _WRITTEN, {})
     return found
 
 
 def user_line(error: BaseException) -> str | None:
-    """The user's own line that `error` came through last, such as mypkg/curves.py:31 in ratios; None if none."""
+    """The innermost user frame of the traceback, such as "mypkg/curves.py:31 in ratios"; None if there is none."""
     if "line" in context_of(error):  # it came from another process
         return context_of(error)["line"]  # type: ignore[no-any-return]
     frames = _of_user(traceback.extract_tb(error.__traceback__))
@@ -55,7 +55,7 @@ def user_line(error: BaseException) -> str | None:
 
 
 def message(error: BaseException) -> str:
-    """What the exception says, all lines of it, with its type."""
+    """Type and text of the exception, all lines."""
     return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
 
 
@@ -80,7 +80,7 @@ def _listed(samples: Sequence[int]) -> str:
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback with the user's frames alone; the whole one where no frame is the user's."""
+    """The traceback with only the user's frames; the full one if there are none."""
     if "told" in context_of(error):
         return str(context_of(error)["told"])
     shown = traceback.TracebackException.from_exception(error)
@@ -102,7 +102,7 @@ def _of_user(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSu
 
 
 def _is_ours(file: str) -> bool:
-    """Whether a frame is of this house, of torch, of the standard library, or of code that was made up."""
+    """Whether a frame is in Phalanx, torch, the standard library, or generated code ("<string>")."""
     if file.startswith(("<", _OURS)):
         return True
     return f"{os.sep}torch{os.sep}" in file if _is_installed(file) else file.startswith(_STANDARD)
@@ -113,6 +113,6 @@ def _is_installed(file: str) -> bool:
 
 
 def _short(file: str) -> str:
-    """Relative to where the command was typed, for what lies there."""
+    """Relative to the working directory, if it is below it."""
     here = f"{os.getcwd()}{os.sep}"
     return file.removeprefix(here)

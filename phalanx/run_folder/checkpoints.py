@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import mode, sha256, sync_file, sync_folder, write_json
+from ..common.files import default_mode, sha256, sync_file, sync_folder, write_json
 from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
 from . import lease, lease_holders, names
@@ -80,7 +80,7 @@ class Checkpoints:
         staging, final = self.staging(step), self.folder / names.step_folder(step)
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
         for name in files:
-            (staging / name).chmod(mode())
+            (staging / name).chmod(default_mode())
             sync_file(staging / name)
         own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
         manifest = {**own, **facts, "time": time.time(), "files": files}
@@ -146,7 +146,7 @@ class Checkpoints:
         replaced all but the newest. The file `best` tells of the best one, before what it told of goes."""
         lease.check(self._run, self._incarnation)
         steps = self.steps()
-        self._tell_best(best if best in steps else None)
+        self._write_best(best if best in steps else None)
         for step in steps[:-keep]:
             if step != best:
                 _remove(self.folder / names.step_folder(step))
@@ -155,7 +155,7 @@ class Checkpoints:
         )[:-1]:
             _remove(folder)
 
-    def _tell_best(self, step: int | None) -> None:
+    def _write_best(self, step: int | None) -> None:
         """It is told again at each save and each start, so that a lost or a stale file, which a kill can leave, is mended.
         A disk without room for so little is the next save's to tell."""
         file, staging = self.folder / names.BEST, self.folder / f".{names.BEST}{names.STAGING}"
@@ -165,7 +165,7 @@ class Checkpoints:
                 file.unlink(missing_ok=True)
             elif not file.is_file() or file.read_text(encoding="utf-8") != f"{names.step_folder(step)}\n":
                 staging.write_text(f"{names.step_folder(step)}\n", encoding="utf-8")
-                staging.chmod(mode())
+                staging.chmod(default_mode())
                 sync_file(staging)
                 staging.rename(file)
 
@@ -179,7 +179,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             folder = self.folder / names.step_folder(step)
             try:
-                return verified(folder), bad
+                return verify(folder), bad
             except DamagedError as error:
                 bad[folder] = str(error)
         return None, bad
@@ -201,12 +201,12 @@ class Checkpoints:
             ) from None
 
 
-def verified(folder: Path) -> Checkpoint:
+def verify(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, every file held against its size and hash.
 
     Raises DamagedError, or ConfigError for one that cannot be read or that another version wrote.
     """
-    with _kept_if_unreadable(folder):
+    with _classify_read_errors(folder):
         manifest, files, step = _manifest(folder)
         if folder.name.startswith(names.STEP) and folder.name != names.step_folder(step):
             raise DamagedError(f"{names.MANIFEST} speaks of step {step}")
@@ -244,7 +244,7 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
 
 
 @contextmanager
-def _kept_if_unreadable(folder: Path) -> Iterator[None]:
+def _classify_read_errors(folder: Path) -> Iterator[None]:
     """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds;
     DamagedError where the disk itself cannot read a part of it."""
     try:
@@ -279,7 +279,7 @@ def source(path: Path, *, want_best: bool) -> Checkpoint:
 
 def _verified_or_explain(folder: Path) -> Checkpoint:
     try:
-        return verified(folder)
+        return verify(folder)
     except DamagedError as error:
         raise ConfigError(f"The checkpoint {folder} is damaged: {error}. Name another one") from None
 

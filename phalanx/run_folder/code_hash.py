@@ -14,7 +14,7 @@ _LISTED = 8  # files of ours that changed, beyond which they are counted
 COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
 
 
-def code(packages: Iterable[str], package: Path) -> dict[str, str]:
+def hash_code(packages: Iterable[str], package: Path) -> dict[str, str]:
     """Name relative to its package's parent -> sha256, of each `*.py` of ours in `package` but the launcher's, and of
     the given packages.
 
@@ -22,7 +22,7 @@ def code(packages: Iterable[str], package: Path) -> dict[str, str]:
     lead out of a package are not followed. Raises ConfigError for a package that Python cannot find.
     """
     tops = {name.partition(".")[0] for name in packages} - COVERED_BY_VERSION - {"phalanx"}
-    roots = _rooms(package) + [root for name in sorted(tops) for root in _source_roots(name)]
+    roots = _folders_of_ranks(package) + [root for name in sorted(tops) for root in _source_roots(name)]
     hashes: dict[str, str] = {}
     for root in roots:
         for name, path in _sources(root):
@@ -30,14 +30,14 @@ def code(packages: Iterable[str], package: Path) -> dict[str, str]:
     return dict(sorted(hashes.items()))
 
 
-def _rooms(package: Path) -> list[Path]:
+def _folders_of_ranks(package: Path) -> list[Path]:
     """What runs in a rank."""
     return [
         room for room in sorted(package.iterdir()) if room.is_dir() and room.name not in ("conf", "launch", "slurm")
     ]
 
 
-def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """A line for each name whose hash differs, in name order: `edited: a.py`, `new: b.py`, `gone: c.py`.
 
     Many of ours are one line, after the user's: another version of Phalanx is one change to who uses it.
@@ -47,7 +47,7 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     }
-    rooms = {room.name for room in _rooms(PACKAGE)}
+    rooms = {room.name for room in _folders_of_ranks(PACKAGE)}
     ours = [kind for name, kind in kinds.items() if name.partition("/")[0] in rooms]
     if len(ours) <= _LISTED:
         return [f"{kind}: {name}" for name, kind in kinds.items()]

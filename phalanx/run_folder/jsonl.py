@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..common.files import opened
+from ..common.files import open_regular
 from . import names
 
 Entry = dict[str, Any]
@@ -36,7 +36,7 @@ class Evaluations:
 
     def new(self) -> list[Entry]:
         """Those since the last time; all of them where the file was replaced, as at a new start."""
-        with suppress(OSError), os.fdopen(opened(self._path), "rb") as file:
+        with suppress(OSError), os.fdopen(open_regular(self._path), "rb") as file:
             if (inode := os.fstat(file.fileno()).st_ino) != self._file:
                 self._file, self._read = inode, 0
             file.seek(self._read)
@@ -62,7 +62,7 @@ def whole(value: object) -> int | None:
 
 
 def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]:
-    with suppress(OSError), os.fdopen(opened(path), "rb") as file:
+    with suppress(OSError), os.fdopen(open_regular(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = 0 if newest_bytes is None else max(0, size - newest_bytes)
         file.seek(start)

@@ -21,13 +21,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from ..common.files import sync_folder, write_whole
+from ..common.files import sync_folder, write_atomic
 from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
 from . import liveness, names
 from .lease_holders import (
     Holder,
-    came_before,
+    is_earlier_requeue,
     newest_incarnation,
     read_holder,
     released_file,
@@ -89,7 +89,7 @@ class Lease:
                 os.utime(self._path, follow_symlinks=False)
 
 
-def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
+def acquire(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     """Hold the run in the folder `run`; `attempt` counts how often a launcher began this very command again.
 
     Raises ConfigError when a start that lives holds it. The launcher's next attempt waits for the one before, two
@@ -97,24 +97,24 @@ def claim(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     """
     try:
         with writing(run, ours=False):
-            return _claimed(run, attempt, environ)
+            return _acquired(run, attempt, environ)
     except OSError as error:
         raise ConfigError(
             f"{run} cannot be held: {error.strerror}. Type run.root=… with a folder to write to"
         ) from None
 
 
-def _claimed(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
+def _acquired(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     (run / names.LEASE).mkdir(exist_ok=True)
     folder = os.open(run / names.LEASE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return Lease(run, _won(run, attempt, environ), folder)
+        return Lease(run, _wait_for_turn(run, attempt, environ), folder)
     except BaseException:
         os.close(folder)
         raise
 
 
-def _won(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
+def _wait_for_turn(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
     """The incarnation that this process is, once the one before is over."""
     patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
     while True:
@@ -132,7 +132,7 @@ def _won(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
         time.sleep(_LOOK_S)
 
 
-def taken(run: Path, incarnation: int) -> str | None:
+def takeover_message(run: Path, incarnation: int) -> str | None:
     """What to say where another start has taken the run over from `incarnation`."""
     newest = newest_incarnation(run)
     if newest <= incarnation:
@@ -145,7 +145,7 @@ def check(run: Path, incarnation: int) -> None:
     """Raise ConfigError when another start has taken the run over. Before each change that readers see."""
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / names.LEASE, prefix=".look-"):
         pass  # NFS shows a folder as it was up to a minute ago, unless this machine has just changed it
-    if (message := taken(run, incarnation)) is not None:
+    if (message := takeover_message(run, incarnation)) is not None:
         raise ConfigError(message)
 
 
@@ -153,7 +153,7 @@ def _is_over(run: Path, holder: Holder, own: Holder, looks: LivenessProbe) -> bo
     """Whether the run may be taken from `holder`."""
     if was_released(run, holder.incarnation):
         return True
-    if came_before(holder, own.job, own.requeues):
+    if is_earlier_requeue(holder, own.job, own.requeues):
         return True
     return not is_process(run, holder) if holder.machine == own.machine else looks.is_dead(run, holder)
 
@@ -164,7 +164,7 @@ def _create(run: Path, holder: Holder) -> bool:
         run / names.LEASE / f".{holder.incarnation}-{holder.host}-{holder.pid}",
         names.lease_file(run, holder.incarnation),
     )
-    write_whole(beside, json.dumps(asdict(holder)))
+    write_atomic(beside, json.dumps(asdict(holder)))
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -172,7 +172,7 @@ def _create(run: Path, holder: Holder) -> bool:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if not _take(path):
+        if not _create_empty(path):
             return False
         os.replace(beside, path)
         if newest_incarnation(run) != holder.incarnation:  # this start was held up for so long that it counted as dead
@@ -184,7 +184,7 @@ def _create(run: Path, holder: Holder) -> bool:
     return True
 
 
-def _take(path: Path) -> bool:
+def _create_empty(path: Path) -> bool:
     """Whether this start was the first to make the file, where a file system knows no links. It is empty for a moment."""
     try:
         path.open("x").close()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from ..common.files import read_text, write_whole
+from ..common.files import read_text, write_atomic
 from ..system.process_identity import machine_id, process_start
 from . import names
 
@@ -52,7 +52,7 @@ def is_here(holder: Holder) -> bool:
 
 def is_earlier_start(holder: Holder, environ: Mapping[str, str]) -> bool:
     """Whether it is of this process's own job, which Slurm has begun anew since."""
-    return came_before(holder, *_job(environ))
+    return is_earlier_requeue(holder, *_job(environ))
 
 
 def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
@@ -77,11 +77,11 @@ def holder_of(run: Path) -> Holder | None:
     return None if holder is None or was_released(run, holder.incarnation) else holder
 
 
-def begins_at(run: Path, incarnation: int, step: int) -> None:
+def set_from_step(run: Path, incarnation: int, step: int) -> None:
     """Say where this start goes on from: what older ones still commit beyond that step does not count."""
     holder = read_holder(run, incarnation)
     assert holder is not None, "it was claimed"
-    write_whole(names.lease_file(run, incarnation), json.dumps(asdict(replace(holder, from_step=step))))
+    write_atomic(names.lease_file(run, incarnation), json.dumps(asdict(replace(holder, from_step=step))))
 
 
 def fenced(run: Path, incarnation: int, step: int) -> bool:
@@ -94,7 +94,7 @@ def was_released(run: Path, incarnation: int) -> bool:
     return os.path.lexists(released_file(names.lease_file(run, incarnation)))
 
 
-def came_before(holder: Holder, job: str | None, requeues: int) -> bool:
+def is_earlier_requeue(holder: Holder, job: str | None, requeues: int) -> bool:
     return holder.job is not None and holder.job == job and holder.requeues < requeues
 
 

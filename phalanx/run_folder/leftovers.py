@@ -24,18 +24,18 @@ _LOOKS = (".look-*", ".now-*")  # files that phalanx/run_folder/lease.py makes f
 _OLD_S = 60.0
 
 
-def mark(shared: Path = Path("/dev/shm")) -> None:
+def sweep_and_mark(shared: Path = Path("/dev/shm")) -> None:
     """Sweep, and have what multiprocessing makes for this process from now on bear its mark."""
     for path in _dead(Path(tempfile.gettempdir()), shared):
         _remove(path)
     names = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
     if "phalanx" not in names["semprefix"]:
-        names["semprefix"] = f"/{own()}"
-        names["tempdir"] = tempfile.mkdtemp(prefix=own())
+        names["semprefix"] = f"/{process_prefix()}"
+        names["tempdir"] = tempfile.mkdtemp(prefix=process_prefix())
         atexit.register(shutil.rmtree, names["tempdir"], ignore_errors=True)
 
 
-def own() -> str:
+def process_prefix() -> str:
     """What the names of temporary files begin with that are to go with this process, however it ends."""
     return f"phalanx-{_here()}-{os.getpid()}-{process_start(os.getpid())}-"
 

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..common.files import opened
+from ..common.files import open_regular
 from ..system.process_identity import machine_id, process_start
 from . import names
 from .lease_holders import Holder, holder_of
@@ -83,7 +83,7 @@ class LivenessProbe:
     def _look(self, run: Path, holder: Holder) -> tuple[float, float]:
         """Seconds since a touch was first seen here, and since it was made by the file server's clock."""
         path, now = names.lease_file(run, holder.incarnation), time.monotonic()
-        with os.fdopen(opened(path)) as file:  # for NFS tells of a file as it is when it is opened
+        with os.fdopen(open_regular(path)) as file:  # for NFS tells of a file as it is when it is opened
             found = os.fstat(file.fileno())
         if self._seen.get(path, (None, 0.0))[0] != found.st_mtime_ns:
             self._seen[path] = (found.st_mtime_ns, now)

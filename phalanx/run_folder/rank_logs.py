@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from ..common.columns import broken, columns_of
+from ..common.columns import terminal_width, wrap
 from ..common.escaping import printable
-from ..common.files import opened
+from ..common.files import open_regular
 from ..common.redaction import RedactingFilter, secrets_of
 from . import names
 
@@ -18,12 +18,12 @@ class _Printable(logging.Formatter):
     """What is told of a run's folder may be a stranger's words, and a terminal obeys what it is sent."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return broken(printable(super().format(record)), columns_of(sys.stderr))
+        return wrap(printable(super().format(record)), terminal_width(sys.stderr))
 
 
 class _File(logging.StreamHandler[TextIO]):
     def __init__(self, path: Path) -> None:
-        super().__init__(os.fdopen(opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8"))
+        super().__init__(os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8"))
         self.path = path
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.files import write_whole
+from ..common.files import write_atomic
 from ..exit.codes import ExitCode
 from ..exit.signals import StopRequest
 from . import names
@@ -19,7 +19,7 @@ class StopFile:
 
     def ask(self) -> None:
         """Ask that start to save and leave."""
-        write_whole(self.run / names.STOP, json.dumps({"incarnation": self.incarnation}))
+        write_atomic(self.run / names.STOP, json.dumps({"incarnation": self.incarnation}))
 
     def request(self) -> StopRequest | None:
         """What the file asks of this start; None where there is no file, or it asks another start."""

@@ -1,8 +1,8 @@
 """Tune glibc's malloc to keep the memory that a step frees for the next one.
 
-As it comes, it may give the end of its heap back to the kernel after a step and fetch it anew, page by page, in the next:
-thousands of page faults a step, up to 45 % of its time. Whether it does is decided by where the first allocations of a
-process happen to lie, so that equal processes are fast or slow for as long as they live.
+By default it may trim the heap after a step and fault it in again in the next: thousands of page faults a step, up to
+45 % of its time. It depends on the addresses of a process's first allocations, so equal processes are fast or slow for
+their whole life.
 """
 
 import ctypes
@@ -17,10 +17,10 @@ _HUGE_SINCE = (2, 35)
 
 
 def keep_freed_memory(environ: Mapping[str, str]) -> bool:
-    """Set it for this process, before its first large allocation. Returns whether it was for us to set.
+    """Set the trim and mmap thresholds of this process, before its first large allocation. Returns whether they were set.
 
-    It is not where the user has set the allocator (MALLOC_*, GLIBC_TUNABLES) or put another in its place, nor where the
-    C library is another one. Both are needed: either alone ends glibc's own learning and makes every process slow.
+    Not set if the user tuned the allocator (MALLOC_*, GLIBC_TUNABLES) or preloads another, or if the C library is not
+    glibc. Both thresholds are needed: setting one disables glibc's dynamic threshold and makes every process slow.
     """
     if glibc() is None or tuned(environ) or not _glibc_allocates():
         return False
@@ -29,7 +29,7 @@ def keep_freed_memory(environ: Mapping[str, str]) -> bool:
 
 
 def huge_pages(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a process that is yet to be started needs in its environment for a heap of huge pages, where that is ours."""
+    """Environment variables that give a new process a heap of huge pages; empty if the user tuned the allocator."""
     version = glibc()
     if version is None or version < _HUGE_SINCE or "GLIBC_TUNABLES" in environ or tuned(environ):
         return {}
@@ -40,13 +40,13 @@ def glibc() -> tuple[int, ...] | None:
     """The version of the C library, such as (2, 36); None where it is not glibc."""
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (ValueError, OSError):  # musl and macOS do not know the question
+    except (ValueError, OSError):  # musl and macOS lack CS_GNU_LIBC_VERSION
         return None
     return tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else None
 
 
 def tuned(environ: Mapping[str, str]) -> bool:
-    """Whether the user has set how memory is allocated, or preloads what may do it."""
+    """Whether the user tuned malloc by variables, or preloads another allocator."""
     tunables = [word.partition("=")[0] for word in environ.get("GLIBC_TUNABLES", "").split(":")]
     return (
         any(name.startswith("MALLOC_") for name in environ)

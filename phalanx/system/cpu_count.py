@@ -9,18 +9,18 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available() -> int:
-    """CPUs of this process."""
+    """The number of CPUs that this process may use."""
     cores, limit = len(os.sched_getaffinity(0)), own_quota()
     return cores if limit is None else max(1, min(cores, limit))
 
 
 def threads(environ: Mapping[str, str], ranks: int) -> int:
-    """CPU threads of each of `ranks` on this machine: what OMP_NUM_THREADS says where the user set it, else its share."""
+    """CPU threads per rank for `ranks` ranks on this machine: OMP_NUM_THREADS if the user set it, else an equal share."""
     return typed(environ) or max(1, available() // ranks)
 
 
 def typed(environ: Mapping[str, str]) -> int | None:
-    """OMP_NUM_THREADS as the user set it. torchrun sets 1 for ranks of whom there are several, which nobody meant."""
+    """OMP_NUM_THREADS if the user set it. torchrun sets it to 1 for several ranks, which does not count."""
     number = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # further numbers are for nested regions
     if not number.isdecimal() or int(number) < 1:
         return None
@@ -28,7 +28,7 @@ def typed(environ: Mapping[str, str]) -> int | None:
 
 
 def own_quota() -> int | None:
-    """Of this process, as `quota` tells it."""
+    """The `quota` of this process."""
     return quota(_text(Path("/proc/self/cgroup")), _CGROUPS)
 
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def not_collected() -> Iterator[None]:
-    """Within, nothing is collected; what there is at its end stays, and no later collection looks at it.
+def gc_paused() -> Iterator[None]:
+    """Disable garbage collection inside, and freeze all objects at the end: no later collection scans them.
 
-    Nor does one in a process that is forked from this one, which would copy the memory that both share.
+    In a forked process a collection would write to shared pages, and so copy them.
     """
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""Run git so that neither a checkout's config nor the environment can have it start other commands.
+"""Run git so that neither a checkout's config nor the environment makes it start other commands.
 
-A checkout that came from somebody else may name commands in its config that git runs while it only reads: a file system
-monitor, hooks, a pager, filters. GIT_ variables may do so, too, or point to another checkout.
+The config of somebody else's checkout may name commands that git runs even for reads: a file system monitor, hooks, a
+pager, filters. GIT_ variables may, too, or point to another checkout.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-# Without autoRefreshIndex git leaves the index alone, whose lock would outlive a git that is killed.
+# autoRefreshIndex=false: git does not lock the index, whose lock file would remain after a kill.
 _SETTINGS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "diff.autoRefreshIndex": "false"}
 _VARIABLES = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 

@@ -1,4 +1,4 @@
-"""Whether torch sees the GPUs that the launcher has given to the ranks, and why it does not."""
+"""Whether torch sees the GPUs that the launcher assigned to the ranks, and why it does not."""
 
 import os
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ def driver_fault(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def blindness() -> str:
-    """Why torch sees no GPU, in words."""
+def why_no_gpu() -> str:
+    """Why torch sees no GPU: the text of a message."""
     torch: Any = import_module("torch")  # here, for launchers without it; Any, for its version is untyped
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built without CUDA. Install it from the index of a CUDA version"

@@ -9,14 +9,14 @@ from pathlib import Path
 _LISTENS = "0A"
 
 
-def listened(pids: Iterable[int]) -> set[tuple[str, int]]:
+def listening_addresses(pids: Iterable[int]) -> set[tuple[str, int]]:
     """The TCP addresses and ports at which any of these processes listens."""
     return {at for pid in pids for at in _of(pid)}
 
 
-def beyond_loopback(pids: Iterable[int]) -> set[tuple[str, int]]:
+def non_loopback_addresses(pids: Iterable[int]) -> set[tuple[str, int]]:
     """Those of them that other machines may reach; none where the kernel does not tell."""
-    return {(address, port) for address, port in listened(pids) if not ip_address(address).is_loopback}
+    return {(address, port) for address, port in listening_addresses(pids) if not ip_address(address).is_loopback}
 
 
 def _of(pid: int) -> Iterator[tuple[str, int]]:

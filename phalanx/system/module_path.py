@@ -1,4 +1,4 @@
-"""Where our own packages are found, and what else of the folder that holds them is: nothing before anybody else's."""
+"""The folder of the package, and its position on sys.path: after all other entries, so that it shadows nothing."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ ROOT = PACKAGE.resolve().parent  # the checkout, or where packages are installed
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-def step_aside(root: str) -> None:
-    """Once what is ours was imported from `root`, the first entry of the path, its other contents come after others'.
+def move_root_back(root: str) -> None:
+    """Move `root`, the first entry of sys.path, behind the standard library and the user's own folders.
 
-    Where we are installed, `root` holds all that ever was: a module of that folder must not come before one of the standard
-    library or of the user's own. In a checkout it comes after both, and before what is installed.
+    Call it once `phalanx` is imported from there. An installed `root` is site-packages, whose modules must not shadow the
+    standard library or the user's. A checkout goes right before the installed packages.
     """
     assert sys.path[0] == root
     del sys.path[0]

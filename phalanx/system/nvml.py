@@ -1,4 +1,4 @@
-"""NVML, the library of NVIDIA's driver: the one way in which GPUs are asked for. A machine without the driver has none."""
+"""NVML, the library of NVIDIA's driver: the only way in which GPUs are counted without torch."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def opened() -> Iterator[Any]:
 
 @contextmanager
 def library() -> Iterator[Any]:
-    """NVML for facts that nothing depends on: None also where it cannot be asked."""
+    """NVML for optional facts: None also if it cannot be initialised."""
     try:
         nvml = _initialised()
     except DriverError:
@@ -78,7 +78,7 @@ def ask(question: Callable[[Any], Found], answer_s: float = _ANSWER_S) -> Found 
 
 
 def has_driver() -> bool:
-    """Whether this machine has an NVIDIA driver, be it that it cannot be asked."""
+    """Whether this machine has an NVIDIA driver, working or not."""
     try:
         with opened() as nvml:
             return nvml is not None

@@ -1,4 +1,4 @@
-"""End a process when its parent dies (PR_SET_PDEATHSIG), whatever it does then, such as to import for seconds."""
+"""Signal a process when its parent dies (PR_SET_PDEATHSIG), also while it imports torch for seconds."""
 
 import ctypes
 import signal
@@ -8,7 +8,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(heard: signal.Signals) -> None:
-    """From now on this process gets `heard` when the thread that started it has ended."""
+    """Send this process `heard` when the thread that started it ends."""
     prctl(_PR_SET_PDEATHSIG, heard)
 
 
@@ -19,6 +19,6 @@ def prctl(option: int, value: int) -> None:
 
 
 def end_with_launcher(environ: Mapping[str, str]) -> None:
-    """A rank of torchrun's ends with it; one that a shell started may outlive that."""
+    """SIGTERM this rank when torchrun dies. A rank that a shell started may outlive the shell."""
     if "TORCHELASTIC_RUN_ID" in environ:
         end_with_parent(signal.SIGTERM)

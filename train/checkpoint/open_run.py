@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phalanx.common.files import as_text, opened, read_text, sync_folder, write_json, write_whole
+from phalanx.common.files import as_json, open_regular, read_text, sync_folder, write_atomic, write_json
 from phalanx.compose import resolved
 from phalanx.compose.digest import differences
 from phalanx.config.run_root import folder_of_runs
@@ -21,7 +21,7 @@ from phalanx.exit.codes import ConfigError, NoRoom
 from phalanx.exit.disk_errors import writing
 from phalanx.run_folder import environment, names
 from phalanx.run_folder.checkpoints import Checkpoints
-from phalanx.run_folder.lease import Lease, claim
+from phalanx.run_folder.lease import Lease, acquire
 from phalanx.run_folder.lease_holders import held_by_this_launch
 from phalanx.run_folder.leftovers import sweep_lease
 from phalanx.run_folder.links import check_links
@@ -77,7 +77,7 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
     new = (not path.exists() or (path.is_dir() and not any(path.iterdir()))) and _create(path, plain, record)
     _check_is_a_run(path)
     check_links(path)
-    held = claim(path, attempt, os.environ)
+    held = acquire(path, attempt, os.environ)
     sweep_lease(path)
     try:
         if new:
@@ -86,7 +86,7 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
         found = compare(path, config)
         compare_code_and_data(found, record.code, record.data)
         if found.all and summary is None and not saved(path):
-            _write(path, {names.RESOLVED: resolved.written(plain), names.ENVIRONMENT: as_text(record.as_json())})
+            _write(path, {names.RESOLVED: resolved.to_yaml(plain), names.ENVIRONMENT: as_json(record.as_json())})
             notes = [
                 f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
                 *_drawing({}, record),
@@ -186,7 +186,7 @@ def _began(run: Path) -> float | None:
     """When the process of the first start began; None where it died before it said so."""
     with (
         suppress(OSError, ValueError, KeyError, TypeError),
-        os.fdopen(opened(run / names.EVENTS), encoding="utf-8") as events,
+        os.fdopen(open_regular(run / names.EVENTS), encoding="utf-8") as events,
     ):
         first = json.loads(events.readline())
         return float(first["time"] - first["took_s"])
@@ -223,7 +223,7 @@ def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
             made.chmod(0o755)
             (made / names.LOGS).mkdir()
             Checkpoints(made).folder.mkdir()
-            write_whole(made / names.RESOLVED, resolved.written(plain))
+            write_atomic(made / names.RESOLVED, resolved.to_yaml(plain))
             write_json(made / names.ENVIRONMENT, record.as_json())
             made.rename(path)
             sync_folder(path.parent)
@@ -240,12 +240,12 @@ def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
 
 def _mended(found: RunDifferences, plain: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
     """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
-    files = {names.RESOLVED: resolved.written(plain)} if names.RESOLVED in found.damage else {}
+    files = {names.RESOLVED: resolved.to_yaml(plain)} if names.RESOLVED in found.damage else {}
     if names.ENVIRONMENT in found.damage:
-        return {**files, names.ENVIRONMENT: as_text(record.as_json())}
+        return {**files, names.ENVIRONMENT: as_json(record.as_json())}
     now = {**found.before, "code": record.code, "data": record.data}
     return (
-        {**files, names.ENVIRONMENT: as_text(now)} if found.changed or _drawing(found.before["data"], record) else files
+        {**files, names.ENVIRONMENT: as_json(now)} if found.changed or _drawing(found.before["data"], record) else files
     )
 
 
@@ -263,7 +263,7 @@ def _write(path: Path, files: Mapping[str, str]) -> None:
     try:
         with writing(path):
             for name, text in files.items():
-                write_whole(path / name, text)
+                write_atomic(path / name, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written to: {error.strerror}") from None
 
@@ -293,7 +293,7 @@ def _set_aside(path: Path) -> None:
     free = (path.with_name(f"{path.name}{names.SET_ASIDE}{i}") for i in range(1, 1_000_000))
     aside = next(name for name in free if not name.exists())
     try:
-        held = claim(path, 0, os.environ)
+        held = acquire(path, 0, os.environ)
         try:
             path.rename(aside)
             held.follow(aside)

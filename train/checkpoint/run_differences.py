@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from phalanx.common.files import opened, read_json, read_text
+from phalanx.common.files import open_regular, read_json, read_text
 from phalanx.compose import digest, resolved
 from phalanx.compose.former_digests import former_digests
 from phalanx.config.schema import Config
@@ -63,7 +63,7 @@ def compare(run: Path, config: Config) -> RunDifferences:
     stored = None
     if names.RESOLVED in texts:
         try:
-            stored = resolved.parsed(texts[names.RESOLVED])
+            stored = resolved.parse(texts[names.RESOLVED])
         except ConfigError as error:
             found.damage[names.RESOLVED] = f"{run / names.RESOLVED} is damaged ({error})"
     if stored is None:
@@ -96,7 +96,7 @@ def _texts(run: Path, found: RunDifferences) -> Iterator[tuple[str, str]]:
 def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: Mapping[str, str]) -> None:
     """Compare also what had to be built or hashed: moved data that are the same no longer differ, others do."""
     before, recorded = found.before["code"], found.before["data"]
-    found.code += code_hash.changed(before, code) if before else []
+    found.code += code_hash.changed_files(before, code) if before else []
     for name in sorted(recorded.keys() | data.keys() if recorded else ()):
         known = recorded.get(name) == data.get(name)
         if not known and names.DRAWS not in (recorded.get(name), data.get(name)):
@@ -121,7 +121,7 @@ def _holds_steps(folder: Path) -> bool:
 
 def _tells_of_one(events: Path) -> bool:
     try:
-        with os.fdopen(opened(events), encoding="utf-8", errors="replace") as lines:
+        with os.fdopen(open_regular(events), encoding="utf-8", errors="replace") as lines:
             return any('"event":"checkpoint"' in line.replace(" ", "") for line in lines)
     except FileNotFoundError:
         return False

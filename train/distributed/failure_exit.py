@@ -70,8 +70,8 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
         logger.info("said %s", words)
         short = failure.said if failure.said in words else words
         late = failure.hang or {"rank": failure.rank, "host": failure.host}
-        cause_file.leave(failure.code, late["rank"], short, late["host"])
-        cause_file.report(short, world.rank)
+        cause_file.write(failure.code, late["rank"], short, late["host"])
+        cause_file.report_to_torchrun(short, world.rank)
         world.failure.release()
         if failure.hang is not None:
             world.watchdog.end(world.failure.silent)

@@ -91,7 +91,7 @@ class FailureChannel:
         logger.info("leaving because %s", failure.text)
         if self.speaks:
             say(f"error on rank {self._rank}: {failure.text}")
-            cause_file.leave(failure.code, rank, failure.text, host or None)
+            cause_file.write(failure.code, rank, failure.text, host or None)
         return failure
 
     def ignore(self) -> None:

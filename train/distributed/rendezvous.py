@@ -15,8 +15,8 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from phalanx.config.schema import Backend, Device, WorldConfig
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed
 from phalanx.exit.rank_env import RankEnv
-from phalanx.system.gpu_visibility import blindness, driver_fault, given_gpus
-from phalanx.system.listening_sockets import beyond_loopback
+from phalanx.system.gpu_visibility import driver_fault, given_gpus, why_no_gpu
+from phalanx.system.listening_sockets import non_loopback_addresses
 
 from .network import choose_network
 from .rank_errors import RankError, merged
@@ -92,7 +92,7 @@ def _warn_of_open_store(rank_env: RankEnv) -> None:
     if (
         rank_env.hosted
         and rank_env.is_rank_zero
-        and (ports := sorted(port for _, port in beyond_loopback([os.getppid()])))
+        and (ports := sorted(port for _, port in non_loopback_addresses([os.getppid()])))
     ):
         logger.warning(
             "torchrun listens on port %s of every network of this machine, and whoever reaches that runs code as you; "
@@ -191,7 +191,7 @@ def _device(rank_env: RankEnv, config: WorldConfig) -> torch.device:
     wants_gpu = config.device is Device.cuda or config.backend is Backend.nccl
     if wants_gpu and not gpus:
         asked = "world.device=cuda" if config.device is Device.cuda else "world.backend=nccl"
-        why = blindness()
+        why = why_no_gpu()
         raise ConfigError(
             f"{asked} needs a GPU, and torch sees none here: {why}. Type world.device=cpu world.backend=auto"
         )
@@ -199,7 +199,7 @@ def _device(rank_env: RankEnv, config: WorldConfig) -> torch.device:
         return torch.device("cpu")
     if not gpus and (given := given_gpus(os.environ)):
         raise ConfigError(
-            f"The launcher gave the ranks of this machine {given} GPUs, and torch sees none: {blindness()}. Mend that "
+            f"The launcher gave the ranks of this machine {given} GPUs, and torch sees none: {why_no_gpu()}. Mend that "
             "(phalanx doctor tells more), or type world.device=cpu to train on the CPU"
         )
     if not gpus and (fault := driver_fault(os.environ)):

@@ -249,7 +249,7 @@ class Watchdog:
         code = ExitCode.HUNG if isinstance(error, Hung) else ExitCode.BUG
         if self._rank == (1 if gone == 0 else 0):
             say(f"error: {error}")
-            cause_file.leave(code, self._rank, str(error))
+            cause_file.write(code, self._rank, str(error))
         end(code)
 
     def _note(self, rank: int, heartbeat: Heartbeat) -> None:

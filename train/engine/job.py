@@ -121,7 +121,7 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
         record = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
-            code=code_hash.code(packages(config, targets(config, composed.foreign)), PACKAGE),
+            code=code_hash.hash_code(packages(config, targets(config, composed.foreign)), PACKAGE),
             data=data,
             auto={"train.precision": parts.precision.name, "world.device": world.device.type},
         )
@@ -181,7 +181,7 @@ def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
         )
     with writing(opened.path):
         troubles = checkpoints.clean(bad)
-        lease_holders.begins_at(opened.path, opened.incarnation, 0 if found is None else found.step)
+        lease_holders.set_from_step(opened.path, opened.incarnation, 0 if found is None else found.step)
     for trouble in troubles:
         logger.warning("%s; continuing from %s", trouble, "the start" if found is None else found.folder.name)
     return found
@@ -262,7 +262,7 @@ def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopA
 
 
 def _lost(opened: OpenRun) -> StopRequest | None:
-    message = lease.taken(opened.path, opened.incarnation)
+    message = lease.takeover_message(opened.path, opened.incarnation)
     return None if message is None else StopRequest(ExitCode.CONFIG, message)
 
 

@@ -150,7 +150,7 @@ class _Question(Dataset[Any]):
 
 def _context() -> BaseContext:
     """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
-    leftovers.mark()
+    leftovers.sweep_and_mark()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO, cast, final
 
-from phalanx.common.columns import broken
+from phalanx.common.columns import wrap
 from phalanx.common.escaping import on_one_line
 from phalanx.common.event_text import clock_face, of_event, of_line, of_summary
 
@@ -64,7 +64,7 @@ class Console(Sink):
             self._stream.write(on_one_line(text) + "\n")
             self._stream.flush()
         else:
-            text = broken(on_one_line(text), self._live.console.width)
+            text = wrap(on_one_line(text), self._live.console.width)
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _time_to_go(self, line: Mapping[str, object], now_s: float) -> str:

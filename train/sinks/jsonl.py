@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from phalanx.common.files import opened, read_bytes, sync_folder
+from phalanx.common.files import open_regular, read_bytes, sync_folder
 from phalanx.exit.disk_errors import writing
 from phalanx.run_folder import names
 
@@ -69,7 +69,7 @@ class _Lines:
     """A file that lines are appended to; those that find no room wait here, in their order, for the next or a `sync`."""
 
     def __init__(self, path: Path) -> None:
-        self.file = FileIO(path, "ab", opener=lambda name, flags: opened(Path(name), flags))
+        self.file = FileIO(path, "ab", opener=lambda name, flags: open_regular(Path(name), flags))
         self._pending = b""
 
     def append(self, line: Mapping[str, object]) -> None:
@@ -124,7 +124,7 @@ def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callab
     _tell_damaged(path, [i for i, entry in enumerate(entries, 1) if entry is None and lines[i - 1].endswith(b"\n")])
     beside = path.with_name(f"{path.name}.new")
     beside.unlink(missing_ok=True)  # a link there, or a second name of another file, is not written through
-    with os.fdopen(opened(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+    with os.fdopen(open_regular(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
         file.writelines(kept)
         file.flush()
         os.fsync(file.fileno())
@@ -140,7 +140,7 @@ def _tell_damaged(path: Path, numbers: Sequence[int]) -> None:
         which = f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:3]))}{more}"
         kept = path.with_name(f"{path.name}{names.DAMAGED}")
         kept.unlink(missing_ok=True)
-        with os.fdopen(opened(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        with os.fdopen(open_regular(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(path.read_bytes())
         logger.warning("%s was damaged: %s held no JSON object and went; %s is as it was", path, which, kept.name)
 

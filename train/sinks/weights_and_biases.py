@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from phalanx.common.files import write_whole
+from phalanx.common.files import write_atomic
 from phalanx.config.wandb_mode import Mode
 from phalanx.run_folder import names
 
@@ -155,7 +155,7 @@ def _run_id(path: Path) -> str:
     """The id of the W&B run of this folder, drawn at its first start."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, secrets.token_hex(6))
+        write_atomic(path, secrets.token_hex(6))
     return path.read_text()
 
 

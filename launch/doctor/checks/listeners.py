@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from phalanx.system.listening_sockets import beyond_loopback
+from phalanx.system.listening_sockets import non_loopback_addresses
 
 from ..finding import Finding, Verdict, passes
 from ..protocol.ranks import ExamRanks
@@ -22,7 +22,7 @@ class Listeners:
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:
         if ranks.rank_env.rank not in ranks.first_of_hosts:
             return {"open": []}
-        return {"open": sorted([pid, port] for pid in _trainers() for _, port in beyond_loopback([pid]))}
+        return {"open": sorted([pid, port] for pid in _trainers() for _, port in non_loopback_addresses([pid]))}
 
     def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         expected = "only the loopback, or a network that no stranger reaches"

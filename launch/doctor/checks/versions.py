@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from phalanx.system.gpu_visibility import blindness, given_gpus
+from phalanx.system.gpu_visibility import given_gpus, why_no_gpu
 from phalanx.system.nvml import driver_version, has_driver
 
 from ..finding import Finding, Verdict, not_checked, passes
@@ -37,7 +37,7 @@ class Versions:
             "driver_there": has_driver(),
             "gpus": torch.cuda.device_count() if gpus else 0,
             "given": given_gpus(os.environ),
-            "blindness": None if gpus else blindness(),
+            "blindness": None if gpus else why_no_gpu(),
             "capability": f"{capability[0]}.{capability[1]}" if capability else None,
             "built_for": torch.cuda.get_arch_list() if gpus else [],
         }

@@ -54,6 +54,6 @@ def _broken(name: str, ranks: ExamRanks, errors: dict[int, str]) -> Finding:
 
 def _overdue(name: str, ranks: ExamRanks) -> None:
     text = f"{ranks.name(ranks.rank_env.rank)} was still busy with {name} after {ranks.limit_s:g} s"
-    cause_file.leave(ExitCode.HUNG, ranks.rank_env.rank, text)
+    cause_file.write(ExitCode.HUNG, ranks.rank_env.rank, text)
     say(f"phalanx doctor: {text}")
     end(ExitCode.HUNG)

@@ -6,7 +6,7 @@ import pytest
 
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.duplicate_starts import check_one_machine
-from phalanx.exit.rank_env import RankEnv, speaks
+from phalanx.exit.rank_env import RankEnv, prints_errors
 from tests.launch.command import Launcher
 
 TASKS = [
@@ -27,8 +27,8 @@ ALONE = [
 def test_tasks_without_ranks_are_no_worlds_of_one(environ: Mapping[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"started this command 2 times .* Type phalanx submit .* env -u "):
         RankEnv.from_environment(environ)
-    assert not speaks(environ), "one of them says so"
-    assert speaks({name: "0" if value == "1" else value for name, value in environ.items()})
+    assert not prints_errors(environ), "one of them says so"
+    assert prints_errors({name: "0" if value == "1" else value for name, value in environ.items()})
 
 
 @pytest.mark.parametrize("environ", [*TASKS, *PODS])

@@ -34,7 +34,7 @@ def test_closed_streams_are_no_reason_for_a_traceback(tmp_path: Path, closed: st
 
 def test_nothing_printed_lands_in_a_file_that_took_a_closed_streams_number(tmp_path: Path) -> None:
     program = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from phalanx.common.stdio import open_all; open_all()\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from phalanx.common import stdio; stdio.open_closed_streams()\n"
         "kept = open('kept', 'w'); print('noise', flush=True); kept.close()"
     )
     shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- >&- 2>&-", tmp_path)

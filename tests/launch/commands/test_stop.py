@@ -14,7 +14,7 @@ def test_who_does_not_leave_is_named_while_it_is_waited_for(tmp_path: Path, monk
     run, told = tmp_path / "r", list[str]()
     run.mkdir()
     (run / "resolved.yaml").touch()
-    with lease.claim(run, 0, {}) as held:
+    with lease.acquire(run, 0, {}) as held:
 
         def show(text: str) -> None:
             told.append(text)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from phalanx.system.listening_sockets import beyond_loopback, listened
+from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.command import Launcher, marked
 
 STRANGERS_PLATFORM = {"PET_STANDALONE": "1", "PET_RDZV_ENDPOINT": "0.0.0.0:0"}
@@ -17,8 +17,8 @@ def test_launcher_and_its_store_are_not_reached_by_the_address_that_others_see(l
     started = launcher.start("run", "-n", "2", body="wait()", environ=STRANGERS_PLATFORM)
     started.ready(2)
     processes = marked(launcher.mark)
-    assert beyond_loopback(processes) == set()
-    ports = [port for _, port in listened(processes)]
+    assert non_loopback_addresses(processes) == set()
+    ports = [port for _, port in listening_addresses(processes)]
     assert ports, "the ranks' store"
     for port in ports:
         with pytest.raises(ConnectionRefusedError):

@@ -12,7 +12,7 @@ from phalanx.exit.codes import ExitCode
 from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.processes import children
 from phalanx.launch.local.exit_cause import ExitCause
-from phalanx.system.listening_sockets import beyond_loopback, listened
+from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.command import Launcher, marked
 from tests.pacer import TASK, Pace
 from tests.ranks import SMALL, Results, Starter, until
@@ -61,8 +61,8 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Start
     options = ("-n", "2", "--max-restarts", "1")
     started = launcher.start("run", *options, *SMALL, *words, "run.name=r", environ=environ)
     until((started.here / "runs" / "r" / "checkpoints" / "step_00000010" / "manifest.json").exists, 120.0)
-    assert listened(marked(launcher.mark))
-    assert beyond_loopback(marked(launcher.mark)) == set()
+    assert listening_addresses(marked(launcher.mark))
+    assert non_loopback_addresses(marked(launcher.mark)) == set()
     first = started.agent
     ranks = children(first)
     assert [_words(rank) for rank in ranks] == [_words(first)] * 2, (
@@ -71,7 +71,7 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Start
     os.kill(ranks[1], signal.SIGKILL)
     pace.open()
     until(lambda: (started.here / "runs" / "r" / "events.jsonl").read_text().count('"resume"') > 0, 120.0)
-    assert beyond_loopback(marked(launcher.mark)) == set(), "the second start"
+    assert non_loopback_addresses(marked(launcher.mark)) == set(), "the second start"
     code, output = started.wait()
     assert code == 0, output
     (again,) = [line for line in output.splitlines() if line.startswith("phalanx: starting again (1 of 1)")]

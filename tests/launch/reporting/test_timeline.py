@@ -42,7 +42,7 @@ def made(run: Path, events: Sequence[str], lines: str = "") -> Path:
 def held(run: Path, since: float, seen: float) -> None:
     """One more start took the run, and was last seen to live at `seen`. It goes on living, as this test does."""
     (run / "lease").mkdir(exist_ok=True)
-    taken = lease.claim(run, 0, {})
+    taken = lease.acquire(run, 0, {})
     path = run / f"lease/{taken.incarnation:08d}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "since": EPOCH + since}))
     os.utime(path, (EPOCH + seen, EPOCH + seen))
@@ -83,7 +83,7 @@ def test_a_start_that_died_before_its_first_event_is_told(tmp_path: Path) -> Non
     held(run, since=3, seen=10)
     dies(run)
     held(run, since=50, seen=60)
-    lease_holders.begins_at(run, 2, 5)
+    lease_holders.set_from_step(run, 2, 5)
     os.utime(run / "lease/00000002.json", (EPOCH + 60, EPOCH + 60))
     dies(run)
     begun, spent = told(run)

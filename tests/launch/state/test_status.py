@@ -174,7 +174,7 @@ from phalanx.run_folder import lease
 here = here.parent / "runs" / "r"
 (here / "logs").mkdir(parents=True, exist_ok=True)
 (here / "resolved.yaml").touch()
-with lease.claim(here, restart, os.environ), (here / "logs" / "rank_0.log").open("a") as log:
+with lease.acquire(here, restart, os.environ), (here / "logs" / "rank_0.log").open("a") as log:
     log.write(f"start {{restart}}\\n")
     log.flush()
     tell(f"began{{restart}}")

@@ -203,7 +203,7 @@ def test_cancel_and_stop_of_a_copied_run_do_not_reach_the_original(tmp_path: Pat
     run, copy = made(tmp_path / "run"), tmp_path / "copy"
     program = (
         "import pathlib, signal, phalanx.run_folder.lease\n"
-        f"with phalanx.run_folder.lease.claim(pathlib.Path({str(run)!r}), 0, {{}}):\n"
+        f"with phalanx.run_folder.lease.acquire(pathlib.Path({str(run)!r}), 0, {{}}):\n"
         "    print(flush=True)\n    signal.sigwait([signal.SIGTERM])"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:

@@ -14,7 +14,7 @@ import pytest
 
 from phalanx.launch.host.processes import children
 from phalanx.run_folder.names import STOP
-from phalanx.system.listening_sockets import beyond_loopback, listened
+from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.sweep.sweeper import SHORT, Sweeper, fork_server_of, interrupt
 from tests.pacer import TASK, Pace
 from tests.ranks import ROOT, Results, Starter, holder, until
@@ -113,8 +113,8 @@ def test_killed_ranks_of_a_trial_and_of_the_next_one_cost_nothing_but_time(sweep
     fork_server = fork_server_of(process)
     until(lambda: len(children(fork_server)) == 4)
     ours = [process.pid, fork_server, *children(fork_server)]
-    assert listened(ours)
-    assert beyond_loopback(ours) == set()
+    assert listening_addresses(ours)
+    assert non_loopback_addresses(ours) == set()
     _, trains, _, waits = children(fork_server)
     for victim in (waits, trains):
         os.kill(victim, signal.SIGKILL)

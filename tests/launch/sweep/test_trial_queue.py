@@ -140,13 +140,13 @@ def test_a_run_that_an_earlier_version_trained_is_a_points_result(tmp_path: Path
 
 
 def test_a_folder_without_checkpoints_is_known_by_its_config(tmp_path: Path) -> None:
-    from phalanx.compose.resolved import written
+    from phalanx.compose.resolved import to_yaml
 
     with start(tmp_path, made=compose) as queue:
         for trial, lr in enumerate((1, 5)):
             run = queue.plan.run(TrialRun(trial, 0))
             run.mkdir()
-            (run / "resolved.yaml").write_text(written(compose([f"optim.lr={lr}"]).plain))
+            (run / "resolved.yaml").write_text(to_yaml(compose([f"optim.lr={lr}"]).plain))
             write_json(run / "summary.json", {"eval": {"loss": 0.5}})
         with pytest.raises(ConfigError, match="0001 holds a finished run of another config"):
             queue.take()
@@ -154,7 +154,7 @@ def test_a_folder_without_checkpoints_is_known_by_its_config(tmp_path: Path) -> 
 
 
 def test_a_run_of_another_element_is_a_points_result_though_each_has_its_data_elsewhere(tmp_path: Path) -> None:
-    from phalanx.compose.resolved import written
+    from phalanx.compose.resolved import to_yaml
 
     where = "data.train.root"
     for left, lr, own in (([where], 1, True), ([], 1, False), ([where], 5, False)):
@@ -164,7 +164,7 @@ def test_a_run_of_another_element_is_a_points_result_though_each_has_its_data_el
             run = queue.plan.run(TrialRun(0, 0))
             run.mkdir()
             there = compose(["data=mnist", f"{where}=/there", "data.eval.root=/here", f"optim.lr={lr}"])
-            (run / "resolved.yaml").write_text(written(there.plain))
+            (run / "resolved.yaml").write_text(to_yaml(there.plain))
             write_json(run / "summary.json", {"eval": {"loss": 0.5}})
             if own:
                 assert queue.take() == TrialRun(1, 0)

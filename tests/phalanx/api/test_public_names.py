@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 import phalanx
-from phalanx.compose.alias import outermost
+from phalanx.compose.alias import documented_name
 from phalanx.config.instantiate import Targets
 from phalanx.config.moved_names import MOVED
 from phalanx.exit.codes import ConfigError
@@ -29,7 +29,7 @@ def test_a_public_name_is_what_it_is_called(name: str) -> None:
     module, _, last = name.rpartition(".")
     found = getattr(import_module(module), last)
     assert found.__name__ == last
-    assert outermost(name) == f"{found.__module__}.{last}"
+    assert documented_name(name) == f"{found.__module__}.{last}"
     assert last in dir(import_module(module))
 
 

@@ -7,7 +7,7 @@ import sys
 import termios
 from collections.abc import Iterator
 
-from phalanx.common.columns import broken
+from phalanx.common.columns import wrap
 from phalanx.launch.doctor.finding import Finding, Verdict, table
 from tests.ranks import ROOT
 
@@ -44,7 +44,7 @@ def test_a_message_is_broken_between_words_on_a_terminal_alone() -> None:
 
 def test_what_is_to_be_copied_stays_whole() -> None:
     path = f"/{'a' * 100}/b-c"
-    assert broken(f"see {path}", 80).split() == ["see", path]
+    assert wrap(f"see {path}", 80).split() == ["see", path]
 
 
 def test_the_report_of_an_examination_stays_within_its_columns() -> None:

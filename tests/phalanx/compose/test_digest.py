@@ -18,7 +18,7 @@ from phalanx.compose.canonical import canonical, public, text
 from phalanx.compose.compose import compose
 from phalanx.compose.digest import defining, differences, digest
 from phalanx.compose.former_digests import former_digests
-from phalanx.compose.resolved import written
+from phalanx.compose.resolved import to_yaml
 from phalanx.config.schema import Config, Kind, Leaf
 from phalanx.exit.codes import ConfigError
 from tests.ranks import ROOT, Starter
@@ -277,7 +277,7 @@ def begun_before(root: Path, config: Config, stored: str, which: int = 0) -> Pat
 @pytest.mark.parametrize(("which", "known"), [(0, "digits-645e6115"), (1, "digits-78044be1")])
 def test_a_run_that_an_earlier_version_began_is_found(tmp_path: Path, which: int, known: str) -> None:
     asked = compose([f"run.root={tmp_path}"])
-    folder = begun_before(tmp_path, asked.config, written(asked.plain), which)
+    folder = begun_before(tmp_path, asked.config, to_yaml(asked.plain), which)
     assert folder.name == known, "as those versions named it"
     assert name(f"run.root={tmp_path}") == folder.name
     assert name(f"run.root={tmp_path}", "seed=1") not in (folder.name, asked.config.run.name)
@@ -299,7 +299,7 @@ def test_a_file_that_hides_a_value_is_not_replayed(tmp_path: Path) -> None:
     plain = dict(compose(["sweep.storage=db://me:x@host", "+model.password=hunter22"]).plain)
     plain["model"] = {**plain["model"], "password": "[redacted]"}
     plain["sweep"] = {**plain["sweep"], "storage": "db://me:[redacted]@host"}
-    (tmp_path / "resolved.yaml").write_text(written(plain))
+    (tmp_path / "resolved.yaml").write_text(to_yaml(plain))
     replay = [f"--config-dir={tmp_path}", "--config-name=resolved"]
     with pytest.raises(ConfigError, match=r"model.password is \[redacted\].* Type model.password=…"):
         compose(replay)
@@ -309,7 +309,7 @@ def test_a_file_that_hides_a_value_is_not_replayed(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_version_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
-    plain = yaml.safe_load(written(compose([]).plain))
+    plain = yaml.safe_load(to_yaml(compose([]).plain))
     for gone in (("sweep",), ("cluster", "notice_s"), ("train", "max_skips"), ("parallel", "static_graph")):
         section = plain
         for part in gone[:-1]:

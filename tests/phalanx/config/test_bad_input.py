@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from phalanx.compose.compose import asks, compose
+from phalanx.compose.compose import compose, is_query
 from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
 from tests.phalanx.config.cases import CASES, HARDWARE, KEYS, LIMITS, SYNTAX, TYPES, Case
@@ -50,7 +50,7 @@ def refused(bad: Case) -> str | None:
     """What the command line is refused with, None where that takes ranks."""
     argv = [*SMALL, *bad.words]
     try:
-        if not asks(argv):
+        if not is_query(argv):
             check(compose(argv).config, bad.ranks)
     except ConfigError as error:
         return f"error: {error}\n"

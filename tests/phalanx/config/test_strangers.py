@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import phalanx.models
-from phalanx.compose.compose import Composed, answer, compose
+from phalanx.compose.compose import Composed, compose, print_answer
 from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
 from phalanx.config.instantiate import Targets
@@ -231,7 +231,7 @@ def test_stored_config_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.Monk
     words = stored(theirs, run={**run, "name": "${tell:a}${oc.env:SECRET}"})
     for act in (
         checked,
-        lambda words: answer([*words, "--cfg", "job", "--resolve"]),
+        lambda words: print_answer([*words, "--cfg", "job", "--resolve"]),
         lambda _: read(theirs / "resolved.yaml"),
     ):
         with pytest.raises(ConfigError) as refused:

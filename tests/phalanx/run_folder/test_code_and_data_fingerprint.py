@@ -66,7 +66,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_trainer_and_the_users_packages_are_hashed_without_being_imported(root: Path) -> None:
     names = ["phx_pack.deep.net.Net", "phx_single", "phx_space", "torch.nn", "torchvision", "collections", "phalanx"]
-    hashes = code_hash.code(names, root)
+    hashes = code_hash.hash_code(names, root)
     assert list(hashes) == [
         "phx_pack/__init__.py",
         "phx_pack/deep/net.py",
@@ -82,40 +82,40 @@ def test_the_trainer_and_the_users_packages_are_hashed_without_being_imported(ro
 
 
 def test_a_checkout_at_another_place_has_the_same_code(root: Path, tmp_path: Path) -> None:
-    before = code_hash.code([], root)
-    assert before == code_hash.code([], root.rename(tmp_path / "moved"))
+    before = code_hash.hash_code([], root)
+    assert before == code_hash.hash_code([], root.rename(tmp_path / "moved"))
 
 
 def test_edits_additions_and_removals_are_named(root: Path) -> None:
-    before = code_hash.code(["phx_single"], root)
-    assert code_hash.changed(before, code_hash.code(["phx_single"], root)) == []
+    before = code_hash.hash_code(["phx_single"], root)
+    assert code_hash.changed_files(before, code_hash.hash_code(["phx_single"], root)) == []
     (root / "train/step.py").write_text("x = 2")
     (root / "train/data/order.py").unlink()
     (root / "train/loop.py").write_text("")
-    lines = code_hash.changed(before, code_hash.code(["phx_single"], root))
+    lines = code_hash.changed_files(before, code_hash.hash_code(["phx_single"], root))
     assert lines == ["gone: train/data/order.py", "new: train/loop.py", "edited: train/step.py"]
 
 
 def test_links_that_lead_out_of_a_package_are_not_followed(root: Path, tmp_path: Path) -> None:
-    before = code_hash.code([], root)
+    before = code_hash.hash_code([], root)
     (root / "train/out.py").symlink_to(tmp_path / "elsewhere/out.py")
     (root / "train/outside").symlink_to(tmp_path / "elsewhere")
     (root / "train/loop").symlink_to(root / "train")
     (root / "train/broken.py").symlink_to("nowhere.py")
-    assert code_hash.code([], root) == before
+    assert code_hash.hash_code([], root) == before
     (root / "train/alias.py").symlink_to("step.py")
-    assert code_hash.code([], root)["train/alias.py"] == before["train/step.py"]
+    assert code_hash.hash_code([], root)["train/alias.py"] == before["train/step.py"]
 
 
 def test_a_package_that_is_itself_a_link_is_hashed(root: Path, tmp_path: Path) -> None:
     (root / "train").rename(tmp_path / "real")
     (root / "train").symlink_to(tmp_path / "real")
-    assert "train/step.py" in code_hash.code([], root)
+    assert "train/step.py" in code_hash.hash_code([], root)
 
 
 def test_a_package_that_is_not_there_is_the_users_error(root: Path) -> None:
     with pytest.raises(ConfigError, match="'phx_absent' is found: install it"):
-        code_hash.code(["phx_absent.models.Net"], root)
+        code_hash.hash_code(["phx_absent.models.Net"], root)
 
 
 def test_a_datasets_own_fingerprint_counts_and_no_sample_is_drawn() -> None:

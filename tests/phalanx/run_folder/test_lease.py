@@ -19,7 +19,7 @@ import pytest
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.checkpoints import Checkpoints
-from phalanx.run_folder.lease import claim
+from phalanx.run_folder.lease import acquire
 from tests.ranks import ROOT, Starter, holder, until
 from tests.restarts.test_resume import same
 from tests.train.distributed.saboteur import TASK, Sabotage
@@ -52,53 +52,53 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_live_holder_is_named_and_its_run_is_left_alone(tmp_path: Path) -> None:
-    with claim(tmp_path, 0, NONE), pytest.raises(ConfigError, match=f"in use: process {os.getpid()} on "):
-        claim(tmp_path, 0, NONE)
+    with acquire(tmp_path, 0, NONE), pytest.raises(ConfigError, match=f"in use: process {os.getpid()} on "):
+        acquire(tmp_path, 0, NONE)
 
 
 def test_run_that_was_given_back_is_free_at_once(tmp_path: Path) -> None:
     for incarnation in (1, 2, 3):
-        with claim(tmp_path, 0, NONE) as held:
+        with acquire(tmp_path, 0, NONE) as held:
             assert held.incarnation == incarnation
 
 
 def test_file_that_belongs_to_another_number_is_nobodys(tmp_path: Path) -> None:
-    with claim(tmp_path, 0, NONE):
+    with acquire(tmp_path, 0, NONE):
         (tmp_path / "lease/00000001.json").rename(tmp_path / "lease/00000003.json")
         assert liveness.live(tmp_path) is None
         assert lease_holders.holders(tmp_path) == []
 
 
 def test_start_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
-    claim(tmp_path, 0, NONE).withdraw()
+    acquire(tmp_path, 0, NONE).withdraw()
     assert list((tmp_path / "lease").iterdir()) == []
 
 
 def test_dead_process_of_this_machine_holds_nothing_not_even_when_its_number_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim(tmp_path, 0, NONE).close()
+    acquire(tmp_path, 0, NONE).close()
     (tmp_path / "lease/00000001.released").unlink()
     change(tmp_path, 1, began=1)  # whoever has this number now began at another time
     monkeypatch.setattr(time, "sleep", waits)
-    claim(tmp_path, 0, NONE).close()
+    acquire(tmp_path, 0, NONE).close()
 
 
 @pytest.mark.usefixtures("quick")
 def test_holder_on_another_machine_lives_as_long_as_it_touches_its_file(tmp_path: Path) -> None:
-    with claim(tmp_path, 0, NONE):
+    with acquire(tmp_path, 0, NONE):
         change(tmp_path, 1, machine="elsewhere", host="n7")
         with pytest.raises(ConfigError, match=r"in use: process .* on n7"):
-            claim(tmp_path, 0, NONE)
+            acquire(tmp_path, 0, NONE)
     (tmp_path / "lease/00000001.released").unlink()
     began = time.monotonic()
-    claim(tmp_path, 0, NONE).close()
+    acquire(tmp_path, 0, NONE).close()
     assert 0.1 < time.monotonic() - began < 30.0
 
 
 def elsewhere(run: Path) -> None:
     """A start that held the run on another machine and never gave it back."""
-    claim(run, 0, NONE).close()
+    acquire(run, 0, NONE).close()
     (run / "lease/00000001.released").unlink()
     change(run, 1, machine="elsewhere", host="n7")
 
@@ -117,7 +117,7 @@ def test_holder_lives_while_it_touches_its_file_whatever_the_clocks_say(tmp_path
         age(tmp_path, 1, behind_s)
         assert liveness.live(tmp_path) is not None
         with pytest.raises(ConfigError, match=r"in use: process .* on n7"):
-            claim(tmp_path, 0, NONE)
+            acquire(tmp_path, 0, NONE)
 
 
 @pytest.mark.usefixtures("quick")
@@ -126,7 +126,7 @@ def test_holder_that_touches_its_file_no_more_is_dead_whatever_the_clocks_say(tm
     elsewhere(tmp_path)
     age(tmp_path, 1, behind_s)
     began = time.monotonic()
-    claim(tmp_path, 0, NONE).close()
+    acquire(tmp_path, 0, NONE).close()
     assert time.monotonic() - began < 30.0
     (tmp_path / "lease/00000002.json").unlink()
     age(tmp_path, 1, behind_s or 40.0)
@@ -150,7 +150,7 @@ ODD: tuple[object, ...] = (-1, 0, -(2**31), 2**31, 2**70, 1.5, "1", True, None, 
 @pytest.mark.parametrize("began", [None, -1])
 def test_lease_that_names_more_than_a_process_is_nobodys(tmp_path: Path, pid: object, began: object) -> None:
     """To -1 a signal goes to all processes of a user, to 0 and others below to whole groups."""
-    claim(tmp_path, 0, NONE).close()
+    acquire(tmp_path, 0, NONE).close()
     (tmp_path / "lease/00000001.released").unlink()
     change(tmp_path, 1, pid=pid, began=began)
     assert liveness.live(tmp_path) is None
@@ -161,7 +161,7 @@ def test_process_that_does_not_hold_the_folder_does_not_count(tmp_path: Path) ->
     """Neither where a lease names it, down to its start, nor in a copy of the folder; what is moved stays held."""
     run, copy, moved = (tmp_path / name for name in ("run", "copy", "moved"))
     run.mkdir()
-    with claim(run, 0, NONE):
+    with acquire(run, 0, NONE):
         shutil.copytree(run, copy)
         (holder,) = (holder for holder, _ in lease_holders.holders(copy))
         assert liveness.live(run) == holder
@@ -169,8 +169,8 @@ def test_process_that_does_not_hold_the_folder_does_not_count(tmp_path: Path) ->
         assert liveness.live(copy) is None
         assert not liveness.is_process_of(copy, holder)
         program = (
-            "from pathlib import Path; from phalanx.run_folder.lease import claim; "
-            f"claim(Path({str(copy)!r}), 0, {{}}).close()"
+            "from pathlib import Path; from phalanx.run_folder.lease import acquire; "
+            f"acquire(Path({str(copy)!r}), 0, {{}}).close()"
         )
         subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
         run.rename(moved)
@@ -194,7 +194,7 @@ def test_folder_of_leases_may_be_no_link_and_hold_odd_things(tmp_path: Path) -> 
     victim.mkdir()
     (run / "lease").symlink_to(victim)
     with pytest.raises(ConfigError, match="cannot be held"):
-        claim(run, 0, NONE)
+        acquire(run, 0, NONE)
     assert not list(victim.iterdir())
     (run / "lease").unlink()
     paths = [run / f"lease/{number:08d}.json" for number in range(1, 7)]
@@ -207,17 +207,17 @@ def test_folder_of_leases_may_be_no_link_and_hold_odd_things(tmp_path: Path) -> 
     os.truncate(paths[5], 2**40)
     assert lease_holders.holders(run) == []
     assert liveness.live(run) is None
-    claim(run, 0, NONE).close()
+    acquire(run, 0, NONE).close()
 
 
 @pytest.mark.usefixtures("quick")
 def test_job_that_slurm_starts_again_takes_over_at_once_and_another_job_does_not(tmp_path: Path) -> None:
-    first = claim(tmp_path, 0, {"SLURM_JOB_ID": "5"})
+    first = acquire(tmp_path, 0, {"SLURM_JOB_ID": "5"})
     with pytest.raises(ConfigError, match="in use"):
-        claim(tmp_path, 0, {"SLURM_JOB_ID": "6"})
+        acquire(tmp_path, 0, {"SLURM_JOB_ID": "6"})
     with pytest.raises(ConfigError, match="in use"):  # within the same allocation
-        claim(tmp_path, 0, {"SLURM_JOB_ID": "5", "PHALANX_RESTART_COUNT": "1"})
-    second = claim(tmp_path, 1, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"})
+        acquire(tmp_path, 0, {"SLURM_JOB_ID": "5", "PHALANX_RESTART_COUNT": "1"})
+    second = acquire(tmp_path, 1, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"})
     assert second.incarnation == 2
     with pytest.raises(ConfigError, match="has taken over"):
         lease.check(tmp_path, first.incarnation)
@@ -229,7 +229,7 @@ def test_job_that_slurm_starts_again_takes_over_at_once_and_another_job_does_not
 def claimed(run: Path, answers: "multiprocessing.Queue[int]", go: "multiprocessing.synchronize.Event") -> None:
     go.wait()
     try:
-        held = claim(run, 0, NONE)
+        held = acquire(run, 0, NONE)
     except ConfigError:
         answers.put(0)
         return
@@ -279,14 +279,14 @@ def test_checkpoint_that_a_replaced_start_commits_late_counts_for_nobody(tmp_pat
     """It had looked for a newer start just before that one came."""
     (tmp_path / "checkpoints").mkdir()
     for _ in range(2):
-        claim(tmp_path, 0, NONE).close()
+        acquire(tmp_path, 0, NONE).close()
     late = tmp_path / "lease/00000002.json"
     hidden = late.rename(tmp_path / "hidden")
     old, new = Checkpoints(tmp_path, 1), Checkpoints(tmp_path, 2)
     saved(old, 10, "old")
     saved(old, 20, "old")
     hidden.rename(late)
-    lease_holders.begins_at(tmp_path, 2, 10)
+    lease_holders.set_from_step(tmp_path, 2, 10)
     assert new.steps() == [10]
     saved(new, 20, "new")
     assert new.steps() == [10, 20]
@@ -355,8 +355,8 @@ def test_start_that_sleeps_within_a_save_through_its_replacement_leaves_with_a_w
 def test_run_is_free_as_soon_as_its_process_was_killed(starter: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     program = f"""
 from pathlib import Path
-from phalanx.run_folder.lease import claim
-claim(Path({str(starter.folder)!r}), 0, {{}})
+from phalanx.run_folder.lease import acquire
+acquire(Path({str(starter.folder)!r}), 0, {{}})
 print(flush=True)
 input()
 """
@@ -370,4 +370,4 @@ input()
         process.stdout.readline()
         process.kill()
     monkeypatch.setattr(time, "sleep", waits)
-    claim(starter.folder, 0, NONE).close()
+    acquire(starter.folder, 0, NONE).close()

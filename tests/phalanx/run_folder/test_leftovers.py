@@ -17,12 +17,12 @@ from tests.ranks import ROOT
 _LEAVES = """
 import multiprocessing, os, sys
 from phalanx.run_folder import leftovers
-leftovers.mark()
+leftovers.sweep_and_mark()
 context = multiprocessing.get_context("spawn")
 kept = context.Semaphore()
 from multiprocessing import util
 import tempfile
-print(kept._semlock.name, util.get_temp_dir(), tempfile.mkdtemp(prefix=leftovers.own()), flush=True)
+print(kept._semlock.name, util.get_temp_dir(), tempfile.mkdtemp(prefix=leftovers.process_prefix()), flush=True)
 sys.stdin.read()
 """
 
@@ -55,7 +55,7 @@ def test_next_start_takes_away_what_a_killed_one_left_and_nothing_else(others: P
     processes[0].send_signal(signal.SIGKILL)
     processes[0].communicate()
     before = dict(multiprocessing.process.current_process()._config)  # type: ignore[attr-defined]
-    leftovers.mark()
+    leftovers.sweep_and_mark()
     multiprocessing.process.current_process()._config.update(before)  # type: ignore[attr-defined]
     assert not copy.exists()
     assert not any(folder.exists() for folder in left[1:])

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from phalanx.system.listening_sockets import beyond_loopback, listened
+from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.command import marked
 from tests.pacer import TASK, Pace
 from tests.ranks import Starter
@@ -47,7 +47,7 @@ def test_job_of_one_node_listens_nowhere_but_on_its_loopback(desk: Desk) -> None
     job.until_step(8)
     # srun itself, which Slurm's daemons call back, checks who calls.
     ours = [pid for pid in marked(mark) if Path(f"/proc/{pid}/comm").read_text() != "srun\n"]
-    assert listened(ours)
-    assert beyond_loopback(ours) == set()
+    assert listening_addresses(ours)
+    assert non_loopback_addresses(ours) == set()
     pace.open()
     assert job.finish().summary["steps"] == 20

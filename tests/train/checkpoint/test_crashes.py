@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.run_folder.checkpoints import FORMAT, Checkpoints, verified
+from phalanx.run_folder.checkpoints import FORMAT, Checkpoints, verify
 from tests.train.checkpoint import crasher
 
 
@@ -29,7 +29,7 @@ def test_save_that_is_killed_anywhere_leaves_the_one_before_or_itself(tmp_path: 
         newest = 0 if found is None else found.step
         assert newest in (said, said + 1), run.name
         for step in checkpoints.steps():
-            verified(checkpoints.folder / f"step_{step:08d}")
+            verify(checkpoints.folder / f"step_{step:08d}")
         for step in range(newest + 1, max(crasher.STEPS) + 1):
             crasher.save(run, step)
         checkpoints.retain(crasher.KEEP, crasher.BEST)

@@ -31,9 +31,9 @@ SUMMARY: dict[str, Any] = {
 # A run of 225 steps in no time, as a process: argument 1 is `interactive`, argument 2 makes it wait for its input.
 RUN = f"""
 import sys
-from phalanx.common.stdio import take_over
+from phalanx.common.stdio import wrap_streams
 from phalanx.train.sinks.console import Console
-take_over()
+wrap_streams()
 console = Console(225, sys.stdout, eval(sys.argv[1]), lambda: 0.0)
 for step in range(40, 226, 37):
     console.write({LINE | SPEED!r} | {{"step": step}})
