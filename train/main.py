@@ -28,7 +28,7 @@ from phalanx.exit.messages import end, refuse, say
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.exit.signals import Signals
 from phalanx.system import allocator
-from phalanx.system.module_path import PACKAGE
+from phalanx.system.module_path import PACKAGE, hide_trees
 from phalanx.system.parent_death import end_with_launcher
 
 if TYPE_CHECKING:
@@ -140,5 +140,7 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     return code
 
 
+if __name__ in ("__main__", "__mp_main__"):  # the latter in a data worker that was spawned
+    hide_trees()
 if __name__ == "__main__":
     main()

@@ -11,42 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import QUIET, ROOT, SMALL
+from tests.launch.commands import users_project
+from tests.ranks import ROOT, SMALL
+from tests.wheel import Environment, built, copied, environment
 
 LINKS = {"train": "../train", "launch": "../launch", "conf": "../conf", "slurm": "../slurm"}
 RUIN = "raise SystemExit('the wrong {name} was imported')"
-RUN = ("model=mlp", "model.hidden=[8]", "train.steps=2", "train.epochs=null", *SMALL)
-
-
-def built(source: Path, folder: Path) -> Path:
-    """The wheel of what git knows of the checkout, or of an sdist that was unpacked."""
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(folder),
-        str(source),
-    ]
-    subprocess.run(pip, check=True, capture_output=True, env={**os.environ, "PIP_NO_INDEX": "1"})
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+TINY = ("model=mlp", "model.hidden=[8]", "train.steps=2", "train.epochs=null", *SMALL)
+BEFORE = "digits-6d73c544"  # a run in tests/fixtures
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy without what builds leave behind."""
-    folder = tmp_path_factory.mktemp("checkout") / "phalanx"
-    listed = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in filter(None, subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0")):
-        if name.partition("/")[0] not in ("tests", "bench") and os.path.lexists(ROOT / name):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
-    return folder
+    return copied(tmp_path_factory.mktemp("checkout") / "phalanx")
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +32,21 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pip has put the wheel, beside an old argparse of somebody's."""
-    folder = tmp_path_factory.mktemp("installed") / "site-packages"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(folder), str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
-    (folder / "argparse.py").write_text(RUIN.format(name="argparse"))
-    return folder
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The wheel beside an argparse of somebody's, as an old one from PyPI that others depend on."""
+    made = environment(tmp_path_factory.mktemp("installed") / "venv", str(wheel))
+    (made.site / "argparse.py").write_text(RUIN.format(name="argparse"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def editable(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return environment(tmp_path_factory.mktemp("editable") / "venv", "-e", str(checkout))
 
 
 @pytest.fixture
-def users(tmp_path: Path) -> Path:
-    """The folder of a training project as there are many."""
-    for name in ("train", "launch", "conf", "slurm", "utils"):
-        (tmp_path / f"{name}.py").write_text(RUIN.format(name=name))
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/__init__.py").write_text(RUIN.format(name="models"))
-    return tmp_path
+def project(tmp_path: Path) -> Path:
+    return users_project.made(tmp_path)
 
 
 def test_the_folders_of_the_package_are_links_that_git_keeps() -> None:
@@ -106,42 +81,111 @@ def test_a_wheel_of_the_sdist_is_the_same_list_of_files(checkout: Path, wheel: P
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
-def test_nothing_of_ours_is_importable_by_any_other_name(site: Path, tmp_path: Path) -> None:
-    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} <= {"phalanx", "bin", "argparse.py"}
-    look = "import importlib.util as u; print([n for n in ('train', 'launch', 'conf', 'slurm') if u.find_spec(n)])"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path.append({str(site)!r}); {look}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+@pytest.mark.parametrize("kind", ["installed", "editable"])
+def test_nothing_of_ours_is_importable_by_any_other_name(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Whatever pip was told: a wheel, or `pip install -e .`, with which the checkout is not on the path."""
+    made: Environment = request.getfixturevalue(kind)
+    look = "import importlib.util as u, phalanx.train; "
+    look += "print([n for n in ('train', 'launch', 'conf', 'slurm', 'tests', 'bench') if u.find_spec(n)])"
+    done = made.run(made.python, "-c", look, cwd=tmp_path, environ={"PYTHONPATH": ""})
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_the_command_trains_in_a_folder_with_the_users_own_train_and_launch(site: Path, users: Path) -> None:
-    """By what pip makes the console script of; the checkout that tests run from is nowhere on the path."""
-    start = f"import sys; sys.path.append({str(site)!r}); import phalanx; from phalanx.launch.cli import main\n"
-    start += f"assert phalanx.__file__.startswith({str(site)!r}), phalanx.__file__\nmain()"
-    command = [sys.executable, "-c", start, "run", "-n", "1", "run.name=r", *RUN]
-    environ = {**os.environ, **QUIET, "PYTHONPATH": "."}
-    done = subprocess.run(command, cwd=users, env=environ, capture_output=True, text=True)
+def test_the_command_trains_in_a_folder_with_the_users_own_train_and_launch(
+    installed: Environment, project: Path
+) -> None:
+    """By the console script; the checkout that tests run from is nowhere on the path."""
+    done = installed.run(installed.phalanx, "run", "-n", "1", "run.name=r", *TINY, cwd=project)
     assert done.returncode == 0, done.stdout + done.stderr
-    recorded = json.loads((users / "runs/r/environment.json").read_text())
-    assert recorded["command"][0].startswith(str(site))
+    recorded = json.loads((project / "runs/r/environment.json").read_text())
+    assert recorded["command"][0].startswith(str(installed.site))
+    assert users_project.executed(project) == ""
 
 
-def test_a_checkout_within_another_uses_its_own_code(checkout: Path, tmp_path: Path) -> None:
-    inner = tmp_path / "outer/within/phalanx"
-    for place in (tmp_path / "outer", inner):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("report", BEFORE),
+        ("logs", BEFORE),
+        ("cancel", "--help"),
+        ("run", "--dry-run", "-n", "1"),
+        ("submit", "--dry-run", "cluster.ranks_per_node=1", *TINY),
+        ("submit", "--dry-run", "--sweep", "cluster.ranks_per_node=1", "optim.lr=1,2", *TINY),
+        ("stop", "--help"),
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_no_verb_executes_a_file_of_the_users(installed: Environment, project: Path, words: tuple[str, ...]) -> None:
+    shutil.copytree(ROOT / "tests" / "fixtures" / "before_one_package", project / "runs")
+    done = installed.run(installed.phalanx, *words, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert users_project.executed(project) == ""
+
+
+TORCHRUN = ("python", "-m", "torch.distributed.run", "--nproc_per_node=1")
+STARTS = {
+    "torchrun train/main.py": (*TORCHRUN, "{checkout}/train/main.py", *TINY),
+    "torchrun -m": (*TORCHRUN, "-m", "phalanx.train.main", *TINY),
+    "installed train/main.py": ("python", "{site}/phalanx/train/main.py", "--cfg", "job"),
+    "python -m": ("python", "-m", "phalanx.train.main", "--cfg", "job"),
+    "python -m phalanx": ("python", "-m", "phalanx", "status"),
+    "sweep": ("phalanx", "sweep", "sweep.ranks=1", "optim.lr=1e-3,1e-2", *TINY),
+    "doctor": ("phalanx", "doctor", "-n", "1"),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_no_start_of_ranks_executes_a_file_of_the_users(
+    installed: Environment, checkout: Path, project: Path, start: str
+) -> None:
+    command = [word.format(checkout=checkout, site=installed.site) for word in STARTS[start]]
+    done = installed.run(*command, cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert users_project.executed(project) == ""
+
+
+@pytest.mark.parametrize("start", ["phalanx run -n 1", "python {checkout}/train/main.py data.workers=1"])
+def test_a_users_train_folder_trains_beside_a_checkout(
+    editable: Environment, checkout: Path, tmp_path: Path, start: str
+) -> None:
+    """One without __init__.py, before which a package of ours would come; in ranks and in their data workers."""
+    users_project.own_package(tmp_path, "train")
+    words = ("--config-dir=conf", "experiment=curves", "train.epochs=1", "run.name=own", *SMALL)
+    done = editable.run(*start.format(checkout=checkout).split(), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/own/summary.json").exists()
+
+
+@pytest.fixture(scope="module")
+def nested(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout within another, of which no file can be executed."""
+    outer = tmp_path_factory.mktemp("nested") / "outer"
+    for place in (outer, outer / "within/phalanx"):
         shutil.copytree(checkout, place, symlinks=True)
-    for tree in ("train/main.py", "launch/cli.py", "phalanx/compose/compose.py"):
-        (tmp_path / "outer" / tree).write_text(RUIN.format(name=tree))
-    for words in (("train/main.py", "--cfg", "job"), ("phalanx", "status")):
-        done = subprocess.run(
-            [sys.executable, str(inner / words[0]), *words[1:]],
-            cwd=tmp_path / "outer",
-            env={**os.environ, **QUIET, "PYTHONPATH": "."},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    for tree in ("train", "launch", "phalanx"):
+        for file in (outer / tree).rglob("*.py"):
+            file.write_text(RUIN.format(name=file))
+    return outer / "within/phalanx"
+
+
+@pytest.mark.parametrize("where", ["train", "../..", "../../.."])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("{inner}/train/main.py", "--cfg", "job"),
+        ("{inner}/phalanx", "run", "--dry-run", "-n", "1"),
+        ("{inner}/phalanx", "-m", "launch.local.agent", "--help"),
+    ],
+    ids=["train/main.py", "phalanx", "agent"],
+)
+def test_a_checkout_within_another_uses_its_own_code(
+    installed: Environment, nested: Path, where: str, words: tuple[str, ...]
+) -> None:
+    """From any directory, also where the path names another one."""
+    command = [word.format(inner=nested) for word in words]
+    done = installed.run("python", *command, cwd=nested / where, environ={"PYTHONPATH": str(nested.parents[1])})
+    assert done.returncode == 0, done.stderr
+    assert words[1] != "run" or f" {nested}/" in done.stdout
