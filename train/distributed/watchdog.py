@@ -9,13 +9,11 @@ wait, the rank that the others wait for.
 Time is counted in looks and not by the clock: a process that was stopped and continued has missed nothing.
 """
 
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +28,13 @@ from phalanx.system.process_identity import machine_id, process_start
 from .heartbeat import (
     JOINING,
     Heartbeat,
+    HeartbeatExchange,
     first_late,
     frames_of,
     is_debugged,
     kill,
     users_line,
     waits_for_ranks,
-    written,
 )
 
 # In all other phases a rank may work alone, without a bound on its time while it reads or writes.
@@ -48,7 +46,6 @@ _LONGEST_LOOK_S = 5.0
 _ASKS = 0.4  # of that time, after which a rank that stands still asks for the others, and that they may be silent
 _SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for so long
 _JOINS_S = 10.0  # so long it does not while a rank joins: that takes little, and the interpreter is not held
-_FEW = 64  # so many ranks may all ask for all at every look
 _GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
 
 
@@ -72,22 +69,12 @@ class Watchdog:
         self._main = threading.current_thread().ident
         self._io = Path(f"/proc/self/task/{threading.get_native_id()}/io")
         self._looks = 0
-        # Of the others, each with when this rank first saw it.
-        self._heartbeats: dict[int, tuple[Heartbeat, float]] = {}
-        self._asks = threading.Event()
         self._over = threading.Event()
         self._lived_s = 0.0
-        self._asked_s: float | None = None  # when what holds the store was asked, and has not answered since
-        self._answered_s = 0.0  # when it last did
-        self._heartbeat = self._own(self._mark, 0.0)
-        self._threads = [threading.Thread(target=self._watch, name="watch", daemon=True)]
-        if store is not None:
-            store.set(f"at/{rank}", written(self._heartbeat))
-            self._threads.append(
-                threading.Thread(target=self._tell, args=(store.clone(),), name="heartbeats", daemon=True)
-            )
-        for thread in self._threads:
-            thread.start()
+        own = self._own(self._mark, 0.0)
+        self._exchange = HeartbeatExchange(rank, size, own, store, _ASKS * timeout_s)
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
 
     def at(self, phase: str, step: int) -> None:
         """The main thread begins `phase` after `step` steps. Once all ranks have joined, each asks for the others at once:
@@ -95,7 +82,7 @@ class Watchdog:
         joined = self._mark[0] in JOINING and phase not in JOINING
         self._mark = (phase, step)
         if joined:
-            self._asks.set()
+            self._exchange.ask()
 
     def on(self) -> None:
         """The main thread goes on in its phase: another batch of it."""
@@ -108,17 +95,17 @@ class Watchdog:
 
     def close(self) -> None:
         self._over.set()
-        self._asks.set()
+        self._exchange.close()
 
     def join(self) -> None:
         """After `close`: until its threads have ended. One that the interpreter ended within torch would abort it."""
-        for thread in self._threads:
-            thread.join(_GONE_S)
+        self._thread.join(_GONE_S)
+        self._exchange.join(_GONE_S)
 
     def end(self, ranks: Sequence[int]) -> None:
         """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
         a launcher waits half a minute for it."""
-        for rank, heartbeat, _ in self._seen():
+        for rank, heartbeat, _ in self._exchange.seen():
             if rank in ranks and heartbeat.machine == self._machine:
                 kill(heartbeat)
 
@@ -135,9 +122,9 @@ class Watchdog:
             else:
                 since_s += passed_s
             self._looks += 1
-            self._heartbeat = self._own(seen, since_s)
-            self._asks.set()
-            found = self._judged(self._heartbeat, self._limit_s(alone))
+            own = self._own(seen, since_s)
+            self._exchange.publish(own, self._lived_s)
+            found = self._judged(own, self._limit_s(alone))
             if found is not None and self._mark is seen and not self._over.is_set():
                 self.ended(found)
 
@@ -158,17 +145,15 @@ class Watchdog:
         """What is to be said of a rank that does not get on, as far as this one can tell."""
         if own.waits and (gone := self._gone()) is not None:
             return JoinFailed(
-                f"rank {gone} on {self._heartbeats[gone][0].host} is gone: it ended before the ranks had joined"
+                f"rank {gone} on {self._exchange.heartbeats[gone].host} is gone: it ended before the ranks had joined"
             )
         if own.since_s < (self._timeout_s if own.waits else limit_s):
             return None
-        if self._asked_s is not None and self._lived_s - self._asked_s >= self._silence_s:
+        asked_s = self._exchange.asked_s
+        if asked_s is not None and self._lived_s - asked_s >= self._silence_s:
             unknown = replace(own, phase="some part", stack=())
-            return self._hung(
-                0,
-                self._heartbeats[0][0] if 0 in self._heartbeats else unknown,
-                "it holds the ranks' store and does not answer",
-            )
+            keeper = self._exchange.heartbeats.get(0, unknown)
+            return self._hung(0, keeper, "it holds the ranks' store and does not answer")
         if (silent := self._silent()) is not None:
             return silent
         if own.waits:
@@ -179,20 +164,16 @@ class Watchdog:
 
     def _is_after_another(self, own: Heartbeat) -> bool:
         """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
-        heartbeats = [heartbeat for _, heartbeat, _ in self._seen()]
+        heartbeats = [heartbeat for _, heartbeat, _ in self._exchange.seen()]
         return any(not at.waits and at.since_s >= self._timeout_s and at.progress < own.progress for at in heartbeats)
-
-    def _seen(self) -> list[tuple[int, Heartbeat, float]]:
-        """The others' heartbeats. The thread that asks for them adds some meanwhile."""
-        return [(rank, *found) for rank, found in list(self._heartbeats.items())]
 
     def _gone(self) -> int | None:
         """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
         says nothing any more, unless it begins to use its device, which may hold its interpreter."""
         if self._mark[0] not in JOINING:
             return None
-        for rank, heartbeat, seen_s in self._seen():
-            silent = heartbeat.phase == "join" and self._answered_s - seen_s >= _JOINS_S
+        for rank, heartbeat, seen_s in self._exchange.seen():
+            silent = heartbeat.phase == "join" and self._exchange.answered_s - seen_s >= _JOINS_S
             dead = heartbeat.machine == self._machine and process_start(heartbeat.pid) != heartbeat.began
             if dead or (silent and heartbeat.machine != self._machine):
                 return rank
@@ -200,15 +181,15 @@ class Watchdog:
 
     def _silent(self) -> Hung | None:
         """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
-        for rank, heartbeat, seen_s in self._seen():
-            if self._answered_s - seen_s >= self._silence_s:
+        for rank, heartbeat, seen_s in self._exchange.seen():
+            if self._exchange.answered_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
                 return self._hung(rank, heartbeat, why)
         return None
 
     def _deadlocked(self, own: Heartbeat) -> Hung | None:
         """Where every rank waits, the one that the others wait for is late."""
-        heartbeats = {rank: heartbeat for rank, heartbeat, _ in self._seen()} | {self._rank: own}
+        heartbeats = {rank: heartbeat for rank, heartbeat, _ in self._exchange.seen()} | {self._rank: own}
         late = first_late(heartbeats, self._size, self._timeout_s)
         if late is None:
             return None
@@ -216,32 +197,12 @@ class Watchdog:
 
     def _hung(self, rank: int, heartbeat: Heartbeat, why: str) -> Hung:
         waiting = [other for other in range(self._size) if other != rank]
-        known = rank == self._rank or rank in self._heartbeats
+        known = rank == self._rank or rank in self._exchange.heartbeats
         host = heartbeat.host if known else "an unknown host"
         since_s = heartbeat.since_s if rank == self._rank else max(heartbeat.since_s, self._timeout_s)
         hang = Hang(rank, host, heartbeat.phase, heartbeat.step, round(since_s, 1), waiting, list(heartbeat.stack))
         own = users_line(heartbeat)
         return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}", names.rank_log_path(rank))
-
-    def _tell(self, store: Store) -> None:
-        """Say where this rank is; ask where the others are, once it stands still. What holds the store may not answer."""
-        others = [rank for rank in range(self._size) if rank != self._rank]
-        with suppress(RuntimeError):  # the store is gone, which the alarm tells of
-            while not self._over.is_set():
-                self._asks.wait()
-                self._asks.clear()
-                heartbeat = self._heartbeat
-                store.set(f"at/{self._rank}", written(heartbeat))
-                if heartbeat.since_s < _ASKS * self._timeout_s and heartbeat.phase not in JOINING and self._size > _FEW:
-                    self._heartbeats.clear()
-                    continue
-                self._asked_s = self._lived_s
-                keys = [f"at/{rank}" for rank in others]
-                found = dict(zip(others, store.multi_get(keys), strict=True)) if store.check(keys) else {}
-                self._asked_s = None
-                for rank, words in found.items():
-                    self._note(rank, Heartbeat(**json.loads(words)))
-                self._answered_s = self._lived_s
 
     def _leave(self, error: BaseException) -> None:
         """Before the ranks have joined nobody can be told; the first of those that live speaks."""
@@ -251,10 +212,6 @@ class Watchdog:
             say(f"error: {error}")
             cause_file.write(code, self._rank, str(error))
         end(code)
-
-    def _note(self, rank: int, heartbeat: Heartbeat) -> None:
-        known = self._heartbeats.get(rank)
-        self._heartbeats[rank] = (heartbeat, known[1] if known and known[0].look == heartbeat.look else self._lived_s)
 
 
 def _read(path: Path) -> str:

@@ -73,12 +73,12 @@ def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monke
     watch.join()
 
     def began_meanwhile(pid: int) -> int | None:
-        watch._note(3, watch._heartbeat)
+        watch._exchange._note(3, watch._exchange._own)
         return process_start(pid)
 
     monkeypatch.setattr("phalanx.train.distributed.watchdog.process_start", began_meanwhile)
     for rank in (1, 2):
-        watch._note(rank, watch._heartbeat)
+        watch._exchange._note(rank, watch._exchange._own)
     assert watch._gone() is None
 
 
