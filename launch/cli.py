@@ -3,6 +3,10 @@
 import sys
 from importlib import import_module
 
+from phalanx.exit.linux_only import require_linux
+
+require_linux()
+
 import click
 
 from phalanx.common.stdio import open_closed_streams

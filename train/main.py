@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if not __package__:  # run as a file: become the module of the package that lies beside it
-    _root = next(str(parent) for parent in Path(__file__).resolve().parents if (parent / "phalanx" / "train").is_dir())
+    _root = next(
+        str(parent) for parent in Path(__file__).resolve().parents if (parent / "phalanx/__init__.py").exists()
+    )
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
+    from phalanx.exit.linux_only import require_linux
     from phalanx.system.module_path import move_root_back
 
+    require_linux()  # before phalanx/train is imported, which is a link, of which a checkout on Windows has none
     move_root_back(_root)
     import phalanx.train.main as module
 
     sys.modules["__main__"] = module  # by which data workers are started
     module.main()
+
+from phalanx.exit.linux_only import require_linux
+
+require_linux()
 
 from phalanx.common import stdio
 from phalanx.exit import cause_file
