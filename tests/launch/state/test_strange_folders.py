@@ -132,7 +132,7 @@ def test_run_that_is_deleted_meanwhile_is_left_out(tmp_path: Path, monkeypatch: 
         shutil.rmtree(gone)
         return runs
 
-    monkeypatch.setattr("phalanx.launch.commands.status.find", finds_and_deletes)
+    monkeypatch.setattr("phalanx.launch.commands.status.find_runs", finds_and_deletes)
     code, output = verb("status", "--root", str(tmp_path))
     assert (code, len(output.splitlines())) == (0, 2)
 
