@@ -26,6 +26,7 @@ CHOSEN = {
     "log.every": "log.every=2",
     "world.timeout_s": "world.timeout_s=77",
     "stop.grace_s": "stop.grace_s=33",
+    "sweep.pruner": "sweep/pruner=median",
     "train.compile": None,  # takes a minute; see test_compiled
 }
 
