@@ -15,11 +15,12 @@ if not __package__:  # run as a file: become the module of the package that lies
     if os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # a script's own folder, where its modules would shadow others
     sys.path.insert(0, _root)
-    from phalanx.exit.linux_only import require_linux
     from phalanx.system.module_path import move_root_back
 
-    require_linux()  # before phalanx/train is imported, which is a link, of which a checkout on Windows has none
     move_root_back(_root)
+    from phalanx.exit.linux_only import require_linux
+
+    require_linux()  # before phalanx/train is imported, which is a link, of which a checkout on Windows has none
     import phalanx.train.main as module
 
     sys.modules["__main__"] = module  # by which data workers are started
