@@ -11,7 +11,7 @@ __all__ = ["Augment", "ConfigError", "Metric", "Ratio", "Run", "Schedule", "Sink
 
 if TYPE_CHECKING:
     from .exit.codes import ConfigError
-    from .train.engine.load import Run, load
+    from .train.api.load import Run, load
     from .train.loading.batch import Augment
     from .train.optim.schedule import Schedule
     from .train.sinks.sink import Sink
@@ -23,7 +23,7 @@ else:
         __name__,
         {
             "exit.codes": ["ConfigError"],
-            "train.engine.load": ["Run", "load"],
+            "train.api.load": ["Run", "load"],
             "train.loading.batch": ["Augment"],
             "train.optim.schedule": ["Schedule"],
             "train.sinks.sink": ["Sink"],

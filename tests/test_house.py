@@ -16,7 +16,7 @@ from tests.ranks import ROOT
 # The folders of each tree, in the order in which data flows. A file imports from its own folder and from those before it.
 ORDER = {
     "phalanx": "common system exit run_folder config compose",
-    "train": "loading optim distributed sinks data models tasks parallel checkpoint engine main",
+    "train": "loading optim distributed sinks data models tasks parallel checkpoint engine api main",
     "launch": "common host local doctor submission state search sweep reporting slurm commands cli",
 }
 FILES = {

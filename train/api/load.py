@@ -105,9 +105,9 @@ class Run:
 
         from ..checkpoint.preserve import unchanged
         from ..checkpoint.state import restore_model
+        from ..engine.build import KINDS
         from ..loading.rng import seed_all
         from ..optim.precision import choose
-        from .build import KINDS
 
         checkpoint, config = self._checkpoint(which), self.config
         targets = Targets(KINDS, Trust(self._trust, "trust="))

@@ -1,0 +1,1 @@
+"""What Python code and notebooks call, outside of any rank: load a run folder, start a run."""
