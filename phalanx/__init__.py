@@ -7,11 +7,25 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Augment", "ConfigError", "Metric", "Ratio", "Run", "Schedule", "Sink", "Task", "Update", "load"]
+__all__ = [
+    "Augment",
+    "ConfigError",
+    "Metric",
+    "Ratio",
+    "Run",
+    "RunFailed",
+    "Schedule",
+    "Sink",
+    "Task",
+    "Update",
+    "load",
+    "run",
+]
 
 if TYPE_CHECKING:
     from .exit.codes import ConfigError
     from .train.api.load import Run, load
+    from .train.api.run import RunFailed, run
     from .train.loading.batch import Augment
     from .train.optim.schedule import Schedule
     from .train.sinks.sink import Sink
@@ -24,6 +38,7 @@ else:
         {
             "exit.codes": ["ConfigError"],
             "train.api.load": ["Run", "load"],
+            "train.api.run": ["RunFailed", "run"],
             "train.loading.batch": ["Augment"],
             "train.optim.schedule": ["Schedule"],
             "train.sinks.sink": ["Sink"],

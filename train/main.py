@@ -31,7 +31,7 @@ from phalanx.exit.linux_only import require_linux
 require_linux()
 
 from phalanx.common import stdio
-from phalanx.exit import cause_file
+from phalanx.exit import cause_file, folder_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
 from phalanx.exit.messages import end, refuse, say
 from phalanx.exit.rank_env import RankEnv, prints_errors
@@ -80,6 +80,7 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from phalanx.compose.compose import compose, is_query, multirun, print_answer
     from phalanx.config.limits import check
+    from phalanx.config.run_root import folder_of_run
 
     _check_temporary()
     if not rank_env.launched and (words := multirun(argv)) is not None:
@@ -90,6 +91,10 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
         return None
     composed = composed or compose(argv)
     check(composed.config, rank_env.size)
+    if rank_env.is_rank_zero:
+        assert composed.config.run.name is not None
+        # Nobody knows yet whether what lies there is the run of this config, so nothing of it is trusted.
+        folder_file.write(folder_of_run(composed.config.run.root, composed.config.run.name), ())
     if rank_env.is_rank_zero and "torch" not in sys.modules:
         print(f"{composed.config.run.name} on {_ranks(rank_env.size)}: importing torch", flush=True)
     return composed
@@ -142,10 +147,11 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
         code = job.run(composed, world, signals, started, failure_exit.afterwards)
+        words = code.name.lower() + ("" if code is ExitCode.FINISHED else ", all saved; the same command continues")
         if rank_env.is_rank_zero:
-            cause_file.write(code, rank_env.rank, code.name.lower())
+            cause_file.write(code, rank_env.rank, words)
     if code is not ExitCode.FINISHED:
-        cause_file.report_to_torchrun(f"{code.name.lower()}, all saved; the same command continues", rank_env.rank)
+        cause_file.report_to_torchrun(words, rank_env.rank)
     return code
 
 

@@ -1,20 +1,25 @@
 """`phalanx run`: locks GPUs, plans and supervises a run on this machine."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from phalanx.config.schema import Device
-from phalanx.exit.codes import ConfigError
+from phalanx.exit import cause_file
+from phalanx.exit.codes import LAUNCHER, ConfigError, ExitCode
 from phalanx.exit.duplicate_starts import check_one_machine
 from phalanx.exit.messages import say
+from phalanx.system.parent_death import end_with
 
 from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import gpus_in_use_elsewhere
 from ..host.machine import Machine, this_machine
+from ..local.exit_cause import FINISHED, ExitCause
 from ..local.plan import plan_start, replay_words
 from ..local.supervisor import supervise
 from .hydra_words import config_options, grace_option, hydra_words
@@ -39,6 +44,7 @@ from .hydra_words import config_options, grace_option, hydra_words
 @click.option(
     *("--dry-run", "--dryrun"), is_flag=True, help="Print the command and its environment, and start nothing."
 )
+@click.option("--caller", type=click.IntRange(min=1), hidden=True)  # the process to end with, as of phalanx.run
 def run(
     overrides: Sequence[str],
     ranks: int | None,
@@ -48,6 +54,7 @@ def run(
     max_restarts: int,
     grace: int,
     dry_run: bool,
+    caller: int | None,
 ) -> None:
     """Train on this machine, on all free GPUs or on -n ranks.
 
@@ -57,20 +64,39 @@ def run(
     bad config, 3 preempted, 4 gave up, 5 hung, 6 out of memory, 7 stopped, 8 the run folder
     cannot be written.
     """
+    if caller is not None:
+        end_with(caller, signal.SIGTERM)
+    with _refusals_reported():
+        ended = _run(hydra_words(config_dir, config_name, overrides), ranks, source, max_restarts, grace, dry_run)
+    cause_file.write(ended.code, LAUNCHER, ended.message)
+    sys.exit(ended.code)
+
+
+@contextmanager
+def _refusals_reported() -> Iterator[None]:
+    """What is refused before there are ranks goes into the cause file of who started this command, too."""
+    try:
+        yield
+    except ConfigError as error:
+        cause_file.write(ExitCode.CONFIG, LAUNCHER, str(error))
+        raise
+
+
+def _run(
+    typed: Sequence[str], ranks: int | None, source: Path | None, max_restarts: int, grace_s: int, dry_run: bool
+) -> ExitCause:
     check_one_machine(os.environ)
-    typed = hydra_words(config_dir, config_name, overrides)
     if source is not None:
         typed = replay_words(source, typed)
     machine = _machine(typed)
     with lock_gpus(machine.gpus, ranks, gpus_in_use_elsewhere(machine.gpus, os.environ)) as locked:
-        planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, grace)
+        planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, grace_s)
         if dry_run:
             click.echo(planned.text(os.environ))
-            return
+            return FINISHED
         count = ranks or len(locked.gpus) or 1
         say(f"phalanx: starting {count} {'rank' if count == 1 else 'ranks'}")
-        code = supervise(planned, locked.descriptors, max_restarts, grace)
-    sys.exit(code)
+        return supervise(planned, locked.descriptors, max_restarts, grace_s)
 
 
 def _machine(typed: Sequence[str]) -> Machine:

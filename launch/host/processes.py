@@ -4,9 +4,10 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from phalanx.system.parent_death import end_with_parent, prctl
+from phalanx.system.parent_death import end_with, prctl
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -18,14 +19,7 @@ def become_subreaper() -> None:
 
 def end_with_this_process(heard: signal.Signals) -> Callable[[], None]:
     """Returns what a child calls before exec: it is sent `heard` as soon as this process is gone (PR_SET_PDEATHSIG)."""
-    parent = os.getpid()
-
-    def hold() -> None:
-        end_with_parent(heard)
-        if os.getppid() != parent:  # the parent died before that took effect
-            os._exit(1)
-
-    return hold
+    return partial(end_with, os.getpid(), heard)
 
 
 def raise_on_interrupt() -> None:

@@ -33,6 +33,9 @@ class ExitCause:
         return self.code in _AGAIN
 
 
+FINISHED = ExitCause(ExitCode.FINISHED, "finished", said=True)
+
+
 def file_variables(folder: Path) -> dict[str, str]:
     """The environment variables that name the cause file and the ranks file of a start, in an empty folder."""
     return {VARIABLE: str(folder / "cause.json"), RANKS: str(folder / "ranks.json")}
@@ -44,7 +47,7 @@ def read(folder: Path, agent: int) -> ExitCause:
     Never raises.
     """
     if agent == 0:
-        return ExitCause(ExitCode.FINISHED, "finished", said=True)
+        return FINISHED
     told, ranks = (Path(file) for file in file_variables(folder).values())
     ended = read_json(ranks)
     return _told(told) or (cause_of_ranks(ended) if ended else _of_agent(agent))
@@ -91,7 +94,9 @@ def _told(file: Path) -> ExitCause | None:
     if type(code) is not int or code not in set(ExitCode) - {ExitCode.FINISHED}:
         return None
     message = " ".join(str(found.get("message", "")).split())
-    return ExitCause(ExitCode(code), f"rank {found.get('rank')} on {found.get('host')}: {message}", said=True)
+    if code != ExitCode.CONFIG:  # of a command line, which all ranks have; what is wrong with a machine names that
+        message = f"rank {found.get('rank')} on {found.get('host')}: {message}"
+    return ExitCause(ExitCode(code), message, said=True)
 
 
 def _how(code: int) -> str:

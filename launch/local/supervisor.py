@@ -25,8 +25,8 @@ _LINGER_S = 5.0  # for ranks whose agent has died: they exit within two
 _STUCK_S = 30.0  # after which a killed process that still exists is given up on
 
 
-def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCode:
-    """Run `plan` to its end, starting it again up to `max_restarts` times; returns the exit code of the last cause.
+def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCause:
+    """Run `plan` to its end, starting it again up to `max_restarts` times; returns the last cause.
 
     The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
     """
@@ -43,7 +43,7 @@ def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, gr
             say(f"phalanx: starting again ({restarts} of {max_restarts}), because {ended.message}")
     if not ended.said:
         say(f"phalanx: {ended.message}")
-    return ended.code
+    return ended
 
 
 def _run(

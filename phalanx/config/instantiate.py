@@ -151,6 +151,12 @@ def _locate(path: str, where: str) -> Any:
     if (now := current_name(path)) is not None:
         raise ConfigError(f"{where}._target_={path} is called {now} now. Type {where}._target_={now}")
     module, _, name = path.rpartition(".")
+    if module == "__main__":
+        raise ConfigError(
+            f"{where}._target_={path}: {name} is defined in a notebook or script, which ranks, being processes of their "
+            "own, do not run. Write it into a file beside that, such as mymodule.py, and type "
+            f"{where}._target_=mymodule.{name}"
+        )
     try:
         holder = importlib.import_module(module)
     except ModuleNotFoundError as error:

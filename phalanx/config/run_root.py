@@ -1,9 +1,14 @@
-"""The folder that run.root names."""
+"""The folder that run.root names, and that of a run in it."""
 
 import re
 from pathlib import Path
 
 from ..exit.codes import ConfigError
+
+
+def folder_of_run(root: str, name: str) -> Path:
+    """The run's own. Raises ConfigError."""
+    return folder_of_runs(root).absolute() / name
 
 
 def folder_of_runs(root: str) -> Path:

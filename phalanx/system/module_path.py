@@ -9,7 +9,7 @@ from types import ModuleType
 
 PACKAGE = Path(__file__).parents[1]  # phalanx/, which holds all of ours
 ROOT = PACKAGE.resolve().parent  # the checkout, or where packages are installed
-_INSTALLED = ("site-packages", "dist-packages")
+INSTALLED = ("site-packages", "dist-packages")
 _LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
     (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
@@ -26,7 +26,7 @@ def move_root_back(root: str) -> None:
     assert sys.path[0] == root
     del sys.path[0]
     if root not in sys.path:
-        installed = [index for index, entry in enumerate(sys.path) if entry.endswith(_INSTALLED)]
+        installed = [index for index, entry in enumerate(sys.path) if entry.endswith(INSTALLED)]
         sys.path.insert(installed[0] if installed else len(sys.path), root)
     hide_trees()
 

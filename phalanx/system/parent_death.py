@@ -1,6 +1,7 @@
 """Signal a process when its parent dies (PR_SET_PDEATHSIG), also while it imports torch for seconds."""
 
 import ctypes
+import os
 import signal
 from collections.abc import Mapping
 
@@ -10,6 +11,13 @@ _PR_SET_PDEATHSIG = 1
 def end_with_parent(heard: signal.Signals) -> None:
     """Send this process `heard` when the thread that started it ends."""
     prctl(_PR_SET_PDEATHSIG, heard)
+
+
+def end_with(parent: int, heard: signal.Signals) -> None:
+    """As `end_with_parent`, of the process `parent`; where that is gone already, this one ends here."""
+    end_with_parent(heard)
+    if os.getppid() != parent:  # it died before that took effect
+        os._exit(1)
 
 
 def prctl(option: int, value: int) -> None:

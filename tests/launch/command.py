@@ -98,10 +98,7 @@ class Launcher:
         here_alone = {"MARK": self.mark, "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
         whole = {**os.environ, **QUIET, **here_alone, **(environ or {})}
         if body is not None:
-            rank = here / "rank"
-            rank.write_text(_RANK.format(python=sys.executable, here=str(here), body=body))
-            rank.chmod(0o700)
-            whole["PYTHON_EXEC"] = str(rank)  # what torchrun starts ranks with
+            whole["PYTHON_EXEC"] = stand_in(here, body)
         process = subprocess.Popen(
             ["sh", "-c", within, "sh", sys.executable, "-m", "phalanx.launch.cli", *argv],
             cwd=here,
@@ -118,6 +115,14 @@ class Launcher:
         self, *argv: str, body: str | None = None, environ: Mapping[str, str | None] | None = None
     ) -> tuple[int, str]:
         return self.start(*argv, body=body, environ=environ).wait()
+
+
+def stand_in(here: Path, body: str) -> str:
+    """The program of ranks that do `body`, and tell of it in `here`: what PYTHON_EXEC names."""
+    rank = here / "rank"
+    rank.write_text(_RANK.format(python=sys.executable, here=str(here), body=body))
+    rank.chmod(0o700)
+    return str(rank)
 
 
 def marked(mark: str) -> list[int]:

@@ -42,7 +42,8 @@ def load(run: str | Path, trust: Sequence[str] = ()) -> "Run":
 class Run:
     """A run folder, which is only read. What it holds is read anew each time, but for the config: a run may go on."""
 
-    def __init__(self, folder: Path, trust: Sequence[str]) -> None:
+    def __init__(self, folder: Path, trust: Sequence[str] | None) -> None:
+        """`trust` is that of `load`; None is for a config that was typed here, which may name any class."""
         self.folder = folder
         self._trust = trust
 
@@ -110,7 +111,7 @@ class Run:
         from ..optim.precision import choose
 
         checkpoint, config = self._checkpoint(which), self.config
-        targets = Targets(KINDS, Trust(self._trust, "trust="))
+        targets = Targets(KINDS, None if self._trust is None else Trust(self._trust, "trust="))
         targets.check(config.model, "model", nn.Module)
         with unchanged():  # the caller's generators
             seed_all(config.seed, torch.device("cpu"))

@@ -15,7 +15,7 @@ from typing import Any
 from phalanx.common.files import as_json, open_regular, read_text, sync_folder, write_atomic, write_json
 from phalanx.compose import resolved
 from phalanx.compose.digest import differences
-from phalanx.config.run_root import folder_of_runs
+from phalanx.config.run_root import folder_of_run
 from phalanx.config.schema import Accept, Config, RunConfig
 from phalanx.exit.codes import ConfigError, NoRoom
 from phalanx.exit.disk_errors import writing
@@ -196,7 +196,7 @@ def _began(run: Path) -> float | None:
 def _path(run: RunConfig) -> Path:
     assert run.name is not None
     try:
-        path = folder_of_runs(run.root).absolute() / run.name
+        path = folder_of_run(run.root, run.name)
         path.exists()
     except OSError as error:
         raise ConfigError(

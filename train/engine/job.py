@@ -16,7 +16,7 @@ from phalanx.common.meter import Meter, goodput, minor_faults
 from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
-from phalanx.exit import user_error
+from phalanx.exit import folder_file, user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
 from phalanx.exit.disk_errors import writing
 from phalanx.exit.signals import Signals, StopRequest, grace_s_of, until_step
@@ -57,10 +57,12 @@ def run(
     world.watchdog.at("build", 0)
     done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
+        _tell_folder(done[0], composed, world)
         return _say_finished(*done, signals, world)
     parts, names = _prepare(composed, world)
     opened, release = _open(composed, parts, world)
     afterwards.append(lambda _: release())
+    _tell_folder(opened.path, composed, world)
     if opened.summary is not None:
         release()
         return _say_finished(opened.path, opened.summary, signals, world)
@@ -130,6 +132,12 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
 
     opened, release = world.raise_on_all(act)
     return world.broadcast_object(opened), release
+
+
+def _tell_folder(path: Path, composed: Composed, world: World) -> None:
+    """Once it is known that the run in the folder is that of this config, and whom who typed it trusts."""
+    if world.is_rank_zero:
+        folder_file.write(path, composed.config.run.trust if composed.foreign else None)
 
 
 def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:

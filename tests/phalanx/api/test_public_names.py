@@ -1,6 +1,7 @@
 """What users import and what configs name stands in phalanx itself, and costs nothing until it is used."""
 
 import os
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,14 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'Nothing'"):
             module.Nothing  # noqa: B018
     assert not hasattr(phalanx, "__path_of_nothing__")
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """An imported module becomes an attribute of its package: phalanx.run would be it, and no function any more."""
+    assert not {found.name for found in pkgutil.iter_modules(phalanx.__path__)} & {*phalanx.__all__}
+    for module in ("phalanx.launch.commands.run", "phalanx.train.main", "phalanx.train.api.run"):
+        import_module(module)
+    assert callable(phalanx.run)
 
 
 def test_importing_phalanx_imports_nothing_that_takes_time() -> None:
