@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from phalanx.train.loading.loader import StepBatch
-from phalanx.train.loading.prefetch import Mover, on_device
+from phalanx.train.loading.prefetch import ToDevice, prefetch_to_device
 from tests.train.built import built, moved
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
@@ -19,7 +19,7 @@ def test_the_side_stream_brings_the_same_batches_in_the_same_order(device: torch
     _, _, parts = built(["experiment=digits", "train.micro_batch=16", "world.device=cuda"])
     direct = [moved(work, parts.mover) for work, _ in zip(parts.loader.from_step(0), range(20), strict=False)]
     seen: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
-    for work in on_device(parts.loader.from_step(0), parts.mover, device):
+    for work in prefetch_to_device(parts.loader.from_step(0), parts.mover, device):
         sleep(2_000_000)
         for position, (images, labels) in work.micro_batches:
             seen.append((work.step, position, images.clone(), labels.clone()))
@@ -60,7 +60,7 @@ def sleep(cycles: int) -> None:
 def test_a_copy_runs_beside_the_computation(device: torch.device) -> None:
     """256 MiB take many milliseconds over any bus; a step of three times that must hide them."""
     big = torch.empty(256 * _MIB, dtype=torch.uint8).pin_memory()
-    mover = Mover(device, lambda dtype: dtype)
+    mover = ToDevice(device, lambda dtype: dtype)
     copy_ms = milliseconds(lambda: mover(big))
     cycles = int(3 * copy_ms / milliseconds(lambda: sleep(10_000_000)) * 10_000_000)
     step_ms = milliseconds(lambda: sleep(cycles))
@@ -69,7 +69,7 @@ def test_a_copy_runs_beside_the_computation(device: torch.device) -> None:
     def earlier_batches() -> None:
         """The side stream finds the memory of the last but one: allocating new memory might wait for the sleep."""
         nonlocal works
-        works = on_device(iter([StepBatch(step, 1, [(step, big)]) for step in range(4)]), mover, device)
+        works = prefetch_to_device(iter([StepBatch(step, 1, [(step, big)]) for step in range(4)]), mover, device)
         for _ in range(3):
             next(works)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from phalanx.train.loading.prefetch import on_device
+from phalanx.train.loading.prefetch import prefetch_to_device
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.schedule import Cosine
 from tests.train.built import built, warmed_up
@@ -114,7 +114,7 @@ def test_between_two_logs_no_step_waits_for_the_device(precision: str, micro_bat
     ]
     _, world, parts = built(overrides)
     warmed_up(parts)
-    works = on_device(parts.loader.from_step(0), parts.mover, world.device)
+    works = prefetch_to_device(parts.loader.from_step(0), parts.mover, world.device)
     for _ in range(3):  # autotuning and the allocator's first blocks
         parts.step(next(works))
     with no_wait_for_the_device():

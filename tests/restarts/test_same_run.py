@@ -123,14 +123,14 @@ def test_run_that_saved_nothing_begins_anew_with_the_corrected_config(starter: S
 
 def test_run_that_saved_a_step_does_not_mix_two_versions_of_the_code(starter: Starter, mine: Path) -> None:
     write(mine, 3)
-    assert start(starter).codes == [1], "in the third step or in the fourth, where the rehearsal leaves no trace"
+    assert start(starter).codes == [1], "in the third step or in the fourth, where the sanity check leaves no trace"
     write(mine, NEVER)
     ended = start(starter)
     assert ended.codes == [2]
     assert "its code or data changed: edited: mine.py" in ended.output
     kept = (starter.results("r").folder / "checkpoints").rename(starter.folder / "checkpoints")
     (starter.results("r").folder / "checkpoints").mkdir()
-    assert "edited: mine.py" in start(starter).output, "the ledger knows of a step that was saved"
+    assert "edited: mine.py" in start(starter).output, "events.jsonl has a step that was saved"
     kept.rename(starter.results("r").folder / "checkpoints")
     done(start(starter, "run.accept=changed"), "accepted: edited: mine.py")
 

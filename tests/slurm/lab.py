@@ -147,7 +147,7 @@ class LabJob:
         self.cluster.until(reached)
 
     def until_event(self, name: str, times: int) -> dict[str, Any]:
-        """The `times`-th event of that name, once it is in the ledger."""
+        """The `times`-th event of that name, once it is in events.jsonl."""
 
         def found() -> list[dict[str, Any]]:
             return self.results.events(name) if (self.results.folder / "events.jsonl").exists() else []

@@ -15,7 +15,7 @@ from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts, build, set_up_process, targets
 from phalanx.train.loading.batch import apply
 from phalanx.train.loading.loader import StepBatch
-from phalanx.train.loading.prefetch import Mover
+from phalanx.train.loading.prefetch import ToDevice
 
 
 def built(overrides: Sequence[str]) -> tuple[Config, World, Parts]:
@@ -30,7 +30,7 @@ def built_of(config: Config) -> tuple[Config, World, Parts]:
     return config, world, build(config, targets(config, foreign=False), world, precision)
 
 
-def moved(work: StepBatch, mover: Mover) -> StepBatch:
+def moved(work: StepBatch, mover: ToDevice) -> StepBatch:
     return StepBatch(
         work.step, work.samples, [(position, apply(batch, mover)) for position, batch in work.micro_batches]
     )

@@ -22,7 +22,7 @@ from phalanx.train.tasks.task import Ratio
 
 TASK = "task._target_=tests.zoo.hanging.HangingTask"
 DATA = "data.train._target_=tests.zoo.hanging.HangingData"
-_REHEARSED = 2  # forwards at most, before there is a run folder
+_CHECKED = 2  # forwards at most, before there is a run folder
 MODEL = ("model._target_=tests.zoo.hanging.HangingModel",)
 
 
@@ -48,7 +48,7 @@ class HangingTask(Classification):
         self._forwards += model.training
         if model.training:
             self._train.reach()
-        elif self._forwards > _REHEARSED:
+        elif self._forwards > _CHECKED:
             self._eval.reach()
         return dict(super().ratios(model, batch))
 

@@ -1,4 +1,4 @@
-"""Where a new run begins: from scratch, from given weights, or where a finished run ended."""
+"""Start point of a new run: from scratch, from given weights (train.init_from), or extending a finished run."""
 
 import json
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ _MAY_DIFFER = ("train.steps:", "train.epochs:", "train.extend_from:", "train.ini
 
 
 @dataclass(frozen=True)
-class Begin:
-    """`weights` is a file to start from, `extends` the last checkpoint of the run that this one makes longer."""
+class StartPoint:
+    """`weights` is the file to initialise from, `extends` the last checkpoint of the run that is extended."""
 
     step: int
     position: int
@@ -26,14 +26,14 @@ class Begin:
     extends: Checkpoint | None
 
 
-def begin(config: Config) -> Begin:
-    """Raises ConfigError when what `config` names is not there, damaged, or no fit."""
+def start_point(config: Config) -> StartPoint:
+    """The start point that `config` names. Raises ConfigError if it is missing, damaged, or of another config."""
     train = config.train
     if train.extend_from is not None:
         found = _finished(Path(train.extend_from).expanduser(), config)
         progress = found.progress()
-        return Begin(progress["step"], progress["position"], None, found)
-    return Begin(0, 0, None if train.init_from is None else _weights(Path(train.init_from).expanduser()), None)
+        return StartPoint(progress["step"], progress["position"], None, found)
+    return StartPoint(0, 0, None if train.init_from is None else _weights(Path(train.init_from).expanduser()), None)
 
 
 def _weights(given: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The run folder: whose it is, and whether what it was made with is still what is here."""
+"""Open the run folder: create it or continue it, acquire its lease, compare config, code and data with what it holds."""
 
 import errno
 import json
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a digest of the config cannot see, beside it: what ran, the code and the data, and what `auto` resolved to."""
+    """The config's digest and what it does not cover: environment, hashes of code and data, what `auto` resolved to."""
 
     digest: str
     environment: Mapping[str, Any]
@@ -50,10 +50,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run folder that is this command's. `notes` are what differs without being in the way.
+    """An open run folder. `notes` are differences that do not stop the run.
 
-    `incarnation` is the number of this start; `began` is when the first one did, seconds since 1970, where that is known;
-    `summary` is what the run came to, if it has finished.
+    `incarnation` is the number of this start; `began` is when the first start began (seconds since 1970), if known;
+    `summary` is that of a finished run.
     """
 
     path: Path
@@ -65,11 +65,11 @@ class OpenRun:
 
 
 def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, attempt: int) -> tuple[OpenRun, Lease]:
-    """Make the run folder, or find the one that the same command made before. Rank 0 alone calls it.
+    """Create the run folder, or open the one that the same command created. Only rank 0 calls it.
 
-    `attempt` counts how often a launcher began this very command again. Returns what it found and the hold on the
-    folder. Raises ConfigError when the folder is another run's, when a process trains it right now, or when code or
-    data changed since a step was saved; nothing is changed then.
+    `attempt` counts the launcher's restarts of this command. Returns the folder and its lease. Raises ConfigError, and
+    changes nothing, if the folder is another run's, if a process trains it now, or if code or data changed since a step
+    was saved.
     """
     path = _path(config.run)
     if config.run.fresh and path.exists() and not (attempt and held_by_this_launch(path, os.environ)):
@@ -81,7 +81,7 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
     sweep_lease(path)
     try:
         if new:
-            return OpenRun(path, held.incarnation, True, None, _drawing({}, record), None), held
+            return OpenRun(path, held.incarnation, True, None, _draw_warnings({}, record), None), held
         summary = _summary(path)
         found = compare(path, config)
         compare_code_and_data(found, record.code, record.data)
@@ -89,12 +89,12 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
             _write(path, {names.RESOLVED: resolved.to_yaml(plain), names.ENVIRONMENT: as_json(record.as_json())})
             notes = [
                 f"nothing was saved since {path} began, so it begins anew: {_listed(found.all)}",
-                *_drawing({}, record),
+                *_draw_warnings({}, record),
             ]
             return OpenRun(path, held.incarnation, True, None, notes, None), held
         _check_same(path, config, found, summary)
         if summary is None:
-            _write(path, _mended(found, plain, record))
+            _write(path, _repaired_files(found, plain, record))
         return OpenRun(path, held.incarnation, False, _began(path), _notes(found, record), summary), held
     except BaseException:
         held.withdraw()
@@ -102,10 +102,10 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
 
 
 def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
-    """The folder of this run and what it came to, if it has finished, whatever became of its code since.
+    """Folder and summary of this run if it has finished, whether or not its code changed since.
 
-    None, too, where only a hash tells whether data at another place, or weights to begin with, are those of then. Raises
-    ConfigError when the folder is another run's.
+    None also if it takes a hash to tell: data moved to another path, or the run was initialised from weights. Raises
+    ConfigError if the folder is another run's.
     """
     path = _path(config.run)
     if config.run.fresh:
@@ -122,7 +122,7 @@ def finished(config: Config) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _check_same(path: Path, config: Config, found: RunDifferences, summary: Mapping[str, Any] | None) -> None:
-    """Raise ConfigError where the run in the folder is another one, or might be and nobody accepted it."""
+    """Raise ConfigError if the folder is another run's, or if a change was not accepted by run.accept=changed."""
     accepted = config.run.accept is Accept.changed
     if found.damage and (found.other or not accepted):
         way = "" if found.other else "Type run.accept=changed to write it anew and continue all the same. "
@@ -142,13 +142,13 @@ def _check_same(path: Path, config: Config, found: RunDifferences, summary: Mapp
 
 
 def _notes(found: RunDifferences, record: RunRecord) -> list[str]:
-    """What differs without being in the way."""
+    """The differences that do not stop the run, one line each."""
     since = environment.differences(found.before, record.environment)
     since += differences(found.before["auto"], record.auto) if found.before["auto"] else []
     notes = [f"since the run began: {line}" for line in since]
     accepted = [*found.damage.values(), *found.changed]
     notes += [f"accepted: {_listed(accepted)}"] if accepted else []
-    notes += _drawing(found.before["data"], record)
+    notes += _draw_warnings(found.before["data"], record)
     return notes + [f"{name} are the same at another place: {line}" for name, line in found.moved.items()]
 
 
@@ -161,7 +161,7 @@ def stored_config(run: Path) -> Config:
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
-    """What the run came to; None when it has not finished, or finished without a readable word of it."""
+    """The summary; None if the run has not finished or its summary is damaged."""
     try:
         return _finished_summary(run)
     except FileNotFoundError:
@@ -175,7 +175,7 @@ _DAMAGE = (OSError, LookupError, TypeError, RecursionError, ValueError)
 
 
 def _finished_summary(run: Path) -> dict[str, Any]:
-    """What the run came to. Raises one of _DAMAGE."""
+    """The summary. Raises one of _DAMAGE."""
     found: dict[str, Any] = json.loads(read_text(run / names.SUMMARY))
     if not (found["weights_sha256"] and found["steps"]):
         raise LookupError("it has no weights_sha256 or no steps")
@@ -211,9 +211,9 @@ def _listed(changes: list[str]) -> str:
 
 
 def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
-    """Lay the folder out beside and bring it to its place by one rename, so that a run is never half begun.
+    """Create the folder under a temporary name and rename it, so that it is never half created.
 
-    Returns whether this start did; False when another one was faster.
+    Returns False if another start was faster.
     """
     made = None
     try:
@@ -238,19 +238,19 @@ def _create(path: Path, plain: Mapping[str, Any], record: RunRecord) -> bool:
         raise ConfigError(f"The run folder {path} cannot be made: {error.strerror}. {_ELSEWHERE}") from None
 
 
-def _mended(found: RunDifferences, plain: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
-    """The files to be written anew where something was accepted: what was damaged, and what now counts as known."""
+def _repaired_files(found: RunDifferences, plain: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
+    """The files to rewrite after run.accept=changed: damaged ones, and environment.json with the new hashes."""
     files = {names.RESOLVED: resolved.to_yaml(plain)} if names.RESOLVED in found.damage else {}
     if names.ENVIRONMENT in found.damage:
         return {**files, names.ENVIRONMENT: as_json(record.as_json())}
+    if not found.changed and not _draw_warnings(found.before["data"], record):
+        return files
     now = {**found.before, "code": record.code, "data": record.data}
-    return (
-        {**files, names.ENVIRONMENT: as_json(now)} if found.changed or _drawing(found.before["data"], record) else files
-    )
+    return {**files, names.ENVIRONMENT: as_json(now)}
 
 
-def _drawing(recorded: Mapping[str, str], record: RunRecord) -> list[str]:
-    """A warning for data that are found to draw by themselves, once."""
+def _draw_warnings(recorded: Mapping[str, str], record: RunRecord) -> list[str]:
+    """A warning for each data set found to draw from its own generator, once a run."""
     drawing = [name for name, known in record.data.items() if known == names.DRAWS != recorded.get(name)]
     return [
         f"{name} draws from a generator of its own: a sample came out different the second time. The run goes on after a "

@@ -1,4 +1,4 @@
-"""Leave objects as they were, whatever is done with them meanwhile: models, tasks, and what hangs on them."""
+"""Save and restore the state of Python objects in place: models, tasks, and all that they reference."""
 
 import random
 import sys
@@ -20,12 +20,12 @@ _PLAIN = {"types", "argparse", "collections"}  # of the standard library: namesp
 
 @contextmanager
 def unchanged(*roots: object, parameters: bool = True) -> Iterator[None]:
-    """Afterwards `roots` are as they were: tensors, attributes, and what these hold, down to counters and caches.
+    """Restore `roots` on exit: tensors, attributes, and what these reference, down to counters and caches.
 
-    Objects stay themselves, since hooks and other objects may hold them, too: their content is put back, not a copy in
-    their place. Torch's, NumPy's and Python's global generators are put back as well. Gradients are not.
+    Contents are restored in place, not replaced by copies, because hooks and other objects may hold the same objects. The
+    global generators of torch, NumPy and Python are restored, too. Gradients are not.
     """
-    memory = Memory(roots, parameters=parameters)
+    memory = ObjectState(roots, parameters=parameters)
     generators = _generators()
     try:
         yield
@@ -35,11 +35,11 @@ def unchanged(*roots: object, parameters: bool = True) -> Iterator[None]:
             put_back()
 
 
-class Memory:
-    """What `roots` and all that they reach hold at the moment. It takes as much memory as their tensors."""
+class ObjectState:
+    """A saved state of `roots` and all that they reference. Takes as much memory as their tensors."""
 
     def __init__(self, roots: Iterable[object], *, parameters: bool) -> None:
-        """Without `parameters` their values are not remembered."""
+        """Without `parameters` the values of nn.Parameters are not saved."""
         self._parameters = parameters
         self._seen: dict[int, object] = {}  # alive, so that no other object gets its id
         self._storages: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
@@ -59,7 +59,7 @@ class Memory:
             _restore_bytes(storage, before)
 
     def _remember(self, item: object) -> Iterable[object]:
-        """Note how to put `item` back; returns what it holds."""
+        """Save how to restore `item`; returns the objects that it references."""
         if isinstance(item, torch.Tensor):
             return self._remember_tensor(item)
         if isinstance(item, dict):

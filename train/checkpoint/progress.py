@@ -1,4 +1,4 @@
-"""What must survive a restart beside weights and optimizer."""
+"""Progress of a run: the part of a checkpoint beside weights and optimizer state."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ class StepRecord:
 
     @property
     def not_finite(self) -> str:
-        """What made the step be skipped: the loss, the gradient, or an overflow, which a lower scale can mend."""
+        """Why the step was skipped: "loss", "gradient", or "overflow" (fp16), which a lower loss scale cures."""
         if not math.isfinite(self.ratios["loss"][0]):
             return "loss"
         return "overflow" if self.scale > 1 else "gradient"
@@ -29,7 +29,7 @@ class StepRecord:
 
 @dataclass
 class Progress:
-    """How far the run is. `position` is its whole place in the data: the number of samples taken so far."""
+    """Progress of the run. `position` is the data position: the number of samples taken so far."""
 
     began: float  # seconds since 1970 of the first start
     step: int = 0
@@ -50,7 +50,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Progress":
-        """What was saved; fields that only another version knows are left out, as it left out those it did not know."""
+        """From progress.json. Fields that only another version knows are dropped, with a warning."""
         records = [
             StepRecord(
                 r["step"], {name: (t, c) for name, (t, c) in r["ratios"].items()}, r["norm"], r["skipped"], r["scale"]

@@ -1,4 +1,4 @@
-"""Whether what is in a run's folder is what this command would train: its config, its code and its data."""
+"""Compare a run folder with this command: config, code and data."""
 
 import errno
 import json
@@ -46,9 +46,9 @@ class RunDifferences:
 
 
 def compare(run: Path, config: Config) -> RunDifferences:
-    """What the folder `run` tells of its config and environment against `config`. Nothing is built or hashed for it.
+    """Compare the folder's stored config and environment with `config`. Nothing is built or hashed.
 
-    Raises ConfigError where it does not tell, although nothing may be wrong with it.
+    Raises ConfigError if a file cannot be read for lack of permission or an I/O error: it may be undamaged.
     """
     found = RunDifferences()
     texts = dict(_texts(run, found))
@@ -94,7 +94,7 @@ def _texts(run: Path, found: RunDifferences) -> Iterator[tuple[str, str]]:
 
 
 def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: Mapping[str, str]) -> None:
-    """Compare also what had to be built or hashed: moved data that are the same no longer differ, others do."""
+    """Add differences of code and data hashes. Data at another path with an equal hash are no difference."""
     before, recorded = found.before["code"], found.before["data"]
     found.code += code_hash.changed_files(before, code) if before else []
     for name in sorted(recorded.keys() | data.keys() if recorded else ()):
@@ -106,7 +106,7 @@ def compare_code_and_data(found: RunDifferences, code: Mapping[str, str], data: 
 
 
 def saved(run: Path) -> bool:
-    """Whether the run ever saved a step, as far as anybody can tell: a checkpoint is there, or the ledger speaks of one."""
+    """Whether the run ever saved a step, as far as anybody can tell: a checkpoint is there, or events.jsonl has one."""
     return _holds_steps(run / names.CHECKPOINTS) or _tells_of_one(run / names.EVENTS)
 
 
@@ -130,7 +130,7 @@ def _tells_of_one(events: Path) -> bool:
 
 
 def _digests(run: Path, before: Mapping[str, Any]) -> set[str]:
-    """The digests that the run's files hold, whole and damaged checkpoints alike."""
+    """The config digests in environment.json and in the manifests, of damaged checkpoints, too."""
     manifests = [read_json(path) for path in (run / names.CHECKPOINTS).glob(f"{names.STEP}*/{names.MANIFEST}")]
     return {str(known.get("config_digest")) for known in (before, *manifests) if isinstance(known, dict)}
 

@@ -1,4 +1,4 @@
-"""Saving: begun after a step, and done then or some steps later, as the saver sees fit."""
+"""Saver: begin a save after a step, and poll for its end, at once or some steps later."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from .state import State
 
 @dataclass(frozen=True)
 class Saved:
-    """The checkpoint of `step` is there, on disk and under its name."""
+    """The checkpoint of `step` is committed."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The checkpoint of `step` will not be there, for `error`, which all ranks were told of."""
+    """The checkpoint of `step` failed with `error`, the same on all ranks."""
 
     step: int
     error: NoRoom | PeerFailed
 
 
 class Saver(ABC):
-    """Makes checkpoints, one at a time. All ranks call each method after the same step, and get the same answer.
+    """Saves checkpoints, one at a time. All ranks call each method after the same step, and get the same answer.
 
-    Until an answer has come, nobody may count on the checkpoint, and a run that is killed continues from the one before.
+    Before the answer the checkpoint is not committed: a run that is killed continues from the one before.
     """
 
     @abstractmethod
     def begin(self, state: State, progress: Progress) -> None:
         """Begin to save what `state` and `progress` hold now; the next step may change both as soon as this returns.
 
-        Called only when the answer for the save before has come. Raises what is no trouble of the disk: ConfigError
-        where the ranks train different models, or another start has taken the run over.
+        Called only after the answer for the save before. Raises ConfigError if the ranks' parameters differ, or if
+        another start has taken the run over; disk errors come as Failed.
         """
 
     @abstractmethod
     def poll(self) -> Saved | Failed | None:
-        """The answer for what was begun, once; None while it is under way, or when nothing is. Waits for nothing."""
+        """The answer for the save that was begun, once; None while it runs, or if none was begun. Does not block."""
 
     @abstractmethod
     def wait(self) -> Saved | Failed | None:
-        """The answer for what was begun, once, however long it takes; None when nothing is under way."""
+        """Block until the save that was begun has ended; its answer, once. None if none was begun."""
 
 
 class SynchronousSaver(Saver):

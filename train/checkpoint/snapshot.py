@@ -1,4 +1,4 @@
-"""The state of a run at one step: gathered from all ranks, and written by each into the files of a checkpoint."""
+"""Snapshot of the state of a run at one step: gathered from all ranks, then written to the files of a checkpoint."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..parallel import buffers
 from . import weights
-from .extra_state import extra
+from .extra_state import extra_state_of
 from .progress import Progress
 from .state import State
 
 
 @dataclass(frozen=True)
 class Whole:
-    """What a checkpoint holds once; `rest` is all of state.pt. `average` is a copy on the host of the averaged weights."""
+    """What rank 0 writes; `rest` is all of state.pt. `average` is a copy of the averaged weights on the host."""
 
     weights: Mapping[str, Any]
     average: Mapping[str, Any] | None
@@ -50,7 +50,7 @@ def take_snapshot(state: State, progress: Progress, digest: str) -> Snapshot:
     """
     held = {name: buffer.value for name, buffer in buffers.named(state.model).items() if buffer.value is not None}
     replicated = state.strategy.replicated_parameters()
-    unlike = buffers.unlike({**replicated, **held}, state.world)  # all ranks take part
+    unlike = buffers.differing_names({**replicated, **held}, state.world)  # all ranks take part
     _check_alike(unlike, replicated, progress.step)
     facts = {
         "world_size": state.world.size,
@@ -104,7 +104,7 @@ def _take(state: State, progress: Progress, unlike: Sequence[str], facts: Mappin
     contents = strategy.full_weights()  # all ranks take part
     average = _averaged(state)
     update = strategy.full_optimizer_state(state.updater.state())  # all ranks take part
-    kept = extra(contents)
+    kept = extra_state_of(contents)
     own = {
         "hook": strategy.state(),
         "buffers": {name: list(held[name]) for name in unlike if name in held},
@@ -127,6 +127,6 @@ def _averaged(state: State) -> dict[str, Any] | None:
     average = state.updater.average
     if average is None:
         return None
-    with average.placed():
+    with average.swapped_in():
         contents = state.strategy.full_weights()  # all ranks take part
         return weights.on_host(contents) if state.world.is_rank_zero else None

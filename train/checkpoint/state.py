@@ -1,4 +1,4 @@
-"""The state of a run, and out of a checkpoint into it."""
+"""The state of a run, and how it is loaded from a checkpoint."""
 
 import logging
 import pickle
@@ -14,12 +14,12 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint
 
 from ..distributed.world import World
-from ..optim.optimizer_average import OwnAverage
+from ..optim.optimizer_average import OptimizerAverage
 from ..optim.updater import Updater
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 from . import weights
-from .extra_state import restored
+from .extra_state import from_plain
 from .progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ class State:
 
 
 def restore(state: State, checkpoint: Checkpoint) -> Progress:
-    """Load `checkpoint` into `state`. Every rank calls it.
+    """Load `checkpoint` into `state`. All ranks call it.
 
-    What only means something to the same ranks, buffers and extra state of their own and what communication hooks
-    remember, is left out when there is another number of them: all take rank 0's.
+    State of single ranks (own buffers, extra state, communication hooks) is only loaded if the number of ranks is the same;
+    otherwise all take rank 0's.
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
     strategy, model = state.strategy, state.model
@@ -52,9 +52,9 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
         own = _own(checkpoint, rank, device)
     elif state.world.is_rank_zero and checkpoint.manifest.get("own_buffers"):
         _say_rank_0s(checkpoint, state.world.size)
-    kept = {name: restored(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
+    kept = {name: from_plain(value) for name, value in (own.get("extra") or found.get("extra", {})).items()}
     free = found.get("in_weights", [])
-    if average is not None and not isinstance(average, OwnAverage):
+    if average is not None and not isinstance(average, OptimizerAverage):
         weights.load(model, checkpoint.file(names.EMA), kept, free, strategy=strategy)
         average.take()
     weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
@@ -70,14 +70,14 @@ def restore_model(model: nn.Module, checkpoint: Checkpoint, file: Path) -> None:
     """Load a model alone, on the CPU: weights of `file`, which is one of `checkpoint`, and rank 0's buffers and extra
     state. Raises ConfigError."""
     found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
-    kept = {name: restored(value) for name, value in found.get("extra", {}).items()}
+    kept = {name: from_plain(value) for name, value in found.get("extra", {}).items()}
     weights.load(model, file, kept, found.get("in_weights", []))
     for name, (value, persistent) in found.get("buffers", {}).items():
         buffers.put(model, name, buffers.Buffer(value, persistent))
 
 
 def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, Any]:
-    """What this rank alone kept. Checkpoints of older versions hold there what the communication hook remembers."""
+    """The state of this rank. In checkpoints of older versions the file is the communication hook's state alone."""
     name = names.rank_state(rank)
     if not checkpoint.has(name):
         return {}
@@ -98,15 +98,15 @@ def _say_rank_0s(checkpoint: Checkpoint, size: int) -> None:
 
 
 def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
-    """Load the last `checkpoint` of a finished run, to go on in a run of one's own. Every rank calls it."""
+    """Load the last `checkpoint` of a finished run into a new run that extends it. All ranks call it."""
     progress = restore(state, checkpoint)
     assert not progress.records, "a run writes a line at its last step"
-    # What is best, and how long it took, is the new run's own.
+    # The best step and the times are the new run's own.
     return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[])
 
 
 def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
-    """Tensors and plain values; whatever else a pickle could do is refused. Raises ConfigError then."""
+    """torch.load with weights_only=True. Raises ConfigError for a file that holds anything else."""
     try:
         found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

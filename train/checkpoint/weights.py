@@ -1,4 +1,4 @@
-"""A model's weights as a file and as a hash."""
+"""Save, load and hash a model's weights (safetensors)."""
 
 import hashlib
 from collections.abc import Collection, Mapping
@@ -15,13 +15,13 @@ from phalanx.exit.codes import ConfigError
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 
-_COMPLEX = "complex128"  # under this name the file lists tensors that it holds as pairs of float64, for want of a type
+_COMPLEX = "complex128"  # metadata key: names of tensors stored as pairs of float64, as safetensors lacks complex128
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:
     """SHA-256 in hex over names, shapes, dtypes and bytes, in the names' order. Equal hashes mean equal bits.
 
-    What a state_dict holds beside tensors has no part in it.
+    Entries that are not tensors are not hashed.
     """
     digest = hashlib.sha256()
     for name in sorted(_tensors(state)):
@@ -102,7 +102,7 @@ def load(
 
 
 def check(model: nn.Module) -> None:
-    """Raises ConfigError where the model holds a tensor that no file of weights could."""
+    """Raise ConfigError if the model holds a tensor that cannot be saved: sparse or quantized."""
     for name, tensor in _tensors(model.state_dict()).items():
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise ConfigError(f"{name} is a tensor of layout {tensor.layout}, and only dense ones can be saved")

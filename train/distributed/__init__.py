@@ -1,1 +1,1 @@
-"""The ranks: how they meet, agree, fail and leave."""
+"""Ranks: rendezvous, collectives, stop agreement, failures, watchdog."""

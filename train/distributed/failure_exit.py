@@ -18,14 +18,14 @@ from phalanx.run_folder import rank_logs
 
 from .world import World
 
-_LEAVE_S = 1.7  # the longest way out, whatever a store, a sink or a collective does
+_LEAVE_S = 1.7  # timeout of the exit, whatever a store, a sink or a collective does
 
 logger = logging.getLogger(__name__)
 
 
 class FailureExit:
-    """Out of a run that cannot go on. `afterwards` is called then, the last first, once all ranks know, with what failed
-    first."""
+    """Exit of a rank after a failure. The functions in `afterwards` are called with the first failure, in reverse order,
+    once all ranks have received it."""
 
     def __init__(self, world: World) -> None:
         self.afterwards: list[Callable[[Failure], None]] = []
@@ -33,9 +33,9 @@ class FailureExit:
         self._lock = threading.Lock()
 
     def leave(self, error: BaseException) -> NoReturn:
-        """The rank that failed first speaks for all and leaves; the others leave when it has spoken.
+        """The rank that failed first prints the error and exits; the others exit after it.
 
-        Any thread may call it. The first does all of it, and another one that comes waits for the end of the process.
+        Any thread may call it. A second caller blocks until the process ends.
         """
         self._lock.acquire()
         _leave(self._world, error, self.afterwards)
@@ -43,14 +43,14 @@ class FailureExit:
 
 @contextmanager
 def exit_on_failure(world: World) -> Iterator[FailureExit]:
-    """Leave the world in good order, or end the process with the code of what went wrong on any rank."""
+    """Close the world on success, or end the process with the exit code of the first failure on any rank."""
     failure_exit = FailureExit(world)
     world.watchdog.ended = failure_exit.leave
     try:
         yield failure_exit
         world.leave()
     except BaseException as error:
-        # The launcher ends all as soon as the first has left.
+        # The launcher signals all ranks as soon as the first has exited.
         for heard in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(heard, signal.SIG_IGN)
         failure_exit.leave(error)
@@ -86,7 +86,7 @@ def _leave(world: World, error: BaseException, afterwards: list[Callable[[Failur
 
 
 def _leave_after_timeout(world: World, afterwards: list[Callable[[Failure], None]]) -> NoReturn:
-    """What was to be done took too long. What is left to do gets as long once more."""
+    """The exit timed out: tell the rest with another timeout of the same length."""
     limit = threading.Timer(_LEAVE_S, end, [ExitCode.HUNG])
     limit.daemon = True
     limit.start()

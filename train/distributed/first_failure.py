@@ -31,8 +31,8 @@ class FirstFailure:
     def broadcast(self, error: BaseException) -> Failure:
         """Tell all ranks that this one failed, unless another did before; returns the failure that came first.
 
-        Where it is another rank's, that rank has spoken when this returns; where it is this rank's own, the others wait
-        for `release`.
+        If it is another rank's, that rank has printed it when this returns; if it is this rank's own, the others wait for
+        `release`.
         """
         for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
         said = str(error) if for_people else user_error.message(error)
@@ -43,7 +43,7 @@ class FirstFailure:
         self._watchdog.close()
         if self.channel is None:
             self._failure = own
-        elif isinstance(error, PeerFailed) or (_agreed(error) and self._rank != 0) or not self.channel.claim():
+        elif isinstance(error, PeerFailed) or (_agreed(error) and self._rank != 0) or not self.channel.try_lock():
             self._failure = self.channel.peer_failure(_ANSWER_S) or own
         else:
             self.silent = self.channel.broadcast(own)
@@ -53,13 +53,13 @@ class FirstFailure:
         return self._failure
 
     def release(self) -> None:
-        """After `broadcast` on the first rank to fail: it has spoken, and the others may go."""
+        """After `broadcast` on the first rank to fail: the error is printed, and the others may exit."""
         if self.channel is not None:
             assert self._failure is not None
             self.channel.release(self._failure)
 
     def give_up_on_others(self) -> Failure:
-        """What ended this rank, when `broadcast` does not come to its end."""
+        """The failure of this rank when `broadcast` timed out."""
         if self._failure is None:
             assert self.channel is not None, "alone, `broadcast` asks nobody"
             hung = self._own if self._own is not None and self._own.hang is not None else None
@@ -68,8 +68,7 @@ class FirstFailure:
         return self._failure
 
     def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:
-        """Why it is another rank's failure: in place of a collective's own words, or of the launcher's wish to stop,
-        which ranks did not answer then."""
+        """If ranks did not acknowledge, name them in place of the collective's own error, or of the launcher's SIGTERM."""
         if not silent or not (is_collective(error) or isinstance(error, Preempted)):
             return own
         who = ", ".join(f"rank {rank} on {self._hosts[rank]}" for rank in silent)

@@ -18,7 +18,7 @@ from phalanx.system.module_path import PACKAGE
 from phalanx.system.process_identity import process_start
 
 # In the order in which a rank comes through them.
-JOINING = ("device", "join")  # nobody but the ranks' store tells the others of one another
+JOINING = ("device", "join")  # before the process group exists
 PHASES = (
     *JOINING,
     *("build", "warm up", "open", "restore", "data", "forward", "backward", "log", "evaluate", "checkpoint"),
@@ -39,7 +39,7 @@ _DEBUGGERS = ("bdb.py", "pdb.py", "code.py")
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a rank says of itself. `waits`: its main thread waits for other ranks; `awaits`: for which, where it knows."""
+    """State of a rank. `waits`: its main thread waits for other ranks; `awaits`: for which ones, if known."""
 
     look: int
     phase: str
@@ -58,8 +58,8 @@ class Heartbeat:
         return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
 
 
-def kill(heartbeat: Heartbeat) -> None:
-    """Send SIGKILL to that very process of this machine, not to a later one with its number."""
+def kill_process(heartbeat: Heartbeat) -> None:
+    """SIGKILL the process on this machine by pidfd, not a later one with the same pid."""
     with suppress(ProcessLookupError):
         handle = os.pidfd_open(heartbeat.pid)
         if process_start(heartbeat.pid) == heartbeat.began:
@@ -78,8 +78,8 @@ def frames_of(thread: int | None) -> list[FrameType]:
 
 
 def waits_for_ranks(frames: Sequence[FrameType], phase: str) -> bool:
-    """Whether a main thread waits for other ranks, or may: a backward computes and waits in one call, and a GPU's
-    queue is waited for where the host first needs a number of it."""
+    """Whether a main thread waits for other ranks, or may: a backward computes and waits in one C++ call, and a GPU's
+    stream is synchronised in "log"."""
     innermost = frames[0].f_code.co_filename
     if innermost.endswith((_ENGINE, *_STORE)) or (phase == "log" and torch.cuda.is_available()):
         return True
@@ -87,7 +87,7 @@ def waits_for_ranks(frames: Sequence[FrameType], phase: str) -> bool:
 
 
 def _in_the_users_code(heartbeat: Heartbeat) -> bool:
-    """Whether a rank waits in a collective that the user's code began, and that the others may know nothing of."""
+    """Whether a rank waits in a collective that the user's code called, which other ranks may not call."""
     began = next((line for line in reversed(heartbeat.stack) if not line.startswith(_LIBRARIES)), "")
     return not began.startswith(_NOT_THE_USERS)
 

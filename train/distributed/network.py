@@ -16,9 +16,8 @@ _VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
 def choose_network(store: Store, rank_env: RankEnv) -> None:
-    """Have gloo listen where the other machines are, unless the user said where. All ranks call it, before gloo begins.
-
-    Left to itself gloo takes the address of its own host's name, which on Debian is 127.0.1.1.
+    """Set GLOO_SOCKET_IFNAME to the interface that reaches the other machines, unless set. All ranks call it before gloo
+    starts. By default gloo takes the address of the host name, which on Debian is 127.0.1.1.
     """
     if rank_env.one_machine or _VARIABLE in os.environ:
         return

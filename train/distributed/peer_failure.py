@@ -23,21 +23,21 @@ from phalanx.exit import cause_file
 from phalanx.exit.codes import LAUNCHER, ExitCode, Failure
 from phalanx.exit.messages import end, say
 
-ANSWER_S = 0.7  # what the other ranks get to say that they heard
-LEAVE_S = 0.7  # what a main thread gets to leave by itself, once all is said
-_FOREVER = timedelta(days=365)
+ANSWER_S = 0.7  # timeout of the other ranks' acknowledgement
+LEAVE_S = 0.7  # timeout of the main thread's own exit, once the failure is printed
+_NO_TIMEOUT = timedelta(days=365)
 _LOOK_S = 0.01
 
 logger = logging.getLogger(__name__)
 
 
 class FailureChannel:
-    """Every rank makes one after joining. `keeper` is the rank that holds the store, None where the launcher does."""
+    """All ranks make one after the rendezvous. `keeper` is the rank that holds the store; None: the launcher."""
 
     def __init__(
         self, store: Store, rank: int, hosts: Sequence[str], keeper: int | None, told: Callable[[], None]
     ) -> None:
-        """`told` is called when a failure is: who uses the store may stop, as it is gone soon."""
+        """`told` is called when a failure arrives: the store is gone soon, so its other users stop."""
         self._store = store.clone()  # each client of the store serves one thread at a time
         self._rank = rank
         self._hosts = hosts
@@ -49,7 +49,7 @@ class FailureChannel:
         self._thread = threading.Thread(target=self._watch, args=(store.clone(),), name="peer failure", daemon=True)
         self._thread.start()
 
-    def claim(self) -> bool:
+    def try_lock(self) -> bool:
         """Whether this rank is the first to fail. False, too, when the store is gone."""
         try:
             return self._store.compare_set("first", "", str(self._rank)) == str(self._rank).encode()
@@ -57,33 +57,30 @@ class FailureChannel:
             return False
 
     def broadcast(self, failure: Failure) -> list[int]:
-        """After `claim`: tell all ranks; returns those that did not answer within `ANSWER_S`."""
+        """After `try_lock`: tell all ranks; returns those that did not acknowledge within `ANSWER_S`."""
         with suppress(RuntimeError):
             self._store.set("failure", json.dumps(asdict(failure)))
         return self._without_answer()
 
     def release(self, failure: Failure) -> None:
-        """After `broadcast`: all was said, the other ranks may go with this failure."""
+        """After `broadcast`: the error is printed, and the other ranks may exit with this failure."""
         with suppress(RuntimeError):
             self._store.set("said", json.dumps(asdict(failure)))
         if self._rank == self._keeper:
-            time.sleep(10 * _LOOK_S)  # so that they find it before the store is gone
+            time.sleep(10 * _LOOK_S)  # so that they read it before the store is gone
 
     def peer_failure(self, wait_s: float) -> Failure | None:
-        """The failure of another rank, if one is told within `wait_s`; returns when that rank has said all."""
+        """The failure of another rank, if one arrives within `wait_s`; returns when that rank has printed it."""
         self._received.wait(wait_s)
         return self._failure
 
     @property
     def speaks(self) -> bool:
-        """Whether this rank tells of it when the store cannot be asked who does."""
+        """Whether this rank prints the error when the store is gone."""
         return self._rank == (0 if self._keeper is None else 1)
 
     def disconnected(self, what: str, code: int, hung: Failure | None = None) -> Failure:
-        """The store cannot be asked: that is the failure then, unless this rank was to tell of one that is `hung`.
-
-        One rank at most says so.
-        """
+        """The failure when the store is gone: that, or this rank's own hang (`hung`). At most one rank prints it."""
         keeper = "the launcher" if self._keeper is None else f"rank {self._keeper}"
         host = "" if self._keeper is None else self._hosts[self._keeper]
         rank = LAUNCHER if self._keeper is None else self._keeper
@@ -95,11 +92,11 @@ class FailureChannel:
         return failure
 
     def ignore(self) -> None:
-        """From here on no other rank's failure ends this one."""
+        """From now on another rank's failure does not end this one."""
         self._over.set()
 
     def close(self) -> None:
-        """End of a run that went well. All ranks call it after one another has been waited for."""
+        """End of a run that succeeded. All ranks call it after a barrier."""
         if self._rank == 0:
             self._store.set("failure", "")
         self._thread.join(LEAVE_S)
@@ -118,7 +115,7 @@ class FailureChannel:
 
     def _watch(self, store: Store) -> None:
         try:
-            store.wait(["failure"], _FOREVER)
+            store.wait(["failure"], _NO_TIMEOUT)
             word = store.get("failure")
             self._told()
             store.set(f"heard/{self._rank}", "")

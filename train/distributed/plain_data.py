@@ -1,4 +1,4 @@
-"""Plain data as bytes and back: no pickle, so whoever sends them can make nothing run here."""
+"""Serialise plain data to bytes and back, without pickle: a sender cannot execute code here."""
 
 import json
 from collections import Counter, OrderedDict
@@ -33,7 +33,7 @@ def pack(value: Any, name: str) -> torch.Tensor:
     which part of it is anything else.
     """
     tensors: list[torch.Tensor] = []
-    text = json.dumps(_described(value, name, tensors)).encode()
+    text = json.dumps(_describe(value, name, tensors)).encode()
     parts = [torch.tensor([len(text)]).view(torch.uint8), torch.frombuffer(bytearray(text), dtype=torch.uint8)]
     for tensor in tensors:
         parts += [_gap(parts), tensor.detach().cpu().contiguous().flatten().view(torch.uint8)]
@@ -44,21 +44,24 @@ def unpack(packed: torch.Tensor, device: torch.device) -> Any:
     """What was packed. What lay on a GPU then lies on `device`, where that is one. It may share memory with `packed`."""
     length = int(packed[:_HEAD].view(torch.int64))
     described = json.loads(packed[_HEAD : _HEAD + length].numpy().tobytes())
-    return _restored(described, packed, _HEAD + length, device)[0]
+    return _restore(described, packed, _HEAD + length, device)[0]
 
 
 def gather_on_rank_zero(packed: torch.Tensor, world: World) -> list[torch.Tensor]:
     """On rank 0 what all ranks packed, in rank order; nothing on the others. All ranks call it."""
     own = torch.zeros(world.size, dtype=torch.float64)
     own[world.rank] = packed.numel()
-    sizes = world.sum(own).long().tolist()  # all ranks take part
+    # All ranks take part.
+    sizes = world.sum(own).long().tolist()
     if not world.is_rank_zero:
         for piece in torch.split(packed, _PIECE):
+            # This rank sends; rank 0 receives.
             dist.send(piece, dst=0, group=world.control)
         return []
     others = [torch.empty(size, dtype=torch.uint8) for size in sizes[1:]]
     for rank, other in enumerate(others, 1):
         for piece in torch.split(other, _PIECE):
+            # Rank 0 receives from one rank after another.
             dist.recv(piece, src=rank, group=world.control)
     return [packed, *others]
 
@@ -67,7 +70,7 @@ def _gap(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.zeros(-sum(part.numel() for part in parts) % _ALIGNED, dtype=torch.uint8)
 
 
-def _described(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
+def _describe(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
     """The structure as JSON holds it; `tensors` get those that it names, in order."""
     if type(value) in _NUMBERS:
         return value
@@ -80,10 +83,10 @@ def _described(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
         return {"is": kind, "dtype": str(tensors[-1].dtype), "shape": list(value.shape), "device": "cpu"}
     kind = type(value).__name__
     if kind in _HELD and type(value) is _HELD[kind]:
-        return {"is": kind, "items": [_described(item, f"{name}[{i}]", tensors) for i, item in enumerate(value)]}
+        return {"is": kind, "items": [_describe(item, f"{name}[{i}]", tensors) for i, item in enumerate(value)]}
     if isinstance(value, dict) and kind in _KEYED:
         pairs = [
-            [_described(key, f"a key of {name}", tensors), _described(item, f"{name}[{key!r}]", tensors)]
+            [_describe(key, f"a key of {name}", tensors), _describe(item, f"{name}[{key!r}]", tensors)]
             for key, item in value.items()
         ]
         return {"is": kind, "items": pairs}
@@ -94,7 +97,7 @@ def _described(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
     )
 
 
-def _restored(described: Any, packed: torch.Tensor, offset: int, device: torch.device) -> tuple[Any, int]:
+def _restore(described: Any, packed: torch.Tensor, offset: int, device: torch.device) -> tuple[Any, int]:
     """The value, and where in `packed` the tensors after those of it begin."""
     if not isinstance(described, Mapping):
         return described, offset
@@ -104,7 +107,7 @@ def _restored(described: Any, packed: torch.Tensor, offset: int, device: torch.d
         for item in described["items"]:
             parts = []
             for part in item if kind in _KEYED else [item]:
-                found, offset = _restored(part, packed, offset, device)
+                found, offset = _restore(part, packed, offset, device)
                 parts.append(found)
             items.append(tuple(parts) if kind in _KEYED else parts[0])
         return (_KEYED if kind in _KEYED else _HELD)[kind](items), offset

@@ -11,7 +11,7 @@ from phalanx.exit.codes import ConfigError, ExitCode, GaveUp, Hung, NoRoom, Peer
 
 @dataclass(frozen=True)
 class RankError:
-    """How one rank's part of a common act went wrong."""
+    """One rank's error in World.raise_on_all."""
 
     rank: int
     host: str
@@ -22,7 +22,7 @@ class RankError:
     where: str = ""
 
 
-def merged(errors: list[RankError], size: int) -> str:
+def merge_messages(errors: list[RankError], size: int) -> str:
     """One message of many ranks' errors; who has them is named unless all have the same."""
     messages: dict[str, list[RankError]] = {}
     for rank_error in errors:
@@ -60,7 +60,7 @@ def code_of(error: BaseException) -> ExitCode:
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    """Whether memory was asked for that there is not, of the host or of a GPU, in whichever words."""
+    """Whether the error says out of memory, of the host or of a GPU."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     words = ("can't allocate memory", "DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -19,24 +19,24 @@ from phalanx.system.gpu_visibility import driver_fault, given_gpus, why_no_gpu
 from phalanx.system.listening_sockets import non_loopback_addresses
 
 from .network import choose_network
-from .rank_errors import RankError, merged
+from .rank_errors import RankError, merge_messages
 from .watchdog import Watchdog
 from .world import World
 
-_LONG_S = 20.0  # after which a wait for the other ranks is told
-_READ_S = 2.0  # what the others get to read why no rank can begin
-# How long a rank waits for others is for the ranks' watch to say, which knows what they do. What NCCL does with a
-# collective that is late is to kill the process, so it comes after the watchdog.
-_NEVER = timedelta(days=365)
-_AFTER_WATCH = 2
+_LONG_S = 20.0  # after which a wait for the other ranks is logged
+_READ_S = 2.0  # timeout for the others to read the errors
+# The watchdog times out waits for other ranks, as it knows what they do. NCCL's own timeout kills the process, so it must
+# come later.
+_NO_TIMEOUT = timedelta(days=365)
+_NCCL_TIMEOUTS = 2  # times the watchdog's
 
 logger = logging.getLogger(__name__)
 
 
 def join(rank_env: RankEnv, config: WorldConfig, deterministic: bool) -> World:
-    """Join the ranks. All ranks call it.
+    """Rendezvous of all ranks. All ranks call it.
 
-    Raises ConfigError on every rank when a rank lacks its GPU, and JoinFailed when ranks do not come or go again.
+    Raises ConfigError on every rank if a rank lacks its GPU, and JoinFailed if a rank does not come or exits meanwhile.
     """
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the GPU is first used
@@ -47,7 +47,7 @@ def join(rank_env: RankEnv, config: WorldConfig, deterministic: bool) -> World:
         _keep_to_loopback()
         _warn_of_open_store(rank_env)
     try:
-        return _joined(rank_env, config, timedelta(seconds=config.timeout_s))
+        return _join_world(rank_env, config, timedelta(seconds=config.timeout_s))
     except RuntimeError as error:
         raise JoinFailed(
             f"rank {rank_env.rank} of {rank_env.size} did not find the others at {rank_env.address}:{rank_env.port}: "
@@ -55,18 +55,19 @@ def join(rank_env: RankEnv, config: WorldConfig, deterministic: bool) -> World:
         ) from error
 
 
-def _joined(rank_env: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
+def _join_world(rank_env: RankEnv, config: WorldConfig, timeout: timedelta) -> World:
     store = _store(rank_env, timeout)
     watchdog = Watchdog(rank_env.rank, rank_env.size, config.timeout_s, store)
     device, hosts = _agree_on_device(store, rank_env, config, watchdog)
     choose_network(store, rank_env)
     backend = "nccl" if device.type == "cuda" and config.backend is not Backend.gloo else "gloo"
+    # All ranks take part.
     dist.init_process_group(
         backend,
         store=store,
         rank=rank_env.rank,
         world_size=rank_env.size,
-        timeout=_AFTER_WATCH * timeout if backend == "nccl" else _NEVER,
+        timeout=_NCCL_TIMEOUTS * timeout if backend == "nccl" else _NO_TIMEOUT,
         device_id=device if backend == "nccl" else None,
     )
     control = _gloo() if backend == "nccl" else None
@@ -74,13 +75,14 @@ def _joined(rank_env: RankEnv, config: WorldConfig, timeout: timedelta) -> World
 
 
 def _gloo() -> dist.ProcessGroup:
-    group = dist.new_group(backend="gloo", timeout=_NEVER)
+    # All ranks take part.
+    group = dist.new_group(backend="gloo", timeout=_NO_TIMEOUT)
     assert isinstance(group, dist.ProcessGroup)
     return group
 
 
 def _keep_to_loopback() -> None:
-    """Ranks on one machine speak where nobody else can listen or call."""
+    """Bind gloo and NCCL to the loopback, for ranks on one machine."""
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     for backend in ("GLOO", "NCCL"):
         if loopback is not None:
@@ -102,16 +104,15 @@ def _warn_of_open_store(rank_env: RankEnv) -> None:
 
 
 def _store(rank_env: RankEnv, timeout: timedelta) -> Store:
-    """The store in which the ranks find each other. All ranks call it.
+    """The ranks' store, with a key prefix for this attempt. All ranks call it.
 
-    torchrun keeps one store over its restarts: without a place of its own, a start would find what the last one left,
-    and call ranks that are gone.
+    torchrun keeps one store over its restarts: without the prefix an attempt would read keys of the one before.
     """
     address, listener = rank_env.address, None
     if rank_env.one_machine and not rank_env.hosted:
         address = "127.0.0.1"  # a store that finds its own address listens on all of them
         listener = _listen(rank_env.port).detach() if rank_env.is_rank_zero else None
-    with _telling(rank_env):
+    with _warn_if_slow(rank_env):
         store = TCPStore(
             address,
             rank_env.port,
@@ -124,8 +125,8 @@ def _store(rank_env: RankEnv, timeout: timedelta) -> Store:
 
 
 @contextmanager
-def _telling(rank_env: RankEnv) -> Iterator[None]:
-    """One line where the others are long in coming, as where another machine was never started."""
+def _warn_if_slow(rank_env: RankEnv) -> Iterator[None]:
+    """Log one line if the other ranks do not come for long, such as when a machine was never started."""
     words = (
         f"waiting for all {rank_env.size} ranks to come to {rank_env.address}:{rank_env.port}, for {_LONG_S:g} s so far"
     )
@@ -168,17 +169,17 @@ def _agree_on_device(
     errors = [RankError(rank, host, text, ExitCode.CONFIG, "") for rank, (host, _, text) in enumerate(words) if text]
     kinds = {kind for _, kind, _ in words}
     if errors or len(kinds) > 1:
-        _let_all_read(store, rank_env)
+        _wait_until_read(store, rank_env)
     if not errors and len(kinds) > 1:
         without = ", ".join(sorted({host for host, kind, _ in words if kind == "cpu"}))
         raise ConfigError(f"{without} has no GPU and other hosts have. Type world.device=cpu", agreed=True)
     if errors:
-        raise ConfigError(merged(errors, rank_env.size), agreed=True)
+        raise ConfigError(merge_messages(errors, rank_env.size), agreed=True)
     return device, hosts
 
 
-def _let_all_read(store: Store, rank_env: RankEnv) -> None:
-    """Before all leave: the store of ranks that no launcher keeps one for ends with rank 0. All ranks call it."""
+def _wait_until_read(store: Store, rank_env: RankEnv) -> None:
+    """Wait until all have read the errors, before rank 0 exits and with it the store. All ranks call it."""
     store.set(f"read/{rank_env.rank}", "")
     if rank_env.is_rank_zero and not rank_env.hosted:
         with suppress(RuntimeError):

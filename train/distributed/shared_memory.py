@@ -1,10 +1,9 @@
 """All-reduce of CPU tensors over the ranks of one machine, through memory that they share.
 
-Over the loopback an all-reduce of gloo's passes through four threads and the network stack; on two cores that takes longer
-than a small model's forward and backward. Here each rank copies its tensor into its slot of the memory, passes a barrier
-(one byte through a socket to and from every other rank), and sums all slots. A rank that dies closes its sockets, so the
-others know at once. For a moment a rank polls its sockets, as a rank that sleeps takes longer to wake than the others are
-late.
+Over the loopback a gloo all-reduce passes through four threads and the network stack; on two cores that takes longer than
+a small model's forward and backward. Here each rank copies its tensor into its slot of the memory, passes a barrier (one
+byte through a socket to and from every other rank), and sums all slots. A rank that dies closes its sockets, so the others
+notice at once. A rank first polls its sockets for a moment: waking from a blocking read takes longer.
 
 The memory is anonymous (memfd_create), so neither a missing nor a full /dev/shm matters. Where a machine or a container
 allows no such memory or sockets, `connect_ranks` says why and World goes on through gloo.
@@ -31,7 +30,7 @@ Answer = TypeVar("Answer")
 _SLOT = 2**20  # bytes; larger tensors go piece by piece
 _READY = b"."
 _AWAKE_S = 100e-6
-_VIEWS = 64  # kept; sums of gradients come again in each step
+_VIEWS = 64  # cached; each step reduces the same sizes
 
 
 class SharedMemoryReducer:
@@ -59,7 +58,7 @@ class SharedMemoryReducer:
             self._reduce(tensor[start : start + at_once])
 
     def awaited(self) -> list[int]:
-        """The ranks whose byte has not come, while `all_reduce` waits for it. Any thread may ask."""
+        """The ranks whose barrier byte has not arrived, while `all_reduce` waits. Any thread may call it."""
         left = list(self._peers.items())[self._received :]
         come, _, _ = select.select([peer for _, peer in left], [], [], 0)
         return [rank for rank, peer in left if peer not in come]
@@ -161,18 +160,18 @@ def connect(rank: int, listener: socket.socket, names: Sequence[bytes], timeout_
     """
     peers: dict[int, socket.socket] = {}
     try:
-        _call(peers, rank, listener, names, timeout_s)
+        _connect_peers(peers, rank, listener, names, timeout_s)
         memory = _memory(peers, rank, 2 * len(names) * _SLOT)
     except OSError:
         for peer in peers.values():
             peer.close()
         raise
     for peer in peers.values():
-        peer.settimeout(None)  # who is late is told by the ranks' watch, which knows what is worth a wait
+        peer.settimeout(None)  # from now on the watchdog times out waits
     return SharedMemoryReducer(rank, memory.view(2, len(names), _SLOT), peers)
 
 
-def _call(
+def _connect_peers(
     peers: dict[int, socket.socket], rank: int, listener: socket.socket, names: Sequence[bytes], timeout_s: float
 ) -> None:
     """Fill `peers` with a connection to each other rank."""
@@ -195,14 +194,14 @@ def _call(
 
 
 def _user(caller: socket.socket) -> int:
-    """The user whose process is at the other end: names of sockets are no secret on a machine."""
+    """The uid of the peer process: abstract socket names are visible to all users of a machine."""
     _, user, _ = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(user)
 
 
 def _memory(peers: Mapping[int, socket.socket], rank: int, size: int) -> torch.Tensor:
-    """Memory without a name, made by rank 0 and passed on: it goes when the last rank does."""
-    file = _made(peers, size) if rank == 0 else _received(peers[0])
+    """Anonymous memory, created by rank 0 and passed by SCM_RIGHTS; freed when the last rank exits."""
+    file = _create_memory_file(peers, size) if rank == 0 else _receive_memory_file(peers[0])
     try:
         memory = mmap.mmap(file, size)
     finally:
@@ -210,7 +209,7 @@ def _memory(peers: Mapping[int, socket.socket], rank: int, size: int) -> torch.T
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
-def _made(peers: Mapping[int, socket.socket], size: int) -> int:
+def _create_memory_file(peers: Mapping[int, socket.socket], size: int) -> int:
     if not hasattr(os, "memfd_create"):  # a Python that was built for a C library older than glibc 2.27
         raise OSError(errno.ENOSYS, "this Python has no os.memfd_create")
     file = os.memfd_create("phalanx-all-reduce")
@@ -224,7 +223,7 @@ def _made(peers: Mapping[int, socket.socket], size: int) -> int:
     return file
 
 
-def _received(leader: socket.socket) -> int:
+def _receive_memory_file(leader: socket.socket) -> int:
     _, files, _, _ = socket.recv_fds(leader, 1, 1)
     if not files:
         raise ConnectionAbortedError(errno.ECONNABORTED, "rank 0 could not share memory")

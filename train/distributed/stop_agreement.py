@@ -23,13 +23,13 @@ from phalanx.exit.codes import ExitCode
 from phalanx.exit.messages import say
 from phalanx.exit.signals import StopRequest
 
-AGREE_S = 5.0  # how long a main thread is held
+AGREE_S = 5.0  # timeout of a main thread that waits for the agreement
 _LOOK_S = 0.2
 _NOTHING = -1
 
 
 class StopAgreement:
-    """Of one rank, for one run. All ranks make one."""
+    """One rank's part in the agreement. All ranks make one."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class StopAgreement:
         sources: Sequence[Callable[[], StopRequest | None]],
         until: int | None = None,
     ) -> None:
-        """`sources` are asked in turn for what this rank has heard since it was last asked.
+        """`sources` are polled in turn for a stop request.
 
-        After `until` steps all ranks stop in any case, which takes no agreement: they were all told the same.
+        After `until` steps all ranks stop without an agreement: the number is the same on all.
         """
         self._store = PrefixStore("stop", store.clone())  # a client of the store serves one thread at a time
         self._rank = rank
@@ -69,7 +69,7 @@ class StopAgreement:
         return None
 
     def close(self) -> bool:
-        """Whether its thread has ended, and asks nobody any more; one that a file server holds has not."""
+        """Stop polling. Returns whether the thread has ended; one that is blocked by a file server has not."""
         self._over.set()
         self._thread.join(2 * _LOOK_S)
         return not self._thread.is_alive()
@@ -80,7 +80,7 @@ class StopAgreement:
         return self._after != _NOTHING
 
     def _watch(self, store: Store) -> None:
-        """Round after round, until there is an agreement; from then on for a second signal."""
+        """Poll round after round until all agree; after that for a second signal."""
         own: StopRequest | None = None
         with suppress(RuntimeError):  # the store is gone, and with it all ranks, soon
             for self._round in count():
@@ -96,7 +96,7 @@ class StopAgreement:
     def _poll(self) -> StopRequest | None:
         requests = []
         for source in self._sources:
-            with suppress(OSError):  # a file server that has a bad moment
+            with suppress(OSError):  # a file server that is down for a moment
                 requests.append(source())
         return next((request for request in requests if request is not None), None)
 
@@ -124,5 +124,5 @@ class StopAgreement:
 
 
 def _decide(store: Store, round_: int, after: int) -> int:
-    """Whoever is first decides; returns what was decided."""
+    """Set the round's result unless it is set (compare_set); returns the result."""
     return int(store.compare_set(f"{round_}/after", "", str(after)))

@@ -32,7 +32,7 @@ from .heartbeat import (
     first_late,
     frames_of,
     is_debugged,
-    kill,
+    kill_process,
     users_line,
     waits_for_ranks,
 )
@@ -50,9 +50,9 @@ _GONE_S = 1.0  # how long word of a rank's death takes where all are one launche
 
 
 class Watchdog:
-    """Of one rank. All ranks make one when they have found each other's store; alone there is none.
+    """The watchdog of one rank. All ranks make one once the store is there; a world of one has no store.
 
-    `ended` takes what the run ends with, in a thread of its own.
+    `ended` is called in the watchdog's thread with the error that ends the run.
     """
 
     def __init__(self, rank: int, size: int, timeout_s: float, store: Store | None) -> None:
@@ -71,7 +71,7 @@ class Watchdog:
         self._looks = 0
         self._over = threading.Event()
         self._lived_s = 0.0
-        own = self._own(self._mark, 0.0)
+        own = self._own_heartbeat(self._mark, 0.0)
         self._exchange = HeartbeatExchange(rank, size, own, store, _ASKS * timeout_s)
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
@@ -84,8 +84,8 @@ class Watchdog:
         if joined:
             self._exchange.ask()
 
-    def on(self) -> None:
-        """The main thread goes on in its phase: another batch of it."""
+    def touch(self) -> None:
+        """The main thread has made progress within its phase, such as another batch."""
         phase, step = self._mark
         self._mark = (phase, step)
 
@@ -98,16 +98,16 @@ class Watchdog:
         self._exchange.close()
 
     def join(self) -> None:
-        """After `close`: until its threads have ended. One that the interpreter ended within torch would abort it."""
+        """After `close`: join the threads. A thread inside torch at interpreter exit would abort the process."""
         self._thread.join(_GONE_S)
         self._exchange.join(_GONE_S)
 
     def end(self, ranks: Sequence[int]) -> None:
-        """End those of `ranks` that are on this machine: no signal that is heard ends a process that stands still, and
-        a launcher waits half a minute for it."""
+        """SIGKILL those of `ranks` that are on this machine: a hung process handles no other signal, and a launcher waits
+        half a minute before it kills."""
         for rank, heartbeat, _ in self._exchange.seen():
             if rank in ranks and heartbeat.machine == self._machine:
-                kill(heartbeat)
+                kill_process(heartbeat)
 
     def _watch(self) -> None:
         seen, since_s, moved, last = self._mark, 0.0, "", time.monotonic()
@@ -122,16 +122,16 @@ class Watchdog:
             else:
                 since_s += passed_s
             self._looks += 1
-            own = self._own(seen, since_s)
+            own = self._own_heartbeat(seen, since_s)
             self._exchange.publish(own, self._lived_s)
-            found = self._judged(own, self._limit_s(alone))
+            found = self._judge(own, self._limit_s(alone))
             if found is not None and self._mark is seen and not self._over.is_set():
                 self.ended(found)
 
     def _limit_s(self, alone: bool) -> float:
         return max(_ALONE_S, _ALONE * self._timeout_s) if alone else self._timeout_s
 
-    def _own(self, mark: tuple[str, int], since_s: float) -> Heartbeat:
+    def _own_heartbeat(self, mark: tuple[str, int], since_s: float) -> Heartbeat:
         phase, step = mark
         late = since_s >= _ASKS * self._timeout_s or phase in JOINING
         frames = frames_of(self._main) if late else []
@@ -141,8 +141,8 @@ class Watchdog:
         me = (self._host, self._machine, self._pid, self._began)
         return Heartbeat(self._looks, phase, step, since_s, waits, awaits, stack, *me)
 
-    def _judged(self, own: Heartbeat, limit_s: float) -> BaseException | None:
-        """What is to be said of a rank that does not get on, as far as this one can tell."""
+    def _judge(self, own: Heartbeat, limit_s: float) -> BaseException | None:
+        """The error that ends the run, if this rank can tell of a hang; else None."""
         if own.waits and (gone := self._gone()) is not None:
             return JoinFailed(
                 f"rank {gone} on {self._exchange.heartbeats[gone].host} is gone: it ended before the ranks had joined"
@@ -163,13 +163,13 @@ class Watchdog:
         return self._hung(self._rank, own, "it works on and comes to no end")
 
     def _is_after_another(self, own: Heartbeat) -> bool:
-        """Whether a rank that did not come as far works, too: this one may wait for it in a place of no name."""
+        """Whether a rank that is behind works, too: this one may wait for it outside of known collectives."""
         heartbeats = [heartbeat for _, heartbeat, _ in self._exchange.seen()]
         return any(not at.waits and at.since_s >= self._timeout_s and at.progress < own.progress for at in heartbeats)
 
     def _gone(self) -> int | None:
-        """While the ranks join, nothing else tells of a process that died. On this machine it is looked for; elsewhere it
-        says nothing any more, unless it begins to use its device, which may hold its interpreter."""
+        """A rank that died during the rendezvous, when there is no process group yet to notice. On this machine by its pid,
+        elsewhere by silence; a rank in "device" may be silent because CUDA holds its interpreter."""
         if self._mark[0] not in JOINING:
             return None
         for rank, heartbeat, seen_s in self._exchange.seen():
@@ -180,7 +180,7 @@ class Watchdog:
         return None
 
     def _silent(self) -> Hung | None:
-        """As of the last answer: a rank is not silent because this one did not ask, or because nobody answers it."""
+        """A rank without a new heartbeat up to the store's last answer: a store that does not answer proves nothing."""
         for rank, heartbeat, seen_s in self._exchange.seen():
             if self._exchange.answered_s - seen_s >= self._silence_s:
                 why = "it says nothing any more: it was stopped, its machine was cut off, or code holds its interpreter"
@@ -205,7 +205,7 @@ class Watchdog:
         return Hung(hang, why, self._timeout_s, "" if own is None else f" at {own}", names.rank_log_path(rank))
 
     def _leave(self, error: BaseException) -> None:
-        """Before the ranks have joined nobody can be told; the first of those that live speaks."""
+        """The default of `ended`, before there is a failure channel: the first rank that is alive prints the error."""
         gone = self._gone()
         code = ExitCode.HUNG if isinstance(error, Hung) else ExitCode.BUG
         if self._rank == (1 if gone == 0 else 0):

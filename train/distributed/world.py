@@ -15,7 +15,7 @@ from phalanx.exit.rank_env import RankEnv
 
 from .first_failure import FirstFailure
 from .peer_failure import FailureChannel
-from .rank_errors import RankError, code_of, merged
+from .rank_errors import RankError, code_of, merge_messages
 from .shared_memory import SharedMemoryReducer, connect_ranks
 from .watchdog import Watchdog
 
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 class World:
-    """All ranks of this run, seen from one of them. In a world of one every collective is a no-op."""
+    """The ranks of this run and their collectives. In a world of one every collective is a no-op."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class World:
         watchdog: Watchdog,
         control: dist.ProcessGroup | None = None,
     ) -> None:
-        """`control` is the group for what is no tensor of the device's; None where the default group serves."""
+        """`control` is the group for objects and CPU tensors; None: the default group."""
         self.rank_env = rank_env
         self.rank = rank_env.rank
         self.size = rank_env.size
@@ -128,7 +128,7 @@ class World:
     def raise_on_all(self, act: Callable[[], Answer]) -> Answer:
         """Do `act` on every rank; if it raises on any, raise on all. All ranks call it.
 
-        Raises ConfigError with every distinct message where all rank_errors are the user's to mend, else the rank's own
+        Raises ConfigError with every distinct message where all errors are ConfigErrors, else the rank's own
         exception, or PeerFailed with the first failing rank's traceback.
         """
         own: BaseException | None = None
@@ -147,20 +147,20 @@ class World:
             return answer  # type: ignore[return-value]
         unexpected = [found for found in rank_errors if found.config is None]
         if not unexpected:
-            raise ConfigError(merged(rank_errors, self.size), agreed=True)
+            raise ConfigError(merge_messages(rank_errors, self.size), agreed=True)
         first = unexpected[0]
         if first.rank == self.rank and own is not None:
             raise own
         raise PeerFailed(Failure(first.rank, first.host, first.code, first.text, None, first.message, first.where))
 
     def leave(self) -> None:
-        """End of a run that went well. All ranks call it."""
+        """End of a run that succeeded. All ranks call it."""
         self.watchdog.close()
         self.watchdog.join()
         if self.failure.channel is None:
             return
         if self.size > 1:
-            # All ranks take part. A rank may still fail while it closes its sinks, and the others must be there to read it.
+            # All ranks take part. A rank may still fail while it closes its sinks; the others must not have exited by then.
             dist.barrier(group=self.control)
         self.failure.channel.ignore()
         if self.reducer is not None:

@@ -17,29 +17,29 @@ from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
 
 from ..checkpoint import weights
-from ..checkpoint.extra_state import extra
-from ..checkpoint.init_from import Begin, begin
+from ..checkpoint.extra_state import extra_state_of
+from ..checkpoint.init_from import StartPoint, start_point
 from ..checkpoint.state import State
 from ..distributed.world import World
 from ..loading.batch import Augment, apply
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
 from ..loading.order import Order, SequentialOrder
-from ..loading.prefetch import Mover
+from ..loading.prefetch import ToDevice
 from ..loading.rng import seed_all
 from ..optim import optimizer_state
 from ..optim.ema import Average
-from ..optim.optimizer_average import OwnAverage
-from ..optim.optimizer_trial import tried
+from ..optim.optimizer_average import OptimizerAverage
+from ..optim.optimizer_trial import try_optimizer
 from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.schedule import Schedule
 from ..optim.updater import Updater
 from ..optim.updater import groups as parameter_groups
-from ..parallel.ddp import synchronised
+from ..parallel.ddp import convert_sync_batchnorm
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
 from ..tasks.task import Task
-from . import admission
+from . import model_checks
 from .evaluate import Evaluation
 from .memory_format import Convolutions, takes_nhwc
 from .step import Step
@@ -54,12 +54,12 @@ class Parts:
     step: Step
     state: State
     loader: Loader
-    mover: Mover
+    mover: ToDevice
     evaluation: Evaluation | None
     precision: Precision
     parameters: int
     datasets: Mapping[str, Dataset[Any]]
-    begin: Begin
+    start_point: StartPoint
     task: Task
     sample_batch: SampleBatch
     notes: list[str]  # what the user may not expect
@@ -118,8 +118,8 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
 
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
     """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
-    alone = world.raise_on_all(lambda: _alone(config, builder, world, precision))
-    notes = [f"{name} is in eval mode, and its parameters train" for name in _asleep(alone.model)]
+    alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision))
+    notes = [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
         alone.convolutions.as_made()
@@ -138,21 +138,21 @@ def _strategy(config: ParallelConfig) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Alone:
+class _RankParts:
     """What a rank makes without the others."""
 
     datasets: Mapping[str, Dataset[Any]]
     task: Task
-    begin: Begin
+    start_point: StartPoint
     loader: Loader
     model: nn.Module
-    mover: Mover
+    mover: ToDevice
     sample_batch: SampleBatch
     convolutions: Convolutions
     nhwc: bool  # they are in NHWC memory order, or there are none
 
 
-def _alone(config: Config, builder: Targets, world: World, precision: Precision) -> _Alone:
+def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision) -> _RankParts:
     datasets = _datasets(config, builder, world)
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     for name, dataset in datasets.items():
@@ -160,24 +160,24 @@ def _alone(config: Config, builder: Targets, world: World, precision: Precision)
             task.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from None
-    start = begin(config)
+    start = start_point(config)
     timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
     loader = _loader(config, builder, datasets["train"], timeline, world)
     model = _model(config, builder, world, precision)
-    extra(model.state_dict())  # what cannot be saved is known now
+    extra_state_of(model.state_dict())  # what cannot be saved is known now
     weights.check(model)
     if start.weights is not None:
         weights.load(model, start.weights)
-    mover = Mover(world.device, precision.of)
+    mover = ToDevice(world.device, precision.of)
     convolutions = Convolutions(model)
     asked = config.train.channels_last and bool(convolutions)
     sample_batch = loader.sample_batch(few=asked)
     few = apply(sample_batch.few, mover)
     nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
-    return _Alone(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc)
+    return _RankParts(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc)
 
 
-def _asleep(model: nn.Module) -> list[str]:
+def _modules_in_eval_mode(model: nn.Module) -> list[str]:
     """The modules in eval mode with parameters that train, without those inside them."""
     found: list[str] = []
     for name, module in model.named_modules():
@@ -192,7 +192,7 @@ def _parts(
     builder: Targets,
     world: World,
     precision: Precision,
-    alone: _Alone,
+    alone: _RankParts,
     strategy: ParallelStrategy,
     notes: list[str],
 ) -> Parts:
@@ -214,7 +214,7 @@ def _parts(
         precision=precision,
         parameters=sum(p.numel() for p in alone.model.parameters()),
         datasets=alone.datasets,
-        begin=alone.begin,
+        start_point=alone.start_point,
         task=task,
         sample_batch=alone.sample_batch,
         notes=notes,
@@ -255,7 +255,7 @@ def _indexed(dataset: Dataset[Any]) -> bool:
     )
 
 
-def _timeline(config: Config, samples: int, start: Begin) -> Timeline:
+def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
     train = config.train
     if train.steps is not None:
         end = start.position + (train.steps - start.step) * train.global_batch
@@ -295,8 +295,8 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
     if config.parallel.sync_batchnorm:
         if world.device.type != "cuda":
             raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
-        model = synchronised(model)
-    admission.check_model(model)
+        model = convert_sync_batchnorm(model)
+    model_checks.check_model(model)
     return precision.converted(model.to(world.device))
 
 
@@ -323,7 +323,7 @@ def _updater(
         strategy.gradients,
         builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
         steps,
-        traits=tried(make, groups),
+        traits=try_optimizer(make, groups),
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
         average=_average(config.train.ema_decay, optimizer, [parameter for _, parameter in named]),
@@ -342,11 +342,16 @@ def _average(
             f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
             "its eval() puts in place. Type train.ema_decay=null"
         )
-    return OwnAverage(optimizer, parameters)
+    return OptimizerAverage(optimizer, parameters)
 
 
 def _evaluation(
-    config: Config, datasets: Mapping[str, Dataset[Any]], task: Task, precision: Precision, mover: Mover, world: World
+    config: Config,
+    datasets: Mapping[str, Dataset[Any]],
+    task: Task,
+    precision: Precision,
+    mover: ToDevice,
+    world: World,
 ) -> Evaluation | None:
     if "eval" not in datasets:
         return None

@@ -17,7 +17,7 @@ from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch, apply, shapes
 from ..loading.loader import Fetcher
-from ..loading.prefetch import Mover
+from ..loading.prefetch import ToDevice
 from ..loading.rng import integer, seed_all
 from ..loading.shard import Span
 from ..optim.ema import Average
@@ -43,7 +43,7 @@ class Evaluation:
     batch: int
     task: Task
     precision: Precision
-    mover: Mover
+    mover: ToDevice
     with_grad: bool = False  # for a model that differentiates in its forward and leaves autograd as it finds it
 
     def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
@@ -54,15 +54,15 @@ class Evaluation:
         are no ratios are merged and computed on rank 0.
         """
         batches = self._batches
-        with unchanged(model, self.task), nullcontext() if average is None else average.placed():
-            buffers.share(model, world)
+        with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
+            buffers.broadcast_buffers(model, world)
             metrics = MetricSet(self.task, world)
             mine = self._share(world, in_order=bool(metrics.names))
             rows = []
             with self._evaluating(model, world):
                 for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
                     rows.append(self._row(model, number, batch, metrics, world))
-                    world.watchdog.on()
+                    world.watchdog.touch()
             computed = metrics.compute()
         names = _all(rows, world)
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
@@ -73,7 +73,7 @@ class Evaluation:
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
         return joined(ratios, computed)
 
-    def rehearse(self, model: nn.Module, world: World) -> list[str]:
+    def sanity_check(self, model: nn.Module, world: World) -> list[str]:
         """Evaluate one batch, and one of a single sample where the last has no more; leaves traces in the model.
 
         Returns the metrics' names. All ranks call it. Raises ConfigError where the task talks to other ranks and some
@@ -120,7 +120,7 @@ class Evaluation:
             else:
                 break
         talks = world.collectives() != before
-        return rows, metrics.rehearse(), talks
+        return rows, metrics.sanity_check(), talks
 
     def _check_equal(self, ranks: int) -> None:
         if self.samples % (self.batch * ranks):

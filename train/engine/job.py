@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ from ..checkpoint.saver import SynchronousSaver
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..loading import data_hash
-from ..loading.workers import aside
-from ..sinks.jsonl import undone
+from ..loading.workers import run_in_worker
+from ..sinks.jsonl import undone_steps
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
 from .build import Parts, build, packages, set_up_process, targets
-from .loop import Run
-from .metric_window import Window
-from .recorder import Ledger, saved_step, stand_in
-from .rehearsal import rehearse
+from .loop import TrainLoop
+from .metric_window import MetricWindow
+from .recorder import Recorder, saved_step, write_failure_of_rank_zero
+from .sanity_check import sanity_check
 
 logger = logging.getLogger(__name__)
 
@@ -58,33 +59,33 @@ def run(
     done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
         _tell_folder(done[0], composed, world)
-        return _say_finished(*done, signals, world)
+        return _print_finished(*done, signals, world)
     parts, names = _prepare(composed, world)
     opened, release = _open(composed, parts, world)
     afterwards.append(lambda _: release())
     _tell_folder(opened.path, composed, world)
     if opened.summary is not None:
         release()
-        return _say_finished(opened.path, opened.summary, signals, world)
-    world.raise_on_all(lambda: _log_there(opened, world))
+        return _print_finished(opened.path, opened.summary, signals, world)
+    world.raise_on_all(lambda: _open_log(opened, world))
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
     dropped = world.raise_on_all(
         lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
     )
-    ledger = _ledger(composed, opened, parts, progress, world)
-    afterwards.append(
-        lambda failure: ledger.failed(failure) if world.is_rank_zero else stand_in(opened.path, failure, world)
-    )
+    recorder = _recorder(composed, opened, parts, progress, world)
+    write_failure = recorder.failed if world.is_rank_zero else partial(write_failure_of_rank_zero, opened.path, world)
+    afterwards.append(write_failure)
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
     meter.add("start", time.time() - started)
-    _announce(ledger, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
+    _log_start(recorder, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
-    saver, window = SynchronousSaver(checkpoints, digest(config)), Window(names)
+    saver, window = SynchronousSaver(checkpoints, digest(config)), MetricWindow(names)
     grace_s = config.stop.grace_s or grace_s_of(os.environ)
     with _stopping(signals, opened, world) as stop:
-        request = Run(config, world, parts, progress, meter, ledger, checkpoints, saver, window, stop, grace_s).fit()
+        loop = TrainLoop(config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s)
+        request = loop.fit()
     if request is None:
-        _finish(opened, progress, parts, ledger, world)
+        _finish(opened, progress, parts, recorder, world)
     elif world.is_rank_zero:
         print(f"stopped after step {progress.step} and saved; the same command continues")
     release()
@@ -92,13 +93,13 @@ def run(
 
 
 def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
-    """The parts, rehearsed, and the names of the metrics. All ranks call it, and meet in it."""
+    """The parts, after the sanity check, and the names of the metrics. All ranks call it, and meet in it."""
     config = composed.config
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
-    with user_error.context(act="in the rehearsal before the first step"):
-        names = rehearse(config, parts, world)
+    with user_error.context(act="in the sanity check before the first step"):
+        names = sanity_check(config, parts, world)
     gc.freeze()  # what was imported stays, so no later collection has to look at it
     gc.enable()
     world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
@@ -117,9 +118,12 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
         if not world.is_rank_zero:
             return None, lambda: None
         workers = config.data.workers
-        data = {f"data.{name}": aside(data_hash.steady, found, workers) for name, found in parts.datasets.items()}
-        if parts.begin.weights is not None:
-            data["train.init_from"] = sha256(parts.begin.weights)
+        data = {
+            f"data.{name}": run_in_worker(data_hash.hash_data_twice, found, workers)
+            for name, found in parts.datasets.items()
+        }
+        if parts.start_point.weights is not None:
+            data["train.init_from"] = sha256(parts.start_point.weights)
         record = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
@@ -127,7 +131,7 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
             data=data,
             auto={"train.precision": parts.precision.name, "world.device": world.device.type},
         )
-        opened, held = open_run(config, _to_be_told(composed), record, attempt=world.rank_env.attempt)
+        opened, held = open_run(config, _redacted_config(composed), record, attempt=world.rank_env.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
 
     opened, release = world.raise_on_all(act)
@@ -159,20 +163,20 @@ def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, st
             checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
         return progress
     began = started if opened.began is None else opened.began
-    extends = parts.begin.extends
+    extends = parts.start_point.extends
     if extends is not None:
         return world.raise_on_all(lambda: state.extend(parts.state, extends, began))
     return Progress(began=began)
 
 
-def _log_there(opened: OpenRun, world: World) -> None:
+def _open_log(opened: OpenRun, world: World) -> None:
     with writing(opened.path):
         rank_logs.to_file(opened.path / names.LOGS, world.rank, os.environ)
 
 
 def _undone(opened: OpenRun, step: int) -> dict[str, float]:
     with writing(opened.path):
-        return undone(opened.path, step)
+        return undone_steps(opened.path, step)
 
 
 def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -202,25 +206,25 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
         if not world.is_rank_zero:
             return NullSink()
         steps = parts.loader.timeline.steps
-        plain = _to_be_told(composed)
+        plain = _redacted_config(composed)
         with writing(opened.path):
             return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
 
     return world.raise_on_all(act)
 
 
-def _ledger(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Ledger:
+def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:
     sink, samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
-    return Ledger(progress, sink, parts.loader, composed.config.train.max_skips, samples)
+    return Recorder(progress, sink, parts.loader, composed.config.train.max_skips, samples)
 
 
-def _to_be_told(composed: Composed) -> dict[str, Any]:
+def _redacted_config(composed: Composed) -> dict[str, Any]:
     """The config as files and services may have it: without secrets."""
     return redact(dict(composed.plain), secrets_of(os.environ))
 
 
-def _announce(
-    ledger: Ledger,
+def _log_start(
+    recorder: Recorder,
     notes: Sequence[str],
     opened: OpenRun,
     parts: Parts,
@@ -232,7 +236,7 @@ def _announce(
         logger.warning("%s", note)
     for note in notes:
         logger.warning("%s", note)
-    ledger.event(
+    recorder.event(
         "start" if opened.new else "resume",
         folder=str(opened.path),
         steps=parts.loader.timeline.steps,
@@ -248,7 +252,7 @@ def _announce(
     )
 
 
-def _say_finished(path: Path, summary: Mapping[str, Any], signals: Signals, world: World) -> ExitCode:
+def _print_finished(path: Path, summary: Mapping[str, Any], signals: Signals, world: World) -> ExitCode:
     if world.is_rank_zero:
         print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
         print(f"To train it longer type train.steps=… train.extend_from={path}")
@@ -261,7 +265,7 @@ def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopA
     """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
     sources: list[Callable[[], StopRequest | None]] = [signals.request]
     if world.is_rank_zero:
-        sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lost(opened)]
+        sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lease_lost(opened)]
     signals.keep()
     stop = StopAgreement(world.store, world.rank, world.size, sources, until_step(os.environ))
     yield stop
@@ -269,12 +273,12 @@ def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopA
         signals.close()
 
 
-def _lost(opened: OpenRun) -> StopRequest | None:
+def _lease_lost(opened: OpenRun) -> StopRequest | None:
     message = lease.takeover_message(opened.path, opened.incarnation)
     return None if message is None else StopRequest(ExitCode.CONFIG, message)
 
 
-def _finish(opened: OpenRun, progress: Progress, parts: Parts, ledger: Ledger, world: World) -> None:
+def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorder, world: World) -> None:
     """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
     world.watchdog.at("finish", progress.step)
     wall_s = time.time() - progress.began
@@ -290,16 +294,16 @@ def _finish(opened: OpenRun, progress: Progress, parts: Parts, ledger: Ledger, w
         **goodput(progress.seconds, wall_s),
         "weights_sha256": weights.weights_sha256(parts.state.strategy.full_weights()),  # all ranks take part
     }
-    ledger.event("finish", weights_sha256=summary["weights_sha256"])
-    world.raise_on_all(lambda: _sum_up(opened, summary) if world.is_rank_zero else None)
-    ledger.close({**summary, "folder": str(opened.path)})
+    recorder.event("finish", weights_sha256=summary["weights_sha256"])
+    world.raise_on_all(lambda: _write_summary(opened, summary) if world.is_rank_zero else None)
+    recorder.close({**summary, "folder": str(opened.path)})
 
 
 def _check(opened: OpenRun) -> None:
     lease.check(opened.path, opened.incarnation)
 
 
-def _sum_up(opened: OpenRun, summary: Mapping[str, Any]) -> None:
+def _write_summary(opened: OpenRun, summary: Mapping[str, Any]) -> None:
     _check(opened)
     with writing(opened.path):
         write_json(opened.path / names.SUMMARY, summary)

@@ -16,11 +16,11 @@ from ..checkpoint.saver import Failed, Saved, Saver
 from ..distributed.rank_errors import code_of
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
-from ..loading.prefetch import on_device
+from ..loading.prefetch import prefetch_to_device
 from .build import Parts
-from .metric_window import Window
-from .recorder import Ledger
-from .skipped_steps import STRIDE, Glance
+from .metric_window import MetricWindow
+from .recorder import Recorder
+from .skipped_steps import STRIDE, SkipPoll
 
 _LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
 _PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
@@ -37,7 +37,7 @@ class Saving:
 
 
 @dataclass
-class Run:
+class TrainLoop:
     """A run under way: its parts, how far it is, and where its results go."""
 
     config: Config
@@ -45,13 +45,13 @@ class Run:
     parts: Parts
     progress: Progress
     meter: Meter
-    ledger: Ledger
+    recorder: Recorder
     checkpoints: Checkpoints
     saver: Saver
-    window: Window
+    window: MetricWindow
     stop: StopAgreement
     grace_s: float  # that the launcher gives a stop
-    glance: Glance = field(default_factory=Glance)
+    skip_poll: SkipPoll = field(default_factory=SkipPoll)
     saving: Saving | None = None  # begun and not yet done
     saved: float = field(default_factory=time.monotonic)  # when the newest save was done
     saved_step: int | None = None
@@ -60,7 +60,7 @@ class Run:
     def fit(self) -> StopRequest | None:
         """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
         loader, progress = self.parts.loader, self.progress
-        works = on_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
+        works = prefetch_to_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
         while progress.step < loader.timeline.steps:
             if (request := self.stop.before(progress.step)) is not None:
                 self._leave(request)
@@ -76,7 +76,7 @@ class Run:
             progress.position += work.samples
 
             save = self._due(self.config.checkpoint.every)
-            amid_skips = progress.step % STRIDE == 0 and self.glance.at(result)
+            amid_skips = progress.step % STRIDE == 0 and self.skip_poll.at(result)
             if self._due(self.config.log.every):
                 save |= self._log()
             elif amid_skips:
@@ -96,7 +96,7 @@ class Run:
     def _log(self) -> bool:
         """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
         overdue = self._take(asks=self._overdue())
-        self.ledger.write_train(self.meter.since_mark(), self.parts.state.updater)
+        self.recorder.write_train(self.meter.since_mark(), self.parts.state.updater)
         return overdue
 
     def _take(self, asks: bool = False) -> bool:
@@ -104,7 +104,7 @@ class Run:
         self.world.watchdog.at("log", self.progress.step)
         with self.meter.part("log"):
             records, asked = self.window.fetch(self.world, asks=asks)
-            self.ledger.take(records)
+            self.recorder.take(records)
         return asked
 
     def _overdue(self) -> bool:
@@ -123,8 +123,8 @@ class Run:
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
         with self.meter.part("evaluate"), user_error.context(**facts):
             metrics = evaluation(state.model, state.updater.average, self.world)
-        self.ledger.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
-        return self.ledger.write_eval(metrics, self.config.checkpoint)
+        self.recorder.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
+        return self.recorder.write_eval(metrics, self.config.checkpoint)
 
     def _leave(self, request: StopRequest) -> None:
         """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
@@ -135,8 +135,8 @@ class Run:
             self._save(ends=True)
         name = "preempt" if request.code is ExitCode.PREEMPTED else "stop"
         took_s = time.time() - request.received
-        self.ledger.event(name, why=request.why, took_s=took_s, grace_s=self.grace_s)
-        self.ledger.close(None)
+        self.recorder.event(name, why=request.why, took_s=took_s, grace_s=self.grace_s)
+        self.recorder.close(None)
         if took_s > self.grace_s:
             logger.warning("from the request to stop to a saved checkpoint it took %.1f s; %s", took_s, _LONGER)
 
@@ -150,9 +150,9 @@ class Run:
         self.saving = Saving(self.progress.best_step, time.monotonic())
         with self.meter.part("checkpoint"):
             records, _ = self.window.fetch(self.world)  # all ranks take part
-            self.ledger.take(records)
+            self.recorder.take(records)
             try:
-                self.world.raise_on_all(self.ledger.sync)  # all ranks take part
+                self.world.raise_on_all(self.recorder.sync)  # all ranks take part
             except (NoRoom, PeerFailed) as error:
                 return self._saved(Failed(self.progress.step, error), ends)
             self.saver.begin(self.parts.state, self.progress)
@@ -188,7 +188,7 @@ class Run:
         self.saved_step, self.failed_saves = answer.step, 0
         if (took_s := self.saved - begun.at) > self.grace_s:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
-        self.ledger.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
+        self.recorder.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
         if self.world.is_rank_zero:
             self.checkpoints.retain(self.config.checkpoint.keep, begun.best_step)
 
@@ -200,4 +200,4 @@ class Run:
             raise error
         why = str(error) if isinstance(error, NoRoom) else error.failure.text
         logger.warning("step %d was not saved, which is tried again when it is due: %s", answer.step, why)
-        self.ledger.event("save_failed", step=answer.step, why=why)
+        self.recorder.event("save_failed", step=answer.step, why=why)

@@ -38,7 +38,7 @@ def takes_nhwc(
 
     `.view` and code that counts on strides do not take what they answer then. So a forward and a backward of a few
     samples are tried, which leave no trace. Only what works in the order that its author gave it speaks against; whatever
-    else is wrong the rehearsal tells better.
+    else is wrong the sanity check reports better.
     """
     convolutions.in_nhwc()
     if _works(model, task, batch, precision, world):

@@ -10,21 +10,21 @@ from ..checkpoint.progress import StepRecord
 from ..distributed.world import World
 from .step import StepResult
 
-_LOT = 256  # steps
+_CHUNK_STEPS = 256  # steps
 
 
 @dataclass
-class Window:
+class MetricWindow:
     """`names` are the metrics known so far, the same on every rank; a batch may lack some, and may bring others."""
 
     names: list[str]
     _results: list[StepResult] = field(default_factory=list)
-    _lots: list["_Lot"] = field(default_factory=list)
+    _chunks: list["_Chunk"] = field(default_factory=list)
 
     def add(self, result: StepResult) -> None:
         self._results.append(result)
-        if len(self._results) == _LOT:
-            self._lots.append(_Lot(self._results))
+        if len(self._results) == _CHUNK_STEPS:
+            self._chunks.append(_Chunk(self._results))
             self._results = []
 
     def fetch(self, world: World, asks: bool = False) -> tuple[list[StepRecord], bool]:
@@ -33,13 +33,13 @@ class Window:
         All ranks call it, after the same step. It is the only wait for the device, and the only word between ranks
         beside the gradients, so whatever they have to agree on rides along.
         """
-        lots = [*self._lots, _Lot(self._results)]
-        self._lots, self._results = [], []
-        for lot in lots:
-            lot.scalars.fetch()
-        steps = [step for lot in lots for step in lot.steps]
-        sums = [of_step for lot in lots for of_step in lot.sums]
-        shared = [number for lot in lots for number in lot.shared]
+        chunks = [*self._chunks, _Chunk(self._results)]
+        self._chunks, self._results = [], []
+        for chunk in chunks:
+            chunk.scalars.fetch()
+        steps = [step for chunk in chunks for step in chunk.steps]
+        sums = [of_step for chunk in chunks for of_step in chunk.sums]
+        shared = [number for chunk in chunks for number in chunk.shared]
         names = list(dict.fromkeys(chain(self.names, *sums)))
         news = names[len(self.names) :]
         told = [*_columns(sums, self.names), float(asks), float(bool(news))]
@@ -61,7 +61,7 @@ class Window:
         return records, bool(asked)
 
 
-class _Lot:
+class _Chunk:
     """Steps whose device scalars lie in one tensor a kind: some bytes each, where a tensor of its own takes kilobytes.
 
     After `scalars.fetch` `sums` has this rank's sum and count by step and name, `shared` norm, skip and scale of each step.

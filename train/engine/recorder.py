@@ -31,7 +31,7 @@ _LISTED = 1000  # skipped steps that a summary names; events.jsonl has all
 
 
 @dataclass
-class Ledger:
+class Recorder:
     """Follows the records, which are the same on every rank; rank 0's `sink` writes, the others' is silent."""
 
     progress: Progress
@@ -140,7 +140,7 @@ def saved_step(run: Path) -> int | None:
     return None
 
 
-def stand_in(run: Path, failure: Failure, world: World) -> None:
+def write_failure_of_rank_zero(run: Path, world: World, failure: Failure) -> None:
     """Write what ended the run where rank 0, which alone writes, is the one that hangs and does not answer."""
     if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.failure.silent:
         return

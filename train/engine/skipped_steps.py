@@ -7,7 +7,7 @@ from .step import StepResult
 STRIDE = 8  # steps from one look to the next, which the host may be ahead of the device
 
 
-class Glance:
+class SkipPoll:
     """Looks at a step every `STRIDE` steps. All ranks hear the same, as the skip of a step is that of all."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from phalanx.exit.codes import ConfigError
 
-from ..checkpoint.preserve import Memory
+from ..checkpoint.preserve import ObjectState
 from ..distributed.world import World
 from ..loading.batch import Batch
 from ..loading.loader import SampleBatch, StepBatch
@@ -20,7 +20,7 @@ from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 from ..tasks.answer import check_count
 from ..tasks.task import Ratio
-from . import admission
+from . import model_checks
 
 _DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
 
@@ -56,9 +56,9 @@ class Step:
 
     def __call__(self, work: StepBatch) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
-        memory = Memory([self.strategy.module], parameters=False) if self._first else None
+        memory = ObjectState([self.strategy.module], parameters=False) if self._first else None
         self.strategy.begin_step()
-        before = buffers.keep(self._modules)
+        before = buffers.save_buffers(self._modules)
         ratios: list[Mapping[str, Ratio]] = []
         micro_batches = work.micro_batches or [(0, None)]
         weight = self.world.size / work.samples  # a mean over ranks follows; what remains is the mean over samples
@@ -80,7 +80,7 @@ class Step:
         if memory is not None and skipped:
             memory.restore()  # a table that this forward filled goes together with the flag that says so
         else:
-            before.back_if(skipped)
+            before.restore_if(skipped)
             self._first = False
         scale = None if self.updater.scale is None else self.updater.scale.used
         return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
@@ -98,8 +98,8 @@ class Step:
         found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
-        admission.check_reach(found["loss"].total, model, self.strategy.module.task)
-        with admission.dense(model):
+        model_checks.check_loss_parameters(found["loss"].total, model, self.strategy.module.task)
+        with model_checks.raise_on_sparse_gradients(model):
             (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         self.strategy.after_warm_up()
         return list(found), talks

@@ -50,7 +50,7 @@ def shapes(batch: Batch) -> str:
     return ", ".join(told[:_TOLD]) + more if told else f"a {type(batch).__name__}"
 
 
-def collated(samples: Sequence[Any]) -> Batch:
+def collate_samples(samples: Sequence[Any]) -> Batch:
     """torch's default collation, but in a worker, too, into memory of the process: see tensor_packing.py."""
     return collate(samples, collate_fn_map=_COLLATE)
 
@@ -71,7 +71,7 @@ def _columns(samples: Sequence[tuple[Any, ...]], *, collate_fn_map: object) -> B
         columns = list(zip(*samples, strict=True))
     except ValueError:
         raise RuntimeError("each element in list of batch should be of equal size") from None
-    kind, found = type(samples[0]), [collated(column) for column in columns]
+    kind, found = type(samples[0]), [collate_samples(column) for column in columns]
     return kind(*found) if hasattr(kind, "_fields") else found
 
 

@@ -19,7 +19,7 @@ from .rng import seed_all
 SAMPLES = 16  # that are looked at, of a set that has more
 
 
-def data(dataset: Any) -> str:
+def hash_data(dataset: Any) -> str:
     """The dataset's own `fingerprint()`, else a sha256 (hex) of its length and of up to `SAMPLES` spread samples.
 
     Each sample is drawn with the global random states of Python, NumPy and torch (CPU) seeded, and these are as
@@ -41,10 +41,10 @@ def data(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def steady(dataset: Any) -> str:
+def hash_data_twice(dataset: Any) -> str:
     """The same, and `DRAWS` for a dataset with a random generator of its own, whose second hash is another one."""
-    first = data(dataset)
-    return first if callable(getattr(dataset, "fingerprint", None)) or data(dataset) == first else DRAWS
+    first = hash_data(dataset)
+    return first if callable(getattr(dataset, "fingerprint", None)) or hash_data(dataset) == first else DRAWS
 
 
 def _own(dataset: Any, fingerprint: object) -> str:

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset, Subset
 
 from phalanx.exit import user_error
 
-from .batch import Augment, Batch, apply, collated
+from .batch import Augment, Batch, apply, collate_samples
 from .order import Order, SequentialOrder
-from .rng import Draws, Probe, drawn, integer, seed_all
+from .rng import DrawProbe, Draws, has_drawn, integer, seed_all
 from .shard import Span
 
 _AUGMENT = 2  # tells these seeds from those of other uses of the run's seed
@@ -50,7 +50,7 @@ class PositionDataset(Dataset[Batch]):
         self._seed = seed
         self._by_batch = _by_batch(dataset)
         self._draws: bool | None = None  # whether samples draw; None before the first batch
-        self._probe: Probe | None = None
+        self._probe: DrawProbe | None = None
         self._augmented = False
 
     def __getitems__(self, positions: Span) -> Batch:
@@ -74,7 +74,7 @@ class PositionDataset(Dataset[Batch]):
     def _collected(self, indices: NDArray[np.int64], position: int) -> Batch:
         """The batch of a dataset that is asked sample by sample."""
         if self._draws is not False:
-            return collated(self._each(self._one, indices, position))
+            return collate_samples(self._each(self._one, indices, position))
         probe = self._probe = self._begun(_device())
         left = iter(indices.tolist())
         try:
@@ -83,18 +83,18 @@ class PositionDataset(Dataset[Batch]):
             user_error.add_context(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
             raise
         self._draws = probe.touched()
-        return collated(self._each(self._one, indices, position) if self._draws else samples)
+        return collate_samples(self._each(self._one, indices, position) if self._draws else samples)
 
-    def _begun(self, device: torch.device) -> Probe:
+    def _begun(self, device: torch.device) -> DrawProbe:
         if self._probe is None or self._probe.device != device:
-            return Probe(device)
+            return DrawProbe(device)
         self._probe.begin()
         return self._probe
 
     def _batch(self, indices: NDArray[np.int64], position: int) -> Batch:
         """The batch of a dataset that is asked once a batch."""
         if self._draws:
-            return collated(self._each(self._one_of_list, indices, position))
+            return collate_samples(self._each(self._one_of_list, indices, position))
         seed, device = self._seed_at(position), _device()
         seed_all(seed, device)
         found = self._dataset.__getitems__(indices)  # type: ignore[attr-defined]
@@ -102,8 +102,8 @@ class PositionDataset(Dataset[Batch]):
             self._note_chance(seed, device)
             return apply(found, lambda tensor: tensor)
         self._check_list(found, len(indices))
-        self._draws = drawn(seed, device)
-        return collated(self._each(self._one_of_list, indices, position) if self._draws else found)
+        self._draws = has_drawn(seed, device)
+        return collate_samples(self._each(self._one_of_list, indices, position) if self._draws else found)
 
     def _each(self, ask: Callable[[NDArray[np.int64]], Any], indices: NDArray[np.int64], position: int) -> list[Any]:
         """Samples asked for one by one, each with a seed of its own; the first time it is watched whether they draw."""
@@ -114,7 +114,7 @@ class PositionDataset(Dataset[Batch]):
             with user_error.context(sample=int(indices[i])):
                 samples.append(ask(indices[i : i + 1]))
             if watches:
-                self._draws = drawn(seed, device) or bool(self._draws)
+                self._draws = has_drawn(seed, device) or bool(self._draws)
         return samples
 
     def _one(self, index: NDArray[np.int64]) -> Any:
@@ -129,14 +129,14 @@ class PositionDataset(Dataset[Batch]):
         seed, device = self._seed_at(positions.stop - 1), _device()
         seed_all(seed, device)
         batch = augment(batch, Draws(integer(self._seed, _AUGMENT), np.arange(*positions, dtype=np.int64)))
-        if not self._augmented and drawn(seed, device):
+        if not self._augmented and has_drawn(seed, device):
             self.notes.append(f"{type(augment).__name__} {_SPLIT}. {_INSTEAD}")
         self._augmented = True
         return batch
 
     def _note_chance(self, seed: int, device: torch.device) -> None:
         """After the first batch that a dataset put together itself."""
-        if self._draws is None and drawn(seed, device):
+        if self._draws is None and has_drawn(seed, device):
             self.notes.append(f"{type(self._dataset).__name__}.__getitems__ {_SPLIT}. {_INSTEAD}")
         self._draws = False
 

@@ -115,7 +115,7 @@ class Loader:
         asked = {"batch": span}
         if few:
             asked["few"] = Span(start, start + 2)
-        if self.lonely() is not None and span.stop - span.start > 1:
+        if self.step_with_single_sample() is not None and span.stop - span.start > 1:
             asked["single"] = Span(start, start + 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
         found = dict(zip(asked, one.batches(asked.values()), strict=True))
@@ -125,16 +125,20 @@ class Loader:
         """Which samples of the data set all ranks together take in 0-based `step`."""
         return self.fetcher.source.indices(self.timeline.span(step))
 
-    def lonely(self) -> int | None:
+    def step_with_single_sample(self) -> int | None:
         """The first step, 0-based, in which some rank has a micro-batch of one sample, or None."""
-        alone = (step for step in self._kinds() if 1 in {size for sizes in self._sizes(step) for size in sizes})
+        alone = (
+            step for step in self._distinct_steps() if 1 in {size for sizes in self._sizes(step) for size in sizes}
+        )
         return next(alone, None)
 
-    def unequal(self) -> int | None:
+    def step_with_unequal_shares(self) -> int | None:
         """The first step, 0-based, in which not all ranks have as many micro-batches of one size, or None."""
-        return next((step for step in self._kinds() if len({tuple(sizes) for sizes in self._sizes(step)}) > 1), None)
+        return next(
+            (step for step in self._distinct_steps() if len({tuple(sizes) for sizes in self._sizes(step)}) > 1), None
+        )
 
-    def _kinds(self) -> list[int]:
+    def _distinct_steps(self) -> list[int]:
         """A step with a whole batch, if there is one, and the last."""
         return sorted({self.timeline.step, self.timeline.steps - 1})
 

@@ -9,7 +9,7 @@ from .batch import apply
 from .loader import StepBatch
 
 
-class Mover:
+class ToDevice:
     """Moves batches to `device`, numbers of each dtype as what `kept` says."""
 
     def __init__(self, device: torch.device, kept: Callable[[torch.dtype], torch.dtype]) -> None:
@@ -20,7 +20,7 @@ class Mover:
         return tensor.to(self._device, self._kept(tensor.dtype), non_blocking=True)
 
 
-def on_device(step_batches: Iterator[StepBatch], mover: Mover, device: torch.device) -> Iterator[StepBatch]:
+def prefetch_to_device(step_batches: Iterator[StepBatch], mover: ToDevice, device: torch.device) -> Iterator[StepBatch]:
     """The same step_batch, its batches on `device`. On a GPU one step ahead, copied from pinned memory on a side stream."""
     if device.type != "cuda":
         for step_batch in step_batches:
@@ -37,14 +37,14 @@ def on_device(step_batches: Iterator[StepBatch], mover: Mover, device: torch.dev
         ahead = _copied(step_batches, mover, stream)
 
 
-def _changed(step_batch: StepBatch, mover: Mover) -> StepBatch:
+def _changed(step_batch: StepBatch, mover: ToDevice) -> StepBatch:
     return replace(
         step_batch, micro_batches=[(position, apply(batch, mover)) for position, batch in step_batch.micro_batches]
     )
 
 
 def _copied(
-    step_batches: Iterator[StepBatch], mover: Mover, stream: torch.cuda.Stream
+    step_batches: Iterator[StepBatch], mover: ToDevice, stream: torch.cuda.Stream
 ) -> tuple[StepBatch, torch.cuda.Event] | None:
     step_batch = next(step_batches, None)
     if step_batch is None:

@@ -74,7 +74,7 @@ def seed_all(seed: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
-def drawn(seed: int, device: torch.device) -> bool:
+def has_drawn(seed: int, device: torch.device) -> bool:
     """Whether somebody has drawn since `seed_all(seed, device)`. Leaves the generators seeded anew and one number on.
 
     It is told by the next number that each gives, so who draws and then puts the state back is not seen.
@@ -84,7 +84,7 @@ def drawn(seed: int, device: torch.device) -> bool:
     return found != _next(device)
 
 
-class Probe:
+class DrawProbe:
     """Tells whether somebody draws from the global generators between `begin` and `touched`.
 
     It seeds them with the same number each time, so what they give next is known without seeding them once more.

@@ -69,10 +69,10 @@ class _TensorPickler(ForkingPickler):
             return None
         if id(obj) not in self._places:
             self._kept.append(obj)
-            self._places[id(obj)] = self._lay_aside(obj.detach())
+            self._places[id(obj)] = self._append(obj.detach())
         return self._places[id(obj)]
 
-    def _lay_aside(self, tensor: torch.Tensor) -> _Place:
+    def _append(self, tensor: torch.Tensor) -> _Place:
         if _extent(tensor) > 2 * tensor.numel():  # mostly gaps, such as every tenth column of a table
             tensor = tensor.contiguous()
         stretch, start = tensor.as_strided((_extent(tensor),), (1,)), self.size
@@ -146,7 +146,7 @@ class SharedDataset:
             self._kept.append(owner)
         return self._places.get(where, 0), octets.nbytes
 
-    def apart(self, storage: torch.UntypedStorage) -> bool:
+    def is_sent_by_torch(self, storage: torch.UntypedStorage) -> bool:
         """Whether torch is to share this one: it is shared already, or among the first that are large."""
         address = storage.data_ptr()
         if storage.nbytes() >= _LARGE and len(self._apart) < _LARGEST:
@@ -175,14 +175,22 @@ class _SharedPickler(ForkingPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Tensors as their storage and how they lie in it, rather than as torch sends them."""
-        if isinstance(obj, torch.Tensor) and _plain(obj.detach()) and not self._shared.apart(obj.untyped_storage()):
+        if (
+            isinstance(obj, torch.Tensor)
+            and _plain(obj.detach())
+            and not self._shared.is_sent_by_torch(obj.untyped_storage())
+        ):
             return obj.__reduce_ex__(5)  # type: ignore[no-untyped-call]
         return NotImplemented
 
     def persistent_id(self, obj: Any) -> tuple[torch.dtype | None, int, int] | None:
         typed = isinstance(obj, TypedStorage)
         storage = obj._untyped_storage if typed else obj
-        if not isinstance(storage, torch.UntypedStorage) or storage.device.type != "cpu" or self._shared.apart(storage):
+        if (
+            not isinstance(storage, torch.UntypedStorage)
+            or storage.device.type != "cpu"
+            or self._shared.is_sent_by_torch(storage)
+        ):
             return None
         return self._stored(storage, obj.dtype if typed else None)
 

@@ -43,12 +43,12 @@ class Workers(Generic[Answer]):
 
     def __init__(self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, stay: bool) -> None:
         """Up to `count` processes, which prepare `ahead` answers each and `stay` from one run of questions to the next."""
-        self._dataset = _Remote(dataset)
+        self._dataset = _WorkerDataset(dataset)
         self._count = count
         self._ahead = ahead
         self._pin = pin
         self._stay = stay
-        self._questions = _Questions()
+        self._questions = _QuestionSampler()
         self._loader: DataLoader[PackedTensors] | None = None
 
     def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
@@ -66,8 +66,8 @@ class Workers(Generic[Answer]):
             self._loader = self._begin(len(first))
         with _sending():
             answers: Any = iter(self._loader)
-        atexit.unregister(_leave_none)
-        atexit.register(_leave_none)  # anew, to come before what waits for workers at the end of the process
+        atexit.unregister(_kill_workers)
+        atexit.register(_kill_workers)  # anew, to come before what waits for workers at the end of the process
         while True:
             try:
                 answer = next(answers)
@@ -84,18 +84,18 @@ class Workers(Generic[Answer]):
         return DataLoader(
             self._dataset,
             batch_sampler=self._questions,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             num_workers=count,
             prefetch_factor=self._ahead,
             pin_memory=self._pin,
             persistent_workers=self._stay,
             multiprocessing_context=_context(),
-            worker_init_fn=_begin,
+            worker_init_fn=_initialise_worker,
             generator=torch.Generator(),  # the workers' base seed must not be drawn from the run's own generator
         )
 
 
-class _Questions:
+class _QuestionSampler:
     """A batch sampler: an iterable of what `__getitems__` takes, another one each time."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class _Questions:
         return iter(self.asked)
 
 
-class _Remote(Dataset[PackedTensors]):
+class _WorkerDataset(Dataset[PackedTensors]):
     """The data set as workers have it: it comes with its memory in one piece, and so do its answers."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -119,25 +119,25 @@ class _Remote(Dataset[PackedTensors]):
             return pack(WorkerFailure.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remote, self._shared.load(self._dataset)
+        return _worker_dataset, self._shared.load(self._dataset)
 
 
-def _remote(*sent: Any) -> _Remote:
-    return _Remote(receive(*sent))
+def _worker_dataset(*sent: Any) -> _WorkerDataset:
+    return _WorkerDataset(receive(*sent))
 
 
-def aside(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
+def run_in_worker(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
     """`act(argument)`, done in a process of its own where there are `workers`: the rank's own data set stays unused.
 
     A data set may open files when its first sample is asked for, and could not be sent to its workers afterwards.
     """
     if not workers:
         return act(argument)
-    helpers: Workers[Answer] = Workers(_Question(act, argument), 1, 1, False, stay=False)
+    helpers: Workers[Answer] = Workers(_SingleAnswer(act, argument), 1, 1, False, stay=False)
     return next(helpers.answers([None]))
 
 
-class _Question(Dataset[Any]):
+class _SingleAnswer(Dataset[Any]):
     """A data set whose only sample is an answer."""
 
     def __init__(self, act: Callable[[Any], Any], argument: Any) -> None:
@@ -172,22 +172,22 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(worker: int) -> None:
+def _initialise_worker(worker: int) -> None:
     """First act of every worker."""
     keep_freed_memory(os.environ)
     for number in _FOR_THE_RANK:
         signal.signal(
-            number, _stay
+            number, _ignore_signal
         )  # a handler, because programs that a data set starts would inherit an ignored signal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RANK)
     threading.Thread(target=_end_with_rank, name="rank", daemon=True).start()
 
 
-def _stay(number: int, frame: object) -> None:
+def _ignore_signal(number: int, frame: object) -> None:
     return None
 
 
-def _leave_none() -> None:
+def _kill_workers() -> None:
     """Last act of a rank: workers of batches that were never asked for would not read its request to end."""
     for worker in multiprocessing.active_children():
         worker.kill()
@@ -226,5 +226,5 @@ def _explain(workers: Sequence[BaseProcess], error: Exception) -> None:
             ) from error
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

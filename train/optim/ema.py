@@ -19,7 +19,7 @@ class Average:
         self._decay = decay
 
     @torch.no_grad()
-    def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
+    def update(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
         """Take in the weights after the `applied`-th applied step (device scalars)."""
         decay = torch.clamp((1 + applied) / (10 + applied), max=self._decay)
         weight = torch.where(skipped.bool(), torch.zeros_like(decay), 1 - decay)
@@ -33,7 +33,7 @@ class Average:
         torch._foreach_copy_(self.weights, self._source)
 
     @contextmanager
-    def placed(self) -> Iterator[None]:
+    def swapped_in(self) -> Iterator[None]:
         """Within it, the model holds the average."""
         own = [parameter.detach().clone() for parameter in self._source]
         try:

@@ -10,7 +10,7 @@ from .ema import Average
 
 
 @final
-class OwnAverage(Average):
+class OptimizerAverage(Average):
     """Nothing to follow or to load: it lies in the optimizer's state and in the weights that are trained."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]) -> None:
@@ -19,14 +19,14 @@ class OwnAverage(Average):
         self._optimizer = optimizer
         self._trained: list[torch.Tensor] = list(parameters)
 
-    def follow(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
+    def update(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
         pass
 
     def take(self) -> None:
         pass
 
     @contextmanager
-    def placed(self) -> Iterator[None]:
+    def swapped_in(self) -> Iterator[None]:
         """Within it, the model holds the average. Afterwards the bits are as before, which train() alone rounds."""
         own = [parameter.detach().clone() for parameter in self._trained]
         self._optimizer.eval()  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ class Traits:
     own_rate: bool
 
 
-def tried(make: Callable[[list[Group]], Optimizer], groups: Sequence[Group]) -> Traits:
+def try_optimizer(make: Callable[[list[Group]], Optimizer], groups: Sequence[Group]) -> Traits:
     """Two steps of `make`'s optimizer, and the second once more after a restart. Nothing of `groups` is touched.
 
     Raises ConfigError where it cannot take a step by itself, or where what it remembers does not come back.
@@ -38,10 +38,10 @@ def tried(make: Callable[[list[Group]], Optimizer], groups: Sequence[Group]) -> 
     few = _few(groups)
     devices = {parameter.device for group in few for parameter in group["params"]}
     with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
-        return _tried(make, few)
+        return _try_twice(make, few)
 
 
-def _tried(make: Callable[[list[Group]], Optimizer], few: list[Group]) -> Traits:
+def _try_twice(make: Callable[[list[Group]], Optimizer], few: list[Group]) -> Traits:
     one = _made(make, few)
     _check_closure(one)
     rates = _rates(one)

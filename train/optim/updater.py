@@ -110,7 +110,7 @@ class Updater:
         skipped = self._on_the_device(norm, divisor) if self._on_device else self._on_the_host(norm, divisor)
         self._gradients.zero()
         if self.average is not None:
-            self.average.follow(self.applied, skipped)
+            self.average.update(self.applied, skipped)
         if self.scale is not None:
             self.scale.update(skipped)
         return norm, skipped

@@ -76,7 +76,7 @@ def writable(model: nn.Module) -> Iterator[None]:
             module._buffers[leaf] = value
 
 
-def share(model: nn.Module, world: World) -> None:
+def broadcast_buffers(model: nn.Module, world: World) -> None:
     """Give every rank rank 0's buffers, whatever shape they have by now. All ranks call it."""
     if world.size == 1:
         return
@@ -87,9 +87,9 @@ def share(model: nn.Module, world: World) -> None:
     for name, shape, _ in told:
         value = own[name].value if own is not None else None
         if value is not None:
-            values.append(content(value))
+            values.append(as_bytes(value))
         elif shape is not None:
-            values.append(content(torch.empty(shape[0], dtype=shape[1], device=world.device)))
+            values.append(as_bytes(torch.empty(shape[0], dtype=shape[1], device=world.device)))
         else:
             values.append(torch.empty(0, dtype=torch.uint8, device=world.device))
     world.broadcast_tensors([value for value in values if value.numel()])
@@ -102,12 +102,12 @@ def _shape(buffer: Buffer) -> tuple[torch.Size, torch.dtype] | None:
     return None if buffer.value is None else (buffer.value.shape, buffer.value.dtype)
 
 
-def content(tensor: torch.Tensor) -> torch.Tensor:
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes, shape (bytes,): what any backend can send, whatever dtype and order in memory."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
-def unlike(tensors: Mapping[str, torch.Tensor], world: World) -> list[list[str]]:
+def differing_names(tensors: Mapping[str, torch.Tensor], world: World) -> list[list[str]]:
     """For each rank the names of the tensors that are not the same bits as rank 0's. All ranks call it."""
     if world.size == 1:
         return [[]]
@@ -120,13 +120,13 @@ def unlike(tensors: Mapping[str, torch.Tensor], world: World) -> list[list[str]]
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedBuffers:
     """What the buffers were before a step, which must leave no trace there if it is skipped."""
 
     where: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]  # the tensor itself and a copy
 
     @torch.no_grad()
-    def back_if(self, skipped: torch.Tensor) -> None:
+    def restore_if(self, skipped: torch.Tensor) -> None:
         """Put them back where `skipped`, a float tensor, is not 0: on the device, but for those of another shape."""
         if not self.where or (skipped.device.type == "cpu" and not skipped):
             return
@@ -140,9 +140,9 @@ class Kept:
                 module._buffers[leaf] = tensor
 
 
-def keep(modules: list[nn.Module]) -> Kept:
+def save_buffers(modules: list[nn.Module]) -> SavedBuffers:
     """Copies of the buffers that the modules hold themselves."""
-    return Kept(
+    return SavedBuffers(
         [
             (module, leaf, tensor, tensor.detach().clone())
             for module in modules
@@ -162,7 +162,7 @@ def digest(tensor: torch.Tensor) -> str:
 
     Computed where the tensor lies: the sum of all words of 8 bytes, each times another odd number.
     """
-    whole = content(tensor)
+    whole = as_bytes(tensor)
     words, rest = whole[: whole.numel() // 8 * 8], whole[whole.numel() // 8 * 8 :]
     total = sum(int(part) * (2 * i + 3) for i, part in enumerate(rest.tolist()))
     for start, block in _blocks(words.view(torch.int64) if words.numel() else words.long()):

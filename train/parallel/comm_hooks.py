@@ -37,7 +37,7 @@ def register(ddp: DistributedDataParallel, world: World, config: ParallelConfig)
     return None
 
 
-def make_mean(gradients: torch.Tensor, world: World) -> None:
+def all_reduce_mean(gradients: torch.Tensor, world: World) -> None:
     """Overwrite flat gradients, shape (numbers,), with their mean over the ranks. All ranks call it."""
     # All ranks take part, added in their order.
     torch.div(world.sum(gradients), world.size, out=gradients)
@@ -49,7 +49,7 @@ def _average_bucket(
 ) -> torch.futures.Future[torch.Tensor]:
     """The mean over the ranks, added in their order: the same bits however the ranks are spread over machines."""
     gradients = bucket.buffer()
-    make_mean(gradients, world)
+    all_reduce_mean(gradients, world)
     done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
     done.set_result(gradients)
     return done

@@ -16,7 +16,7 @@ from ..loading.batch import Batch
 from ..optim.gradients import FlatGradients
 from ..tasks.task import Ratio
 from . import buffers
-from .comm_hooks import PowerSGD, make_mean, register
+from .comm_hooks import PowerSGD, all_reduce_mean, register
 from .loss_module import LossModule
 from .strategy import ParallelStrategy, unused
 
@@ -41,7 +41,7 @@ class DDPStrategy(ParallelStrategy):
         self._ddp: DistributedDataParallel | None = None
         self._feedback: PowerSGD | None = None
         if world.size > 1:
-            _begin_alike(module.model, world)
+            _broadcast_model(module.model, world)
         if world.size > 1 and _needs_ddp(world, config):
             self._ddp = DistributedDataParallel(
                 module,
@@ -76,7 +76,7 @@ class DDPStrategy(ParallelStrategy):
     def begin_step(self) -> None:
         """With parallel.broadcast_buffers every rank takes rank 0's buffers."""
         if self._broadcasts:
-            buffers.share(self.model, self._world)
+            buffers.broadcast_buffers(self.model, self._world)
 
     def accumulate(self) -> AbstractContextManager[object]:
         return nullcontext() if self._ddp is None else self._ddp.no_sync()
@@ -95,7 +95,7 @@ class DDPStrategy(ParallelStrategy):
             return
         for flat in self.gradients.gathered():
             real = torch.view_as_real(flat) if flat.is_complex() else flat
-            make_mean(real.view(-1), self._world)  # all ranks take part, buffer after buffer in one order
+            all_reduce_mean(real.view(-1), self._world)  # all ranks take part, buffer after buffer in one order
 
     def after_step(self, skipped: torch.Tensor) -> None:
         """Keep a step whose gradient was not finite out of what a communication hook remembers."""
@@ -150,7 +150,7 @@ def _needs_ddp(world: World, config: ParallelConfig) -> bool:
     return world.device.type != "cpu" or config.comm_hook is not CommHook.none or knobs
 
 
-def _begin_alike(model: nn.Module, world: World) -> None:
+def _broadcast_model(model: nn.Module, world: World) -> None:
     """Give every rank rank 0's weights and buffers, as models may draw from generators of their own. All ranks call it.
 
     Raises ConfigError where the ranks' models have other parameters.
@@ -164,15 +164,15 @@ def _begin_alike(model: nn.Module, world: World) -> None:
             "not the same on all. A model must not depend on the rank that builds it",
             agreed=True,
         )
-    if any(names for names in buffers.unlike(dict(model.named_parameters()), world)):
-        world.broadcast_tensors(contents := [buffers.content(p) for p in model.parameters() if p.numel()])
+    if any(names for names in buffers.differing_names(dict(model.named_parameters()), world)):
+        world.broadcast_tensors(contents := [buffers.as_bytes(p) for p in model.parameters() if p.numel()])
         with torch.no_grad():
             for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):
                 parameter.copy_(content.view(parameter.dtype).view(parameter.shape))
-    buffers.share(model, world)
+    buffers.broadcast_buffers(model, world)
 
 
-def synchronised(model: nn.Module) -> nn.Module:
+def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
     """The model with every BatchNorm taking its statistics over all ranks."""
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted

@@ -34,8 +34,8 @@ class JsonLines(Sink):
         self._check = check
         self._folder = folder
         metrics, events = folder / names.METRICS, folder / names.EVENTS
-        _keep(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
-        _keep(events, lambda entry: True, check)
+        _rewrite(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
+        _rewrite(events, lambda entry: True, check)
         self._metrics, self._events = _Lines(metrics), _Lines(events)
         sync_folder(folder)
 
@@ -87,7 +87,7 @@ class _Lines:
             self._pending = self._pending[self.file.write(self._pending) or 0 :]
 
 
-def undone(folder: Path, step: int) -> dict[str, float]:
+def undone_steps(folder: Path, step: int) -> dict[str, float]:
     """What the start before did past `step`, from which this one goes on: how many steps, as far as lines tell, and
     until when, in seconds since 1970. Empty where it did none. To be asked before the lines of them are removed.
     """
@@ -111,7 +111,7 @@ def _finite(value: object) -> object:
     return value
 
 
-def _keep(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callable[[], None]) -> None:
+def _rewrite(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callable[[], None]) -> None:
     """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one.
 
     It is replaced also where nothing is left out: a process that was taken for dead goes on writing into the old one.

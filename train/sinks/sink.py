@@ -21,7 +21,7 @@ class Sink(ABC):
 
     @abstractmethod
     def event(self, event: Mapping[str, object]) -> None:
-        """Take one entry of the ledger: time (s since 1970), event, step, then whatever belongs to it."""
+        """Take one event: time (s since 1970), event, step, then whatever belongs to it."""
 
     @abstractmethod
     def close(self, summary: Mapping[str, object] | None) -> None:

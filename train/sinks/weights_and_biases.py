@@ -84,7 +84,7 @@ class WeightsAndBiases(Sink):
         try:
             settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.WANDB_RUN_ID)
             self._process = _start_process()
-            _introduce(self._process, {"settings": settings, "config": config})
+            _send_first(self._process, {"settings": settings, "config": config})
         except OSError as error:
             self._give_up(str(error))
 
@@ -100,7 +100,7 @@ class WeightsAndBiases(Sink):
         if self._process is not None:
             while self._unsent and time.monotonic() < deadline_s and self._process is not None:
                 _wait_for_room(self._process, deadline_s - time.monotonic())
-                self._advance()
+                self._send_pending()
             self._send({"finish": finish})
         if self._process is None:
             return
@@ -117,15 +117,15 @@ class WeightsAndBiases(Sink):
     def _send(self, message: Mapping[str, object]) -> None:
         if self._process is None:
             return
-        self._advance()
+        self._send_pending()
         if not self._unsent:
             self._unsent = json.dumps(message).encode() + b"\n"
-            self._advance()
+            self._send_pending()
         elif not self._dropping:
             logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
             self._dropping = True
 
-    def _advance(self) -> None:
+    def _send_pending(self) -> None:
         """Send what the pipe takes now."""
         try:
             while self._unsent and self._process is not None:
@@ -170,7 +170,7 @@ def _start_process() -> subprocess.Popen[bytes]:
     )
 
 
-def _introduce(process: subprocess.Popen[bytes], first: Mapping[str, object]) -> None:
+def _send_first(process: subprocess.Popen[bytes], first: Mapping[str, object]) -> None:
     """Send the first message, however long, and make the pipe one that never waits."""
     assert process.stdin is not None
     with suppress(OSError, AttributeError):  # Linux alone has this

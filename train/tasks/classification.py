@@ -47,7 +47,7 @@ class Classification(Task):
         return {name: Update(logits, labels) for name in self._metrics}
 
     def _checked(self, batch: Batch, training: bool) -> tuple[Any, torch.Tensor]:
-        """Inputs and labels. Of the first batch of training and evaluation, the rehearsed ones, the range is looked at."""
+        """Inputs and labels. The range is checked in the first batch of training and of evaluation."""
         if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
             raise ConfigError(
                 f"This task's batches are pairs of inputs and labels, and the data give {shapes(batch)} in a "

@@ -57,11 +57,11 @@ class MetricSet:
             return self._computed()
         packed = world.raise_on_all(self._packed)  # all ranks take part, as in what follows
         gathered = gather_on_rank_zero(packed, world)
-        world.watchdog.on()
+        world.watchdog.touch()
         found = world.raise_on_all(lambda: self._merged(gathered[1:]) if world.is_rank_zero else None)
         return world.broadcast_object(found)
 
-    def rehearse(self) -> dict[str, float]:
+    def sanity_check(self) -> dict[str, float]:
         """Try what `compute` does on this rank alone, as if others had met no batch; to be called after an update of all.
 
         Returns the numbers. Raises ConfigError.

@@ -38,10 +38,10 @@ def test_a_wrong_shape_is_told_with_step_shapes_and_the_users_line(starter: Star
     assert event["where"].endswith("in forward")
 
 
-def test_an_error_in_the_rehearsal_is_told_so(starter: Starter) -> None:
+def test_an_error_in_the_sanity_check_is_told_so(starter: Starter) -> None:
     ended = starter.run(1, *BARE, *MISMATCHED, "+model.after=0")
     assert ended.codes == [1]
-    assert "in the rehearsal before the first step, batch (8, 12) float32, (8,) int64, at " in ended.output
+    assert "in the sanity check before the first step, batch (8, 12) float32, (8,) int64, at " in ended.output
     assert "train/" not in ended.output.replace("data.train", "")
 
 
@@ -51,7 +51,7 @@ def test_what_failed_before_and_in_an_evaluation_is_told(starter: Starter) -> No
     assert ended.codes == [1]
     assert "KeyError: 'score'" in ended.output
     assert "TwoLinesError: no score" in ended.output
-    assert re.search(r"error on rank 0 on \S+ in (an evaluation|the rehearsal)", ended.output)
+    assert re.search(r"error on rank 0 on \S+ in (an evaluation|the sanity check)", ended.output)
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (1, 1)])

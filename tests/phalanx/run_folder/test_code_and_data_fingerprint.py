@@ -37,7 +37,7 @@ class Listed:
 
 
 def sample_hash(sample: object) -> str:
-    return data_hash.data(Listed([sample]))
+    return data_hash.hash_data(Listed([sample]))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_datasets_own_fingerprint_counts_and_no_sample_is_drawn() -> None:
             return "version 7"
 
     dataset = Own([1])
-    assert data_hash.data(dataset) == "version 7"
+    assert data_hash.hash_data(dataset) == "version 7"
     assert dataset.asked == []
 
 
@@ -134,9 +134,9 @@ def test_a_fingerprint_that_is_no_string_and_a_dataset_without_length_are_the_us
             return 7
 
     with pytest.raises(ConfigError, match=r"Wrong\.fingerprint\(\) returned int"):
-        data_hash.data(Wrong([1]))
+        data_hash.hash_data(Wrong([1]))
     with pytest.raises(ConfigError, match="generator has no length"):
-        data_hash.data(number for number in range(3))
+        data_hash.hash_data(number for number in range(3))
 
 
 def test_data_that_draw_by_themselves_are_noticed() -> None:
@@ -150,15 +150,15 @@ def test_data_that_draw_by_themselves_are_noticed() -> None:
         def fingerprint(self) -> str:
             return "version 7"
 
-    assert data_hash.steady(Drawing([1, 2])) == DRAWS
-    assert data_hash.steady(Own([1, 2])) == "version 7"
-    assert data_hash.steady(Augmented()) == data_hash.data(Augmented())
+    assert data_hash.hash_data_twice(Drawing([1, 2])) == DRAWS
+    assert data_hash.hash_data_twice(Own([1, 2])) == "version 7"
+    assert data_hash.hash_data_twice(Augmented()) == data_hash.hash_data(Augmented())
 
 
 @pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 100, 12345])
 def test_samples_are_spread_from_the_first_to_the_last(length: int) -> None:
     dataset = Listed(list(range(length)))
-    data_hash.data(dataset)
+    data_hash.hash_data(dataset)
     assert len(dataset.asked) == min(length, 16)
     assert dataset.asked == sorted(set(dataset.asked))
     assert {0, length - 1} <= set(dataset.asked) or length == 0
@@ -167,7 +167,7 @@ def test_samples_are_spread_from_the_first_to_the_last(length: int) -> None:
 
 
 def test_the_length_counts() -> None:
-    assert data_hash.data(Listed([1] * 100)) != data_hash.data(Listed([1] * 101))
+    assert data_hash.hash_data(Listed([1] * 100)) != data_hash.hash_data(Listed([1] * 101))
 
 
 def image(level: int) -> Any:
@@ -238,11 +238,11 @@ class Augmented:
 
 def test_random_augmentation_does_not_change_the_fingerprint() -> None:
     random.seed(1)
-    first = data_hash.data(Augmented())
+    first = data_hash.hash_data(Augmented())
     random.seed(2)
     np.random.seed(2)
     torch.manual_seed(2)
-    assert data_hash.data(Augmented()) == first
+    assert data_hash.hash_data(Augmented()) == first
 
 
 def test_the_random_states_are_as_before_even_after_a_failing_sample() -> None:
@@ -262,9 +262,9 @@ def test_the_random_states_are_as_before_even_after_a_failing_sample() -> None:
     seed()
     expected = draws()
     seed()
-    data_hash.data(Augmented())
+    data_hash.hash_data(Augmented())
     with pytest.raises(OSError, match="no such file"):
-        data_hash.data(Failing())
+        data_hash.hash_data(Failing())
     assert draws() == expected
 
 
@@ -273,8 +273,8 @@ def test_another_process_finds_the_same_fingerprint() -> None:
         "from phalanx.train.loading import data_hash\n"
         + "import torch\n"
         + "samples = [{'x': torch.ones(2), 'y': 'word', 'z': {'b': 1, 'a': 2.5}}] * 3\n"
-        + "print(data_hash.data(samples))"
+        + "print(data_hash.hash_data(samples))"
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     samples = [{"x": torch.ones(2), "y": "word", "z": {"b": 1, "a": 2.5}}] * 3
-    assert found.stdout.strip() == data_hash.data(samples)
+    assert found.stdout.strip() == data_hash.hash_data(samples)

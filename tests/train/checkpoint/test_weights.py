@@ -13,7 +13,7 @@ from torch import nn
 from phalanx.config.schema import PrecisionName
 from phalanx.exit.codes import ConfigError
 from phalanx.train.checkpoint import weights
-from phalanx.train.checkpoint.extra_state import extra, plain, restored
+from phalanx.train.checkpoint.extra_state import extra_state_of, from_plain, to_plain
 from phalanx.train.optim.precision import choose
 from tests.zoo.models import Complex, Copies, Expanded, ExtraState
 
@@ -132,15 +132,15 @@ def test_extra_state_goes_through_a_file_that_no_code_runs_from(tmp_path: Path) 
         {1: [2, (3,)]},
     ]
     values += [OrderedDict(a={1, 2}), np.float32(0.5), np.int64(3), np.ones((2, 3), dtype=np.int16), np.zeros(())]
-    torch.save(plain(values, "here"), tmp_path / "extra.pt")
-    found = restored(torch.load(tmp_path / "extra.pt", weights_only=True))
+    torch.save(to_plain(values, "here"), tmp_path / "extra.pt")
+    found = from_plain(torch.load(tmp_path / "extra.pt", weights_only=True))
     assert repr(found) == repr(values)
-    assert restored(plain(io.BytesIO(b"saved"), "here")).read() == b"saved"
+    assert from_plain(to_plain(io.BytesIO(b"saved"), "here")).read() == b"saved"
 
 
 def test_extra_state_that_only_pickle_could_keep_is_refused_with_its_type() -> None:
     with pytest.raises(ConfigError, match=r"extra state of here holds a pathlib\.PosixPath"):
-        plain({"path": Path("/")}, "here")
+        to_plain({"path": Path("/")}, "here")
 
 
 def test_extra_state_is_loaded_with_the_weights_or_stays_what_it_is(tmp_path: Path) -> None:
@@ -149,6 +149,6 @@ def test_extra_state_is_loaded_with_the_weights_or_stays_what_it_is(tmp_path: Pa
     weights.save(one.state_dict(), tmp_path / "w.safetensors")
     weights.load(other, tmp_path / "w.safetensors")
     assert other.samples == 7
-    kept = {name: restored(value) for name, value in extra(one.state_dict()).items()}
+    kept = {name: from_plain(value) for name, value in extra_state_of(one.state_dict()).items()}
     weights.load(other, tmp_path / "w.safetensors", kept)
     assert other.samples == 5

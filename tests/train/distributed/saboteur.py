@@ -25,7 +25,7 @@ from phalanx.train.tasks.task import Ratio
 
 TASK = "task._target_=tests.train.distributed.saboteur.Sabotaged"
 FULL_AT_BYTES = 100_000
-REHEARSED = 4  # forwards in eval mode before training: three for a loss that may be a mean, one of the evaluation's
+CHECKED = 4  # forwards in eval mode before training: three for a loss that may be a mean, one of the evaluation's
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sabotaged(Classification):
         super().__init__(classes, label_smoothing)
         self._plan = Sabotage(**json.loads(os.environ.get("SABOTAGE", _NONE)))
         self._seen = 0
-        self._looked = itertools.count()  # goes on where a rehearsal leaves no trace
+        self._looked = itertools.count()  # goes on where a sanity check leaves no trace
         if self._plan.rank == int(os.environ.get("RANK", "0")):
             sys.addaudithook(self._audit)
             self._reach("build")
@@ -60,7 +60,7 @@ class Sabotaged(Classification):
         if self._plan.rank == int(os.environ.get("RANK", "0")):
             if model.training:
                 self._reach("step")
-            elif next(self._looked) >= REHEARSED:
+            elif next(self._looked) >= CHECKED:
                 self._reach("evaluate")
         return super().ratios(model, batch)
 

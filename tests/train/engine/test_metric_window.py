@@ -10,7 +10,7 @@ from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import metric_window as module
-from phalanx.train.engine.metric_window import Window
+from phalanx.train.engine.metric_window import MetricWindow
 from phalanx.train.engine.step import StepResult
 from phalanx.train.tasks.task import Ratio
 
@@ -42,8 +42,8 @@ def test_records_do_not_depend_on_how_many_steps_lie_together(
 ) -> None:
     found = []
     for lot in (8, 1000):
-        monkeypatch.setattr(module, "_LOT", lot)
-        window = Window(["loss"])
+        monkeypatch.setattr(module, "_CHUNK_STEPS", lot)
+        window = MetricWindow(["loss"])
         for step in range(steps):
             window.add(result(step))
         found.append((window.fetch(world), window.names))
@@ -54,11 +54,11 @@ def test_records_do_not_depend_on_how_many_steps_lie_together(
 
 
 def test_a_step_without_a_line_costs_few_bytes() -> None:
-    window = Window(["loss", "accuracy"])
+    window = MetricWindow(["loss", "accuracy"])
     tracemalloc.start()
-    for step in range(4 * module._LOT):
+    for step in range(4 * module._CHUNK_STEPS):
         window.add(result(step))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / (4 * module._LOT) < 1500, "33 kB, as it was, is 660 MB for a line in 20,000 steps"
+    assert held / (4 * module._CHUNK_STEPS) < 1500, "33 kB, as it was, is 660 MB for a line in 20,000 steps"
     assert not window._results

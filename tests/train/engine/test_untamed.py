@@ -12,7 +12,7 @@ from phalanx.config.schema import Config, PrecisionName
 from phalanx.train.checkpoint.weights import weights_sha256
 from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts
-from phalanx.train.engine.rehearsal import rehearse
+from phalanx.train.engine.sanity_check import sanity_check
 from tests.train.built import built_of, moved
 from tests.train.small import planted
 from tests.zoo.models import ZOO
@@ -58,11 +58,11 @@ def trained(parts: Parts, world: World, every: int | None) -> str:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_rehearsal_and_evaluation_leave_no_trace(name: str, config: Config, switches: None) -> None:
+def test_sanity_check_and_evaluation_leave_no_trace(name: str, config: Config, switches: None) -> None:
     config, world, parts = of_member(name, config)
     model = parts.state.model
     before = everything(model)
-    rehearse(config, parts, world)
+    sanity_check(config, parts, world)
     assert everything(model) == before
     for work in parts.loader.from_step(4):
         parts.step(moved(work, parts.mover))
@@ -77,7 +77,7 @@ def test_how_often_is_evaluated_changes_no_bit(name: str, config: Config, switch
     found = set()
     for every in (1, None):
         config, world, parts = of_member(name, config)
-        rehearse(config, parts, world)
+        sanity_check(config, parts, world)
         found.add(trained(parts, world, every))
     assert len(found) == 1
 
@@ -86,7 +86,7 @@ def spoilt(name: str, config: Config, *steps: int) -> tuple[Parts, list[float]]:
     """A run in which the batches of `steps` are NaN, and which of its steps were skipped."""
     data = {**config.data.train, "spoilt": [8 * step for step in steps], "value": "nan"}
     _, world, parts = of_member(name, replace(config, data=replace(config.data, train=data)))
-    rehearse(config, parts, world)
+    sanity_check(config, parts, world)
     return parts, [float(parts.step(moved(work, parts.mover)).skipped) for work in parts.loader.from_step(0)]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from phalanx.train.loading.batch import collated
+from phalanx.train.loading.batch import collate_samples
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -27,7 +27,7 @@ SAMPLES: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("samples", SAMPLES.values(), ids=SAMPLES)
 def test_a_batch_is_what_torchs_collation_makes(samples: list[Any]) -> None:
-    assert _told(collated(samples)) == _told(default_collate(samples))
+    assert _told(collate_samples(samples)) == _told(default_collate(samples))
 
 
 @pytest.mark.parametrize("samples", [[(1, 2), (3,)], [(2**70,), (1,)], [(None,), (None,)]])
@@ -35,7 +35,7 @@ def test_what_torch_refuses_is_refused_in_its_words(samples: list[Any]) -> None:
     with pytest.raises(Exception) as expected:  # noqa: PT011 - whatever torch says
         default_collate(samples)
     with pytest.raises(expected.type) as found:
-        collated(samples)
+        collate_samples(samples)
     assert str(found.value) == str(expected.value)
 
 

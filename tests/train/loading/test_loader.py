@@ -63,7 +63,7 @@ def test_workers_too_fetch_nothing_before_and_nothing_twice(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_rehearsal_is_a_micro_batch_such_as_will_come(workers: int, tmp_path: Path) -> None:
+def test_a_sample_batch_is_a_micro_batch_such_as_will_come(workers: int, tmp_path: Path) -> None:
     """Even where the whole run is shorter than a batch, and as many samples on each rank; one alone where one will come."""
     short = Timeline(step=0, position=0, steps=1, end=2, global_batch=16)
     for rank, (start, stop) in enumerate([(0, 5), (6, 11), (11, 16)]):

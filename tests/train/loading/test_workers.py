@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.loading import data_hash
 from phalanx.train.loading.loader import Fetcher, Timeline
 from phalanx.train.loading.shard import Span
-from phalanx.train.loading.workers import aside
+from phalanx.train.loading.workers import run_in_worker
 from tests.ranks import ROOT
 from tests.train.loading.batches import loader, source, told
 from tests.train.loading.datasets import (
@@ -61,10 +61,10 @@ def test_the_data_set_is_only_used_in_workers(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(bytes(range(50)))
     dataset = Lazy(tmp_path / "bytes")
     made = loader(dataset, TIMELINE, workers=2)
-    expected = aside(data_hash.data, dataset, workers=2)
+    expected = run_in_worker(data_hash.hash_data, dataset, workers=2)
     made.sample_batch()
     assert told(made.from_step(0)) == told(loader(Lazy(tmp_path / "bytes"), TIMELINE).from_step(0))
-    assert data_hash.data(dataset) == expected
+    assert data_hash.hash_data(dataset) == expected
 
 
 def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_no_worker_outlives_its_batches(taken: int) -> None:
 
 def test_surroundings_of_a_data_set() -> None:
     """One thread, no matter what the rank has; and programs it starts hear the signals that it does not."""
-    found = aside(itemgetter(0), Surroundings(1), workers=1)
+    found = run_in_worker(itemgetter(0), Surroundings(1), workers=1)
     assert found["threads"] == 1
     assert found["ended"] == -signal.SIGTERM
     assert found["pid"] != os.getpid()

@@ -27,7 +27,7 @@ def test_average_drags_no_graph_along() -> None:
     """A graph that grows by a step a step would eat the memory of a long run."""
     model = small_model()
     average = Average(model.parameters(), 0.9)
-    average.follow(torch.tensor(1), torch.tensor(0.0))
+    average.update(torch.tensor(1), torch.tensor(0.0))
     assert all(p.grad_fn is None and not p.requires_grad for p in average.weights)
 
 
@@ -39,7 +39,7 @@ def test_placed_in_the_model_are_the_averaged_weights_and_the_newest_buffers_and
         next(model.parameters()).add_(1)
     own = copy.deepcopy(list(model.parameters()))
     model(torch.randn(8, 2))
-    with average.placed():
+    with average.swapped_in():
         assert equal(list(model.parameters()), started)
         assert int(model[1].num_batches_tracked) == 1  # type: ignore[arg-type]
     assert equal(list(model.parameters()), own)
@@ -56,7 +56,7 @@ def test_tied_and_frozen_weights_stay_so_in_the_average() -> None:
     average = made.updater.average
     assert average is not None
     assert len(average.weights) == 3
-    with average.placed():
+    with average.swapped_in():
         assert model[1].weight is model[0].weight
         assert equal(average.weights[1], model[0].bias)
 
@@ -68,6 +68,6 @@ def test_parts_of_other_dtypes_are_averaged_each_as_its_own() -> None:
     with torch.no_grad():
         for parameter in model:
             parameter += 1
-    average.follow(torch.tensor(99), torch.tensor(0.0))
+    average.update(torch.tensor(99), torch.tensor(0.0))
     assert [weight.dtype for weight in average.weights] == list(dtypes)
     assert all((weight == 0.5).all() for weight in average.weights)

@@ -13,8 +13,8 @@ from torch import nn
 from phalanx.config.instantiate import Targets
 from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.gradients import FlatGradients
-from phalanx.train.optim.optimizer_average import OwnAverage
-from phalanx.train.optim.optimizer_trial import Group, tried
+from phalanx.train.optim.optimizer_average import OptimizerAverage
+from phalanx.train.optim.optimizer_trial import Group, try_optimizer
 from phalanx.train.optim.schedule import Constant
 from phalanx.train.optim.updater import Updater, groups
 from tests.ranks import Starter
@@ -39,7 +39,7 @@ def made(model: nn.Module, target: str, options: dict[str, Any]) -> Made:
         gradients,
         Constant(0),
         STEPS,
-        traits=tried(make, params),
+        traits=try_optimizer(make, params),
         clip_norm=1.0,
         scale=None,
         average=None,
@@ -119,7 +119,9 @@ def test_a_schedule_that_no_rate_could_follow_is_refused() -> None:
                 one.gradients,
                 Constant(5),
                 STEPS,
-                traits=tried(partial(made_by, target, options), groups(model.named_parameters(), 0.0, decay_1d=True)),
+                traits=try_optimizer(
+                    partial(made_by, target, options), groups(model.named_parameters(), 0.0, decay_1d=True)
+                ),
                 clip_norm=None,
                 scale=None,
                 average=None,
@@ -136,7 +138,7 @@ def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_tra
     for step in range(3):
         one.step(drawn(model, step))
     trained, by_hand = copy.deepcopy(model.state_dict()), copy.deepcopy(one.optimizer)
-    with OwnAverage(one.optimizer, model.parameters()).placed():
+    with OptimizerAverage(one.optimizer, model.parameters()).swapped_in():
         by_hand.eval()  # type: ignore[attr-defined]
         placed = [p for group in by_hand.param_groups for p in group["params"]]
         assert equal([p.detach() for p in model.parameters()], [p.detach() for p in placed])

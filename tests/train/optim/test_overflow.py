@@ -7,8 +7,8 @@ import torch
 
 from phalanx.exit.codes import GaveUp
 from phalanx.train.checkpoint.progress import Progress
-from phalanx.train.engine.metric_window import Window
-from phalanx.train.engine.recorder import Ledger
+from phalanx.train.engine.metric_window import MetricWindow
+from phalanx.train.engine.recorder import Recorder
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.sinks.sink import Sink
 from tests.train.built import built, warmed_up
@@ -37,16 +37,16 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     overrides = planted(samples=8 * steps, spoilt=every_batch, value=f"'{value}'")
     _, world, parts = built([*overrides, f"train.steps={steps}", "train.clip_norm=1.0", "optim=sgd"])
     scale = parts.step.updater.scale = LossScale(torch.device("cpu"))
-    window = Window(warmed_up(parts))
+    window = MetricWindow(warmed_up(parts))
     heard = Heard()
-    ledger = Ledger(Progress(began=0.0), heard, parts.loader, max_skips, epoch_samples=100)
+    recorder = Recorder(Progress(began=0.0), heard, parts.loader, max_skips, epoch_samples=100)
     try:
         for work in parts.loader.from_step(0):
             window.add(parts.step(work))
-            ledger.take(window.fetch(world)[0])
+            recorder.take(window.fetch(world)[0])
     except GaveUp:
         heard.reasons.append("gave up")
-    return heard.reasons, ledger.progress, scale
+    return heard.reasons, recorder.progress, scale
 
 
 def test_the_scale_falls_until_the_gradient_fits_and_the_run_goes_on() -> None:

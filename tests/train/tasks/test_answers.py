@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from phalanx.common.meter import Spent, rates
 from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.evaluate import _scalar
-from phalanx.train.engine.metric_window import _Lot
+from phalanx.train.engine.metric_window import _Chunk
 from phalanx.train.engine.step import StepResult
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.answer import RESERVED, check_count, checked
@@ -52,7 +52,7 @@ def test_sums_and_counts_on_several_devices_come_together_on_the_ranks() -> None
     assert torch.stack(rows).device == ours.device
     assert {row.dtype for row in rows} == {torch.float64}
     ratios = {"loss": Ratio(ours, host), "right": Ratio(host, ours)}
-    _Lot([StepResult(0, [ratios], host.float(), host.bool(), None)])
+    _Chunk([StepResult(0, [ratios], host.float(), host.bool(), None)])
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

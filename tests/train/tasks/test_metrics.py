@@ -13,7 +13,7 @@ from phalanx.compose.compose import compose
 from phalanx.config.schema import CheckpointConfig, Config
 from phalanx.exit.codes import ConfigError
 from phalanx.train.checkpoint.weights import weights_sha256
-from phalanx.train.engine.rehearsal import rehearse
+from phalanx.train.engine.sanity_check import sanity_check
 from tests.ranks import Starter
 from tests.train.built import built_of, moved
 from tests.train.small import planted
@@ -71,15 +71,15 @@ def test_what_cannot_be_a_metric_is_refused_in_words_before_training(kind: str, 
     says = BESIDE[kind] if kind in BESIDE else WRONG[kind][1]
     config, world, parts = built_of(with_task(config, "Wrong", kind=kind))
     with pytest.raises(ConfigError, match=says):
-        rehearse(config, parts, world)
+        sanity_check(config, parts, world)
 
 
 def test_the_best_checkpoint_may_be_told_by_a_number_of_a_class(config: Config, switches: None) -> None:
     for best in ("f1/macro", "f1/3", "auc/0", "accuracy"):
         _, world, parts = built_of(with_scored(config))
-        rehearse(with_best(config, best), parts, world)
+        sanity_check(with_best(config, best), parts, world)
     with pytest.raises(ConfigError, match=r"best_metric=f1/cat is no metric of the task.* f1/macro, f1/0, .* auc/9"):
-        rehearse(with_best(config, "f1/cat"), parts, world)
+        sanity_check(with_best(config, "f1/cat"), parts, world)
 
 
 def test_that_metrics_are_of_evaluations_alone_is_said_where_there_is_none(
@@ -88,10 +88,10 @@ def test_that_metrics_are_of_evaluations_alone_is_said_where_there_is_none(
     without = replace(config, data=replace(config.data, eval=None))
     _, world, parts = built_of(with_scored(without))
     with caplog.at_level(logging.WARNING):
-        rehearse(with_best(without, None), parts, world)
+        sanity_check(with_best(without, None), parts, world)
     assert "f1, auc of the task are computed in evaluations alone, and data.eval=null" in caplog.text
     with pytest.raises(ConfigError, match=r"best_metric=f1/macro is computed in evaluations alone, and data.eval=null"):
-        rehearse(with_best(without, "f1/macro"), parts, world)
+        sanity_check(with_best(without, "f1/macro"), parts, world)
 
 
 def test_metrics_leave_training_and_one_another_alone(config: Config, switches: None) -> None:
@@ -100,7 +100,7 @@ def test_metrics_leave_training_and_one_another_alone(config: Config, switches: 
     for every in (1, None):
         config, world, parts = built_of(with_task(config, "Careless", classes=10, label_smoothing=0.0))
         assert parts.evaluation is not None
-        rehearse(config, parts, world)
+        sanity_check(config, parts, world)
         for work in parts.loader.from_step(0):
             parts.step(moved(work, parts.mover))
             if every is not None:

@@ -18,7 +18,7 @@ from .build import Parts
 logger = logging.getLogger(__name__)
 
 
-def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
+def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
     """The uncounted backward, on the same batch whichever step this start begins with, and a batch of the evaluation.
 
     Returns the metrics' names. All ranks call it. Raises ConfigError for what the run would fail at later.
@@ -42,7 +42,7 @@ def rehearse(config: Config, parts: Parts, world: World) -> list[str]:
             unused = list(world.raise_on_all(lambda: new_metrics(parts.task)))
             _check_metric(config, names, unused)
         else:
-            _check_metric(config, parts.evaluation.rehearse(model, world), [])
+            _check_metric(config, parts.evaluation.sanity_check(model, world), [])
     return names
 
 
@@ -75,7 +75,7 @@ def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
 
 def _check_equal(loader: Loader, ranks: int) -> None:
     """A rank whose share is another would be waited for: it makes another number of forwards, or of another shape."""
-    step, line = loader.unequal(), loader.timeline
+    step, line = loader.step_with_unequal_shares(), loader.timeline
     if step is None:
         return
     span = line.span(step)
@@ -97,7 +97,7 @@ def _multiple(batch: int, ranks: int) -> int:
 def _try_alone(parts: Parts, single: Batch) -> None:
     """Raises ConfigError where the model takes no batch of one sample, and one would come."""
     loader, line = parts.loader, parts.loader.timeline
-    step = loader.lonely()
+    step = loader.step_with_single_sample()
     assert step is not None
     try:
         parts.step.try_alone(single)

@@ -32,7 +32,7 @@ def check_model(model: nn.Module) -> None:
 
 
 @contextmanager
-def dense(model: nn.Module) -> Iterator[None]:
+def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
     """Within it a backward raises ConfigError where the gradient of a parameter is sparse."""
 
     def hook_of(name: str) -> Any:
@@ -51,7 +51,7 @@ def dense(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def check_reach(loss: torch.Tensor, model: nn.Module, task: Task) -> None:
+def check_loss_parameters(loss: torch.Tensor, model: nn.Module, task: Task) -> None:
     """Raise ConfigError where `loss` depends on weights outside the model, which would never be trained.
 
     What a task or a model holds without a gradient, such as a teacher under torch.no_grad(), is no matter.
