@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
     """Train. Ends the process with one of the exit codes in `phalanx.exit.codes`.
 
-    `composed` is what the command line composes to, where somebody has found out already, and `begun_s` is when the start
-    began, where that was before this process.
+    `composed` is the composed command line, if it is known already; `begun_s` is when the start began, if that was before
+    this process.
     """
     end_with_launcher(os.environ)
     stdio.open_closed_streams()
@@ -73,9 +73,9 @@ def _run(composed: "Composed | None", started: float) -> ExitCode:
 
 
 def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = None) -> "Composed | None":
-    """What the command line composes to, checked for ranks of `rank_env`; None where it only asks, which is answered.
+    """Compose and check the command line; None if it is a query such as --help, which is answered here.
 
-    Imports no torch, and says so where that comes next. Raises ConfigError.
+    Imports no torch, and prints that torch is imported next. Raises ConfigError.
     """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from phalanx.compose.compose import compose, is_query, multirun, print_answer
@@ -101,7 +101,7 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
 
 
 def _check_temporary() -> None:
-    """Torch looks for one deep within its imports."""
+    """Raise ConfigError if there is no folder for temporary files, which torch needs at import."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:

@@ -1,1 +1,1 @@
-"""A run from its config to its end, step by step."""
+"""The training run: build, train loop, step, evaluation, recorder."""

@@ -1,4 +1,4 @@
-"""Config and World to Parts: the one place that turns names into objects."""
+"""Build the parts of a run from Config and World: the only place that instantiates the config's targets."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +62,7 @@ class Parts:
     start_point: StartPoint
     task: Task
     sample_batch: SampleBatch
-    notes: list[str]  # what the user may not expect
+    notes: list[str]  # warnings for the user
 
 
 def targets(config: Config, foreign: bool) -> Targets:
@@ -71,7 +71,7 @@ def targets(config: Config, foreign: bool) -> Targets:
 
 
 def check_targets(config: Config, builder: Targets) -> None:
-    """What can be told of the targets without building any. Raises ConfigError."""
+    """Check classes and arguments of all targets without building any. Raises ConfigError."""
     for node, where, kind, given in _nodes(config):
         builder.check(node, where, kind, given)
 
@@ -95,7 +95,8 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
 
 
 def set_up_process(config: Config, world: World) -> Precision:
-    """Threads, precision and determinism of this rank; the precision is one that all GPUs have. All ranks call it."""
+    """Set threads, precision (one that all GPUs support) and determinism of this rank. All ranks call it."""
+    # All ranks take part, in this and what follows.
     capabilities = world.gather(world.raise_on_all(lambda: _capability(world.device)))
     oldest = min((found for found in capabilities if found is not None), default=None)
     return world.raise_on_all(lambda: _set_up(config, world, oldest))
@@ -117,7 +118,8 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
 
 
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
-    """The parts of this rank. All ranks call it, and meet in it. Raises ConfigError, on all ranks alike."""
+    """The parts of this rank. All ranks call it: it contains collectives. Raises ConfigError, the same on all ranks."""
+    # All ranks take part, in this and what follows.
     alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision))
     notes = [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
@@ -127,19 +129,19 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
         alone.model.compile()
     module = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
     given = {"module": module, "world": world, "config": config.parallel}
-    # Not within raise_on_all: all ranks meet in it, as they compare their models.
+    # Not inside raise_on_all: the constructor contains collectives, as the ranks compare their models.
     strategy = builder.build(_strategy(config.parallel), "parallel", ParallelStrategy, **given)  # type: ignore[type-abstract]
     return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
 
 
 def _strategy(config: ParallelConfig) -> dict[str, Any]:
-    """Of the other keys each strategy takes what it has a use for."""
+    """The other keys are passed as `config`."""
     return {"_target_": config._target_}
 
 
 @dataclass(frozen=True)
 class _RankParts:
-    """What a rank makes without the others."""
+    """The parts that a rank builds without collectives."""
 
     datasets: Mapping[str, Dataset[Any]]
     task: Task
@@ -164,7 +166,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
     loader = _loader(config, builder, datasets["train"], timeline, world)
     model = _model(config, builder, world, precision)
-    extra_state_of(model.state_dict())  # what cannot be saved is known now
+    extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
     if start.weights is not None:
         weights.load(model, start.weights)
@@ -178,7 +180,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
 
 
 def _modules_in_eval_mode(model: nn.Module) -> list[str]:
-    """The modules in eval mode with parameters that train, without those inside them."""
+    """The outermost modules in eval mode that have trainable parameters."""
     found: list[str] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found) or "the model" in found
@@ -222,7 +224,7 @@ def _parts(
 
 
 def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
-    """The data sets. Each begins with the same seed: a split drawn in __init__ is the same on all ranks and in both."""
+    """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in both sets."""
     datasets = {}
     for name, node in (("train", config.data.train), ("eval", config.data.eval)):
         if node is not None:
@@ -311,7 +313,7 @@ def _updater(
     node = _without(config.optim, "decay_1d")
     named = strategy.named_parameters()
     if any(parameter.is_complex() for _, parameter in named) and node.get("fused"):
-        node["fused"] = False  # no kernel takes complex numbers; the maths is the same
+        node["fused"] = False  # no fused kernel takes complex numbers; the maths is the same
     groups = parameter_groups(named, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
 
     def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Exact metrics over any number of ranks: every sample once, none padded, the same bits however many there are."""
+"""Exact metrics over any number of ranks: every sample once, no padding, the same bits for any number of ranks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,10 +32,10 @@ _EVALUATE = 5  # tells these seeds from those of other uses
 
 @dataclass
 class Evaluation:
-    """Evaluates on `samples` samples in batches of `batch`, which are dealt to the ranks in turn; of a task with metrics
-    each rank has consecutive ones, whose merge in rank order is in the order of the samples.
+    """Evaluate on `samples` samples in batches of `batch`, distributed round-robin over the ranks. If the task has metrics,
+    each rank gets consecutive batches, so that a merge in rank order is in the order of the samples.
 
-    It leaves the model as it was: modes, buffers, caches, whatever its forward writes.
+    The model is restored afterwards: modes, buffers, caches, whatever its forward writes.
     """
 
     fetcher: Fetcher
@@ -44,18 +44,17 @@ class Evaluation:
     task: Task
     precision: Precision
     mover: ToDevice
-    with_grad: bool = False  # for a model that differentiates in its forward and leaves autograd as it finds it
+    with_grad: bool = False  # autograd on, for a model that differentiates in its forward
 
     def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
         """The metrics of `model`, with the weights of its average where there is one. All ranks call it.
 
-        All look at rank 0's buffers. Sums and counts of each batch are kept apart until all ranks' are together and
-        then added in the batches' order. What a model draws in an evaluation is decided by the batch's number. Metrics that
-        are no ratios are merged and computed on rank 0.
+        All use rank 0's buffers. Sums and counts are kept per batch, gathered, and added in the order of the batches.
+        Random numbers are seeded by the batch's number. Metrics that are no ratios are merged and computed on rank 0.
         """
         batches = self._batches
         with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
-            buffers.broadcast_buffers(model, world)
+            buffers.broadcast_buffers(model, world)  # all ranks take part
             metrics = MetricSet(self.task, world)
             mine = self._share(world, in_order=bool(metrics.names))
             rows = []
@@ -63,31 +62,32 @@ class Evaluation:
                 for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
                     rows.append(self._row(model, number, batch, metrics, world))
                     world.watchdog.touch()
-            computed = metrics.compute()
-        names = _all(rows, world)
+            computed = metrics.compute()  # all ranks take part
+        names = _all(rows, world)  # all ranks take part
         table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
         if rows:
             cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
-        totals = world.sum(table).cumsum(0)[-1]
+        totals = world.sum(table).cumsum(0)[-1]  # all ranks take part
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
         return joined(ratios, computed)
 
     def sanity_check(self, model: nn.Module, world: World) -> list[str]:
-        """Evaluate one batch, and one of a single sample where the last has no more; leaves traces in the model.
+        """Try one batch, and a batch of one sample if the last has no more. The caller restores the model.
 
-        Returns the metrics' names. All ranks call it. Raises ConfigError where the task talks to other ranks and some
-        would not answer.
+        Returns the metrics' names. All ranks call it. Raises ConfigError if the task uses collectives and the ranks would
+        call different numbers of them.
         """
         numbers = [world.rank if world.rank < self._batches else 0]
         last = self._span(self._batches - 1)
         if last.stop - last.start == 1 and self._batches > 1:
             numbers.append(self._batches - 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
+        # All ranks take part, in this and what follows.
         found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
         rows, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
-        seen = world.gather((self.with_grad, talks, list(computed)))  # by all ranks
+        seen = world.gather((self.with_grad, talks, list(computed)))
         self.with_grad = any(with_grad for with_grad, _, _ in seen)
         if any(talks for _, talks, _ in seen):
             self._check_equal(world.size)
@@ -103,10 +103,8 @@ class Evaluation:
     def _try(
         self, model: nn.Module, numbered: Sequence[tuple[int, Batch]], world: World
     ) -> "tuple[list[_Row], dict[str, float], bool]":
-        """The rows of batches, the numbers of the metrics, and whether the batches wait for other ranks; with autograd
-        only where that is needed.
-
-        Raises what it raises even with autograd.
+        """Rows of the batches, the metrics' values, and whether the batches used collectives. Sets `with_grad` if the model
+        fails without autograd; raises what it raises with autograd.
         """
         before = world.collectives()
         for self.with_grad in (False, True):
@@ -175,13 +173,13 @@ class _Row(NamedTuple):
 
 
 def _all(rows: Sequence[_Row], world: World) -> list[str]:
-    """The metrics of all ranks' batches, which may differ in them. All ranks call it."""
+    """The union of the metric names of all ranks' batches. All ranks call it."""
     own = dict.fromkeys(chain(*(row.names for row in rows)))
     return list(dict.fromkeys(chain(*world.gather(list(own)))))
 
 
 def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:
-    """In float64 on the device; a number of the host's is filled in there, without a wait."""
+    """In float64 on the device; a host number is filled in there, without a synchronisation."""
     if isinstance(cell, torch.Tensor):
         return cell.detach().to(device, torch.float64)
     return torch.full((), cell, dtype=torch.float64, device=device)

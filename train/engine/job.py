@@ -1,4 +1,4 @@
-"""From a config to a finished run: build, open the run folder, continue, train, sum up."""
+"""Run a training job: build, open the run folder, restore, train, write the summary."""
 
 import gc
 import logging
@@ -49,10 +49,10 @@ logger = logging.getLogger(__name__)
 def run(
     composed: Composed, world: World, signals: Signals, started: float, afterwards: list[Callable[[Failure], None]]
 ) -> ExitCode:
-    """Do the run that `composed` describes, or what is left of it, until its end or a request to stop. All ranks call it.
+    """Train the run that `composed` describes from where it stands, to its end or a stop request. All ranks call it.
 
-    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` takes what is to be done
-    should the run fail.
+    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` collects the functions to call
+    if the run fails.
     """
     config = composed.config
     world.watchdog.at("build", 0)
@@ -93,23 +93,23 @@ def run(
 
 
 def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
-    """The parts, after the sanity check, and the names of the metrics. All ranks call it, and meet in it."""
+    """The parts, after the sanity check, and the names of the metrics. All ranks call it."""
     config = composed.config
     world.share_memory(config.world.timeout_s)
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
     with user_error.context(act="in the sanity check before the first step"):
         names = sanity_check(config, parts, world)
-    gc.freeze()  # what was imported stays, so no later collection has to look at it
+    gc.freeze()  # imported objects live to the end, so no later collection has to scan them
     gc.enable()
     world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
     return parts, names
 
 
 def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Callable[[], None]]:
-    """Rank 0 opens the run folder and holds it, and all learn what it found. All ranks call it.
+    """Rank 0 opens the run folder and acquires its lease, and broadcasts what it found. All ranks call it.
 
-    Returns also what gives the folder back.
+    Returns also the function that releases the lease.
     """
     config = composed.config
     world.watchdog.at("open", 0)
@@ -145,7 +145,7 @@ def _tell_folder(path: Path, composed: Composed, world: World) -> None:
 
 
 def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
-    """Load the newest good checkpoint, or what a new run begins with. All ranks call it."""
+    """Load the newest good checkpoint, else the start point of a new run. All ranks call it."""
     progress = _restore_or_begin(parts, opened, keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     return progress
@@ -180,7 +180,8 @@ def _undone(opened: OpenRun, step: int) -> dict[str, float]:
 
 
 def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
-    """Nothing is changed before it is clear that nothing is lost. Raises ConfigError where what was saved is not there."""
+    """Rank 0 finds the newest good checkpoint, then cleans up. Raises ConfigError, and changes nothing, if saved
+    checkpoints are missing or damaged."""
     found, bad = checkpoints.newest_good()
     with writing(opened.path):  # what cannot be read there could not be written either
         saved = saved_step(opened.path)
@@ -200,7 +201,7 @@ def _newest(opened: OpenRun, checkpoints: Checkpoints) -> Checkpoint | None:
 
 
 def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Sink:
-    """Where rank 0 tells of the run; the other ranks are silent. All ranks call it."""
+    """Rank 0's sinks; a NullSink on other ranks. All ranks call it."""
 
     def act() -> Sink:
         if not world.is_rank_zero:
@@ -219,7 +220,7 @@ def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progr
 
 
 def _redacted_config(composed: Composed) -> dict[str, Any]:
-    """The config as files and services may have it: without secrets."""
+    """The config without secrets, for files and trackers."""
     return redact(dict(composed.plain), secrets_of(os.environ))
 
 
@@ -262,7 +263,7 @@ def _print_finished(path: Path, summary: Mapping[str, Any], signals: Signals, wo
 
 @contextmanager
 def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopAgreement]:
-    """What all ranks listen to while they train; rank 0 also to what is written into the run's folder."""
+    """The stop agreement over signals and, on rank 0, the stop file and the loss of the lease."""
     sources: list[Callable[[], StopRequest | None]] = [signals.request]
     if world.is_rank_zero:
         sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lease_lost(opened)]
@@ -279,7 +280,7 @@ def _lease_lost(opened: OpenRun) -> StopRequest | None:
 
 
 def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorder, world: World) -> None:
-    """Sum up. The summary is what makes a run finished, so it comes last, but for the goodbyes."""
+    """Write the summary, which makes the run finished, so it comes last, before the sinks close."""
     world.watchdog.at("finish", progress.step)
     wall_s = time.time() - progress.began
     summary = {

@@ -1,4 +1,4 @@
-"""The run on one screen: step after step, and what is due between them."""
+"""The train loop: step after step, and logging, evaluation and saving between them."""
 
 import logging
 import time
@@ -23,14 +23,14 @@ from .recorder import Recorder
 from .skipped_steps import STRIDE, SkipPoll
 
 _LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
-_PATIENCE = 5  # saves in a row that may fail: what a run would lose grows with each
+_PATIENCE = 5  # failed saves in a row before the run gives up
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Saving:
-    """A save under way: which step was the best then, and when it began, as time.monotonic() says."""
+    """A save in progress: the best step when it began, and when that was (time.monotonic())."""
 
     best_step: int | None
     at: float
@@ -38,7 +38,7 @@ class Saving:
 
 @dataclass
 class TrainLoop:
-    """A run under way: its parts, how far it is, and where its results go."""
+    """The state of the train loop."""
 
     config: Config
     world: World
@@ -50,7 +50,7 @@ class TrainLoop:
     saver: Saver
     window: MetricWindow
     stop: StopAgreement
-    grace_s: float  # that the launcher gives a stop
+    grace_s: float  # the launcher's time from SIGTERM to SIGKILL
     skip_poll: SkipPoll = field(default_factory=SkipPoll)
     saving: Saving | None = None  # begun and not yet done
     saved: float = field(default_factory=time.monotonic)  # when the newest save was done
@@ -58,7 +58,7 @@ class TrainLoop:
     failed_saves: int = 0  # in a row
 
     def fit(self) -> StopRequest | None:
-        """Train from where the run stands to its end, or to where all stop; returns why then. All ranks call it."""
+        """Train to the end, or to a stop that all ranks agreed on, whose request is returned. All ranks call it."""
         loader, progress = self.parts.loader, self.progress
         works = prefetch_to_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
         while progress.step < loader.timeline.steps:
@@ -94,16 +94,19 @@ class TrainLoop:
         return step == self.parts.loader.timeline.steps or (every is not None and step % every == 0)
 
     def _log(self) -> bool:
-        """Write the line of the steps since the last one. Returns whether it is time to save; all ranks agree on it."""
+        """Write the line of the steps since the last one. Returns whether a save is due by time, the same on all ranks."""
         overdue = self._take(asks=self._overdue())
         self.recorder.write_train(self.meter.since_mark(), self.parts.state.updater)
         return overdue
 
     def _take(self, asks: bool = False) -> bool:
-        """Count what the steps so far came to, and hear whether any rank `asks`. All ranks call it, after the same step."""
+        """Fetch and count the steps since the last call. Returns whether any rank `asks`.
+
+        All ranks call it, after the same step.
+        """
         self.world.watchdog.at("log", self.progress.step)
         with self.meter.part("log"):
-            records, asked = self.window.fetch(self.world, asks=asks)
+            records, asked = self.window.fetch(self.world, asks=asks)  # all ranks take part
             self.recorder.take(records)
         return asked
 
@@ -122,12 +125,12 @@ class TrainLoop:
         self.world.watchdog.at("evaluate", self.progress.step)
         facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
         with self.meter.part("evaluate"), user_error.context(**facts):
-            metrics = evaluation(state.model, state.updater.average, self.world)
+            metrics = evaluation(state.model, state.updater.average, self.world)  # all ranks take part
         self.recorder.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
         return self.recorder.write_eval(metrics, self.config.checkpoint)
 
     def _leave(self, request: StopRequest) -> None:
-        """Save what would be lost, and say why the run ends here. All ranks call it, after the same step."""
+        """Save, and record why the run stops. All ranks call it, after the same step."""
         if request.code is ExitCode.CONFIG:
             raise ConfigError(request.why, agreed=True)
         self._wait(ends=False)
@@ -159,14 +162,14 @@ class TrainLoop:
         return self._wait(ends) if ends else self._poll()
 
     def _poll(self) -> None:
-        """Hear whether the save that was begun has come to its end. All ranks call it, after the same step."""
+        """Poll the save that was begun. All ranks call it, after the same step."""
         with self.meter.part("checkpoint"):
             answer = self.saver.poll()
         if answer is not None:
             self._saved(answer, ends=False)
 
     def _wait(self, ends: bool) -> None:
-        """Wait for the save that was begun, if one is under way. All ranks call it, after the same step."""
+        """Wait for the save that was begun, if there is one. All ranks call it, after the same step."""
         if self.saving is None:
             return
         self.world.watchdog.at("checkpoint", self.progress.step)
@@ -176,9 +179,9 @@ class TrainLoop:
         self._saved(answer, ends)
 
     def _saved(self, answer: Saved | Failed, ends: bool) -> None:
-        """What was begun has come to its end, on all ranks alike: whoever counts on a checkpoint hears of it now.
+        """The save has ended, the same on all ranks: write the event and apply retention.
 
-        Where the folder could not be written the run goes on to the next time that a save is due, unless it `ends` here.
+        After a write error the run continues to the next save, unless it `ends` here.
         """
         assert self.saving is not None
         begun, self.saving, self.saved = self.saving, None, time.monotonic()
@@ -193,7 +196,7 @@ class TrainLoop:
             self.checkpoints.retain(self.config.checkpoint.keep, begun.best_step)
 
     def _failed(self, answer: Failed, ends: bool) -> None:
-        """A save came to nothing, on all ranks alike. Raises its error where no other save may come."""
+        """The save failed, the same on all ranks. Raises its error unless a later save may succeed."""
         self.failed_saves += 1
         error = answer.error
         if code_of(error) is not ExitCode.NO_ROOM or ends or self.failed_saves > _PATIENCE:

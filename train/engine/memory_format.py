@@ -34,11 +34,10 @@ class Convolutions:
 def takes_nhwc(
     convolutions: Convolutions, model: nn.Module, task: Task, batch: Batch, precision: Precision, world: World
 ) -> bool:
-    """Bring the convolutions into NHWC order; returns whether the model works so.
+    """Convert the convolutions to NHWC; returns whether the model works so, else converts them back.
 
-    `.view` and code that counts on strides do not take what they answer then. So a forward and a backward of a few
-    samples are tried, which leave no trace. Only what works in the order that its author gave it speaks against; whatever
-    else is wrong the sanity check reports better.
+    `.view` and code that relies on strides fail on NHWC outputs. So a forward and a backward of a few samples are tried,
+    and all state is restored. A model that fails in its own order, too, is left to the sanity check to report.
     """
     convolutions.in_nhwc()
     if _works(model, task, batch, precision, world):

@@ -1,4 +1,4 @@
-"""What the steps since the last look left behind: kept as device scalars, fetched at once, the same on every rank."""
+"""Metrics of the steps since the last fetch, kept as device scalars and fetched with one transfer and one reduction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,8 +30,8 @@ class MetricWindow:
     def fetch(self, world: World, asks: bool = False) -> tuple[list[StepRecord], bool]:
         """The records of all steps since the last call, in order, and whether any rank `asks`.
 
-        All ranks call it, after the same step. It is the only wait for the device, and the only word between ranks
-        beside the gradients, so whatever they have to agree on rides along.
+        All ranks call it, after the same step. It is the only device synchronisation, and the only collective beside the
+        gradients', so `asks` is reduced with it.
         """
         chunks = [*self._chunks, _Chunk(self._results)]
         self._chunks, self._results = [], []
@@ -43,10 +43,11 @@ class MetricWindow:
         names = list(dict.fromkeys(chain(self.names, *sums)))
         news = names[len(self.names) :]
         told = [*_columns(sums, self.names), float(asks), float(bool(news))]
+        # All ranks take part.
         *total, asked, more = world.sum(torch.tensor(told, dtype=torch.float64)).tolist()
         ratios = [_ratios(self.names, row) for row in _rows(total, len(steps), 2 * len(self.names))]
         if more:
-            # All ranks call these, as they all hear that one has met a metric that not all know.
+            # All ranks take part in both: they all read that one has a metric that is not in `names` yet.
             news = list(dict.fromkeys(chain(*world.gather(news))))
             total = world.sum(torch.tensor(_columns(sums, news), dtype=torch.float64)).tolist()
             ratios = [

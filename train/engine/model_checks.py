@@ -1,4 +1,4 @@
-"""What nobody here would train, share between ranks or save as it should be: found before the first step."""
+"""Reject models that could not be trained, reduced over ranks or saved: lazy weights, sparse gradients, loose weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ def check_model(model: nn.Module) -> None:
 
 @contextmanager
 def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
-    """Within it a backward raises ConfigError where the gradient of a parameter is sparse."""
+    """Inside, a backward raises ConfigError if the gradient of a parameter is sparse."""
 
     def hook_of(name: str) -> Any:
         def check(gradient: torch.Tensor) -> None:
@@ -54,7 +54,7 @@ def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
 def check_loss_parameters(loss: torch.Tensor, model: nn.Module, task: Task) -> None:
     """Raise ConfigError where `loss` depends on weights outside the model, which would never be trained.
 
-    What a task or a model holds without a gradient, such as a teacher under torch.no_grad(), is no matter.
+    Tensors that need no gradient, such as a teacher under torch.no_grad(), are ignored.
     """
     known = {id(parameter) for parameter in model.parameters()}
     named = dict(_weights(vars(task), "the task's ", 0)) | dict(_bare(model))
@@ -71,7 +71,7 @@ def check_loss_parameters(loss: torch.Tensor, model: nn.Module, task: Task) -> N
 
 
 def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors that a backward from `loss` would leave a gradient in."""
+    """The leaf tensors that a backward from `loss` accumulates gradients in."""
     left, seen = [loss.grad_fn], set()
     while left:
         node = left.pop()
@@ -85,7 +85,7 @@ def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _weights(held: Any, name: str, depth: int) -> Iterator[tuple[int, str]]:
-    """What can be trained in a task's attributes, by its id."""
+    """The trainable tensors in an attribute value, as (id, name), containers searched."""
     if isinstance(held, torch.Tensor):
         if held.requires_grad:
             yield id(held), name
@@ -98,7 +98,7 @@ def _weights(held: Any, name: str, depth: int) -> Iterator[tuple[int, str]]:
 
 
 def _bare(model: nn.Module) -> Iterator[tuple[int, str]]:
-    """Weights that a model's modules hold in plain attributes and lists, where no Module looks for them."""
+    """Weights in plain attributes and lists of modules, which nn.Module does not register."""
     apart = ("_parameters", "_buffers", "_modules")
     for name, module in model.named_modules():
         own = {key: value for key, value in vars(module).items() if key not in apart}

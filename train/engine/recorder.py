@@ -1,4 +1,4 @@
-"""What a run tells of itself: lines of metrics, events, and the count of steps that came to nothing."""
+"""Record a run: lines of metrics, events, and the count of skipped steps."""
 
 import json
 import math
@@ -32,7 +32,7 @@ _LISTED = 1000  # skipped steps that a summary names; events.jsonl has all
 
 @dataclass
 class Recorder:
-    """Follows the records, which are the same on every rank; rank 0's `sink` writes, the others' is silent."""
+    """Counts the step records, which are the same on every rank, and writes to `sink`: NullSink but on rank 0."""
 
     progress: Progress
     sink: Sink
@@ -51,17 +51,17 @@ class Recorder:
         self.sink.sync()
 
     def failed(self, failure: Failure) -> None:
-        """The run ends with `failure`."""
+        """Write the events of `failure` and close the sinks."""
         for event in _of(failure):
             self.event(**event)
         self.sink.close(None)
 
     def close(self, summary: dict[str, Any] | None) -> None:
-        """The run ends well, or without a summary: it stops for now."""
+        """Close the sinks; `summary` is None if the run stops before its end."""
         self.sink.close(summary)
 
     def take(self, records: Sequence[StepRecord]) -> None:
-        """Count what was applied and what was skipped. All ranks call it with the same records.
+        """Count applied and skipped steps. All ranks call it with the same records.
 
         Raises GaveUp after `max_skips` skipped steps in a row. An overflow does not count while the scale can fall.
         """
@@ -87,7 +87,7 @@ class Recorder:
                 )
 
     def write_train(self, spent: Spent, updater: Updater) -> None:
-        """One line over the steps since the last. `spent` is what this rank has spent since then."""
+        """Write one line over the steps since the last. `spent` is this rank's time since then."""
         progress, records = self.progress, self.progress.records
         applied = [record for record in records if not record.skipped]
         names = dict.fromkeys(name for record in records for name in record.ratios)
@@ -112,7 +112,7 @@ class Recorder:
         self._lined_step, self._lined_position = progress.step, progress.position
 
     def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
-        """One line, and whether it is the best so far by the metric that `best` names."""
+        """Write one line; returns whether it is the best so far by the metric that `best` names."""
         progress = self.progress
         progress.evaluation = metrics
         self.sink.write({"step": progress.step, "split": "eval", "time": time.time(), **metrics})
@@ -127,7 +127,7 @@ class Recorder:
 
 
 def saved_step(run: Path) -> int | None:
-    """The last step that this run says it has saved, None where it says of none. Raises OSError."""
+    """The step of the last checkpoint event; None if there is none. Raises OSError."""
     try:
         lines = read_bytes(run / names.EVENTS).splitlines()
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def saved_step(run: Path) -> int | None:
 
 
 def write_failure_of_rank_zero(run: Path, world: World, failure: Failure) -> None:
-    """Write what ended the run where rank 0, which alone writes, is the one that hangs and does not answer."""
+    """Append the failure to events.jsonl from another rank, if rank 0, which writes it, hangs and does not answer."""
     if failure.hang is None or failure.hang["rank"] != 0 or 0 not in world.failure.silent:
         return
     step = failure.hang["step"]

@@ -1,4 +1,4 @@
-"""What is tried before a start's first step, so that what cannot work is known then; it leaves no trace."""
+"""Sanity check before the first step of a start: one training and one evaluation batch. All state is restored."""
 
 import logging
 from dataclasses import replace
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
-    """The uncounted backward, on the same batch whichever step this start begins with, and a batch of the evaluation.
+    """Run the warm-up backward, on the same batch for any start, and an evaluation batch.
 
-    Returns the metrics' names. All ranks call it. Raises ConfigError for what the run would fail at later.
+    Returns the metrics' names. All ranks call it. Raises ConfigError for what would fail later in the run.
     """
     model, loader, single = parts.state.model, parts.loader, parts.sample_batch.single
     known = [name for name, _ in model.named_parameters()]
@@ -29,7 +29,9 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
     with unchanged(model, parts.task):
         whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
         found, waits = parts.step.warm_up(whole)
-        names = list(dict.fromkeys(chain(*world.gather(found))))  # their batches may differ in metrics
+        names = list(
+            dict.fromkeys(chain(*world.gather(found)))
+        )  # all ranks take part; their batches may differ in metrics
         _check_parameters([name for name, _ in model.named_parameters()], known)
         if waits:
             _check_equal(loader, world.size)
@@ -74,7 +76,7 @@ def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
 
 
 def _check_equal(loader: Loader, ranks: int) -> None:
-    """A rank whose share is another would be waited for: it makes another number of forwards, or of another shape."""
+    """Raise ConfigError if ranks would make different numbers of forwards, or of other shapes: collectives would hang."""
     step, line = loader.step_with_unequal_shares(), loader.timeline
     if step is None:
         return
@@ -95,7 +97,7 @@ def _multiple(batch: int, ranks: int) -> int:
 
 
 def _try_alone(parts: Parts, single: Batch) -> None:
-    """Raises ConfigError where the model takes no batch of one sample, and one would come."""
+    """Raise ConfigError if the model fails on a batch of one sample, and a rank will get one."""
     loader, line = parts.loader, parts.loader.timeline
     step = loader.step_with_single_sample()
     assert step is not None

@@ -1,21 +1,21 @@
-"""Whether a step was skipped, told some steps later, when the device has long been done with it: nobody waits for it."""
+"""Poll the device for skipped steps some steps later, so that the host does not wait for it."""
 
 import torch
 
 from .step import StepResult
 
-STRIDE = 8  # steps from one look to the next, which the host may be ahead of the device
+STRIDE = 8  # steps between two polls; the host may be so many steps ahead of the device
 
 
 class SkipPoll:
-    """Looks at a step every `STRIDE` steps. All ranks hear the same, as the skip of a step is that of all."""
+    """Polls a step every `STRIDE` steps. The answer is the same on all ranks, since all skip the same steps."""
 
     def __init__(self) -> None:
-        self._skipped: torch.Tensor | None = None  # of the step looked at last, on its way to the host
+        self._skipped: torch.Tensor | None = None  # of the step polled last, being copied to the host
         self._there: torch.cuda.Event | None = None
 
     def at(self, result: StepResult) -> bool:
-        """Look at this step; returns whether the one looked at before it was skipped."""
+        """Start to copy the flag of this step; returns whether the one polled before was skipped."""
         before, there = self._skipped, self._there
         self._skipped = result.skipped.to("cpu", non_blocking=True)
         if result.skipped.is_cuda:

@@ -1,4 +1,4 @@
-"""One optimizer step, micro-batches and all. Nothing in it waits for the device."""
+"""One optimizer step over all micro-batches, without a device synchronisation."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -22,12 +22,12 @@ from ..tasks.answer import check_count
 from ..tasks.task import Ratio
 from . import model_checks
 
-_DROPOUT = 4  # tells these seeds from those of other uses of the run's seed
+_DROPOUT = 4  # separates these seeds from other uses of the run's seed
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one rank saw of a step: ratios of each of its micro-batches, and device scalars that all ranks share."""
+    """Results of a step on one rank: ratios of each micro-batch, and device scalars that are the same on all ranks."""
 
     step: int
     ratios: list[Mapping[str, Ratio]]
@@ -78,7 +78,7 @@ class Step:
         norm, skipped = self.updater.step(self._divisor(counting, work.samples))
         self.strategy.after_step(skipped)
         if memory is not None and skipped:
-            memory.restore()  # a table that this forward filled goes together with the flag that says so
+            memory.restore()  # a lazily filled table must be reset together with the Python flag that says it is filled
         else:
             before.restore_if(skipped)
             self._first = False
@@ -86,11 +86,11 @@ class Step:
         return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
 
     def warm_up(self, sample_batch: SampleBatch) -> tuple[list[str], bool]:
-        """A backward that counts for nothing before a start's first step; leaves traces in the model. All ranks call it.
+        """A backward with zero gradients before a start's first step. The caller restores the model. All ranks call it.
 
         Two things make DDP's first backward differ in its bits from the later ones, and with it a run that was
-        restarted: it lays its buckets out anew afterwards, and a sum over ranks depends on where in a bucket a number
-        stands; and it multiplies new gradients by 1/ranks but divides those it already holds by the ranks. Returns the
+        restarted: it rebuilds its buckets afterwards, and a ring all-reduce depends on the position within a bucket; and
+        it multiplies new gradients by 1/ranks but divides those it already holds by ranks. Returns the
         metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
         that the loss does not reach, or a task that divides its loss by something else than it says.
         """
@@ -105,12 +105,12 @@ class Step:
         return list(found), talks
 
     def try_alone(self, single: Batch) -> None:
-        """A forward in training of one sample, which some models cannot take; leaves traces in the model."""
+        """A training forward of one sample, at which some models fail. The caller restores the model."""
         with self.precision.autocast(self.world.device):
             self.strategy.module(single)
 
     def _check_trained(self, step: int) -> None:
-        """Raises ConfigError where a parameter was frozen or unfrozen since the start: the update would not follow."""
+        """Raise ConfigError if requires_grad of a parameter changed: optimizer and reduction would not follow."""
         if [parameter.requires_grad for parameter in self._parameters] == self._trained:
             return
         model = self.strategy.model
@@ -141,13 +141,13 @@ class Step:
     def _begin_counting(
         self, ratios: list[Mapping[str, Ratio]]
     ) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
-        """Add up over all ranks, beside the last backward, what the loss is to be divided by."""
+        """Start to sum the loss's divisor over all ranks, concurrently with the last backward."""
         if not self.counts_data:
             return None
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for ratio in ratios:
             total += ratio["loss"].count  # a number of the host's is added without a wait for the device
-        return total, self.world.sum_on_device(total)
+        return total, self.world.sum_on_device(total)  # all ranks take part
 
     def _divisor(
         self, counting: "tuple[torch.Tensor, torch.distributed.Work | None] | None", samples: int

@@ -11,11 +11,11 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from .rng import Draws
 
 Batch = Any
-_TOLD = 6  # tensors of a batch that a message tells of
+_TOLD = 6  # tensors of a batch that a message lists
 
 
 class Augment(ABC):
-    """A random change of a training batch. All its chance comes from `draws`, which knows each sample's position."""
+    """A random augmentation of a training batch. All random numbers come from `draws`, seeded by sample position."""
 
     @abstractmethod
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
@@ -38,7 +38,7 @@ def apply(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch
 
 
 def shapes(batch: Batch) -> str:
-    """What a batch is made of, such as "(64, 1, 28, 28) float32, (64,) int64", cut where it is long."""
+    """Shapes and dtypes of a batch, such as "(64, 1, 28, 28) float32, (64,) int64", cut where it is long."""
     told: list[str] = []
 
     def tell(tensor: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ def shapes(batch: Batch) -> str:
 
 
 def collate_samples(samples: Sequence[Any]) -> Batch:
-    """torch's default collation, but in a worker, too, into memory of the process: see tensor_packing.py."""
+    """torch's default collation, but never into shared memory, in a worker neither: see tensor_packing.py."""
     return collate(samples, collate_fn_map=_COLLATE)
 
 
@@ -60,13 +60,13 @@ def _stacked(tensors: Sequence[torch.Tensor], *, collate_fn_map: object) -> torc
 
 
 def _numbers(numbers: Sequence[int], *, collate_fn_map: object) -> torch.Tensor:
-    """NumPy reads a list of integers in a quarter of the time; what else it finds among them is for torch to judge."""
+    """By NumPy, which converts a list of integers in a quarter of torch's time; other values go to torch."""
     found = np.array(numbers)
     return torch.from_numpy(found) if found.dtype == np.int64 else torch.tensor(numbers)
 
 
 def _columns(samples: Sequence[tuple[Any, ...]], *, collate_fn_map: object) -> Batch:
-    """Tuples, which torch walks through twice more. A named one stays what it is, others become lists."""
+    """Tuples, without torch's two extra passes. A namedtuple keeps its type, others become lists."""
     try:
         columns = list(zip(*samples, strict=True))
     except ValueError:

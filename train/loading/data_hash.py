@@ -16,7 +16,7 @@ from phalanx.run_folder.names import DRAWS
 
 from .rng import seed_all
 
-SAMPLES = 16  # that are looked at, of a set that has more
+SAMPLES = 16  # that are hashed, of a larger data set
 
 
 def hash_data(dataset: Any) -> str:
@@ -42,7 +42,7 @@ def hash_data(dataset: Any) -> str:
 
 
 def hash_data_twice(dataset: Any) -> str:
-    """The same, and `DRAWS` for a dataset with a random generator of its own, whose second hash is another one."""
+    """As `hash_data`, hashed twice: `DRAWS` if the two differ, as of a dataset with a random generator of its own."""
     first = hash_data(dataset)
     return first if callable(getattr(dataset, "fingerprint", None)) or hash_data(dataset) == first else DRAWS
 

@@ -1,4 +1,4 @@
-"""Fetch the batch at given positions of the run: the one function behind every way of loading, in or out of workers."""
+"""Fetch the batch at given positions of the run, in the rank or in data workers."""
 
 from collections.abc import Callable, Sequence
 from operator import length_hint
@@ -16,7 +16,7 @@ from .order import Order, SequentialOrder
 from .rng import DrawProbe, Draws, has_drawn, integer, seed_all
 from .shard import Span
 
-_AUGMENT = 2  # tells these seeds from those of other uses of the run's seed
+_AUGMENT = 2  # separates these seeds from other uses of the run's seed
 _FETCH = 3
 _SPLIT = (
     "draws from a global generator for a batch as a whole, and how samples are put into micro-batches depends on the "
@@ -34,16 +34,16 @@ class PositionDataset(Dataset[Batch]):
     A dataset with `__getitems__(indices)` is asked once a batch, with an array of int64. It answers with a list of
     samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample.
 
-    Who draws from Python's, NumPy's or torch's global generators finds them seeded by the sample's position. Seeding
-    them costs more than a sample in memory does, so a batch is first fetched with any seed; where it turns out that
-    somebody has drawn, it is fetched anew with a seed a sample, and so are all that follow. Batches that are answered as
-    a whole have one seed, by their first position, and `notes` say so when they draw.
+    Python's, NumPy's and torch's global generators are seeded by each sample's position. Seeding costs more than reading
+    a sample in memory, so a batch is first fetched without; if the generators were used, it is fetched again with a seed a
+    sample, and so are all later ones. Batches answered as a whole have one seed, by their first position, and `notes` warn
+    if they draw.
     """
 
     def __init__(
         self, dataset: Dataset[Any], order: Order | SequentialOrder, augment: Augment | None, seed: int
     ) -> None:
-        self.notes: list[str] = []  # for people, until somebody who can tell them takes them away
+        self.notes: list[str] = []  # warnings, until they are collected for the log
         self._dataset = dataset
         self._order = order
         self._augment = augment
@@ -67,7 +67,7 @@ class PositionDataset(Dataset[Batch]):
             raise
 
     def indices(self, positions: Span) -> list[int]:
-        """Which samples of the data set stand at these positions."""
+        """The indices of the samples at these positions."""
         found: list[int] = self._order.indices(*positions).tolist()
         return found
 
@@ -106,7 +106,7 @@ class PositionDataset(Dataset[Batch]):
         return collate_samples(self._each(self._one_of_list, indices, position) if self._draws else found)
 
     def _each(self, ask: Callable[[NDArray[np.int64]], Any], indices: NDArray[np.int64], position: int) -> list[Any]:
-        """Samples asked for one by one, each with a seed of its own; the first time it is watched whether they draw."""
+        """Fetch sample by sample, each with its own seed; the first time also find out whether they draw."""
         device, watches, samples = _device(), self._draws is None, []
         for i in range(len(indices)):
             seed = self._seed_at(position + i)
@@ -125,7 +125,7 @@ class PositionDataset(Dataset[Batch]):
         return sample
 
     def _changed(self, augment: Augment, batch: Batch, positions: Span) -> Batch:
-        """The augmented batch. Global generators are at the last sample's seed, which an augmentation should not need."""
+        """The augmented batch. Global generators have the last sample's seed; an augmentation should use `draws`."""
         seed, device = self._seed_at(positions.stop - 1), _device()
         seed_all(seed, device)
         batch = augment(batch, Draws(integer(self._seed, _AUGMENT), np.arange(*positions, dtype=np.int64)))
@@ -135,7 +135,7 @@ class PositionDataset(Dataset[Batch]):
         return batch
 
     def _note_chance(self, seed: int, device: torch.device) -> None:
-        """After the first batch that a dataset put together itself."""
+        """Add a note if the first batch that the dataset collated itself used a global generator."""
         if self._draws is None and has_drawn(seed, device):
             self.notes.append(f"{type(self._dataset).__name__}.__getitems__ {_SPLIT}. {_INSTEAD}")
         self._draws = False
@@ -153,7 +153,7 @@ class PositionDataset(Dataset[Batch]):
 
 
 class WithNotes(Dataset[tuple[Batch, list[str]]]):
-    """The batches of a source, each with the notes that have come up."""
+    """The batches of a source, each with its new notes."""
 
     def __init__(self, source: PositionDataset) -> None:
         self._source = source
@@ -165,7 +165,7 @@ class WithNotes(Dataset[tuple[Batch, list[str]]]):
 
 
 def _device() -> torch.device:
-    """Whose generators samples may draw from beside the CPU's: the GPU's in a process that uses one."""
+    """The device whose generators samples may draw from: the current GPU if CUDA is initialised, else the CPU."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

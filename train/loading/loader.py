@@ -1,4 +1,4 @@
-"""Data loader of a rank: its micro-batches from any step on, without reading and skipping what came before."""
+"""Data loader of a rank: its micro-batches from any step on, without reading earlier ones."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one rank does in one step: its micro-batches, each with its first position, of a batch of `samples`."""
+    """One rank's share of a step: its micro-batches, each with its first position; `samples` is the global batch."""
 
     step: int
     samples: int
@@ -44,9 +44,9 @@ class StepBatch:
 
 @dataclass(frozen=True)
 class Fetcher:
-    """How batches are fetched: here, or ahead of time in `workers` processes, `prefetch` batches each.
+    """Fetches batches in this process, or ahead of time in `workers` processes, `prefetch` batches each.
 
-    The processes end with their batches, or `stay` for the next ones.
+    With `stay` the processes are kept for the next iteration.
     """
 
     source: PositionDataset
@@ -80,7 +80,7 @@ class Fetcher:
 
 @dataclass(frozen=True)
 class SampleBatch:
-    """What is tried before training: the samples of `span`, as many on each rank, and one alone where that will come."""
+    """Batches for the sanity check: the samples of `span`, as many on each rank; a single sample if the run has one."""
 
     span: Span
     batch: Batch
@@ -99,7 +99,7 @@ class Loader:
     def from_step(self, first: int) -> Iterator[StepBatch]:
         """The rank's work of the steps `first`, first+1, … to the end of the timeline."""
         steps = range(first, self.timeline.steps)
-        asked, taken = tee(self._spans(step) for step in steps)  # the fetcher may be ahead
+        asked, taken = tee(self._spans(step) for step in steps)  # the fetcher prefetches
         batches = self.fetcher.batches(chain.from_iterable(asked))
         for step, spans in zip(steps, taken, strict=True):
             whole = self.timeline.span(step)
@@ -122,7 +122,7 @@ class Loader:
         return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
 
     def indices(self, step: int) -> list[int]:
-        """Which samples of the data set all ranks together take in 0-based `step`."""
+        """The sample indices of the global batch of 0-based `step`."""
         return self.fetcher.source.indices(self.timeline.span(step))
 
     def step_with_single_sample(self) -> int | None:

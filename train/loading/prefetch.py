@@ -10,7 +10,7 @@ from .loader import StepBatch
 
 
 class ToDevice:
-    """Moves batches to `device`, numbers of each dtype as what `kept` says."""
+    """Moves tensors to `device`; `kept` maps each dtype to the one it is converted to."""
 
     def __init__(self, device: torch.device, kept: Callable[[torch.dtype], torch.dtype]) -> None:
         self._device = device

@@ -14,7 +14,7 @@ Words = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MASK = 2**64 - 1
-_PROBE = 1  # whoever draws under it draws anew under a seed of the run's
+_PROBE = 1  # the probe's seed; what is drawn under it is drawn again under the run's
 
 
 def mix(words: Words) -> Words:
@@ -75,9 +75,9 @@ def seed_all(seed: int, device: torch.device) -> None:
 
 
 def has_drawn(seed: int, device: torch.device) -> bool:
-    """Whether somebody has drawn since `seed_all(seed, device)`. Leaves the generators seeded anew and one number on.
+    """Whether a generator was used since `seed_all(seed, device)`. Leaves them seeded again and one number on.
 
-    It is told by the next number that each gives, so who draws and then puts the state back is not seen.
+    Compares the next number of each, so a draw whose state was restored is not seen.
     """
     found = _next(device)
     seed_all(seed, device)
@@ -85,9 +85,9 @@ def has_drawn(seed: int, device: torch.device) -> bool:
 
 
 class DrawProbe:
-    """Tells whether somebody draws from the global generators between `begin` and `touched`.
+    """Detects use of the global generators between `begin` and `touched`.
 
-    It seeds them with the same number each time, so what they give next is known without seeding them once more.
+    It uses the same seed each time, so the expected next numbers are known without seeding again.
     """
 
     def __init__(self, device: torch.device) -> None:

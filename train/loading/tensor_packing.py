@@ -1,7 +1,7 @@
-"""Send objects between processes with all their tensors in one piece of shared memory.
+"""Send objects between processes with all their tensors in one block of shared memory.
 
-torch sends every tensor through a descriptor of its own. A data set that is a list of them, or a few batches of many
-tensors, use up all that a process may have ("Too many open files").
+torch uses a file descriptor for every tensor. A data set that is a list of tensors, or a few batches of many, exhaust the
+limit of a process ("Too many open files").
 """
 
 import mmap
@@ -24,13 +24,13 @@ _LARGEST = 100  # tensors of a data set that get one; 252 is the most that a pro
 
 @dataclass(frozen=True)
 class PackedTensors:
-    """An answer of a worker: what it is made of, and the bytes of its tensors in memory that processes share."""
+    """An answer of a worker: its pickled structure, and the bytes of its tensors in shared memory."""
 
     structure: bytes
     memory: torch.Tensor
 
     def pin_memory(self) -> "PackedTensors":
-        """As torch's thread that pins what workers answer calls it."""
+        """Called by torch's pin-memory thread."""
         return PackedTensors(self.structure, self.memory.pin_memory())
 
 
@@ -55,7 +55,7 @@ _Place = tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]  # first byte
 
 
 class _TensorPickler(ForkingPickler):
-    """Lays tensors aside, and writes down where."""
+    """Collects tensors and pickles their offsets."""
 
     def __init__(self, file: BytesIO) -> None:
         super().__init__(file)
@@ -98,7 +98,7 @@ def _extent(tensor: torch.Tensor) -> int:
 
 
 class _TensorUnpickler(Unpickler):
-    """Of what the process at the other end of a pipe of ours packed."""
+    """Loads what `pack` made in another process of this run."""
 
     def __init__(self, parcel: PackedTensors) -> None:
         super().__init__(BytesIO(parcel.structure))
@@ -112,9 +112,9 @@ class _TensorUnpickler(Unpickler):
 
 @dataclass
 class SharedDataset:
-    """The memory of a data set's tensors and arrays, written once and mapped by all of its workers.
+    """Shared memory for a data set's tensors and arrays, written once and mapped by all workers.
 
-    A worker that changes it changes a copy of its own.
+    The mapping is private (copy-on-write): a worker's writes stay its own.
     """
 
     _file: int | None = None
@@ -124,7 +124,7 @@ class SharedDataset:
     _apart: set[int] = field(default_factory=set)  # addresses of tensors that torch sends
 
     def load(self, dataset: Any) -> tuple[Any, int, bytes, list[tuple[int, int]]]:
-        """What `receive` takes. Called while a process is started."""
+        """The arguments of `receive`. Called while a process is started."""
         if self._file is None:
             self._file = os.memfd_create("phalanx-data")
         file = BytesIO()
@@ -134,7 +134,7 @@ class SharedDataset:
         return DupFd(self._file), self._size, file.getvalue(), spans
 
     def locate(self, octets: "np.ndarray[Any, Any]", owner: object) -> tuple[int, int]:
-        """Where in the file these bytes are, which belong to `owner`, and how many."""
+        """Write these bytes once; returns their offset and size in the file. `owner` is kept alive."""
         assert self._file is not None
         where = octets.ctypes.data, octets.nbytes
         if octets.nbytes and where not in self._places:
@@ -147,7 +147,7 @@ class SharedDataset:
         return self._places.get(where, 0), octets.nbytes
 
     def is_sent_by_torch(self, storage: torch.UntypedStorage) -> bool:
-        """Whether torch is to share this one: it is shared already, or among the first that are large."""
+        """Whether torch sends this storage by its own descriptor: it is shared already, or among the first large ones."""
         address = storage.data_ptr()
         if storage.nbytes() >= _LARGE and len(self._apart) < _LARGEST:
             self._apart.add(address)

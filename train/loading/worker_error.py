@@ -11,7 +11,7 @@ from phalanx.exit.codes import ConfigError
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """In the place of an answer. No exception of a user's class travels: it might not be made again from its text."""
+    """Sent in place of an answer. A user's exception class is not pickled: its constructor may take other arguments."""
 
     kind: str
     text: str
@@ -30,11 +30,11 @@ class WorkerFailure:
         return cls(kind, str(error), {**user_error.context_of(error), **told}, whole)
 
     def error(self) -> Exception:
-        """To be raised in the rank: of the nearest class that everybody has."""
+        """The exception to raise in the rank, of the nearest builtin class."""
         kind = ConfigError if self.kind == ConfigError.__name__ else _KINDS[self.kind]
         try:
             error = kind(self.text)
-        except TypeError:  # such as UnicodeDecodeError, which wants more
+        except TypeError:  # such as UnicodeDecodeError, which takes more arguments
             error = RuntimeError(self.text)
         user_error.add_context(error, **self.facts)
         error.__cause__ = InWorkerError(f"in a data worker:\n{self.whole}")
@@ -42,7 +42,7 @@ class WorkerFailure:
 
 
 class InWorkerError(Exception):
-    """Says with every frame what was raised there."""
+    """The cause: the worker's traceback with all frames."""
 
 
 _KINDS: dict[str, type[Exception]] = {

@@ -1,9 +1,9 @@
-"""Preloaded by the fork server of data workers: each worker ends when that server does.
+"""Preloaded by the fork server of data workers: each worker is killed when that server dies (PR_SET_PDEATHSIG).
 
-The server ends with its rank. A worker that is still at its data set's imports, or is stuck, would not look.
+The server ends with its rank. A worker that still imports, or is stuck, would not poll for that.
 
-Garbage is collected in workers alone, and what they share with the server is not looked at: collecting while torch is
-imported takes half a second, and would copy memory that is the same in all of them.
+Garbage collection is disabled in the server, and frozen objects are not scanned in workers: a collection while torch is
+imported takes half a second, and would copy pages that all share.
 """
 
 import gc

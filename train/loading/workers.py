@@ -1,7 +1,7 @@
-"""Worker processes for data: started by a fork server, with their rank's signals blocked, ended with their rank.
+"""Data worker processes: forked by a fork server, with signals blocked at start, ended with their rank.
 
-They come from a fork server, never from the rank itself. A fork of the rank would hold its sockets open, so that the
-other ranks do not see it die; it would share the positions of the rank's open files and copy locks that threads hold.
+They are not forked from the rank: a fork would hold its sockets open, so that other ranks do not see it die, share its file
+positions, and copy locks that threads hold.
 """
 
 import atexit
@@ -32,17 +32,17 @@ from .worker_error import WorkerFailure
 
 Answer = TypeVar("Answer")
 
-_DEATH_S = 0.5  # the longest that word of a worker's end takes to come from the fork server
+_DEATH_S = 0.5  # timeout for the fork server to report a worker's exit
 
 # Slurm and a terminal signal every process of a job; only the rank decides what that means for its run.
 _FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Workers(Generic[Answer]):
-    """Processes that answer questions to a data set by its `__getitems__`."""
+    """Processes that call a data set's `__getitems__`."""
 
     def __init__(self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, stay: bool) -> None:
-        """Up to `count` processes, which prepare `ahead` answers each and `stay` from one run of questions to the next."""
+        """Up to `count` processes, which prefetch `ahead` answers each; with `stay` they are kept between iterations."""
         self._dataset = _WorkerDataset(dataset)
         self._count = count
         self._ahead = ahead
@@ -52,14 +52,14 @@ class Workers(Generic[Answer]):
         self._loader: DataLoader[PackedTensors] | None = None
 
     def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
-        """The answer to each question, in their order. The last run of questions must have come to its end, or is left.
+        """The answer to each question, in order. An earlier iteration must have ended or is abandoned.
 
         Raises what a worker raised, with its traceback; ConfigError when the data set cannot be sent to a process, and
         RuntimeError when a worker died.
         """
         rest = iter(questions)
         first = list(islice(rest, self._count))
-        if not first:  # a process that ends as it begins complains of what is gone already
+        if not first:  # a worker that starts and ends at once prints an error
             return
         self._questions.asked = chain(first, rest)
         if self._loader is None:
@@ -67,7 +67,7 @@ class Workers(Generic[Answer]):
         with _sending():
             answers: Any = iter(self._loader)
         atexit.unregister(_kill_workers)
-        atexit.register(_kill_workers)  # anew, to come before what waits for workers at the end of the process
+        atexit.register(_kill_workers)  # again, to run before torch's handler that joins workers
         while True:
             try:
                 answer = next(answers)
@@ -96,7 +96,7 @@ class Workers(Generic[Answer]):
 
 
 class _QuestionSampler:
-    """A batch sampler: an iterable of what `__getitems__` takes, another one each time."""
+    """A batch sampler over the arguments of `__getitems__`, set anew for each iteration."""
 
     def __init__(self) -> None:
         self.asked: Iterable[Any] = ()
@@ -106,7 +106,7 @@ class _QuestionSampler:
 
 
 class _WorkerDataset(Dataset[PackedTensors]):
-    """The data set as workers have it: it comes with its memory in one piece, and so do its answers."""
+    """The data set in a worker: it is sent with its memory in one block, and so are its answers."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
@@ -127,7 +127,7 @@ def _worker_dataset(*sent: Any) -> _WorkerDataset:
 
 
 def run_in_worker(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
-    """`act(argument)`, done in a process of its own where there are `workers`: the rank's own data set stays unused.
+    """`act(argument)`, called in a worker process if there are `workers`, so that the rank's own data set stays unused.
 
     A data set may open files when its first sample is asked for, and could not be sent to its workers afterwards.
     """
@@ -138,7 +138,7 @@ def run_in_worker(act: Callable[[Any], Answer], argument: Any, workers: int) -> 
 
 
 class _SingleAnswer(Dataset[Any]):
-    """A data set whose only sample is an answer."""
+    """A data set whose only sample is the result of a call."""
 
     def __init__(self, act: Callable[[Any], Any], argument: Any) -> None:
         self._act = act
@@ -149,7 +149,7 @@ class _SingleAnswer(Dataset[Any]):
 
 
 def _context() -> BaseContext:
-    """Makes processes from the fork server, which imports torch once; starts it when it is not running."""
+    """The forkserver context, which imports torch once. Starts the server if it is not running."""
     leftovers.sweep_and_mark()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
@@ -161,7 +161,7 @@ def _context() -> BaseContext:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """A process started within has its rank's signals blocked, and prints no resource_tracker warning for a killed rank."""
+    """Start processes inside with the rank's signals blocked, and without resource_tracker's warning for a killed rank."""
     environ, before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RANK)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
     try:
@@ -173,7 +173,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _initialise_worker(worker: int) -> None:
-    """First act of every worker."""
+    """worker_init_fn of every worker."""
     keep_freed_memory(os.environ)
     for number in _FOR_THE_RANK:
         signal.signal(
@@ -188,7 +188,7 @@ def _ignore_signal(number: int, frame: object) -> None:
 
 
 def _kill_workers() -> None:
-    """Last act of a rank: workers of batches that were never asked for would not read its request to end."""
+    """At exit of the rank: workers that block on a full queue would not read the request to end."""
     for worker in multiprocessing.active_children():
         worker.kill()
 
@@ -214,7 +214,7 @@ def _sending() -> Iterator[None]:
 
 
 def _explain(workers: Sequence[BaseProcess], error: Exception) -> None:
-    """Raise a better error where the reason is that a worker died."""
+    """Raise RuntimeError with the cause if a worker died."""
     wait([worker.sentinel for worker in workers], _DEATH_S)
     for worker in workers:
         code = worker.exitcode

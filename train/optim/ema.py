@@ -20,7 +20,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
-        """Take in the weights after the `applied`-th applied step (device scalars)."""
+        """Update by the weights after the `applied`-th applied step (device scalars)."""
         decay = torch.clamp((1 + applied) / (10 + applied), max=self._decay)
         weight = torch.where(skipped.bool(), torch.zeros_like(decay), 1 - decay)
         moves = list(torch._foreach_sub(self._source, self.weights))
@@ -29,12 +29,12 @@ class Average:
 
     @torch.no_grad()
     def take(self) -> None:
-        """The model's weights are the average, as after one was loaded."""
+        """Set the average to the model's weights, as after loading it."""
         torch._foreach_copy_(self.weights, self._source)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Within it, the model holds the average."""
+        """Inside, the model holds the average."""
         own = [parameter.detach().clone() for parameter in self._source]
         try:
             with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 
 class Gradients(ABC):
-    """What an updater needs of the gradients, wherever their parts are."""
+    """The gradients as an updater uses them, sharded or not."""
 
     @property
     @abstractmethod
@@ -24,11 +24,11 @@ class Gradients(ABC):
 
     @abstractmethod
     def zero(self) -> None:
-        """Clear all for the next step, which finds them where they were, whatever an optimizer put there."""
+        """Zero all in place for the next step, also if an optimizer replaced a `.grad`."""
 
 
 class FlatGradients(Gradients):
-    """Gradients of `parameters`, which hold them from the first backward on, each rank all of them.
+    """The full gradients of `parameters` on every rank.
 
     DistributedDataParallel keeps them as views of its buckets; without it they are laid out here. Both ways `flats` are
     tensors that together hold each gradient once and nothing else.
@@ -42,7 +42,9 @@ class FlatGradients(Gradients):
         self._laid_out = False
         self._versions = 0
         self._held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-        self._arrived: set[torch.nn.Parameter] | None = None  # told by hooks, where a user's own change what is counted
+        self._arrived: set[torch.nn.Parameter] | None = (
+            None  # filled by hooks, used where a user's own hooks would disturb the version count
+        )
 
     @property
     def exact(self) -> bool:
@@ -69,9 +71,9 @@ class FlatGradients(Gradients):
         self._versions = sum(flat._version for flat in self._flats) if self._laid_out else 0
 
     def missing(self) -> list[torch.nn.Parameter]:
-        """The parameters that the last backward did not reach, where they must be in all; DDP finds them itself.
+        """The parameters that the last backward did not reach; empty with DDP, which checks that itself.
 
-        Each gradient that is added to a buffer makes the buffer's version one more.
+        Each gradient that is accumulated increments the version counter of its buffer.
         """
         if not self._laid_out:
             return []
@@ -82,7 +84,7 @@ class FlatGradients(Gradients):
         return [p for p in self._parameters if p.grad is None or not p.grad.any()]
 
     def gathered(self) -> Sequence[torch.Tensor]:
-        """After a backward, the buffers laid out here, with whatever a user's hook put in the place of a gradient."""
+        """After a backward, the flat buffers, with any `.grad` that a user's hook replaced copied in."""
         for parameter, gradient in self._held:
             if parameter.grad is not gradient:
                 gradient.zero_() if parameter.grad is None else gradient.copy_(parameter.grad)

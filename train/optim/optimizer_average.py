@@ -1,4 +1,4 @@
-"""The average of an optimizer that keeps one itself, as schedule-free ones do: it is in the weights in its eval mode."""
+"""The average of an optimizer that keeps one itself, such as schedule-free ones: its eval() puts it into the weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from .ema import Average
 
 @final
 class OptimizerAverage(Average):
-    """Nothing to follow or to load: it lies in the optimizer's state and in the weights that are trained."""
+    """Nothing to update or to load: it is in the optimizer's state and the trained weights."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]) -> None:
         """`optimizer` has modes: train() and eval()."""

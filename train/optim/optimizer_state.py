@@ -1,4 +1,4 @@
-"""What an optimizer remembers, as plain values that a file gives back: its own, and that of optimizers within it."""
+"""Save and load an optimizer's state as plain values, with that of optimizers that it wraps."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +27,7 @@ def of(optimizer: Optimizer, inner: bool) -> dict[str, Any]:
 
 
 def load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Put back what `of` gave."""
+    """Load what `of` returned."""
     own = {name: value for name, value in state.items() if name != "inner"}
     _load(optimizer, own)
     for held, found in zip(within(optimizer), state.get("inner", ()), strict=False):
@@ -35,12 +35,12 @@ def load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def within(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizers that it keeps in its attributes, in their order."""
+    """The optimizers in its attributes, in order."""
     return list(dict.fromkeys(_held(list(vars(optimizer).values()))))
 
 
 def train(optimizer: Optimizer) -> None:
-    """Tell an optimizer that has modes, as schedule-free ones do, that steps follow."""
+    """Call train() of an optimizer that has modes, such as schedule-free ones."""
     if has_modes(optimizer):
         optimizer.train()  # type: ignore[attr-defined]
 

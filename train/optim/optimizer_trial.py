@@ -1,4 +1,4 @@
-"""Whether an optimizer takes a step here and comes back from a file, found out on copies before anything is trained."""
+"""Try an optimizer on copies before training: whether it steps, and whether its state survives save and load."""
 
 import copy
 import inspect
@@ -24,16 +24,16 @@ Group = dict[str, Any]
 
 @dataclass(frozen=True)
 class Traits:
-    """What an optimizer is like: `inner` are to be saved, too; its step changes the rate itself."""
+    """`inner`: optimizers that it wraps are saved, too; `own_rate`: its step() changes the rate itself."""
 
     inner: bool
     own_rate: bool
 
 
 def try_optimizer(make: Callable[[list[Group]], Optimizer], groups: Sequence[Group]) -> Traits:
-    """Two steps of `make`'s optimizer, and the second once more after a restart. Nothing of `groups` is touched.
+    """Two steps of `make`'s optimizer, and the second repeated after save and load. `groups` are not changed.
 
-    Raises ConfigError where it cannot take a step by itself, or where what it remembers does not come back.
+    Raises ConfigError if a step fails, or if the repeated step differs: state was lost.
     """
     few = _few(groups)
     devices = {parameter.device for group in few for parameter in group["params"]}
@@ -85,7 +85,7 @@ def _copies(groups: Sequence[Group]) -> list[Group]:
 
 
 def _copied(parameter: torch.Tensor) -> torch.nn.Parameter:
-    """With what its author has tagged it with, such as a rate of its own."""
+    """With the attributes that its author set on it, such as a rate of its own."""
     made = torch.nn.Parameter(parameter.detach().clone(memory_format=torch.preserve_format))
     vars(made).update(vars(parameter))
     return made

@@ -1,4 +1,4 @@
-"""In which numbers a model computes: fp32, tf32, bf16, fp16 with loss scaling, fp64 as a reference."""
+"""Precision of training: fp32, tf32, bf16, fp16 with loss scaling, fp64 as a reference."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from phalanx.exit.codes import ConfigError
 class Precision:
     """`compute` is the dtype of autocast's matrix products, if any.
 
-    What its author made in other dtypes than the usual stays so, parameters, buffers and batches: double, halves,
-    complex numbers. Only `doubled` makes the usual ones, of 32 bits a number, ones of 64.
+    Parameters, buffers and batches keep their dtypes, also double, half and complex ones. Only `doubled` converts float32
+    to float64 and complex64 to complex128.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Precision:
     doubled: bool = False
 
     def of(self, dtype: torch.dtype) -> torch.dtype:
-        """What numbers of `dtype` are kept in."""
+        """The dtype that `dtype` is converted to."""
         return _DOUBLE.get(dtype, dtype) if self.doubled else dtype
 
     def converted(self, model: nn.Module) -> nn.Module:

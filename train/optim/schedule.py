@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the number of applied steps.
 
-A schedule gives a factor of the peak rate. It takes arrays, so that the whole run's rates are laid out once and the
-device can look its own up: a step that was skipped there does not move the rate, and no host has to be asked.
+A schedule gives a factor of the peak rate. It takes arrays, so that the whole run's rates are computed once and looked up
+on the device: a skipped step does not advance the rate, and needs no host synchronisation.
 """
 
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Optimizers: parameter groups, learning rate, and a step that a gradient which is not finite never gets through."""
+"""Optimizer steps: parameter groups, learning rate, clipping, and skipping of gradients that are not finite."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -37,16 +37,16 @@ def groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, 
 
 
 def _dense(tensor: torch.Tensor) -> bool:
-    """Whether the elements fill their stretch of memory, in whichever order: a copy would keep the strides."""
+    """Whether the elements fill their memory without gaps, in any order, so that a copy keeps the strides."""
     return tensor.stride() == torch.empty_like(tensor, device="meta").stride()
 
 
 class Updater:
-    """One optimizer step after another.
+    """Steps the optimizer.
 
-    `applied` counts, on the device, the steps that were not skipped. Learning rate and average follow that count, so no
-    host has to know of a skip: with `on_device` fused optimizers take the decision there. Otherwise the host reads it,
-    which costs nothing on a CPU and one wait a step on a GPU, where optimizers that are not fused need it.
+    `applied` counts, on the device, the steps that were not skipped. Learning rate and average depend on that count, so
+    the host need not know of a skip: with `on_device` fused optimizers decide it in their kernels. Otherwise the host reads
+    the norm: free on a CPU, one synchronisation a step on a GPU with an optimizer that is not fused.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ def _rates(optimizer: torch.optim.Optimizer, factors: Factors, traits: Traits) -
 
 
 def _takes_a_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer's kernels take a skip. SGD's spare the very first step the dampening, skipped or not."""
+    """Whether the kernels support a skip (found_inf). Not SGD with dampening, which counts a skipped step as its first."""
     dampened = any(group.get("dampening") for group in optimizer.param_groups)
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and not dampened
 

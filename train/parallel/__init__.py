@@ -1,1 +1,1 @@
-"""How one model is spread over the ranks."""
+"""Parallel strategies: how one model is distributed over the ranks."""

@@ -1,4 +1,4 @@
-"""A model's buffers by name: modules assign them anew, and they come, grow and go."""
+"""A model's buffers by name: modules may reassign, add, resize and remove them."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -30,12 +30,12 @@ def named(model: nn.Module) -> dict[str, Buffer]:
 
 @torch.no_grad()
 def put(model: nn.Module, name: str, buffer: Buffer) -> None:
-    """Give `model` this buffer: in place where shape and dtype are the same, since others may hold the tensor, too."""
+    """Set a buffer of `model`: in place if shape and dtype are the same, since others may hold the tensor, too."""
     parent, _, leaf = name.rpartition(".")
     try:
         module = model.get_submodule(parent)
     except AttributeError:
-        return  # the module itself comes and goes
+        return  # the module does not exist at the moment
     now, value = module._buffers.get(leaf), buffer.value
     if now is not None and value is not None and now.shape == value.shape and now.dtype == value.dtype:
         _fill(module, leaf, now, value)
@@ -54,13 +54,13 @@ def _fill(module: nn.Module, leaf: str, now: torch.Tensor, value: torch.Tensor) 
 
 
 def _shares(tensor: torch.Tensor) -> bool:
-    """Whether elements share a place in memory, as those of an expanded tensor do: nothing can be written there."""
+    """Whether elements share memory, as in an expanded tensor, which cannot be written in place."""
     return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 @contextmanager
 def writable(model: nn.Module) -> Iterator[None]:
-    """Within it, buffers whose elements share memory are copies that can be written; those that were not come back."""
+    """Replace expanded buffers by writable copies inside; those that are not changed are restored."""
     made = [
         (module, leaf, value)
         for module in model.modules()
@@ -77,13 +77,13 @@ def writable(model: nn.Module) -> Iterator[None]:
 
 
 def broadcast_buffers(model: nn.Module, world: World) -> None:
-    """Give every rank rank 0's buffers, whatever shape they have by now. All ranks call it."""
+    """Broadcast rank 0's buffers, of whatever names and shapes, to all ranks. All ranks call it."""
     if world.size == 1:
         return
     own = named(model) if world.is_rank_zero else None
     shapes = None if own is None else [(name, _shape(buffer), buffer.persistent) for name, buffer in own.items()]
     values = []
-    told = world.broadcast_object(shapes)
+    told = world.broadcast_object(shapes)  # all ranks take part, rank 0 sends
     for name, shape, _ in told:
         value = own[name].value if own is not None else None
         if value is not None:
@@ -92,7 +92,7 @@ def broadcast_buffers(model: nn.Module, world: World) -> None:
             values.append(as_bytes(torch.empty(shape[0], dtype=shape[1], device=world.device)))
         else:
             values.append(torch.empty(0, dtype=torch.uint8, device=world.device))
-    world.broadcast_tensors([value for value in values if value.numel()])
+    world.broadcast_tensors([value for value in values if value.numel()])  # all ranks take part, rank 0 sends
     if own is None:
         for (name, shape, persistent), value in zip(told, values, strict=True):
             put(model, name, Buffer(None if shape is None else value.view(shape[1]).view(shape[0]), persistent))
@@ -103,7 +103,7 @@ def _shape(buffer: Buffer) -> tuple[torch.Size, torch.dtype] | None:
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes, shape (bytes,): what any backend can send, whatever dtype and order in memory."""
+    """The tensor's bytes, shape (bytes,), uint8: any backend can send them, whatever dtype and memory order."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
@@ -113,21 +113,21 @@ def differing_names(tensors: Mapping[str, torch.Tensor], world: World) -> list[l
         return [[]]
     own = {name: digest(tensor) for name, tensor in tensors.items()}
     whole = hashlib.sha256(repr(own).encode()).hexdigest()
-    if len(set(world.gather(whole))) == 1:
+    if len(set(world.gather(whole))) == 1:  # all ranks take part
         return [[] for _ in range(world.size)]
-    first, *others = world.gather(own)
+    first, *others = world.gather(own)  # all ranks take part, as all saw a difference
     return [[], *([name for name in {**first, **of} if first.get(name) != of.get(name)] for of in others)]
 
 
 @dataclass(frozen=True)
 class SavedBuffers:
-    """What the buffers were before a step, which must leave no trace there if it is skipped."""
+    """The buffers before a step, to be restored if it is skipped."""
 
     where: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]  # the tensor itself and a copy
 
     @torch.no_grad()
     def restore_if(self, skipped: torch.Tensor) -> None:
-        """Put them back where `skipped`, a float tensor, is not 0: on the device, but for those of another shape."""
+        """Restore them where `skipped`, a float tensor, is not 0: on the device, unless a shape changed."""
         if not self.where or (skipped.device.type == "cpu" and not skipped):
             return
         for module, leaf, tensor, before in self.where:
@@ -135,7 +135,7 @@ class SavedBuffers:
             if now is not None and now.shape == before.shape and now.dtype == before.dtype:
                 now.copy_(torch.where(skipped.bool(), before, now))
             elif skipped and (leaf not in module._non_persistent_buffers_set or not _finite(now)):
-                # A table that grew belongs to what its module knows of it and stays, if no NaN came into it.
+                # A table that grew matches its module's Python state and stays, unless it has a NaN.
                 tensor.copy_(before)
                 module._buffers[leaf] = tensor
 
@@ -158,9 +158,9 @@ def _finite(tensor: torch.Tensor | None) -> bool:
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """Equal for equal bits, shapes and dtypes, on every rank; it tells any two tensors apart but by rare chance.
+    """A checksum: equal for equal bits, shapes and dtypes, on every rank. No cryptographic hash.
 
-    Computed where the tensor lies: the sum of all words of 8 bytes, each times another odd number.
+    Computed on the tensor's device: the sum of all words of 8 bytes, each times another odd number.
     """
     whole = as_bytes(tensor)
     words, rest = whole[: whole.numel() // 8 * 8], whole[whole.numel() // 8 * 8 :]

@@ -1,4 +1,4 @@
-"""What DistributedDataParallel sends for a bucket of gradients: their mean, in 16 bits or not, or PowerSGD's factors."""
+"""Communication hooks of DistributedDataParallel: mean in rank order, bf16, fp16, PowerSGD."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from phalanx.exit.codes import ConfigError
 
 from ..distributed.world import World
 
-_EPS = 1e-8  # keeps a gradient of zeros, which has no directions, from becoming NaN
+_EPS = 1e-8  # avoids NaN for a gradient of zeros, which cannot be orthogonalised
 
 
 def register(ddp: DistributedDataParallel, world: World, config: ParallelConfig) -> "PowerSGD | None":
-    """Register the hook that `config` names. Returns what it remembers from step to step, None where it does not."""
+    """Register the hook that `config` names. Returns its state, None if it has none."""
     if config.comm_hook is CommHook.none:
         if world.device.type == "cpu":
             ddp.register_comm_hook(world, _average_bucket)
@@ -59,7 +59,7 @@ def _bf16(
     group: dist.ProcessGroup,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """Torch's own hook, under a name that builds without CUDA do not refuse: gloo can do it, too."""
+    """torch's bf16 hook, under another name, since torch refuses it by name without NCCL; gloo supports bf16, too."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
     return bf16_compress_hook(group, bucket)
@@ -75,7 +75,7 @@ def _check_matrices(ddp: DistributedDataParallel) -> None:
 
 
 class PowerSGD:
-    """What PowerSGD (Vogels et al. 2019) remembers of the last step: a rank's own error, and the factors."""
+    """State of PowerSGD (Vogels et al. 2019): this rank's error feedback, and the factors P and Q."""
 
     _MEMORIES = ("error_dict", "p_memory_dict", "q_memory_dict")
 
@@ -84,7 +84,7 @@ class PowerSGD:
         self._good: dict[str, dict[int, torch.Tensor]] = {}
 
     def forget_if(self, skipped: torch.Tensor) -> None:
-        """Go back, on the device, to what was remembered before a skipped step."""
+        """Restore, on the device, the state before a skipped step."""
         for memory in self._MEMORIES:
             good = self._good.setdefault(memory, {})
             for bucket, tensor in getattr(self._hook, memory).items():
@@ -105,5 +105,5 @@ class PowerSGD:
 
 
 def _any_factor(like: torch.Tensor) -> torch.Tensor:
-    """Where PowerSGD begins anew, the same on every rank: it needs columns that are independent, and no more."""
+    """An initial factor, the same on every rank: any with independent columns will do."""
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)

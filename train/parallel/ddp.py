@@ -1,4 +1,4 @@
-"""A whole model on every rank: DistributedDataParallel and its knobs."""
+"""Data parallelism: a replica on every rank, by DistributedDataParallel or flat buffers."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -26,9 +26,9 @@ _MIB = 2**20
 class DDPStrategy(ParallelStrategy):
     """A replica on every rank, and the mean of their gradients: during the last backward of a step, or right after it.
 
-    DistributedDataParallel sends each bucket as soon as backward has filled it, while a GPU computes on. On CPUs there is
-    nothing to hide it behind, and what a small model pays for hooks and buckets is more than the sum itself: there the
-    flat buffers of the gradients are added up when all are there, unless a knob of DDP's is set.
+    DistributedDataParallel reduces each bucket as soon as backward has filled it, overlapped with computation on a GPU. On
+    CPUs nothing overlaps, and for a small model hooks and buckets cost more than the reduction: there the flat gradient
+    buffers are reduced after the backward, unless an option of DDP is set.
     """
 
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
@@ -98,12 +98,12 @@ class DDPStrategy(ParallelStrategy):
             all_reduce_mean(real.view(-1), self._world)  # all ranks take part, buffer after buffer in one order
 
     def after_step(self, skipped: torch.Tensor) -> None:
-        """Keep a step whose gradient was not finite out of what a communication hook remembers."""
+        """Restore the communication hook's state after a step whose gradient was not finite."""
         if self._feedback is not None:
             self._feedback.forget_if(skipped)
 
     def state(self) -> dict[str, Any] | None:
-        """What this rank's communication hook remembers, or None."""
+        """The state of this rank's communication hook, or None."""
         return None if self._feedback is None else self._feedback.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ def _broadcast_model(model: nn.Module, world: World) -> None:
     Raises ConfigError where the ranks' models have other parameters.
     """
     shapes = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
-    others = [set(found) ^ set(shapes) for found in world.gather(shapes)]  # all ranks take part
+    others = [set(found) ^ set(shapes) for found in world.gather(shapes)]  # all ranks take part, in what follows, too
     if different := next((found for found in others if found), None):
         name, shape, dtype, trains = min(different)
         raise ConfigError(

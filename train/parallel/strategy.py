@@ -1,4 +1,4 @@
-"""How one model is spread over the ranks: what building, a step, a save and an evaluation ask of it."""
+"""The interface of a parallel strategy, for build, step, save and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ from .loss_module import LossModule
 
 
 class ParallelStrategy(ABC):
-    """Where parameters, gradients and optimizer state live, and who sends what to whom in a step.
+    """How parameters, gradients and optimizer state are distributed over the ranks, and what is communicated in a step.
 
-    Nobody else may take it that a rank holds all weights, or a whole gradient. All ranks call each method, in the same
-    order, and may meet in it.
+    No other code may assume that a rank holds all weights, or a full gradient. All ranks call each method, in the same
+    order, since any may contain collectives.
 
     `module` holds the model and the task; an evaluation calls `model` itself, so its forward must work by itself.
     `gradients` are those of what `named_parameters` lists, as the updater reads, scales and clears them: their norm is
@@ -33,7 +33,7 @@ class ParallelStrategy(ABC):
 
     @abstractmethod
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
-        """Wrap the model, which lies on the rank's device. Its parameters may be others afterwards.
+        """Wrap the model, which is on the rank's device. Its parameters may be replaced.
 
         Each rank has built a model of its own; all go on with rank 0's weights and buffers. Raises ConfigError with
         agreed=True, on all ranks alike.
@@ -69,7 +69,7 @@ class ParallelStrategy(ABC):
 
     @abstractmethod
     def accumulate(self) -> AbstractContextManager[object]:
-        """Within it forward and backward add to the gradients and send nothing: for all micro-batches but the last."""
+        """Inside, forward and backward accumulate gradients without communication: for all micro-batches but the last."""
 
     @abstractmethod
     def before_last_backward(self) -> None:
@@ -88,22 +88,22 @@ class ParallelStrategy(ABC):
 
     @abstractmethod
     def state(self) -> Mapping[str, Any] | None:
-        """What this rank remembers from step to step and only ranks of the same number have a use for, or None."""
+        """This rank's own state, which is only restored on the same number of ranks; None if there is none."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
 
     @abstractmethod
     def full_weights(self) -> dict[str, Any]:
         """The model's state_dict with every tensor whole, and under the names and shapes of a model on one rank.
 
-        Rank 0 writes it. The tensors may be the model's own: who keeps them over a step copies them.
+        Rank 0 writes it. The tensors may be the model's own: copy them to keep them over a step.
         """
 
     @abstractmethod
     def load_full_weights(self, weights: Mapping[str, Any]) -> None:
-        """Take in what `full_weights` gave on any number of ranks, which every rank has read."""
+        """Load what `full_weights` returned on any number of ranks. Every rank has read the whole."""
 
     @abstractmethod
     def full_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,1 +1,1 @@
-"""Where the numbers of a run go: its own files, the terminal, TensorBoard, Weights & Biases."""
+"""Sinks for metrics and events: JSON lines, console, log, TensorBoard, Weights & Biases."""

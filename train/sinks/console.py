@@ -13,15 +13,15 @@ from .sink import Sink
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-REDRAW_S = 0.1  # a drawing costs a millisecond or two, which a fast step would feel
+REDRAW_S = 0.1  # minimum interval: a redraw takes one to two milliseconds
 
 
 @final
 class Console(Sink):
-    """Writes to `stream`, such as a `phalanx.common.stdio.Output`, how far a run of `total_steps` steps is.
+    """Prints the progress of a run of `total_steps` steps to `stream`, such as a `phalanx.common.stdio.Output`.
 
-    `interactive` keeps one live line, with evaluations and events printed above it; None means where `stream` is a
-    terminal. `clock` gives seconds.
+    `interactive` keeps one live line, with evaluations and events printed above it; None: if `stream` is a terminal.
+    `clock` returns seconds.
     """
 
     def __init__(self, total_steps: int, stream: TextIO, interactive: bool | None, clock: Callable[[], float]) -> None:
@@ -68,7 +68,7 @@ class Console(Sink):
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _time_to_go(self, line: Mapping[str, object], now_s: float) -> str:
-        """By the pace since the first line, which pauses for evaluations and checkpoints as the rest will."""
+        """ETA by the mean step time since the first line, evaluations and checkpoints included."""
         step = _step(line)
         first_step, first_s = self._first = self._first or (step, now_s)
         step_time_s = (now_s - first_s) / (step - first_step) if step > first_step else line.get("step_time_s")
@@ -77,7 +77,7 @@ class Console(Sink):
 
 
 def _live_line(stream: TextIO, total_steps: int) -> "Progress | None":
-    """The live line, drawn when it is told to, or None on a terminal that cannot move its cursor."""
+    """The live line, redrawn on request; None on a dumb terminal."""
     from rich.console import Console as Terminal
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
@@ -90,7 +90,7 @@ def _live_line(stream: TextIO, total_steps: int) -> "Progress | None":
     live = Progress(bar, text, console=terminal, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     live.add_task("", total=total_steps)
     live.start()
-    terminal.show_cursor(True)  # a killed run cannot give a hidden cursor back
+    terminal.show_cursor(True)  # a killed run could not restore a hidden cursor
     return live
 
 

@@ -46,10 +46,9 @@ class JsonLines(Sink):
         self._events.append(event)
 
     def sync(self) -> None:
-        """Force both files to the disk. To be called before a checkpoint is committed that counts on their lines.
+        """fsync both files. Call it before a checkpoint that relies on their lines is committed.
 
-        Raises what `check` raises, NoRoom where a line does not get there, or OSError when they are not what readers see
-        any more.
+        Raises what `check` raises, NoRoom if a line cannot be written, or OSError if a file was replaced.
         """
         self._check()
         with writing(self._folder):
@@ -66,7 +65,7 @@ class JsonLines(Sink):
 
 
 class _Lines:
-    """A file that lines are appended to; those that find no room wait here, in their order, for the next or a `sync`."""
+    """A file that lines are appended to. Lines that could not be written are retried with the next, or at `sync`."""
 
     def __init__(self, path: Path) -> None:
         self.file = FileIO(path, "ab", opener=lambda name, flags: open_regular(Path(name), flags))
@@ -88,8 +87,8 @@ class _Lines:
 
 
 def undone_steps(folder: Path, step: int) -> dict[str, float]:
-    """What the start before did past `step`, from which this one goes on: how many steps, as far as lines tell, and
-    until when, in seconds since 1970. Empty where it did none. To be asked before the lines of them are removed.
+    """Steps that the start before did past `step`, where this one continues: their number by metrics.jsonl, and until when
+    (seconds since 1970). Empty if none. Call it before their lines are removed.
     """
     path = folder / names.METRICS
     lines = read_bytes(path).splitlines(keepends=True) if path.exists() else []
@@ -112,9 +111,9 @@ def _finite(value: object) -> object:
 
 
 def _rewrite(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callable[[], None]) -> None:
-    """Replace the file by its whole, `wanted` lines. A reader sees all of the old or all of the new one.
+    """Rewrite the file with its complete, `wanted` lines by rename: a reader sees the old file or the new one.
 
-    It is replaced also where nothing is left out: a process that was taken for dead goes on writing into the old one.
+    Also if no line is dropped: a process that was taken for dead may still write to the old file.
     """
     if not path.exists():
         return
@@ -134,7 +133,7 @@ def _rewrite(path: Path, wanted: Callable[[dict[str, object]], bool], check: Cal
 
 
 def _tell_damaged(path: Path, numbers: Sequence[int]) -> None:
-    """A last line without its end is what a kill leaves; others were whole once."""
+    """Log damaged lines and keep a copy of the file. An incomplete last line is normal after a kill and not counted."""
     if numbers:
         more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
         which = f"line{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:3]))}{more}"

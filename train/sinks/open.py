@@ -15,7 +15,7 @@ from .sink import FanOut, Sink
 
 
 def check_sinks(config: Config, environ: Mapping[str, str]) -> None:
-    """Raise ConfigError over what a sink lacks. For when there is no run folder yet that would be left behind."""
+    """Raise ConfigError if a sink lacks a package or setting, before the run folder is created."""
     from phalanx.config.wandb_mode import resolve_mode
 
     from .tensorboard import summary_writer
@@ -28,7 +28,7 @@ def check_sinks(config: Config, environ: Mapping[str, str]) -> None:
 def open_sinks(
     config: Config, plain: Mapping[str, Any], folder: Path, step: int, steps: int, check: Callable[[], None]
 ) -> Sink:
-    """Where the run in `folder`, which continues after `step` of `steps` steps, is told of. Rank 0 alone calls it.
+    """The sinks of the run in `folder`, which continues after `step` of `steps` steps. Only rank 0 calls it.
 
     `plain` is the config without secrets; `check` raises when this process may not write to `folder` any more.
     """

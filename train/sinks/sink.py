@@ -13,7 +13,7 @@ class Sink(ABC):
     """Takes the lines of metrics.jsonl and events.jsonl as they happen. Called by rank 0's main thread alone."""
 
     essential: ClassVar[bool] = False
-    """Whether the run must end when this sink fails. What is not essential is dropped and the training goes on."""
+    """Whether an error of this sink ends the run. Others are closed and dropped, and training goes on."""
 
     @abstractmethod
     def write(self, line: Mapping[str, object]) -> None:
@@ -28,13 +28,13 @@ class Sink(ABC):
         """End, once. `summary` is None when the run did not finish."""
 
     def sync(self) -> None:
-        """Return when everything taken so far would survive a power cut, where a sink promises that."""
+        """Make everything written so far durable, if the sink supports it."""
         return
 
 
 @final
 class NullSink(Sink):
-    """Takes everything and tells nobody: the sink of every rank but 0."""
+    """Discards everything: the sink of all ranks but 0."""
 
     def write(self, line: Mapping[str, object]) -> None:
         pass

@@ -1,7 +1,7 @@
 """The subprocess that sends metrics to Weights & Biases. It is run as a file and imports nothing but W&B.
 
-W&B is given a process because it makes its host wait: its import stops other threads for tenths of a second, its exit
-hook waits for its service without a limit, and it replaces `sys.exit` and `sys.excepthook`.
+W&B runs in its own process because it blocks its host: its import holds the GIL for tenths of a second, its exit hook
+waits for its service without a timeout, and it replaces `sys.exit` and `sys.excepthook`.
 
 Standard input brings JSON lines: {"settings": {}, "config": {}} first, then {"log": {}} for each line, at the end
 {"finish": {}} with the summary or {"finish": null}. What went wrong leaves by standard output, in one line.
@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-LOOK_S = 0.5  # how often to see whether the trainer lives
-ALONE_S = 3.0  # what W&B gets to finish when it does not
+LOOK_S = 0.5  # how often to check that the trainer is alive
+ALONE_S = 3.0  # W&B's timeout to finish after the trainer died
 
 Message = dict[str, Any]
 
@@ -59,7 +59,7 @@ def _record(messages: Iterator[Message]) -> None:
 
 
 def _messages(requests: int, trainer: int) -> Iterator[Message]:
-    """What the trainer sends, while it lives. The pipe cannot tell, since its forked data workers hold it open, too."""
+    """The trainer's messages, while it is alive. EOF does not tell, since data workers may hold the pipe open."""
     rest = b""
     while _lives(trainer) or _readable(requests, 0):
         if _readable(requests, LOOK_S):
@@ -75,14 +75,14 @@ def _readable(requests: int, timeout_s: float) -> bool:
 
 
 def _leave_signals_to(trainer: int) -> None:
-    """Ignore what a scheduler sends to all processes of a job, and pass on the interrupt of W&B's stop button."""
+    """Ignore signals that a scheduler sends to all processes of a job; forward SIGINT, which W&B's stop button sends."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGINT, lambda *_: os.kill(trainer, signal.SIGINT) if _lives(trainer) else None)
 
 
 def _follow(trainer: int) -> None:
-    """End soon after the trainer, wherever W&B hangs. Its service ends by itself when this process is gone."""
+    """Exit soon after the trainer, even if W&B hangs. Its service ends when this process is gone."""
     while _lives(trainer):
         time.sleep(LOOK_S)
     time.sleep(ALONE_S)

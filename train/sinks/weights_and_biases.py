@@ -1,4 +1,4 @@
-"""Weights & Biases sink: sends to a subprocess. Training neither waits for it nor fails with it."""
+"""Weights & Biases sink: sends to a subprocess, so that training neither waits for W&B nor fails with it."""
 
 import fcntl
 import json
@@ -126,7 +126,7 @@ class WeightsAndBiases(Sink):
             self._dropping = True
 
     def _send_pending(self) -> None:
-        """Send what the pipe takes now."""
+        """Write what the pipe takes without blocking."""
         try:
             while self._unsent and self._process is not None:
                 assert self._process.stdin is not None
@@ -142,7 +142,7 @@ class WeightsAndBiases(Sink):
         logger.warning("Weights & Biases gets no more of this run, which goes on: %s", said or reason)
 
     def _release(self) -> str:
-        """End the process, if there is one, and return the error that it told."""
+        """Kill the process, if there is one; returns the error that it reported."""
         process, self._process = self._process, None
         if process is None:
             return ""
@@ -171,7 +171,7 @@ def _start_process() -> subprocess.Popen[bytes]:
 
 
 def _send_first(process: subprocess.Popen[bytes], first: Mapping[str, object]) -> None:
-    """Send the first message, however long, and make the pipe one that never waits."""
+    """Send the first message, however long, then make the pipe non-blocking."""
     assert process.stdin is not None
     with suppress(OSError, AttributeError):  # Linux alone has this
         fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,4 +1,4 @@
-"""What a task answered, held against what a line of metrics and a backward can take. Nothing here waits for a device."""
+"""Check what a task returns: ratios, metrics, names, numbers. Nothing here synchronises with a device."""
 
 import numbers
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from phalanx.exit.codes import ConfigError
 from .metric import Metric, Update
 from .task import Ratio, Task
 
-# What a line of metrics says beside the task's own numbers.
+# Keys of a metrics line beside the task's own.
 RESERVED = frozenset(
     {"step", "split", "time", "epoch", "lr", "grad_norm", "skipped", "memory_gib", "page_faults", "mfu"}
     | {"samples_per_s", "tokens_per_s", "step_time_s", "data_wait_s"}
@@ -21,7 +21,7 @@ _SUM = 'Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))'
 def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
     """The ratios of one batch, each of two single numbers, without updates. `trains`: the loss is to be differentiated.
 
-    Raises ConfigError that says what was answered and what to return.
+    Raises ConfigError that says what was returned and what to return.
     """
     if not isinstance(found, Mapping):
         raise ConfigError(
@@ -40,12 +40,12 @@ def checked(found: object, *, trains: bool) -> dict[str, Ratio]:
 
 
 def updates(found: Mapping[str, object]) -> dict[str, Update]:
-    """What a batch brings to the task's metrics, by name, of what was `checked`."""
+    """The metric updates among what `ratios` returned, by name."""
     return {name: value for name, value in found.items() if isinstance(value, Update)}
 
 
 def new_metrics(task: Task) -> dict[str, Metric]:
-    """The task's metrics, made anew. Raises ConfigError where they are none, or have names that cannot be."""
+    """New metrics of the task. Raises ConfigError if they are no Metrics, or have reserved names."""
     found: object = task.metrics()
     if not isinstance(found, Mapping):
         raise ConfigError(
@@ -66,7 +66,7 @@ def new_metrics(task: Task) -> dict[str, Metric]:
 
 
 def numbers_of(name: str, value: object) -> dict[str, float]:
-    """What the metric `name` computed, by the names that a line of metrics has. Raises ConfigError."""
+    """The values of metric `name` by the keys of a metrics line. Raises ConfigError."""
     if not isinstance(value, Mapping):
         return {name: _computed(name, value)}
     found = {f"{name}/{key}": _computed(f"{name}/{key}", number) for key, number in value.items()}
@@ -76,7 +76,7 @@ def numbers_of(name: str, value: object) -> dict[str, float]:
 
 
 def joined(ratios: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:
-    """Both. Raises ConfigError where one has a name of the other's."""
+    """Both merged. Raises ConfigError for a name that is in both."""
     if twice := sorted(ratios.keys() & metrics.keys()):
         raise ConfigError(
             f"The task has two metrics called {twice[0]}, of those that ratios() returns and those of metrics(). Give "

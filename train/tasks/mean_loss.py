@@ -1,4 +1,4 @@
-"""Whether a loss is a mean already: the same samples twice make a sum twice as large, and leave a mean as it is."""
+"""Detect a loss that is a mean already: the same samples twice double a sum, and leave a mean unchanged."""
 
 import logging
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from ..loading.batch import Batch, apply
 from .answer import checked
 from .task import Ratio, Task
 
-_SAMPLES = 8  # that are looked at, or half of a batch
+_SAMPLES = 8  # that are tried, or half of a batch
 _SAME = 1e-3
 
 logger = logging.getLogger(__name__)

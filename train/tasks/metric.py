@@ -1,4 +1,4 @@
-"""What a metric is that is no ratio of sums: F1, AUC, mAP, BLEU, a correlation."""
+"""Metrics that are no ratio of sums: F1, AUC, mAP, BLEU, a correlation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class Update:
-    """What a batch brings to a metric: the arguments of its `update`. A task's `ratios` returns it under its name."""
+    """The arguments of a metric's `update` for one batch. A task's `ratios` returns it under the metric's name."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.args = args
@@ -31,7 +31,7 @@ class Metric(ABC):
 
     @abstractmethod
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Count what a batch brings: the arguments of the `Update` that the task's `ratios` returned for it."""
+        """Count a batch; the arguments are those of the `Update` that the task's `ratios` returned for it."""
 
     @abstractmethod
     def merge(self, others: Sequence[Self]) -> None:
@@ -48,9 +48,9 @@ class Metric(ABC):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What travels to rank 0: all attributes. To be replaced where some of them are no plain data."""
+        """The state that is sent to rank 0: all attributes. Override it if some are no plain data."""
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Become what another rank's `state_dict` tells. Called on a metric that `metrics` made anew."""
+        """Load another rank's `state_dict`. Called on a new metric."""
         vars(self).update(state)

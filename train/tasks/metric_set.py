@@ -1,4 +1,4 @@
-"""The task's metrics through one evaluation: made anew, updated on every rank, merged and computed on rank 0."""
+"""The task's metrics in one evaluation: created, updated on every rank, merged and computed on rank 0."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ from .answer import joined, new_metrics, numbers_of
 from .metric import Update
 from .task import Task
 
-_COMPUTE = 6  # tells this seed from those of other uses
-_CLOSE = 1e-6  # relative: what a merge with metrics that met nothing may change, by rounding
+_COMPUTE = 6  # separates this seed from other uses
+_CLOSE = 1e-6  # relative rounding error of a merge with empty metrics
 
 
 class MetricSet:
-    """The metrics of one evaluation as this rank's batches change them."""
+    """The metrics of one evaluation on this rank."""
 
     def __init__(self, task: Task, world: World) -> None:
         self._task = task
@@ -34,7 +34,7 @@ class MetricSet:
         return list(self._metrics)
 
     def update(self, updates: Mapping[str, Update], ratios: Iterable[str]) -> None:
-        """With what a batch brings; `ratios` are the names of its ratios. Raises ConfigError."""
+        """Update with a batch; `ratios` are the names of its ratios. Raises ConfigError."""
         joined(dict.fromkeys(ratios, 0.0), dict.fromkeys(self._metrics, 0.0))
         for name, update in updates.items():
             if name not in self._metrics:
@@ -49,7 +49,7 @@ class MetricSet:
                 self._metrics[name].update(*args, **{key: _detached(value) for key, value in update.kwargs.items()})
 
     def compute(self) -> dict[str, float]:
-        """The numbers over all ranks' batches, on every rank. All ranks call it, at the end of the evaluation."""
+        """The values over all ranks' batches, on every rank. All ranks call it, at the end of the evaluation."""
         if not self._metrics:
             return {}
         world = self._world
@@ -62,9 +62,9 @@ class MetricSet:
         return world.broadcast_object(found)
 
     def sanity_check(self) -> dict[str, float]:
-        """Try what `compute` does on this rank alone, as if others had met no batch; to be called after an update of all.
+        """Try `compute` on this rank alone, merged with an empty metric. Call it after an update of all metrics.
 
-        Returns the numbers. Raises ConfigError.
+        Returns the values. Raises ConfigError.
         """
         before = self._world.collectives()
         self._check()
@@ -105,7 +105,7 @@ class MetricSet:
         return pack(states, "the state of the task's metrics")
 
     def _merged(self, others: Sequence[torch.Tensor]) -> dict[str, float]:
-        """The numbers once what `others` packed is merged into these metrics."""
+        """The values after merging the packed states `others` into these metrics."""
         loaded = []
         for packed in others:
             loaded.append(new_metrics(self._task))
@@ -126,7 +126,7 @@ class MetricSet:
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Without autograd, and in the dtypes that the user's code says."""
+        """Without autograd and autocast."""
         with torch.no_grad(), torch.autocast(self._world.device.type, enabled=False):
             yield
 

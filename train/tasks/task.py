@@ -1,4 +1,4 @@
-"""What a task is: how a model and a batch make a loss and metrics."""
+"""The interface of a task: loss and metrics of a model and a batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .metric import Metric, Update
 
 
 class Ratio(NamedTuple):
-    """A sum and what it is to be divided by. Sums and counts are added over batches and ranks before the division."""
+    """A sum and its count. Both are added over batches and ranks before the division."""
 
     total: torch.Tensor
     count: torch.Tensor | int  # type: ignore[assignment]  # hides tuple's own count, which nobody needs here
