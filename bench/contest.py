@@ -73,7 +73,7 @@ def loop(words: Sequence[str], turns: Turns, steps: int, *, plain: bool) -> None
     model = targets.build(config.model, "model", nn.Module)
     dataset = _one_by_one(targets.build(config.data.train, "data.train", Dataset))
     if not plain:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo")  # all ranks take part
         model = DistributedDataParallel(model)
     sampler: DistributedSampler[object] = DistributedSampler(dataset, size, rank)
     loader = DataLoader(dataset, config.train.global_batch // size, sampler=sampler, drop_last=True)
@@ -84,7 +84,7 @@ def loop(words: Sequence[str], turns: Turns, steps: int, *, plain: bool) -> None
             next(taken)
             times.append(time.perf_counter() - begin)
     if not plain:
-        dist.destroy_process_group()
+        dist.destroy_process_group()  # all ranks take part
 
 
 def _one_by_one(dataset: "Dataset[object]") -> "Dataset[object]":

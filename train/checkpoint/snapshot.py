@@ -59,6 +59,7 @@ def take_snapshot(state: State, progress: Progress, digest: str) -> Snapshot:
         "best_step": progress.best_step,
         "metrics": progress.evaluation,
     }
+    # All ranks take part.
     return state.world.raise_on_all(lambda: _take(state, progress, unlike[state.world.rank], facts))
 
 

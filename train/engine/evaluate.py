@@ -98,7 +98,7 @@ class Evaluation:
                 agreed=True,
             )
         ratios = dict.fromkeys(_all(rows, world), 0.0)
-        return list(world.raise_on_all(lambda: joined(ratios, computed)))
+        return list(world.raise_on_all(lambda: joined(ratios, computed)))  # all ranks take part
 
     def _try(
         self, model: nn.Module, numbered: Sequence[tuple[int, Batch]], world: World
@@ -175,7 +175,7 @@ class _Row(NamedTuple):
 def _all(rows: Sequence[_Row], world: World) -> list[str]:
     """The union of the metric names of all ranks' batches. All ranks call it."""
     own = dict.fromkeys(chain(*(row.names for row in rows)))
-    return list(dict.fromkeys(chain(*world.gather(list(own)))))
+    return list(dict.fromkeys(chain(*world.gather(list(own)))))  # all ranks take part
 
 
 def _scalar(cell: torch.Tensor | int, device: torch.device) -> torch.Tensor:

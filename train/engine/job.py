@@ -56,6 +56,7 @@ def run(
     """
     config = composed.config
     world.watchdog.at("build", 0)
+    # All ranks take part in this and in what follows, up to the end of the run.
     done = world.broadcast_object(world.raise_on_all(lambda: finished(config) if world.is_rank_zero else None))
     if done is not None:
         _tell_folder(done[0], composed, world)
@@ -67,8 +68,9 @@ def run(
     if opened.summary is not None:
         release()
         return _print_finished(opened.path, opened.summary, signals, world)
-    world.raise_on_all(lambda: _open_log(opened, world))
+    world.raise_on_all(lambda: _open_log(opened, world))  # all ranks take part
     progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
+    # All ranks take part; rank 0 reads.
     dropped = world.raise_on_all(
         lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
     )
@@ -95,13 +97,14 @@ def run(
 def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
     """The parts, after the sanity check, and the names of the metrics. All ranks call it."""
     config = composed.config
-    world.share_memory(config.world.timeout_s)
+    world.share_memory(config.world.timeout_s)  # all ranks take part, in this and in what follows
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
     with user_error.context(act="in the sanity check before the first step"):
         names = sanity_check(config, parts, world)
     gc.freeze()  # imported objects live to the end, so no later collection has to scan them
     gc.enable()
+    # All ranks take part; rank 0 checks.
     world.raise_on_all(lambda: check_sinks(config, os.environ) if world.is_rank_zero else None)
     return parts, names
 
@@ -134,6 +137,7 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
         opened, held = open_run(config, _redacted_config(composed), record, attempt=world.rank_env.attempt)
         return opened, held.close if opened.summary is None else held.withdraw
 
+    # All ranks take part in both; rank 0 opens the folder and sends what it found.
     opened, release = world.raise_on_all(act)
     return world.broadcast_object(opened), release
 
@@ -154,18 +158,19 @@ def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, s
 def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
     world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
+    # All ranks take part; rank 0 looks for the checkpoint and sends it.
     newest = world.broadcast_object(
         world.raise_on_all(lambda: _newest(opened, checkpoints) if world.is_rank_zero else None)
     )
     if newest is not None:
-        progress = world.raise_on_all(lambda: state.restore(parts.state, newest))
+        progress = world.raise_on_all(lambda: state.restore(parts.state, newest))  # all ranks take part
         if world.is_rank_zero:
             checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
         return progress
     began = started if opened.began is None else opened.began
     extends = parts.start_point.extends
     if extends is not None:
-        return world.raise_on_all(lambda: state.extend(parts.state, extends, began))
+        return world.raise_on_all(lambda: state.extend(parts.state, extends, began))  # all ranks take part
     return Progress(began=began)
 
 
@@ -211,7 +216,7 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
         with writing(opened.path):
             return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
 
-    return world.raise_on_all(act)
+    return world.raise_on_all(act)  # all ranks take part
 
 
 def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:

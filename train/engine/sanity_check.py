@@ -29,9 +29,8 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
     with unchanged(model, parts.task):
         whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
         found, waits = parts.step.warm_up(whole)
-        names = list(
-            dict.fromkeys(chain(*world.gather(found)))
-        )  # all ranks take part; their batches may differ in metrics
+        # All ranks take part; their batches may differ in metrics.
+        names = list(dict.fromkeys(chain(*world.gather(found))))
         _check_parameters([name for name, _ in model.named_parameters()], known)
         if waits:
             _check_equal(loader, world.size)
@@ -39,8 +38,10 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
             with parts.precision.autocast(world.device):
                 warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
         if single is not None:
+            # All ranks take part: whether there is such a batch depends on the loader, which is the same on all.
             world.raise_on_all(lambda: _try_alone(parts, apply(single, parts.mover)))
         if parts.evaluation is None:
+            # All ranks take part.
             unused = list(world.raise_on_all(lambda: new_metrics(parts.task)))
             _check_metric(config, names, unused)
         else:

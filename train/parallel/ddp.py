@@ -165,6 +165,7 @@ def _broadcast_model(model: nn.Module, world: World) -> None:
             agreed=True,
         )
     if any(names for names in buffers.differing_names(dict(model.named_parameters()), world)):
+        # All ranks take part, as all saw a difference; rank 0 sends.
         world.broadcast_tensors(contents := [buffers.as_bytes(p) for p in model.parameters() if p.numel()])
         with torch.no_grad():
             for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):

@@ -87,6 +87,7 @@ def _time_s(size_bytes: int, where: torch.device) -> float:
     tensor = torch.zeros(size_bytes // 4, device=where)
     times = []
     for _ in range(_REPEATS + 1):
+        # All ranks take part in both.
         dist.barrier(device_ids=[where.index] if where.type == "cuda" else None)
         wait_for(where)
         began = time.perf_counter()

@@ -54,6 +54,7 @@ def midpoint_s(trips: Sequence[tuple[float, float, float]]) -> float:
 def _ask(rank: int) -> tuple[float, float, float]:
     told = torch.zeros(1, dtype=torch.float64)
     asked = time.time()
+    # Rank 0 and `rank` take part, which answers in `_answer`.
     dist.send(told, rank)
     dist.recv(told, rank)
     return asked, float(told), time.time()
@@ -62,5 +63,6 @@ def _ask(rank: int) -> tuple[float, float, float]:
 def _answer() -> None:
     heard = torch.zeros(1, dtype=torch.float64)
     for _ in range(_ROUND_TRIPS):
+        # This rank and rank 0 take part, which asks in `_ask`.
         dist.recv(heard, 0)
         dist.send(torch.tensor([time.time()], dtype=torch.float64), 0)
