@@ -20,7 +20,7 @@ from phalanx.exit.rank_env import RankEnv
 from phalanx.exit.signals import Signals
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
-from phalanx.train.engine import build, job
+from phalanx.train.engine import build, trainer
 from phalanx.train.loading.loader import Loader, StepBatch
 from phalanx.train.optim.precision import Precision
 
@@ -56,10 +56,10 @@ def train(words: Sequence[str], turns: Turns, steps: int) -> None:
         own = {entry.name: getattr(parts.loader, entry.name) for entry in dataclasses.fields(Loader)}
         return dataclasses.replace(parts, loader=InTurns(**own, turns=turns, steps=steps))
 
-    vars(job)["build"] = build_in_turns
+    vars(trainer)["build"] = build_in_turns
     signals = Signals(rank_env.rank, lambda _: os._exit(1))
     signals.open()
-    job.run(composed, world, signals, time.time(), [])
+    trainer.run(composed, world, signals, time.time(), [])
     world.leave()
 
 

@@ -20,7 +20,7 @@ VERBS = {  # each the module of its name; --help imports none of them
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
-    "status": "Tell how runs and sweeps fare.",
+    "status": "Show the state of runs and sweeps.",
     "stop": "Ask a run or a sweep to save and leave.",
     "submit": "Train on a Slurm cluster.",
     "sweep": "Search for the best config over whole runs.",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
 DDP = "parallel.bucket_mb=25"  # on CPUs a knob of DDP's brings it, which reduces by itself on GPUs
 SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
-_LOOK_S = 0.004
+_POLL_S = 0.004
 _NAMED = re.compile(r"run\.name=(?!null|true|false|nan|inf)[a-z]\w*", re.ASCII)
 COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a command line composes to
 
@@ -275,7 +275,7 @@ def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < end, "it never came true"
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def torchrun(

@@ -63,7 +63,7 @@ def main(composed: "Composed | None" = None, begun_s: float | None = None) -> No
 
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
-    gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; job.run enables it
+    gc.disable()  # collecting while tens of thousands of functions are imported costs half a second; trainer.run enables it
     try:
         rank_env = RankEnv.from_environment(os.environ)
         composed = prepare(sys.argv[1:], rank_env, composed)
@@ -127,7 +127,7 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     from .checkpoint.open_run import finished
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
-    from .engine import job
+    from .engine import trainer
     from .engine.build import check_targets, targets
 
     rank_logs.to_console(rank_env.is_rank_zero, os.environ)
@@ -146,7 +146,7 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
         end(ExitCode.BUG)
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
-        code = job.run(composed, world, signals, started, failure_exit.afterwards)
+        code = trainer.run(composed, world, signals, started, failure_exit.afterwards)
         words = code.name.lower() + ("" if code is ExitCode.FINISHED else ", all saved; the same command continues")
         if rank_env.is_rank_zero:
             cause_file.write(code, rank_env.rank, words)

@@ -21,7 +21,7 @@ from ..state.submitted import cancelled_mark, submitted
 from ..state.sweep import state_of
 from . import backend as backends
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 _LEAVE_S = 10.0  # for ranks that were told twice: they take two
 
 
@@ -45,10 +45,10 @@ def cancel(run: str, root: Path) -> None:
     if found is not None and jobs and (mark := cancelled_mark(found.entry)) is not None:
         mark.touch()  # which the job's script does, too, where it comes that far
     # The cluster ends those that run in its jobs.
-    looks = LivenessProbe()
-    held = [holder for holder in _holders(folder, looks) if not jobs or holder.job is None]
+    probe = LivenessProbe()
+    held = [holder for holder in _holders(folder, probe) if not jobs or holder.job is None]
     if not jobs and not held:
-        state = state_of(folder, time.time(), looks).state
+        state = state_of(folder, time.time(), probe).state
         raise ConfigError(f"{folder} is neither running nor queued: it is {state}. There is nothing to cancel")
     for holder in held:
         if not lease_holders.is_here(holder):
@@ -56,18 +56,18 @@ def cancel(run: str, root: Path) -> None:
                 f"{holder} trains {folder}, and a process of another machine cannot be ended from here. Type phalanx stop "
                 f"{run}, or this command on {holder.host}"
             )
-        _end(folder, holder, looks)
+        _end(folder, holder, probe)
         show(f"ended {holder}")
 
 
-def _holders(folder: Path, looks: LivenessProbe) -> list[Holder]:
+def _holders(folder: Path, probe: LivenessProbe) -> list[Holder]:
     try:
-        return holders(folder, looks)
+        return holders(folder, probe)
     except OSError as error:
         raise ConfigError(f"{folder} is not yours to cancel: {error.strerror}. Ask {owner_of(folder)}") from None
 
 
-def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
+def _end(folder: Path, holder: Holder, probe: LivenessProbe) -> None:
     """Send SIGINT twice, as Ctrl-C does; SIGTERM to a process that ignores SIGINT, which then saves and leaves.
 
     Raises ConfigError when the process does not leave, or cannot be shown to be the run's: what a file says of it is no
@@ -76,7 +76,7 @@ def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
     told = signal.SIGTERM if processes.ignores_signal(holder.pid, signal.SIGINT) else signal.SIGINT
     for wait_s in (1.1 * TWICE_S, _LEAVE_S):
         if not (proof := is_process(folder, holder)):
-            if not is_there(folder, holder, looks):
+            if not is_there(folder, holder, probe):
                 return
             whose = "belongs to another user" if proof is None else "does not hold that folder"
             raise ConfigError(f"{holder}, which {folder} names, {whose}, so it is not sent a signal: phalanx stop asks")
@@ -88,7 +88,7 @@ def _end(folder: Path, holder: Holder, looks: LivenessProbe) -> None:
             ) from None
         end_s = time.monotonic() + wait_s
         while time.monotonic() < end_s:
-            if not is_there(folder, holder, looks):
+            if not is_there(folder, holder, probe):
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
     raise ConfigError(f"{holder} was told twice and has not left. Type kill -KILL {holder.pid}")

@@ -28,7 +28,7 @@ from ..host.gpu_locks import lock_gpus
 from ..host.machine import this_machine
 from ..local import exit_cause
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 _SLACK_S = 10.0  # for ranks that end an examination last, and then name who did not
 _START_S = 300.0  # for ranks to import torch, on a slow disk
 
@@ -181,7 +181,7 @@ def _wait(agent: "subprocess.Popen[bytes]", report: Path, limit_s: float) -> int
     reported, end_s = 0, time.monotonic() + _START_S + 2 * limit_s
     while time.monotonic() < end_s:
         with suppress(subprocess.TimeoutExpired):
-            return agent.wait(_LOOK_S)
+            return agent.wait(_POLL_S)
         if report.exists() and (size := report.stat().st_size) != reported:  # it grows with each examination
             reported, end_s = size, time.monotonic() + 2 * limit_s + _SLACK_S
     return None

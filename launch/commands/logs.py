@@ -23,7 +23,7 @@ from ..state.submitted import Submitted, submitted
 from ..submission.backend import Backend
 from . import backend as backends
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _ASK_S = 10.0  # between two questions to the cluster, which many others ask, too
 _PIECE = 2**16  # characters
 
@@ -69,12 +69,12 @@ class _Follower:
     """Whether a run may print more."""
 
     def __init__(self, folder: Path, root: Path, backend: Backend) -> None:
-        self._folder, self._root, self._backend, self._looks = folder, root, backend, LivenessProbe()
+        self._folder, self._root, self._backend, self._probe = folder, root, backend, LivenessProbe()
         self._queued, self._asked_s = False, float("-inf")
 
     def goes_on(self) -> bool:
         """Whether the run is alive, or is not finished and its launcher or job exists, which may restart it."""
-        if self._looks.live(self._folder) is not None:
+        if self._probe.live(self._folder) is not None:
             return True
         if (self._folder / names.SUMMARY).exists():
             return False
@@ -101,7 +101,7 @@ def _print(path: Path, goes_on: Callable[[], bool]) -> None:
                     return
                 if _is_replaced(path, file):
                     break
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
 
 
 def _is_replaced(path: Path, file: TextIO) -> bool:

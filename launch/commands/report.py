@@ -12,8 +12,8 @@ from phalanx.exit.codes import ConfigError
 from ..common.find_run import find_runs, find_sweep
 from ..common.show import show
 from ..reporting import history
-from ..reporting import sweep_page as of_sweep
-from ..reporting.page import run_page
+from ..reporting.run_page import run_page
+from ..reporting.sweep_page import PAGE, sweep_page
 from ..sweep import results
 
 
@@ -29,7 +29,7 @@ def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
     """
     sweep = find_sweep(runs[0], root) if len(runs) == 1 else None
     if sweep is not None:
-        file, text = out or sweep / of_sweep.PAGE, of_sweep.page(results.read(sweep))
+        file, text = out or sweep / PAGE, sweep_page(results.read(sweep))
     else:
         folders = list({folder.resolve(): folder for folder in find_runs(runs, root)}.values())
         file = out or _home(folders) / "report.html"

@@ -22,7 +22,7 @@ from ..state.submitted import Submitted, submitted
 from ..state.sweep import state_of
 from . import backend as backends
 
-_LOOK_S = 2.0
+_POLL_S = 2.0
 _ASK_TURNS = 5  # looks between two questions to the cluster, which many others ask, too
 _HEAD = ("RUN", "STATE", "STEP", "LOSS", "EVALUATION", "SAMPLES/S", "ETA", "GOODPUT", "LAST", "WHERE")
 _SPARED = (
@@ -45,12 +45,12 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
-    looks, backend = LivenessProbe(waits=False), backends.choose_backend(os.environ)
+    probe, backend = LivenessProbe(waits=False), backends.choose_backend(os.environ)
     check_readable(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
             jobs = submitted(root, backend)
-        found = _states(runs, root, jobs, looks)
+        found = _states(runs, root, jobs, probe)
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)
         else:
@@ -62,17 +62,17 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
         if not watch:
             return
         try:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         except KeyboardInterrupt:
             return
 
 
-def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], looks: LivenessProbe) -> list[RunState]:
+def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], probe: LivenessProbe) -> list[RunState]:
     folders = [find_run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
-    found = [state_of(folder, time.time(), looks) for folder in folders]
-    if looks.unsure:
-        looks.settle()
-        found = [state_of(folder, time.time(), looks) for folder in folders]
+    found = [state_of(folder, time.time(), probe) for folder in folders]
+    if probe.unsure:
+        probe.settle()
+        found = [state_of(folder, time.time(), probe) for folder in folders]
     states = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]
     return [each for each in states if each.state not in ("new", "gone") or each.run.exists()]  # some are deleted now
 

@@ -16,7 +16,7 @@ from ..common.show import show
 from ..state.holders import ask_to_leave, holders, is_there
 from ..state.sweep import state_of
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _TELL_S = 5.0  # between two words of who is waited for
 
 
@@ -31,33 +31,33 @@ def stop(run: str, wait: bool, root: Path) -> None:
     one is not stopped.
     """
     folder = find_run_or_sweep(run, root)
-    looks = LivenessProbe()
-    asked = _asked(folder, looks)
+    probe = LivenessProbe()
+    asked = _asked(folder, probe)
     show(f"asked {', '.join(map(str, asked))} to save and leave")
     if wait:
-        _wait(folder, asked, looks)
-        now = state_of(folder, time.time(), looks)
+        _wait(folder, asked, probe)
+        now = state_of(folder, time.time(), probe)
         show(f"{folder.name} is {now.state} after {'trial' if is_sweep(folder) else 'step'} {now.step}")
 
 
-def _wait(folder: Path, asked: Sequence[Holder], looks: LivenessProbe) -> None:
+def _wait(folder: Path, asked: Sequence[Holder], probe: LivenessProbe) -> None:
     """Wait until all of them have left. The run itself ends a rank that does not."""
     began = told = time.monotonic()
     output = folder / ("output" if is_sweep(folder) else names.LOGS)
-    while there := [holder for holder in asked if is_there(folder, holder, looks)]:
+    while there := [holder for holder in asked if is_there(folder, holder, probe)]:
         if (now := time.monotonic()) > told + _TELL_S:
             show(f"waiting since {now - began:.0f} s for {', '.join(map(str, there))}, see {output}")
             told = now
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
-def _asked(folder: Path, looks: LivenessProbe) -> list[Holder]:
+def _asked(folder: Path, probe: LivenessProbe) -> list[Holder]:
     """Whoever works there is asked to save and leave. Raises ConfigError where nobody does, or the folder is not ours."""
     try:
-        if not (found := holders(folder, looks)):
-            state = state_of(folder, time.time(), looks).state
+        if not (found := holders(folder, probe)):
+            state = state_of(folder, time.time(), probe).state
             raise ConfigError(f"{folder} is not running: it is {state}. There is nothing to stop")
-        ask_to_leave(folder, looks)
+        ask_to_leave(folder, probe)
     except OSError as error:
         raise ConfigError(
             f"{folder} is not yours to stop: {error.strerror}. Ask {owner_of(folder)}, whose run it is"

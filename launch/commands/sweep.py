@@ -21,7 +21,7 @@ from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import gpus_in_use_elsewhere
 from ..host.held_signals import HeldSignals
 from ..host.machine import this_machine
-from ..reporting import sweep_page as page
+from ..reporting.sweep_page import PAGE, sweep_page
 from ..reporting.sweep_summary import LEFT, show_summary
 from ..reporting.sweep_table import SweepTable
 from ..search.experiment import experiment
@@ -73,7 +73,7 @@ def sweep(
     it helps.
     """
     if best is not None:
-        _tell(results.best_of(find_sweep(best, root) or root / best), save)
+        _print_best(results.best_of(find_sweep(best, root) or root / best), save)
         return
     ignore_broken_pipe()
     asked = sweep_spec(hydra_words(config_dir, config_name, overrides), also, there)
@@ -81,7 +81,7 @@ def sweep(
     # Signals are held first: one would go to a thread that does not hold it back.
     with HeldSignals() as signals, SweepPeers(asked.folder) as peers:
         try:
-            code = _scheduled(asked, peers, signals, grace)
+            code = _run_sweep(asked, peers, signals, grace)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -90,7 +90,7 @@ def sweep(
     sys.exit(code)
 
 
-def _tell(best: results.BestPoint, save: Path | None) -> None:
+def _print_best(best: results.BestPoint, save: Path | None) -> None:
     if save is not None:
         text = experiment(best.words, best.title)
         try:
@@ -100,11 +100,11 @@ def _tell(best: results.BestPoint, save: Path | None) -> None:
     show(results.command(best.words, best.ranks))
 
 
-def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_s: float) -> ExitCode:
+def _run_sweep(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_s: float) -> ExitCode:
     machine = this_machine(os.environ, wants_gpus=asked.config.world.device is not Device.cpu)
     busy = gpus_in_use_elsewhere(machine.gpus, os.environ)
-    with lock_gpus(machine.gpus, None, busy) as claimed, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
-        slots_here = slots(asked.sweep, machine, claimed.gpus, os.environ)
+    with lock_gpus(machine.gpus, None, busy) as locked, library() as nvml, SweepTable(sys.stdout.isatty()) as table:
+        slots_here = slots(asked.sweep, machine, locked.gpus, os.environ)
         search = open_search(asked.folder, asked.space, asked.sweep, asked.identities, peers.lock)
         queue = TrialQueue(plan_of(asked, slots_here[0].threads), search, peers)
         queue.resume_stopped()
@@ -118,15 +118,15 @@ def _scheduled(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
         try:
             code = scheduler.run()
         finally:
-            found = _last_words(scheduler, table, code)
+            found = _write_end(scheduler, table, code)
         if scheduler.trouble is None and code not in LEFT:  # who was told to leave has no seconds for it
-            write_atomic(asked.folder / page.PAGE, page.page(results.read(asked.folder)))
+            write_atomic(asked.folder / PAGE, sweep_page(results.read(asked.folder)))
     if not scheduler.storage_lost:
         show_summary(asked, found, code, scheduler)
     return code
 
 
-def _last_words(scheduler: Scheduler, table: SweepTable, code: ExitCode) -> list[results.TrialRow]:
+def _write_end(scheduler: Scheduler, table: SweepTable, code: ExitCode) -> list[results.TrialRow]:
     """Leave, and write down what the sweep has come to, as far as that can be."""
     if scheduler.storage_lost:
         return []
@@ -136,5 +136,5 @@ def _last_words(scheduler: Scheduler, table: SweepTable, code: ExitCode) -> list
         state = "running" if scheduler.peers.others() else _STATES.get(code, code.name.lower())
         found = results.write(scheduler, state)
         scheduler.peers.leave()
-    table.tell(scheduler, found)
+    table.print_ended(scheduler, found)
     return found

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from .checks.allreduce import AllReduce
 from .checks.clocks import Clocks
-from .checks.folder import Folder
 from .checks.gpu_copies import HostToDevice
 from .checks.gpus import Gpus
-from .checks.limits import Limits
 from .checks.listeners import Listeners
 from .checks.matmul import Matmul
 from .checks.pairs import Pairs
 from .checks.ports import Ports
+from .checks.resource_limits import ResourceLimits
+from .checks.shared_folder import SharedFolder
 from .checks.tracking import Tracking
 from .checks.versions import Versions
 from .protocol.exam import Exam
@@ -22,6 +22,6 @@ from .protocol.ranks import ExamRanks
 def all_exams(ranks: ExamRanks, folder: Path) -> list[Exam]:
     """The same for one rank as for many: an examination that takes two ranks says that it was not checked."""
     return [
-        *(Versions(), Limits(), Gpus(), Ports(), Listeners(), Folder(folder), Tracking()),
+        *(Versions(), ResourceLimits(), Gpus(), Ports(), Listeners(), SharedFolder(folder), Tracking()),
         *(Matmul(), HostToDevice(), Group(), Clocks(), AllReduce(), Pairs()),
     ]

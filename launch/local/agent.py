@@ -52,7 +52,7 @@ def _store(asked: ranks.AgentOptions) -> Store:
     except OSError as error:
         message = f"port {asked.port} of {socket.gethostname()} cannot be used for the ranks' store: {error.strerror}"
         say(f"error: {message}")
-        _leave_word(ExitCode.BUG, message)
+        _write_cause(ExitCode.BUG, message)
         sys.exit(ExitCode.BUG)
 
 
@@ -60,11 +60,11 @@ def _by_torchrun(argv: Sequence[str]) -> ranks.RankEnds:
     try:
         return torchrun.run_torchrun(argv)
     except Exception as error:
-        _leave_word(ExitCode.BUG, f"torchrun failed: {error}")
+        _write_cause(ExitCode.BUG, f"torchrun failed: {error}")
         raise
 
 
-def _leave_word(code: ExitCode, message: str) -> None:
+def _write_cause(code: ExitCode, message: str) -> None:
     """Write the cause file, unless a launcher reads how this agent ended and works the cause out itself."""
     if RANKS not in os.environ:
         write_if_absent(code, message)
@@ -86,5 +86,5 @@ def _fail(failed: Sequence[tuple[int, int, float]], killed_before: int) -> NoRet
         correct_unknown(first.code, first.message)
     if first.code is ExitCode.PREEMPTED:
         sys.exit(128 + signal.SIGTERM)
-    _leave_word(first.code, first.message)
+    _write_cause(first.code, first.message)
     sys.exit(ExitCode.BUG)

@@ -120,8 +120,8 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
         for split in sorted({str(entry.get("split")) for entry in entries}, reverse=True):  # train first
             found = [(e["step"], number(e[name])) for e in entries if e.get("split") == split and name in e]
             heights |= {y for _, y in found}
-            points, ranges = _thinned(found)
-            traces += [_band(ranges, colour)] if ranges else []
+            points, ranges = _downsampled(found)
+            traces += [_min_max_band(ranges, colour)] if ranges else []
             trains = split == "train"
             traces.append(
                 {
@@ -137,17 +137,17 @@ def _curve(name: str, lines: Mapping[str, Sequence[Entry]]) -> str:
                 }
             )
     return chart_html(
-        traces, {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": {**GRID, **_around(heights - {None})}}
+        traces, {"xaxis": {**GRID, "title": {"text": "step"}}, "yaxis": {**GRID, **_axis_range(heights - {None})}}
     )
 
 
-def _around(heights: Collection[float | None]) -> dict[str, Any]:
+def _axis_range(heights: Collection[float | None]) -> dict[str, Any]:
     """The range of an axis on which all is of one height: plotly's own goes from 1 below it to 1 above it."""
     (height, *others) = heights or (None,)
     return {} if others or not height else {"range": sorted((0.0, 2 * height))}
 
 
-def _band(ranges: Sequence[_Range | None], colour: str) -> dict[str, Any]:
+def _min_max_band(ranges: Sequence[_Range | None], colour: str) -> dict[str, Any]:
     """Between the lowest and the highest, pale, around the line of the means; a shape for what lies between two gaps."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -175,7 +175,7 @@ def _sizes(numbers: Sequence[float | None]) -> list[int]:
     return [5 if before is None and after is None else 0 for before, after in zip(padded, padded[2:], strict=False)]
 
 
-def _thinned(
+def _downsampled(
     points: Sequence[tuple[int, float | None]],
 ) -> tuple[Sequence[tuple[int, float | None]], Sequence[_Range | None]]:
     """The points, of many the means of stretches; then also the lowest and the highest of each, so that no spike is lost.

@@ -25,7 +25,7 @@ _DEPTH = 8  # of fANOVA's trees, whose cost grows with the square of their leave
 _FEW = 4  # trials; fewer say nothing about what the score depends on
 
 
-def page(found: SweepResults) -> str:
+def sweep_page(found: SweepResults) -> str:
     """The whole page, as HTML."""
     first = found.best
     order = sorted(found.rows, key=lambda row: (row.state != "complete", results.sort_key(row.value, found.mode)))

@@ -62,10 +62,10 @@ class SweepTable(AbstractContextManager["SweepTable"]):
             self._known, self._stamp = known, _stamp(scheduler)
         else:
             found = results.rows(scheduler)
-        self.tell(scheduler, found)
+        self.print_ended(scheduler, found)
         self._again = time.monotonic() + _PAUSE * (time.monotonic() - began)
 
-    def tell(self, scheduler: "Scheduler", found: list[TrialRow]) -> None:
+    def print_ended(self, scheduler: "Scheduler", found: list[TrialRow]) -> None:
         """Of these trials, those whose end was told aside."""
         if self._live is not None:
             self._live.update(self._table(scheduler, found), refresh=True)

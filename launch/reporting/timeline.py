@@ -72,7 +72,7 @@ class Start:
 
 def starts(history: History, now: float) -> list[Start]:
     """All starts of a run, the first one first. Where one died, it ended about when it was last seen to live."""
-    passes = _passes(history)
+    passes = _starts_and_events(history)
     begins = [_begin(holder, events) for holder, events in passes]
     written = [line["time"] for line in history.lines]
     found: list[Start] = []
@@ -133,7 +133,7 @@ class _Lines:
         return self.times[index - 1] if index else 0.0
 
 
-def _passes(history: History) -> list[tuple[Holder | None, list[Entry]]]:
+def _starts_and_events(history: History) -> list[tuple[Holder | None, list[Entry]]]:
     """Who each start was, and its events. A start that has not told of itself yet stands where its number does."""
     told: list[list[Entry]] = []
     for event in history.events:

@@ -84,7 +84,7 @@ class Search(TrialStorage):
                 storage.set_trial_state_values(found._trial_id, state=self._states.RUNNING)
             try:
                 if wanted:
-                    storage.set_trial_system_attr(found._trial_id, _ENQUEUED, self._spelt(wanted))
+                    storage.set_trial_system_attr(found._trial_id, _ENQUEUED, self._matching_choices(wanted))
                 self.study.sampler = self._sampler(found.number)
                 trial = Trial(self.study, found._trial_id)
                 for name, of in self._distributions.items():
@@ -101,11 +101,11 @@ class Search(TrialStorage):
         own = sum(_ENQUEUED not in trial.system_attrs for trial in self.trials()[:number])
         return GridPoints(self._grid[own % len(self._grid)], self._distributions)
 
-    def _spelt(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    def _matching_choices(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """A point that somebody enqueued, its choices spelt as the command line spells them. Raises ValueError."""
         for name in wanted.keys() - self._distributions.keys():
             raise ValueError(f"{name} is not swept, but {', '.join(self._distributions)}")
-        return {name: _spelt(self._distributions[name], value) for name, value in wanted.items()}
+        return {name: _matching_choice(self._distributions[name], value) for name, value in wanted.items()}
 
     def words(self, number: int) -> list[str]:
         """What the trial's command line has beside the words that all share."""
@@ -185,7 +185,7 @@ def _study(folder: Path, config: SweepConfig, journal: Path | None) -> "Study":
     )
 
 
-def _spelt(of: "BaseDistribution", value: object) -> object:
+def _matching_choice(of: "BaseDistribution", value: object) -> object:
     """A value as a distribution has it; a choice may be given as the number that it spells."""
     choices = getattr(of, "choices", ())
     if isinstance(value, bool | int | float):

@@ -28,7 +28,7 @@ from .validation import validated_configs
 class SweepSpec:
     """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well.
 
-    `identities`: what the sweep is, as this version spells it and as earlier ones did. `open` are the keys, with their
+    `identities`: what the sweep is, as this version spells it and as earlier ones did. `deferred` are the keys, with their
     values, that each job of the sweep looks up for itself.
     """
 
@@ -37,7 +37,7 @@ class SweepSpec:
     config: Config
     sweep: SweepConfig
     identities: Sequence[Mapping[str, Any]]
-    open: Mapping[str, str]
+    deferred: Mapping[str, str]
     also: tuple[str, ...]
 
 

@@ -12,7 +12,7 @@ from ..submission.array import array_indices
 from ..submission.backend import element_id
 from . import client
 
-_LOOK_S = 5.0  # between two questions to a controller that many others ask, too
+_POLL_S = 5.0  # between two questions to a controller that many others ask, too
 _FORGOTTEN_LOOKS = 3  # after which what Slurm does not list is over, and not just about to be listed
 _ENDED = {
     "COMPLETED",
@@ -63,7 +63,7 @@ def wait_for_job(job: str, wanted: Collection[str], environ: Mapping[str, str]) 
             return max(end.exit_code for end in ends.values())
         if missed >= _FORGOTTEN_LOOKS:
             return max([*(end.exit_code for end in ends.values()), *(_accounted(job, left, environ))])
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _patiently(ask: Callable[[], dict[str, JobEnd | None]]) -> dict[str, JobEnd | None]:
@@ -75,7 +75,7 @@ def _patiently(ask: Callable[[], dict[str, JobEnd | None]]) -> dict[str, JobEnd 
             if not said:
                 say(f"phalanx: Slurm does not answer, and is asked again until it does: {error}")
             said = True
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
 
 def _listed(text: str) -> Iterator[tuple[str, JobEnd | None]]:

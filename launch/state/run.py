@@ -62,17 +62,17 @@ def unreadable_state(folder: Path, why: str) -> RunState:
     return RunState(run=folder, state=state, host=None, pid=None, job=None, why=why, **nothing)
 
 
-def run_state(run: Path, now: float, looks: LivenessProbe | None = None) -> RunState:
+def run_state(run: Path, now: float, probe: LivenessProbe | None = None) -> RunState:
     """The state of the run in the folder `run` at `now`, seconds since 1970. Raises OSError where it may not be read."""
-    looks = looks or LivenessProbe()
+    probe = probe or LivenessProbe()
     written = list(read_lines(run, _LINES_BYTES))
     lines = [line for line in written if line["split"] == "train"]
     evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
     events = list(read_events(run, _EVENTS_BYTES))
     summary = _object(run / names.SUMMARY)
-    holder = None if summary else looks.live(run)
+    holder = None if summary else probe.live(run)
     newest = [*lines[-1:], *events[-1:]]
-    said_s = _said_s(run, newest, now, looks if holder is not None else None)
+    said_s = _said_s(run, newest, now, probe if holder is not None else None)
     step = max((int(entry["step"]) for entry in newest), default=None)
     begin: Entry = next((event for event in reversed(events) if event["event"] in ("start", "resume")), {})
     steps = whole((summary or begin).get("steps"))
@@ -101,14 +101,14 @@ def _metrics(line: Entry) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _said_s(run: Path, newest: Sequence[Entry], now: float, looks: LivenessProbe | None) -> float | None:
+def _said_s(run: Path, newest: Sequence[Entry], now: float, probe: LivenessProbe | None) -> float | None:
     """Seconds since the newest line; for a live run by the file server's clock, which may differ from the run's."""
     if not newest:
         return None
-    if looks is None:
+    if probe is None:
         return float(now - max(entry["time"] for entry in newest))
     written = max(path.lstat().st_mtime for path in (run / names.METRICS, run / names.EVENTS) if path.exists())
-    return max(0.0, now - looks.ahead_s(run) - written)
+    return max(0.0, now - probe.ahead_s(run) - written)
 
 
 def with_job(found: RunState, submitted: Submitted | None) -> RunState:

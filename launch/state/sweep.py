@@ -13,22 +13,22 @@ from .run import RunState, run_state, unreadable_state
 ENDED = ("complete", "pruned", "failed")  # states of a trial that stay
 
 
-def state_of(folder: Path, now: float, looks: LivenessProbe) -> RunState:
+def state_of(folder: Path, now: float, probe: LivenessProbe) -> RunState:
     """The state of the run or the sweep in `folder` at `now`, seconds since 1970."""
     try:
-        return _of_sweep(folder, now, looks) if is_sweep(folder) else run_state(folder, now, looks)
+        return _of_sweep(folder, now, probe) if is_sweep(folder) else run_state(folder, now, probe)
     except OSError as error:
         return unreadable_state(folder, error.strerror or str(error))
 
 
-def _of_sweep(folder: Path, now: float, looks: LivenessProbe) -> RunState:
+def _of_sweep(folder: Path, now: float, probe: LivenessProbe) -> RunState:
     found = read_json(folder / SWEEP)
     found = found if isinstance(found, dict) else {}
     rows, best = found.get("rows"), found.get("best")
     rows = rows if isinstance(rows, list) else []
     best = best if isinstance(best, dict) else {}
     value = number(best.get("value"))
-    at_work = holders(folder, looks)
+    at_work = holders(folder, probe)
     state, holder = str(found.get("state", "new")), next(iter(at_work), None)
     if state == "running" and holder is None:
         state = "died"

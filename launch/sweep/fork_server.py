@@ -68,7 +68,7 @@ def _send_request(request_out: int, line: bytes) -> None:
 
 def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
     request_in, request_out = os.pipe()
-    tie = end_with_this_process(signal.SIGTERM)
+    end_with_server = end_with_this_process(signal.SIGTERM)
     pid = os.fork()
     if pid:
         os.close(request_in)
@@ -76,7 +76,7 @@ def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
         return pid
     code = 70
     try:
-        tie()
+        end_with_server()
         for other in (request_out, *waiting.values()):
             os.close(other)
         signal.set_wakeup_fd(-1)

@@ -170,4 +170,4 @@ class ProcessWatcher:
     def _named(self) -> str:
         """What runs, with its processes."""
         named = [f"{each.run.name} (process {each.group.pids[0]})" for each in self.running.values()]
-        return ", ".join(named) or "the goodbyes of runs that have ended"
+        return ", ".join(named) or "runs that have ended"

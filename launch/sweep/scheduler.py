@@ -60,7 +60,7 @@ class Scheduler:
         with self._watcher.opened():
             while self._goes_on():
                 try:
-                    self._step()
+                    self._turn()
                 except ForkServerDied:
                     for attempt in self._watcher.replace_fork_server():
                         self.queue.release(attempt.trial_run)
@@ -92,7 +92,7 @@ class Scheduler:
     def _goes_on(self) -> bool:
         return self._watcher.is_busy or not (self._is_leaving or self._nothing_left)
 
-    def _step(self) -> None:
+    def _turn(self) -> None:
         if not self._is_leaving:
             self._fill()
         if (why := self._watcher.wait_for_signal()) is not None:

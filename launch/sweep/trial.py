@@ -34,7 +34,7 @@ class SweepPlan:
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
     `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is None for other
-    pruners; `open` are the keys that each of the sweep's jobs looks up for itself.
+    pruners; `deferred` are the keys that each of the sweep's jobs looks up for itself.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class SweepPlan:
     threads: int | None
     compose: "Callable[[Sequence[str]], Composed]"
     asha: Asha | None
-    open: frozenset[str]
+    deferred: frozenset[str]
 
     def run(self, trial_run: TrialRun) -> Path:
         """The folder of a run."""
@@ -101,7 +101,7 @@ def plan_of(asked: SweepSpec, threads: int) -> SweepPlan:
         threads=threads if isinstance(config.train.threads, Auto) else None,
         compose=compose,
         asha=_asha(asked),
-        open=frozenset(asked.open),
+        deferred=frozenset(asked.deferred),
     )
 
 

@@ -85,7 +85,7 @@ class TrialRecords:
             return True
         config = self.composed(trial_run).config
         known = [digest(config), *former_digests(config)]
-        if _is_of(run, known) or (self._plan.open and _is_elsewhere(run, config, self._plan.open)):
+        if _is_of(run, known) or (self._plan.deferred and _is_elsewhere(run, config, self._plan.deferred)):
             return True
         raise ConfigError(
             f"{run} holds a finished run of another config than trial {trial_run.trial}, whose result it is not. Type "

@@ -38,7 +38,7 @@ from .liveness import LivenessProbe, file_clock, is_process
 
 _DYING_S = 5.0  # a process that was killed may need that long to be gone
 _REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
-_LOOK_S = 0.05
+_POLL_S = 0.05
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # as of FAT, and of some FUSE file systems
 
 
@@ -116,12 +116,12 @@ def _acquired(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 def _wait_for_turn(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
     """The incarnation that this process is, once the one before is over."""
-    patience, looks = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
+    patience, probe = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
     while True:
         newest = newest_incarnation(run)
         own = this_process(newest + 1, environ)
         holder = read_holder(run, newest) if newest else None
-        if holder is None or _is_over(run, holder, own, looks):
+        if holder is None or _is_over(run, holder, own, probe):
             if not _is_being_made(run, newest) and _create(run, own):
                 return own.incarnation
         elif time.monotonic() > patience + (liveness.DEAD_S if holder.machine != own.machine else 0.0):
@@ -129,7 +129,7 @@ def _wait_for_turn(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
                 f"{run} is in use: {holder} trains this run right now. Wait for it, end it, or type run.name=… for "
                 "another run"
             )
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def takeover_message(run: Path, incarnation: int) -> str | None:
@@ -149,13 +149,13 @@ def check(run: Path, incarnation: int) -> None:
         raise ConfigError(message)
 
 
-def _is_over(run: Path, holder: Holder, own: Holder, looks: LivenessProbe) -> bool:
+def _is_over(run: Path, holder: Holder, own: Holder, probe: LivenessProbe) -> bool:
     """Whether the run may be taken from `holder`."""
     if was_released(run, holder.incarnation):
         return True
     if is_earlier_requeue(holder, own.job, own.requeues):
         return True
-    return not is_process(run, holder) if holder.machine == own.machine else looks.is_dead(run, holder)
+    return not is_process(run, holder) if holder.machine == own.machine else probe.is_dead(run, holder)
 
 
 def _create(run: Path, holder: Holder) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
 
 CLUSTER = Path(__file__).with_name("cluster")
-_LOOK_S = 0.2  # Slurm announces nothing, and each question is a process
+_POLL_S = 0.2  # Slurm announces nothing, and each question is a process
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Cluster:
         end = time.monotonic() + timeout_s
         while not true():
             assert time.monotonic() < end, f"it never came true\n{self.ask('squeue', '--array')}"
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
 
 @dataclass

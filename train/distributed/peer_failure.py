@@ -26,7 +26,7 @@ from phalanx.exit.messages import end, say
 ANSWER_S = 0.7  # timeout of the other ranks' acknowledgement
 LEAVE_S = 0.7  # timeout of the main thread's own exit, once the failure is printed
 _NO_TIMEOUT = timedelta(days=365)
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class FailureChannel:
         with suppress(RuntimeError):
             self._store.set("said", json.dumps(asdict(failure)))
         if self._rank == self._keeper:
-            time.sleep(10 * _LOOK_S)  # so that they read it before the store is gone
+            time.sleep(10 * _POLL_S)  # so that they read it before the store is gone
 
     def peer_failure(self, wait_s: float) -> Failure | None:
         """The failure of another rank, if one arrives within `wait_s`; returns when that rank has printed it."""
@@ -109,7 +109,7 @@ class FailureChannel:
         until = time.monotonic() + ANSWER_S
         with suppress(RuntimeError):
             while silent and time.monotonic() < until:
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
                 silent = [rank for rank in silent if not self._store.check([f"heard/{rank}"])]
         return silent
 
@@ -128,7 +128,7 @@ class FailureChannel:
             self._failure = failure
             until = time.monotonic() + 2 * ANSWER_S
             while not store.check(["said"]) and time.monotonic() < until:
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
             if store.check(["said"]):
                 self._failure = Failure(**json.loads(store.get("said")))
         except RuntimeError:

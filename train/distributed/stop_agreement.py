@@ -24,7 +24,7 @@ from phalanx.exit.messages import say
 from phalanx.exit.signals import StopRequest
 
 AGREE_S = 5.0  # timeout of a main thread that waits for the agreement
-_LOOK_S = 0.2
+_POLL_S = 0.2
 _NOTHING = -1
 
 
@@ -71,7 +71,7 @@ class StopAgreement:
     def close(self) -> bool:
         """Stop polling. Returns whether the thread has ended; one that is blocked by a file server has not."""
         self._over.set()
-        self._thread.join(2 * _LOOK_S)
+        self._thread.join(2 * _POLL_S)
         return not self._thread.is_alive()
 
     def _agreed(self) -> bool:
@@ -84,13 +84,13 @@ class StopAgreement:
         own: StopRequest | None = None
         with suppress(RuntimeError):  # the store is gone, and with it all ranks, soon
             for self._round in count():
-                while not self._over.wait(_LOOK_S) and not store.check([f"{self._round}/request"]):
+                while not self._over.wait(_POLL_S) and not store.check([f"{self._round}/request"]):
                     own = own or self._poll()
                     if own is not None:
                         store.compare_set(f"{self._round}/request", "", json.dumps(asdict(own)))
                 if self._over.is_set() or self._agree(store):
                     break
-        while not self._over.wait(_LOOK_S):
+        while not self._over.wait(_POLL_S):
             self._poll()
 
     def _poll(self) -> StopRequest | None:
@@ -114,7 +114,7 @@ class StopAgreement:
             if self._rank == 0 and store.check(steps):
                 _decide(store, self._round, 1 + max(int(store.get(step)) for step in steps))
             else:
-                self._over.wait(_LOOK_S / 10)
+                self._over.wait(_POLL_S / 10)
         if self._over.is_set():
             return True
         self._after = int(store.get(f"{self._round}/after"))

@@ -42,7 +42,7 @@ from ..tasks.task import Task
 from . import model_checks
 from .evaluate import Evaluation
 from .memory_format import Convolutions, takes_nhwc
-from .step import Step
+from .step import TrainStep
 
 KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy)
 
@@ -51,7 +51,7 @@ KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augm
 class Parts:
     """Everything a run is made of."""
 
-    step: Step
+    step: TrainStep
     state: State
     loader: Loader
     mover: ToDevice
@@ -201,7 +201,7 @@ def _parts(
     task, loader = alone.task, alone.loader
     updater = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
     return Parts(
-        step=Step(
+        step=TrainStep(
             strategy=strategy,
             updater=updater,
             precision=precision,

@@ -37,7 +37,7 @@ class StepResult:
 
 
 @dataclass
-class Step:
+class TrainStep:
     strategy: ParallelStrategy
     updater: Updater
     precision: Precision

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-LOOK_S = 0.5  # how often to check that the trainer is alive
+POLL_S = 0.5  # how often to check that the trainer is alive
 ALONE_S = 3.0  # W&B's timeout to finish after the trainer died
 
 Message = dict[str, Any]
@@ -62,7 +62,7 @@ def _messages(requests: int, trainer: int) -> Iterator[Message]:
     """The trainer's messages, while it is alive. EOF does not tell, since data workers may hold the pipe open."""
     rest = b""
     while _lives(trainer) or _readable(requests, 0):
-        if _readable(requests, LOOK_S):
+        if _readable(requests, POLL_S):
             chunk = os.read(requests, 1 << 16)
             if not chunk:
                 return
@@ -84,7 +84,7 @@ def _leave_signals_to(trainer: int) -> None:
 def _follow(trainer: int) -> None:
     """Exit soon after the trainer, even if W&B hangs. Its service ends when this process is gone."""
     while _lives(trainer):
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     time.sleep(ALONE_S)
     os._exit(1)
 

@@ -35,11 +35,11 @@ def test_where_all_is_well_every_line_passes_or_says_why_it_was_not_checked(laun
 
 
 DIES = """
-from phalanx.launch.doctor.checks.folder import Folder
+from phalanx.launch.doctor.checks.shared_folder import SharedFolder
 def dies(self, ranks):
     os.kill(os.getpid(), signal.SIGKILL)
 if rank == 1:
-    Folder.measure = dies
+    SharedFolder.measure = dies
 """
 NEVER_COMES = "if rank == 1: wait()\n"
 HANGS_IN_A_COLLECTIVE = """

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from phalanx.launch.commands.doctor import _options
 from phalanx.launch.doctor.checks.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
 from phalanx.launch.doctor.checks.clocks import Clocks, midpoint_s
-from phalanx.launch.doctor.checks.folder import Folder
 from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
 from phalanx.launch.doctor.checks.gpus import Gpus
-from phalanx.launch.doctor.checks.limits import Limits
 from phalanx.launch.doctor.checks.matmul import Matmul
 from phalanx.launch.doctor.checks.pairs import Pairs, rounds, slow_ones
 from phalanx.launch.doctor.checks.ports import Ports
+from phalanx.launch.doctor.checks.resource_limits import ResourceLimits
+from phalanx.launch.doctor.checks.shared_folder import SharedFolder
 from phalanx.launch.doctor.checks.versions import Versions, runs_on
 from phalanx.launch.doctor.finding import Finding, Verdict, as_json, from_json, table
 from phalanx.launch.doctor.peaks import peak_of
@@ -110,7 +110,7 @@ def test_clock_skew_is_told_from_the_shortest_round_trip() -> None:
 
 def test_a_folder_that_is_not_shared_is_named_with_both_sides() -> None:
     facts = [{"missing": [1], "waited_s": 10, "mbyte_per_s": 100.0, "free_bytes": GIB}] * 2
-    found = one(Folder(Path("runs")).judge(ranks_on("a", "b"), facts), "shared folder")
+    found = one(SharedFolder(Path("runs")).judge(ranks_on("a", "b"), facts), "shared folder")
     assert found.verdict is Verdict.FAIL
     assert found.measured == "rank 0 on a does not see in runs what rank 1 on b wrote there"
 
@@ -121,7 +121,7 @@ def test_shared_memory_is_held_against_what_data_workers_need(free_bytes: int, v
         {"shm_bytes": free_bytes, "shm_free_bytes": free_bytes, "files": 1024, "files_most": 2**20}
         | {"locked_bytes": 65536, "rdma": True}
     ]
-    findings = Limits().judge(ranks_on("a"), facts)
+    findings = ResourceLimits().judge(ranks_on("a"), facts)
     assert one(findings, "/dev/shm").verdict == verdict
     assert one(findings, "open files").advice == "type ulimit -n 4096 before the command"
     assert one(findings, "locked memory").verdict is Verdict.FAIL

@@ -15,7 +15,7 @@ from PIL import Image
 
 from phalanx.launch.reporting import history, timeline
 from phalanx.launch.reporting.charts import COLOURS, Chart, curves
-from phalanx.launch.reporting.page import differences, run_page
+from phalanx.launch.reporting.run_page import differences, run_page
 from phalanx.launch.reporting.timeline import Span, Start, TimeUse
 from tests.launch.reporting.browser import document
 from tests.pacer import TASK, Pace

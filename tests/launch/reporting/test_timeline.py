@@ -10,7 +10,7 @@ import pytest
 
 from phalanx.launch.commands.status import table
 from phalanx.launch.reporting import history, timeline
-from phalanx.launch.reporting.page import run_page
+from phalanx.launch.reporting.run_page import run_page
 from phalanx.launch.reporting.timeline import Start
 from phalanx.launch.state.run import run_state
 from phalanx.run_folder import lease, lease_holders

@@ -28,7 +28,7 @@ def test_each_element_counts_as_it_ended(monkeypatch: pytest.MonkeyPatch, capsys
             raise ConfigError("Unable to contact slurm controller")
         return answer
 
-    monkeypatch.setattr(wait, "_LOOK_S", 0.0)
+    monkeypatch.setattr(wait, "_POLL_S", 0.0)
     monkeypatch.setattr(client, "job_facts", told)
     assert wait.wait_for_job("5", ["0", "1", "2", "3"], {}) == 4
     assert not answers
@@ -38,7 +38,7 @@ def test_each_element_counts_as_it_ended(monkeypatch: pytest.MonkeyPatch, capsys
 def test_what_slurm_has_forgotten_is_asked_of_its_accounting(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wait, "_LOOK_S", 0.0)
+    monkeypatch.setattr(wait, "_POLL_S", 0.0)
     monkeypatch.setattr(client, "job_facts", lambda job, environ: "")
     monkeypatch.setattr(
         client, "accounted_ends", lambda job, environ: {"5": ("COMPLETED", 0, 0), "6": ("CANCELLED", 0, 15)}

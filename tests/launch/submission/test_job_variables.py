@@ -42,7 +42,7 @@ def test_a_sweep_is_the_same_one_in_all_of_its_jobs(monkeypatch: pytest.MonkeyPa
         found.append(sweep_spec(SWEPT, there=["NODE_DISK"]))
         assert found[-1].config.data.train["root"] == f"/disk{job}/job{job}"
     assert found[0].identities == found[1].identities
-    assert found[0].open == {"data.train.root": "${oc.env:NODE_DISK}/${oc.env:SLURM_TMPDIR}"}
+    assert found[0].deferred == {"data.train.root": "${oc.env:NODE_DISK}/${oc.env:SLURM_TMPDIR}"}
     other = sweep_spec(("data=mnist", "data.train.root=/disk1/job1", "optim.lr=1,2", "~data.eval.root"))
     assert other.identities[0] != found[0].identities[0]
-    assert other.open == {}
+    assert other.deferred == {}

@@ -317,7 +317,7 @@ def test_the_board_of_a_sweep_fits_a_terminal_of_80_columns(
     words = [f"{key}=0.25" for key in swept]
     rows = [dataclasses.replace(row(n, "complete", 0.8), words=words) for n in range(3)] + [row(3, "running", None)]
     with SweepTable(is_terminal=True) as board:
-        board.tell(cast("Scheduler", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
+        board.print_ended(cast("Scheduler", SimpleNamespace(plan=plan, search=SimpleNamespace(size=9))), rows)
     title, heads, *_ = (line.strip() for line in capsys.readouterr().out.splitlines())
     assert title == "s: 3/9 trials, 1 running, 3 complete, best 0.8 (trial 0), ETA -"
     assert heads.split() == ["trial", "state", "accuracy", "step", "lr", "dropout", "global_batch", "weight_decay"]
@@ -330,7 +330,7 @@ def test_page_shows_what_was_pruned_and_every_failure(tmp_path: Path) -> None:
         (tmp_path / f"{trial:04d}").mkdir()
         line = {"step": 5, "split": "eval", "time": 1.0, "loss": 7.5}
         (tmp_path / f"{trial:04d}/metrics.jsonl").write_text(json.dumps(line) + "\n")
-    text = page.page(found(tmp_path, rows))
+    text = page.sweep_page(found(tmp_path, rows))
     legend = re.search(r'"name":"trial 0",.*"name":"trial 251, pruned",.*"showlegend":true', text)
     assert legend, "the curves are told apart"
     assert "trial 251, pruned at step 5" in text
@@ -355,7 +355,7 @@ def test_trials_that_were_trained_with_other_code_are_said_to_be(tmp_path: Path)
         write_json(tmp_path / f"{trial:04d}/environment.json", {"code": code})
     assert differences(tmp_path, rows[:2]) == "", "another target has other files"
     assert "different code (a.py): trials 0, 1; trials 2. They are ranked together" in differences(tmp_path, rows)
-    assert "different code (a.py)" in page.page(found(tmp_path, rows))
+    assert "different code (a.py)" in page.sweep_page(found(tmp_path, rows))
 
 
 def test_who_is_alive_is_told_by_touches_whatever_the_clocks_say(

@@ -10,7 +10,7 @@ from phalanx.train.checkpoint.progress import Progress
 from phalanx.train.checkpoint.saver import Failed, Saved, Saver
 from phalanx.train.checkpoint.snapshot import Snapshot, commit, take_snapshot, write
 from phalanx.train.checkpoint.state import State
-from phalanx.train.engine import job
+from phalanx.train.engine import trainer
 from phalanx.train.tasks.classification import Classification
 
 LATE = "task._target_=tests.train.checkpoint.late.SavedLate"
@@ -70,4 +70,4 @@ class SavedLate(Classification):
     def __init__(self, classes: int, label_smoothing: float, fails: Sequence[int] = ()) -> None:
         super().__init__(classes, label_smoothing)
         LateSaver.fails = fails
-        vars(job)["SynchronousSaver"] = LateSaver
+        vars(trainer)["SynchronousSaver"] = LateSaver

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from phalanx.config.wandb_mode import Mode
-from phalanx.train.sinks.wandb_process import ALONE_S, LOOK_S
+from phalanx.train.sinks.wandb_process import ALONE_S, POLL_S
 from phalanx.train.sinks.weights_and_biases import WeightsAndBiases
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def test_a_killed_training_leaves_no_process_behind(wandb_server: WandbServer, w
         family = set(started_here(wandb_env)) - {data_worker}
         assert len(family) >= 3, "the training, its W&B process, and W&B's service"
         run.kill()
-        wait_for_end(list(family), LOOK_S + ALONE_S + SERVICE_LOOK_S)
+        wait_for_end(list(family), POLL_S + ALONE_S + SERVICE_LOOK_S)
     assert wandb_server.history() == [{"step": step, "train/loss": 0.5} for step in (1, 2)]
     assert wandb_server.all("file_stream")[-1]["exitcode"] == 1
 
@@ -286,7 +286,7 @@ def test_a_training_that_ends_while_w_and_b_hangs_waits_for_nobody_and_leaves_no
         assert time.monotonic() - began_s < NEVER_S, "0.07 s on an idle machine; W&B alone would wait for 90 s"
         family = started_here(wandb_env)
         killed.kill()
-    wait_for_end(family, LOOK_S + ALONE_S + 2 * SERVICE_LOOK_S)
+    wait_for_end(family, POLL_S + ALONE_S + 2 * SERVICE_LOOK_S)
 
 
 def test_signals_for_a_whole_job_leave_w_and_b_alone_and_its_stop_button_reaches_the_training(

@@ -16,7 +16,7 @@ _FILES, _FILES_LEAST = 4096, 1024  # a batch in flight takes a descriptor a tens
 _RDMA = Path("/sys/class/infiniband")
 
 
-class Limits:
+class ResourceLimits:
     name = "limits"
 
     def measure(self, ranks: ExamRanks) -> dict[str, Any]:

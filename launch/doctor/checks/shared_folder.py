@@ -19,7 +19,7 @@ _SHARED = "all ranks write, and see the files of all others"
 
 
 @dataclass(frozen=True)
-class Folder:
+class SharedFolder:
     """Leaves nothing behind."""
 
     path: Path
