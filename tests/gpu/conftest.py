@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.gpu.launched import Gpus
-from tests.train.built import kept_switches
+from tests.train.built_parts import kept_switches
 
 
 @pytest.fixture(autouse=True)

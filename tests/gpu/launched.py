@@ -6,10 +6,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.ranks import ROOT, SMALL, Results, free_port, quoted, rank_variables
 
 _LIMIT_S = 240.0  # a start with NCCL, autotuning and compilation
+
+DETERMINISTIC = ("train.deterministic=true",)
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,8 @@ class Gpus:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
+
+
+def timeless(results: Results) -> list[dict[str, Any]]:
+    """Without what a clock or the allocator decides."""
+    return [{key: value for key, value in line.items() if key != "memory_gib"} for line in results.timeless()]

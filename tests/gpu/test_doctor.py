@@ -10,7 +10,7 @@ from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
 from phalanx.launch.doctor.checks.matmul import Matmul
 from phalanx.launch.doctor.peaks import peak_of
 from tests.launch.command import Launcher
-from tests.launch.doctor.examined import findings, ranks_on
+from tests.launch.doctor.findings import findings, ranks_on
 
 pytestmark = pytest.mark.gpu
 

@@ -5,10 +5,9 @@ import signal
 import pytest
 import torch
 
-from tests.gpu.launched import Gpus
-from tests.gpu.test_runs import DETERMINISTIC, timeless
-from tests.train.parallel.test_ddp_knobs import distance, moved
-from tests.train.small import BATCH, planted
+from tests.compare_runs import distance, moved
+from tests.gpu.launched import DETERMINISTIC, Gpus, timeless
+from tests.train.small_runs import BATCH, planted
 
 pytestmark = pytest.mark.multi_gpu
 
@@ -84,7 +83,7 @@ def test_sync_batchnorm_sees_the_whole_batch(gpus: Gpus) -> None:
         "~model.hidden",
         "~model.classes",
         "~model.dropout",
-        "model._target_=tests.train.planted.Normalised",
+        "model._target_=tests.train.faulty_parts.Normalised",
     )
     run = (*model, *SGD, "train.precision=fp64")
     alone = gpus.train(1, *run, name="alone")
@@ -102,7 +101,7 @@ def test_one_rank_without_a_gradient_ends_all_ranks_with_its_name(gpus: Gpus) ->
         "~model.hidden",
         "~model.classes",
         "~model.dropout",
-        "model._target_=tests.train.planted.Dying",
+        "model._target_=tests.train.faulty_parts.Dying",
         "+model.alive=3",
         "+model.rank=1",
     )

@@ -7,7 +7,7 @@ import torch
 
 from phalanx.train.loading.loader import StepBatch
 from phalanx.train.loading.prefetch import ToDevice, prefetch_to_device
-from tests.train.built import built, moved
+from tests.train.built_parts import built, moved
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]
 

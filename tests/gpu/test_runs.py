@@ -8,23 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from tests.gpu.launched import Gpus
+from tests.gpu.launched import DETERMINISTIC, Gpus, timeless
 from tests.ranks import Results
-from tests.train.small import BATCH, planted
+from tests.train.small_runs import BATCH, planted
 
 pytestmark = pytest.mark.gpu
-
-DETERMINISTIC = ("train.deterministic=true",)
 
 
 def environment(results: Results) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((results.folder / "environment.json").read_text())
     return found
-
-
-def timeless(results: Results) -> list[dict[str, Any]]:
-    """Without what a clock or the allocator decides."""
-    return [{key: value for key, value in line.items() if key != "memory_gib"} for line in results.timeless()]
 
 
 @pytest.mark.parametrize("launched", [False, True], ids=["python", "nccl_world_of_one"])

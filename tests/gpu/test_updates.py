@@ -12,7 +12,7 @@ import torch
 from phalanx.train.loading.prefetch import prefetch_to_device
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.schedule import Cosine
-from tests.train.built import built, warmed_up
+from tests.train.built_parts import built, warmed_up
 from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("switches")]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compare_runs import same
 from tests.ranks import Results, Starter, World, until
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 SMALL = ("model=mlp", "model.hidden=[8]", "model.dropout=0.2")
 CONVNET = ("model=convnet", "model.dropout=0.2", "train.global_batch=16", "eval.every=17")
@@ -23,16 +24,6 @@ KINDS: dict[int, tuple[tuple[str, ...], list[tuple[int, ...]]]] = {
     3: ((*CONVNET, "parallel.bucket_mb=0.5", "train.clip_norm=1"), [(1,), (2,)]),
     4: ((*SMALL, *SGD, "train.micro_batch=8"), [(0,), (3,)]),
 }
-
-
-def same(one: Results, other: Results) -> None:
-    assert one.sha256 == other.sha256
-    assert one.timeless() == other.timeless()
-    newest = [max(run.folder.glob("checkpoints/step_*")) for run in (one, other)]
-    assert newest[0].name == newest[1].name
-    for name in ("model.safetensors", "ema.safetensors"):
-        contents = [(folder / name).read_bytes() if (folder / name).exists() else None for folder in newest]
-        assert contents[0] == contents[1]
 
 
 def lines(results: Results) -> int:

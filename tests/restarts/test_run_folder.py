@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import Results, Starter, holder, until
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 RUN = ("model=mlp", "model.hidden=[8]", "train.steps=12", "log.every=2", "checkpoint.every=3")
 OWN = ("data.train._target_=mine.Own", "data.train.split=train", "run.name=r")

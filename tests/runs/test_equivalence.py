@@ -13,8 +13,8 @@ from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
 from phalanx.train.models.mlp import MLP
 from tests.ranks import DDP, Results, Starter
-from tests.runs.chance import overrides as chance
-from tests.runs.weighted import weights_of
+from tests.runs.random_user_code import overrides as chance
+from tests.runs.weighted_task import weights_of
 
 SPLIT = ("train.global_batch=64", "train.micro_batch=8", "eval.every=null", "checkpoint.best_metric=null")
 NOISY = ("model=mlp", "model.dropout=0.3")  # the digits are augmented by default
@@ -78,7 +78,7 @@ def test_loss_is_divided_by_what_was_counted_over_all_ranks(
     starter: Starter, micro_batch: str, numbers: tuple[int, ...]
 ) -> None:
     """90 samples: one whole batch and a short one, against a loop that sees each batch as a whole."""
-    task = ("~task", "+task._target_=tests.runs.weighted.Weighted")
+    task = ("~task", "+task._target_=tests.runs.weighted_task.Weighted")
     end = (f"train.epochs={90 / 1438}", f"train.micro_batch={micro_batch}", "eval.every=null", "schedule=constant")
     run = ("model=mlp", "train.precision=fp64", "data.augment=null", "checkpoint.best_metric=loss", *end)
     torch.manual_seed(0)

@@ -13,9 +13,9 @@ from phalanx.train.loading.rng import seed_all
 from phalanx.train.loading.shard import Span
 from phalanx.train.models.mlp import MLP
 from tests.ranks import ROOT, Starter
-from tests.runs.chance import Drawn, Normed, overrides
-from tests.train.planted import Planted
-from tests.train.small import planted
+from tests.runs.random_user_code import Drawn, Normed, overrides
+from tests.train.faulty_parts import Planted
+from tests.train.small_runs import planted
 
 
 @pytest.mark.parametrize("numbers", [(1, 2, 3), pytest.param((1, 5), marks=pytest.mark.slow)])
@@ -43,8 +43,8 @@ def test_no_sample_is_left_out_and_none_counts_twice(starter: Starter, ranks: in
     census = (
         *(word for word in overrides() if not word.startswith("task.")),
         "~task",
-        "+task._target_=tests.runs.chance.Census",
-        "data.eval._target_=tests.runs.chance.Numbered",
+        "+task._target_=tests.runs.random_user_code.Census",
+        "data.eval._target_=tests.runs.random_user_code.Numbered",
         "~data.eval.half",
         "checkpoint.best_metric=loss",
     )
@@ -116,7 +116,11 @@ def test_a_metric_finds_all_samples_in_their_order(starter: Starter) -> None:
     """23 samples in batches of 4: whatever a metric keeps, the merge of ranks has it in the order of the samples."""
     counting = (
         *(word for word in overrides() if not word.startswith("task.")),
-        *("~task", "+task._target_=tests.zoo.metrics.Ordered", "data.eval._target_=tests.runs.chance.Numbered"),
+        *(
+            "~task",
+            "+task._target_=tests.zoo.metrics.Ordered",
+            "data.eval._target_=tests.runs.random_user_code.Numbered",
+        ),
         *("~data.eval.half", "checkpoint.best_metric=loss", "train.steps=1"),
     )
     for ranks, batch in ((1, 4), (2, 4), (3, 4), (3, 23)):
@@ -127,7 +131,7 @@ def test_a_metric_finds_all_samples_in_their_order(starter: Starter) -> None:
 
 def test_what_is_not_defined_for_the_samples_is_null_and_never_the_best(starter: Starter) -> None:
     """Six samples hold not all of ten classes, and three ranks have no more than two batches of them."""
-    few = (*planted(), "data.eval={_target_: tests.train.planted.Planted, samples: 6}", "eval.batch=3")
+    few = (*planted(), "data.eval={_target_: tests.train.faulty_parts.Planted, samples: 6}", "eval.batch=3")
     task = ("~task", "+task={_target_: tests.zoo.metrics.Scored, classes: 10, label_smoothing: 0.0}", "train.steps=2")
     labels = Planted(6).labels
     missing = next(kind for kind in range(10) if kind not in labels)

@@ -9,11 +9,11 @@ from phalanx.compose.compose import compose
 from phalanx.config.schema import Kind, schema
 from tests.phalanx.compose.others import other, word
 from tests.ranks import Results, Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 from tests.zoo.models import ZOO, untamed
 
 STEPS = ("train.steps=6", "train.epochs=null", "train.clip_norm=1", "optim=sgd", "optim.momentum=0.9")
-EVALUATED = ("data.eval._target_=tests.train.planted.Planted", "~data.eval.split", "+data.eval.samples=19")
+EVALUATED = ("data.eval._target_=tests.train.faulty_parts.Planted", "~data.eval.split", "+data.eval.samples=19")
 CHOSEN = {
     # The machine of a test, and not the run.
     **dict.fromkeys(

@@ -8,8 +8,8 @@ import pytest
 
 from phalanx.train.loading.order import Order
 from tests.ranks import Results, Starter
-from tests.train.planted import SIGN
-from tests.train.small import BATCH, SAMPLES, killed_once, planted
+from tests.train.faulty_parts import SIGN
+from tests.train.small_runs import BATCH, SAMPLES, killed_once, planted
 
 RUN = ("train.steps=12", "checkpoint.every=1")
 
@@ -62,7 +62,7 @@ def test_either_of_loss_and_gradient_is_enough_and_they_are_told_apart(
     starter: Starter, task: str, reason: str
 ) -> None:
     """On one rank: the other learns of it in the reduced gradient."""
-    run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, f"task._target_=tests.train.planted.{task}")
+    run = (*planted(spoilt=[position(3, 5)], value=f"'{SIGN}'"), *RUN, f"task._target_=tests.train.faulty_parts.{task}")
     results = starter.train(2, *run, name="run")
     assert skips(results) == [(3, reason, samples(3))]
     assert hashes(results)[3] == hashes(results)[2]

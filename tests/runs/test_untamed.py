@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import pytest
 
 from tests.ranks import DDP, Results, Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 from tests.zoo.models import untamed
 
-EVALUATED = ("data.eval={_target_: tests.train.planted.Planted, samples: 41}", "eval.batch=16")
+EVALUATED = ("data.eval={_target_: tests.train.faulty_parts.Planted, samples: 41}", "eval.batch=16")
 RUN = (*EVALUATED, "train.steps=9", "train.ema_decay=0.9")
 OFTEN = ("eval.every=1", "checkpoint.every=2", "log.every=1")
 KILLED = {"kill_at": 6 * 8 + 1, "samples": 96}  # in the seventh step

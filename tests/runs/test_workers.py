@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import Starter, until
-from tests.runs.chance import overrides
+from tests.runs.random_user_code import overrides
 
 RUN = (*overrides(), "train.steps=24", "eval.every=8", "checkpoint.every=8", "eval.batch=16")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.lab import Cluster, Desk
+from tests.slurm.slurm_lab import Cluster, Desk
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from phalanx.run_folder.jsonl import Entry
-from tests.slurm.lab import Desk, LabJob
+from tests.slurm.slurm_lab import Desk, LabJob
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=5")
 ONE = ("cluster.ranks_per_node=1",)

@@ -8,8 +8,8 @@ import pytest
 
 from tests.launch.commands import users_project
 from tests.ranks import SMALL
-from tests.slurm.lab import Desk, LabJob
 from tests.slurm.queued_runs import held
+from tests.slurm.slurm_lab import Desk, LabJob
 from tests.wheel import Environment, built, copied, environment
 
 RUIN = "raise SystemExit('this is not what was submitted')\n"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.ranks import ROOT, quoted
-from tests.slurm.lab import Desk, LabJob, first_on_path, program
+from tests.slurm.slurm_lab import Desk, LabJob, first_on_path, program
 
 AGAIN = "[[ -z ${SLURM_RESTART_COUNT:-} ]] || exit 0\n"  # all is well at the second start
 

@@ -1,8 +1,8 @@
 """What `phalanx status` tells of runs that Slurm has, and how `phalanx cancel` takes them from it."""
 
-from tests.pacer import TASK, Pace
-from tests.slurm.lab import Desk, first_on_path, program
+from tests.paced_task import TASK, Pace
 from tests.slurm.queued_runs import ONE, TINY, held, told
+from tests.slurm.slurm_lab import Desk, first_on_path, program
 
 PACED = (TASK, *TINY, *ONE, "log.every=1")
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import Starter
-from tests.slurm.lab import Desk, LabJob
 from tests.slurm.queued_runs import TWO, crowd_out, told
+from tests.slurm.slurm_lab import Desk, LabJob
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 

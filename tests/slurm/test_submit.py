@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import ROOT, SMALL, quoted
-from tests.slurm.lab import Desk, first_on_path, program
 from tests.slurm.queued_runs import ONE, TINY
+from tests.slurm.slurm_lab import Desk, first_on_path, program
 
 
 def test_dry_run_prints_exactly_what_is_submitted(desk: Desk) -> None:

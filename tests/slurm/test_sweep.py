@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.launch.sweep.sweeper import SHORT
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.phalanx.config.cases import mnist
 from tests.ranks import Results, Starter
-from tests.slurm.lab import Desk, LabJob
 from tests.slurm.queued_runs import crowd_out, held, told
+from tests.slurm.slurm_lab import Desk, LabJob
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 

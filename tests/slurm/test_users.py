@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import ROOT, SMALL, quoted
-from tests.slurm.lab import Cluster
+from tests.slurm.slurm_lab import Cluster
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=2", "cluster.ranks_per_node=1", *SMALL)
 OTHER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")

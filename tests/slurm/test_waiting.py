@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.ranks import SMALL, quoted
-from tests.slurm.lab import Desk, program
+from tests.slurm.slurm_lab import Desk, program
 
 ONE = "cluster.ranks_per_node=1"
 

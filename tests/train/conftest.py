@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.train.built import kept_switches
+from tests.train.built_parts import kept_switches
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.classification import Classification
 from phalanx.train.tasks.task import Ratio
-from tests.train.planted import CLASSES, WIDTH, Planted, Sample
+from tests.train.faulty_parts import CLASSES, WIDTH, Planted, Sample
 
 
 class TwoLinesError(RuntimeError):

@@ -12,7 +12,7 @@ from torch import nn
 from phalanx import Metric, Ratio, Update
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.classification import Classification
-from tests.runs.chance import Census
+from tests.runs.random_user_code import Census
 
 _FEW = 32  # samples: more than a sample batch has
 

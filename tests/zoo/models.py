@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.train.planted import CLASSES, WIDTH
+from tests.train.faulty_parts import CLASSES, WIDTH
 
 HIDDEN = 6
 

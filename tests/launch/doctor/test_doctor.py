@@ -11,7 +11,7 @@ import pytest
 
 from phalanx.launch.commands import doctor
 from tests.launch.command import Launcher
-from tests.launch.doctor.examined import findings
+from tests.launch.doctor.findings import findings
 from tests.ranks import QUIET, ROOT, free_port
 
 WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links", "matmul", "host to device"}

@@ -22,7 +22,7 @@ from phalanx.launch.doctor.checks.versions import Versions, runs_on
 from phalanx.launch.doctor.finding import Finding, Verdict, as_json, from_json, table
 from phalanx.launch.doctor.peaks import peak_of
 from phalanx.launch.doctor.reach import why_closed
-from tests.launch.doctor.examined import one, ranks_on
+from tests.launch.doctor.findings import one, ranks_on
 from tests.ranks import free_port
 
 GIB = 2**30

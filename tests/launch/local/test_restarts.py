@@ -14,7 +14,7 @@ from phalanx.launch.host.processes import children
 from phalanx.launch.local.exit_cause import ExitCause
 from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.command import Launcher, marked
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import SMALL, Results, Starter, until
 
 

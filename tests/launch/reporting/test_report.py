@@ -18,7 +18,7 @@ from phalanx.launch.reporting.charts import COLOURS, Chart, curves
 from phalanx.launch.reporting.run_page import differences, run_page
 from phalanx.launch.reporting.timeline import Span, Start, TimeUse
 from tests.launch.reporting.browser import document
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import ROOT, Nursery, Results, Starter, until
 
 SHORT = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=40", "eval.every=20", "checkpoint.every=10", "log.every=5")

@@ -16,8 +16,8 @@ from phalanx.launch.common.text import duration_text
 from phalanx.launch.state.run import RunState, run_state
 from tests.launch.command import Launcher
 from tests.ranks import QUIET, ROOT, SMALL, Starter, World, until
-from tests.train.distributed.saboteur import TASK, Sabotage
-from tests.train.distributed.test_stop import RUN, STEPS, until_saved
+from tests.stoppable_run import RUN, STEPS, until_saved
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 
 def look(starter: Starter, later_s: float = 0.0) -> RunState:

@@ -13,7 +13,7 @@ from optuna.study import Study
 from phalanx.launch.search.storage_retry import StorageUnavailable, retry_calls
 from tests.launch.sweep.postgres import postgres
 from tests.launch.sweep.sweeper import SHORT, Sweeper
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import until
 
 

@@ -16,10 +16,10 @@ from phalanx.launch.host.processes import children
 from phalanx.run_folder.names import STOP
 from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.sweep.sweeper import SHORT, Sweeper, fork_server_of, interrupt
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import ROOT, Results, Starter, holder, until
-from tests.train.distributed.saboteur import TASK as SABOTAGED
-from tests.train.distributed.saboteur import Sabotage
+from tests.train.distributed.fault_injection import TASK as SABOTAGED
+from tests.train.distributed.fault_injection import Sabotage
 
 CLASSIFICATION = "task._target_=phalanx.tasks.Classification"
 # A start stands still in its seventh step, a checkpoint at the fourth behind it.
@@ -34,7 +34,7 @@ def test_killed_or_interrupted_sweep_goes_on_where_it_was_and_code_that_changed_
     sweeper: Sweeper,
 ) -> None:
     """What the run itself says of changed code is what the sweep says, and accepting it goes on."""
-    (sweeper.folder / "mine.py").write_text("from tests.pacer import Paced\n\nclass Mine(Paced):\n    pass\n")
+    (sweeper.folder / "mine.py").write_text("from tests.paced_task import Paced\n\nclass Mine(Paced):\n    pass\n")
     words = (*SLOW, "optim.lr=1e-3,1e-2", "task._target_=mine.Mine", "sweep.slots=1")
     path = {"PYTHONPATH": f"{sweeper.folder}:{ROOT}"}
 

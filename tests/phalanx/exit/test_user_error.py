@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.ranks import Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 
 RUN = (*planted(), "run.name=r", "train.steps=12", "log.every=1")
 BARE = [word for word in RUN if not word.startswith("model")]
@@ -46,7 +46,10 @@ def test_an_error_in_the_sanity_check_is_told_so(starter: Starter) -> None:
 
 
 def test_what_failed_before_and_in_an_evaluation_is_told(starter: Starter) -> None:
-    chained = ("task._target_=tests.zoo.faults.Chained", "data.eval={_target_:tests.train.planted.Planted,samples:9}")
+    chained = (
+        "task._target_=tests.zoo.faults.Chained",
+        "data.eval={_target_:tests.train.faulty_parts.Planted,samples:9}",
+    )
     ended = starter.run(1, *RUN, *chained)
     assert ended.codes == [1]
     assert "KeyError: 'score'" in ended.output

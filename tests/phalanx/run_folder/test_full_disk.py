@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pacer import TASK as PACED
-from tests.pacer import Pace
+from tests.paced_task import TASK as PACED
+from tests.paced_task import Pace
 from tests.ranks import Starter, until
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 RUN = ("run.name=r", "model=mlp", "model.hidden=[64]", "train.steps=20", "log.every=2", "checkpoint.every=4")
 
@@ -111,7 +111,7 @@ def test_folder_of_checkpoints_that_is_closed_in_mid_run_is_one_message(
     assert [event["step"] for event in starter.results("r").events("resume")] == [4]
 
 
-BEREFT = "task._target_=tests.phalanx.run_folder.bereft.Bereft"
+BEREFT = "task._target_=tests.phalanx.run_folder.unprivileged_task.Bereft"
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.run_folder.lease import acquire
+from tests.compare_runs import same
 from tests.ranks import ROOT, Starter, holder, until
-from tests.restarts.test_resume import same
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 NONE: dict[str, str] = {}
 RUN = ("model=mlp", "model.hidden=[8]", "train.steps=60", "log.every=5", "checkpoint.every=10", "eval.every=20")

@@ -1,7 +1,7 @@
 """The doctor on the machines that a job would get."""
 
-from tests.slurm.lab import Desk
 from tests.slurm.queued_runs import TWO
+from tests.slurm.slurm_lab import Desk
 
 
 def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) -> None:

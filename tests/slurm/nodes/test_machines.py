@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import QUIET, ROOT, SMALL, Results, Starter, quoted, until
-from tests.slurm.lab import Cluster
+from tests.slurm.slurm_lab import Cluster
 
 pytestmark = pytest.mark.xdist_group("slurm, disturbed")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
 from tests.launch.command import marked
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import Starter
-from tests.slurm.lab import Desk
+from tests.slurm.slurm_lab import Desk
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=20")
 FOUR = ("cluster.nodes=2", "cluster.ranks_per_node=2")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phalanx.run_folder.checkpoints import FORMAT, Checkpoints, verify
-from tests.train.checkpoint import crasher
+from tests.train.checkpoint import killed_save
 
 
 def names(run: Path) -> list[str]:
@@ -16,11 +16,11 @@ def names(run: Path) -> list[str]:
 
 
 def test_save_that_is_killed_anywhere_leaves_the_one_before_or_itself(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, crasher.__file__, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, killed_save.__file__, str(tmp_path)], check=True, timeout=120)
     runs = sorted(tmp_path.iterdir(), key=lambda run: int(run.name))
     assert len(runs) > 50  # as many as there are changes, and one that was not disturbed
     undisturbed = names(runs[-1])
-    assert undisturbed.count("manifest.json") == crasher.KEEP + 1
+    assert undisturbed.count("manifest.json") == killed_save.KEEP + 1
     for run in runs[:-1]:
         said = max((int(path.name[5:]) for path in run.glob("said_*")), default=0)
         checkpoints = Checkpoints(run)
@@ -30,9 +30,9 @@ def test_save_that_is_killed_anywhere_leaves_the_one_before_or_itself(tmp_path: 
         assert newest in (said, said + 1), run.name
         for step in checkpoints.steps():
             verify(checkpoints.folder / f"step_{step:08d}")
-        for step in range(newest + 1, max(crasher.STEPS) + 1):
-            crasher.save(run, step)
-        checkpoints.retain(crasher.KEEP, crasher.BEST)
+        for step in range(newest + 1, max(killed_save.STEPS) + 1):
+            killed_save.save(run, step)
+        checkpoints.retain(killed_save.KEEP, killed_save.BEST)
         assert names(run) == undisturbed, run.name
 
 
@@ -54,10 +54,10 @@ def test_all_files_are_on_the_disk_before_the_rename_and_the_rename_before_the_e
 
     monkeypatch.setattr(os, "fsync", recorded)
     monkeypatch.setattr(Path, "rename", recorded_rename)
-    crasher.save(tmp_path, 1)
+    killed_save.save(tmp_path, 1)
     staging = "checkpoints/.step_00000001.0.staging"
     before, after = done[: done.index(f"renamed {staging}")], done[done.index(f"renamed {staging}") + 1 :]
-    assert {f"synced {staging}/{name}" for name in crasher.FILES} < set(before)
+    assert {f"synced {staging}/{name}" for name in killed_save.FILES} < set(before)
     assert any(word.startswith(f"synced {staging}/.manifest.json") for word in before)
     assert before[-1] == f"synced {staging}"
     assert after == ["synced checkpoints"]
@@ -66,7 +66,7 @@ def test_all_files_are_on_the_disk_before_the_rename_and_the_rename_before_the_e
 def test_newest_and_best_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in range(1, 8):
-        crasher.commit(checkpoints, step)
+        killed_save.commit(checkpoints, step)
         checkpoints.retain(2, 1)
     assert checkpoints.steps() == [1, 6, 7]
     checkpoints.retain(1, None)

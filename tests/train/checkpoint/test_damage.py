@@ -15,7 +15,7 @@ from phalanx.run_folder import checkpoints as stored
 from phalanx.run_folder.checkpoints import Checkpoints, source
 from phalanx.run_folder.names import MANIFEST
 from phalanx.train.checkpoint.progress import Progress
-from tests.train.checkpoint import crasher
+from tests.train.checkpoint import killed_save
 
 Damage = Callable[[Path], object]
 
@@ -49,9 +49,9 @@ def to_file(name: str, damage: Damage) -> Damage:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    **{f"{name} cut": (to_file(name, cut), f"{name} is not what was written") for name in crasher.FILES},
-    **{f"{name} flipped": (to_file(name, flip), f"{name} is not what was written") for name in crasher.FILES},
-    **{f"{name} missing": (to_file(name, Path.unlink), f"{name} is missing") for name in crasher.FILES},
+    **{f"{name} cut": (to_file(name, cut), f"{name} is not what was written") for name in killed_save.FILES},
+    **{f"{name} flipped": (to_file(name, flip), f"{name} is not what was written") for name in killed_save.FILES},
+    **{f"{name} missing": (to_file(name, Path.unlink), f"{name} is missing") for name in killed_save.FILES},
     "manifest cut": (to_file(MANIFEST, cut), "cannot be read"),
     "manifest empty": (to_file(MANIFEST, lambda file: file.write_text("")), "cannot be read"),
     "manifest garbage": (to_file(MANIFEST, lambda file: file.write_bytes(b"\xff\xfe{")), "cannot be read"),
@@ -69,7 +69,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 def test_damaged_checkpoint_is_set_aside_and_the_older_one_is_used(tmp_path: Path, kind: str) -> None:
     damage, message = DAMAGES[kind]
     for step in (1, 2, 3):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     (tmp_path / "secret").write_text("s")
     checkpoints = Checkpoints(tmp_path)
     newest = checkpoints.folder / "step_00000003"
@@ -87,7 +87,7 @@ def test_damaged_checkpoint_is_set_aside_and_the_older_one_is_used(tmp_path: Pat
 
 def test_all_damaged_leaves_none_and_each_is_told(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     checkpoints = Checkpoints(tmp_path)
     for step in checkpoints.steps():
         flip(checkpoints.folder / f"step_{step:08d}/state.pt")
@@ -99,7 +99,7 @@ def test_all_damaged_leaves_none_and_each_is_told(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_version_is_no_damaged_one(tmp_path: Path) -> None:
     for step in (1, 2):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     checkpoints = Checkpoints(tmp_path)
     with_manifest(format=99, files=None)(checkpoints.folder / "step_00000002")
     with pytest.raises(ConfigError, match=r"step_00000002 is of format 99.* run.fresh=true"):
@@ -112,7 +112,7 @@ def test_a_checkpoint_that_cannot_be_read_is_no_damaged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     for step in (1, 2):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     checkpoints = Checkpoints(tmp_path)
 
     def refused(path: Path, *_: object, **__: object) -> str:
@@ -135,7 +135,7 @@ def test_progress_of_another_version_is_read_as_far_as_it_is_known(caplog: pytes
 
 def test_the_same_step_can_be_damaged_twice(tmp_path: Path) -> None:
     for _ in range(3):
-        crasher.save(tmp_path, 1)
+        killed_save.save(tmp_path, 1)
         cut(tmp_path / "checkpoints/step_00000001/state.pt")
         Checkpoints(tmp_path).clean(Checkpoints(tmp_path).newest_good()[1])
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -144,7 +144,7 @@ def test_the_same_step_can_be_damaged_twice(tmp_path: Path) -> None:
 
 def test_half_deleted_and_half_written_ones_are_no_checkpoints(tmp_path: Path) -> None:
     for step in (1, 2):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     checkpoints = Checkpoints(tmp_path)
     (checkpoints.folder / "step_00000002" / MANIFEST).unlink()
     checkpoints.staging(3).mkdir()
@@ -160,7 +160,7 @@ def test_half_deleted_and_half_written_ones_are_no_checkpoints(tmp_path: Path) -
 
 
 def test_damage_in_a_checkpoint_that_was_named_is_an_error(tmp_path: Path) -> None:
-    crasher.save(tmp_path, 1)
+    killed_save.save(tmp_path, 1)
     flip(tmp_path / "checkpoints/step_00000001/state.pt")
     for named in (tmp_path, tmp_path / "checkpoints/step_00000001"):
         with pytest.raises(ConfigError, match=r"step_00000001 is damaged: state\.pt is not what was written"):
@@ -171,7 +171,7 @@ def test_damage_in_a_checkpoint_that_was_named_is_an_error(tmp_path: Path) -> No
 
 def test_a_bad_sector_falls_back_to_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (1, 2):
-        crasher.save(tmp_path, step)
+        killed_save.save(tmp_path, step)
     checkpoints, read = Checkpoints(tmp_path), sha256
 
     def torn(path: Path) -> str:
@@ -187,7 +187,7 @@ def test_a_bad_sector_falls_back_to_the_older_one(tmp_path: Path, monkeypatch: p
 
 
 def test_every_bit_of_a_manifest_counts_and_one_of_an_older_version_is_read(tmp_path: Path) -> None:
-    crasher.save(tmp_path, 1)
+    killed_save.save(tmp_path, 1)
     manifest = tmp_path / "checkpoints/step_00000001" / MANIFEST
     content = manifest.read_bytes()
     passed = 0
@@ -208,7 +208,7 @@ def test_every_bit_of_a_manifest_counts_and_one_of_an_older_version_is_read(tmp_
 def test_of_what_replaced_starts_saved_one_is_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for _ in range(4):
-        crasher.commit(checkpoints, 1)
+        killed_save.commit(checkpoints, 1)
     assert len(list(checkpoints.folder.glob("*.fenced"))) == 3
     checkpoints.retain(1, None)
     assert len(list(checkpoints.folder.glob("*.fenced"))) == 1
@@ -217,7 +217,7 @@ def test_of_what_replaced_starts_saved_one_is_kept(tmp_path: Path) -> None:
 def test_files_of_a_checkpoint_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        crasher.save(tmp_path, 1)
+        killed_save.save(tmp_path, 1)
     finally:
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "checkpoints/step_00000001").iterdir()}

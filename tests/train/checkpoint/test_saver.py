@@ -7,8 +7,8 @@ import pytest
 from phalanx.exit.signals import UNTIL
 from phalanx.run_folder.checkpoints import Checkpoints
 from tests.ranks import Starter
-from tests.train.checkpoint.late import LATE
-from tests.train.small import killed_once, planted
+from tests.train.checkpoint.late_saver import LATE
+from tests.train.small_runs import killed_once, planted
 
 TRAINED = ("train.steps=12", "train.epochs=null", "checkpoint.every=4", "checkpoint.keep=1", "log.every=1", LATE)
 

@@ -12,7 +12,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from phalanx.system.process_identity import process_start
 from tests.ranks import Ended, Starter, until
 from tests.train.distributed.conftest import Launch
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "log.every=2", "eval.every=4")
 
@@ -188,7 +188,7 @@ def test_failed_rank_leaves_no_worker_process_behind(starter: Starter) -> None:
     sabotage = Sabotage(0, "step", "raise", 5)
     pids = starter.folder / "pids"
     pids.mkdir()
-    noting = ("data.train._target_=tests.train.distributed.saboteur.Noting", "data.workers=2")
+    noting = ("data.train._target_=tests.train.distributed.fault_injection.Noting", "data.workers=2")
     world = starter.start(1, *RUN, *noting, environ={**sabotage.environ(), "PIDS": str(pids)})
     assert world.wait().codes == [1]
     workers = {int(path.name) for path in pids.iterdir()} - {world.pids[0]}

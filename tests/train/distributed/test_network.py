@@ -12,7 +12,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.network import choose_network
 from tests.ranks import Starter, until
-from tests.train.distributed.saboteur import TASK, Sabotage
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 RUN = ("run.name=r", TASK, "model=mlp", "model.hidden=[8]", "train.steps=20", "world.timeout_s=5")
 _ACCEPTS = 0x10000  # flag in /proc/net/unix

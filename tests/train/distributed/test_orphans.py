@@ -52,7 +52,7 @@ def test_a_rank_that_dies_while_it_joins_ends_the_others_in_seconds(starter: Sta
         pytest.skip("the system lets no user have numbers of processes of his own")
     port = free_port()
     alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    dying = [*there, sys.executable, "-m", "tests.train.distributed.joining"]
+    dying = [*there, sys.executable, "-m", "tests.train.distributed.joining_rank"]
     environ = {**os.environ, **QUIET, **rank_variables(1, 3, port), **alone}
     with subprocess.Popen(dying, env=environ, cwd=ROOT, stdout=subprocess.PIPE, text=True) as rank:
         world = starter.start(3, "model=mlp", "world.device=cpu", environ=alone, port=port, absent=1)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from phalanx.train.distributed.shared_memory import SharedMemoryReducer, connect, listen
 from tests.ranks import QUIET, ROOT, until
-from tests.train.distributed.adder import digest, drawn
+from tests.train.distributed.all_reduce_ranks import digest, drawn
 
 _LARGE = 2**20 // 4 + 3  # numbers: more than one slot
 CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
@@ -30,7 +30,7 @@ NONE = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 44
 def adding(*within: str) -> Iterator["subprocess.Popen[str]"]:
     """The process that ranks are forked from, started by the command `within`."""
     cases = (f"{dtype}:{numbers}" for dtype, numbers in CASES)
-    command = [*within, sys.executable, "-m", "tests.train.distributed.adder", *cases]
+    command = [*within, sys.executable, "-m", "tests.train.distributed.all_reduce_ranks", *cases]
     environ = {**os.environ, **QUIET}
     with subprocess.Popen(command, env=environ, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as process:
         yield process

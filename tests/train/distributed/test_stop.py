@@ -1,4 +1,4 @@
-"""A wish to stop, whoever hears it: all ranks leave after the same step, having saved, and the same command continues."""
+"""A stop request that reaches any rank: all ranks save and leave after the same step, and the same command continues."""
 
 import json
 import os
@@ -11,21 +11,16 @@ from pathlib import Path
 import pytest
 
 from phalanx.exit.signals import TWICE_S, grace_s_of
-from tests.pacer import TASK as PACED
-from tests.pacer import Pace
+from phalanx.launch.host.processes import children
+from tests.compare_runs import same
+from tests.paced_task import TASK as PACED
+from tests.paced_task import Pace
 from tests.ranks import Results, Starter, World, until
-from tests.restarts.test_resume import same
+from tests.stoppable_run import RUN, until_saved
 from tests.train.distributed.conftest import Launch
-from tests.train.distributed.saboteur import TASK, Sabotage
-from tests.train.sinks.test_wandb_sink import children
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
-STEPS = 1200  # long enough to be stopped, on the slowest machine
 SHORT_STEPS = 75
-# Lines, evaluations and checkpoints do not fall together.
-RUN = (
-    *("model=mlp", "model.hidden=[8]", f"train.steps={STEPS}", "train.ema_decay=0.9"),
-    *("log.every=7", "eval.every=100", "checkpoint.every=25"),
-)
 SHORT = (
     PACED,
     f"train.steps={SHORT_STEPS}",
@@ -33,17 +28,6 @@ SHORT = (
     "checkpoint.every=9",
 )  # for what is held up until it was told
 _GRANT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
-
-
-def until_saved(results: Results, start: int = 1) -> None:
-    """Wait for the first checkpoint of the `start`-th start."""
-
-    def saved() -> bool:
-        names = [event["event"] for event in results.events()] if (results.folder / "events.jsonl").exists() else []
-        begins = [place for place, name in enumerate(names) if name in ("start", "resume")]
-        return len(begins) == start and "checkpoint" in names[begins[-1] :]
-
-    until(saved)
 
 
 def stopped(starter: Starter, world: World, code: int, name: str) -> int:
@@ -134,7 +118,7 @@ def test_rank_that_dies_while_the_others_are_being_built_is_the_cause_and_they_l
     assert "rank 2 on " in cause["message"]
 
 
-def test_signal_that_all_ranks_hear_twice_at_once_is_one_wish(starter: Starter) -> None:
+def test_signal_that_all_ranks_hear_twice_at_once_is_one_request(starter: Starter) -> None:
     """A terminal tells every process of its group, and a launcher passes on what it heard itself."""
     world = starter.start(2, *RUN, "run.name=r")
     until_saved(starter.results("r"))
@@ -225,7 +209,7 @@ def test_rank_that_waits_for_its_data_hears(starter: Starter) -> None:
         2,
         *RUN,
         "run.name=r",
-        "data.train._target_=tests.train.distributed.saboteur.Slow",
+        "data.train._target_=tests.train.distributed.fault_injection.Slow",
         environ={"SLOW_MARK": str(mark)},
     )
     until(mark.exists)
@@ -307,7 +291,7 @@ def test_hangup_that_nohup_turned_off_is_no_wish(starter: Starter) -> None:
 
 
 _CLASS = """
-from tests.pacer import Paced
+from tests.paced_task import Paced
 
 class Quiet(Paced):
     pass

@@ -13,11 +13,11 @@ from phalanx.train.checkpoint.weights import weights_sha256
 from phalanx.train.distributed.world import World
 from phalanx.train.engine.build import Parts
 from phalanx.train.engine.sanity_check import sanity_check
-from tests.train.built import built_of, moved
-from tests.train.small import planted
+from tests.train.built_parts import built_of, moved
+from tests.train.small_runs import planted
 from tests.zoo.models import ZOO
 
-EVALUATED = ("data.eval={_target_: tests.train.planted.Planted, samples: 20}", "eval.batch=8", "train.steps=6")
+EVALUATED = ("data.eval={_target_: tests.train.faulty_parts.Planted, samples: 20}", "eval.batch=8", "train.steps=6")
 
 
 @pytest.fixture(scope="module")

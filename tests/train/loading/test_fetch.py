@@ -9,14 +9,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import flat, source
-from tests.train.loading.datasets import Batched, Dice, DiceByBatch, Listed, Numbers
+from tests.train.loading.datasets import Batched, Dice, DiceByBatch, Listed, Numbers, journal_lines
 
 SPANS = [Span(0, 8), Span(45, 55), Span(1000, 1001)]
-
-
-def lines(journal: Path) -> list[list[int]]:
-    """The questions that a data set noted, without its process."""
-    return [[int(word) for word in line.split()[1:]] for line in journal.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("kind", [Batched, Listed])
@@ -25,7 +20,7 @@ def test_a_data_set_that_answers_batches_is_asked_once_a_batch(kind: type[Number
     for span in SPANS:
         asked.__getitems__(span)
     order = Order(50, 5)
-    assert lines(tmp_path / "journal") == [order.indices(*span).tolist() for span in SPANS]
+    assert journal_lines(tmp_path / "journal") == [order.indices(*span).tolist() for span in SPANS]
 
 
 def test_arrays_become_tensors_and_lists_are_put_together() -> None:

@@ -9,8 +9,7 @@ from phalanx.train.loading.loader import Timeline
 from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import flat, loader, source, told
-from tests.train.loading.datasets import Dice, Numbers
-from tests.train.loading.test_fetch import lines
+from tests.train.loading.datasets import Dice, Numbers, journal_lines
 
 pytestmark = pytest.mark.xdist_group("data workers")  # they share a fork server, which imports torch
 
@@ -54,12 +53,12 @@ def test_nothing_is_fetched_before_the_step_it_begins_with(tmp_path: Path) -> No
     works = loader(Numbers(50, tmp_path / "journal"), PLAIN).from_step(4)
     assert not (tmp_path / "journal").exists()
     next(works)
-    assert [i for (i,) in lines(tmp_path / "journal")] == Order(50, 5).indices(64, 80).tolist()
+    assert [i for (i,) in journal_lines(tmp_path / "journal")] == Order(50, 5).indices(64, 80).tolist()
 
 
 def test_workers_too_fetch_nothing_before_and_nothing_twice(tmp_path: Path) -> None:
     list(loader(Numbers(50, tmp_path / "journal"), PLAIN, workers=2).from_step(4))
-    assert sorted(i for (i,) in lines(tmp_path / "journal")) == sorted(Order(50, 5).indices(64, 140).tolist())
+    assert sorted(i for (i,) in journal_lines(tmp_path / "journal")) == sorted(Order(50, 5).indices(64, 140).tolist())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -71,7 +70,7 @@ def test_a_sample_batch_is_a_micro_batch_such_as_will_come(workers: int, tmp_pat
         assert made.span == (start, stop)
         assert flat(made.batch) == flat(source(Numbers(50)).__getitems__(Span(start, stop)))
         assert flat(made.single) == flat(source(Numbers(50)).__getitems__(Span(0, 1)))
-        assert len(lines(tmp_path / f"{rank}")) == stop - start + 1
+        assert len(journal_lines(tmp_path / f"{rank}")) == stop - start + 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from phalanx.train.optim.schedule import Constant
 from phalanx.train.optim.updater import Updater, groups
 from tests.ranks import Starter
 from tests.train.optim.updaters import STEPS, Made, drawn, equal, small_model, trainable
-from tests.train.small import planted
+from tests.train.small_runs import planted
 from tests.zoo.optimizers import REFUSED, TRAINABLE
 
 
@@ -146,7 +146,7 @@ def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_tra
     assert equal(model.state_dict(), trained)
 
     own = ("~optim", "+optim={_target_:tests.zoo.optimizers.Averaging,lr:0.1,decay_1d:true}", "schedule=constant")
-    run = (*planted(), *own, "train.steps=8", "data.eval={_target_:tests.train.planted.Planted,samples:40}")
+    run = (*planted(), *own, "train.steps=8", "data.eval={_target_:tests.train.faulty_parts.Planted,samples:40}")
     often = starter.train(1, *run, "eval.every=2", "checkpoint.every=4", name="often")
     once = starter.train(2, *run, name="once")
     assert often.metrics("eval")[-1]["loss"] == pytest.approx(once.metrics("eval")[-1]["loss"], rel=1e-5)

@@ -11,8 +11,8 @@ from phalanx.train.engine.metric_window import MetricWindow
 from phalanx.train.engine.recorder import Recorder
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.sinks.sink import Sink
-from tests.train.built import built, warmed_up
-from tests.train.small import planted
+from tests.train.built_parts import built, warmed_up
+from tests.train.small_runs import planted
 
 pytestmark = pytest.mark.usefixtures("switches")
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.ranks import Results, Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 
 RUN = ("train.steps=60", "optim.lr=0.05", "log.every=20")
 

@@ -1,6 +1,5 @@
 """Whatever knob of DDP is turned, any number of ranks takes the steps that one rank takes."""
 
-import math
 from collections.abc import Sequence
 
 import pytest
@@ -8,8 +7,9 @@ import pytest
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
+from tests.compare_runs import distance, moved
 from tests.ranks import Results, Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 
 SGD = ("optim=sgd", "optim.lr=0.05", "train.precision=fp64", "train.steps=8")
 BRANCHING = (
@@ -17,25 +17,9 @@ BRANCHING = (
     "~model.hidden",
     "~model.classes",
     "~model.dropout",
-    "model._target_=tests.train.planted.Branching",
+    "model._target_=tests.train.faulty_parts.Branching",
 )
-WEIGHTED = ("task._target_=tests.train.planted.Weighted", "~task.classes", "~task.label_smoothing")
-
-
-def distance(one: Results, other: Results) -> float:
-    """L2 norm of the weights' difference over that of the weights, in fp64."""
-    ours, theirs = one.weights(), other.weights()
-    apart = sum(float((ours[name].double() - theirs[name].double()).square().sum()) for name in theirs)
-    return math.sqrt(apart / sum(float(weight.double().square().sum()) for weight in theirs.values()))
-
-
-def moved(results: Results) -> float:
-    """How far a run went from where it began, in the measure of `distance`."""
-    from safetensors.torch import load_file
-
-    first = load_file(results.folder / "checkpoints" / "step_00000001" / "model.safetensors")
-    apart = sum(float((weight - first[name]).square().sum()) for name, weight in results.weights().items())
-    return math.sqrt(apart / sum(float(weight.square().sum()) for weight in first.values()))
+WEIGHTED = ("task._target_=tests.train.faulty_parts.Weighted", "~task.classes", "~task.label_smoothing")
 
 
 PLAIN: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.ranks import Results, Starter
-from tests.train.small import BATCH, killed_once, planted
+from tests.train.small_runs import BATCH, killed_once, planted
 
 RUN = (
     "train.steps=10",

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.ranks import Results, Starter
-from tests.train.parallel.flat import FLAT
-from tests.train.small import killed_once, planted
+from tests.train.parallel.flat_strategy import FLAT
+from tests.train.small_runs import killed_once, planted
 
 TRAINED = (
     *("train.precision=fp64", "train.clip_norm=0.55", "train.ema_decay=0.9", "train.micro_batch=2", "optim=sgd"),
     *("train.steps=12", "train.epochs=null", "checkpoint.every=5", "eval.every=4", "log.every=1"),
-    *("data.eval={_target_: tests.train.planted.Planted, samples: 20}", "eval.batch=8"),
+    *("data.eval={_target_: tests.train.faulty_parts.Planted, samples: 20}", "eval.batch=8"),
 )
 
 

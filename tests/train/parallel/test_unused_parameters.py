@@ -3,14 +3,14 @@
 import pytest
 
 from tests.ranks import DDP, Ended, Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 
 MODEL = (
     "~model.inputs",
     "~model.hidden",
     "~model.classes",
     "~model.dropout",
-    "model._target_=tests.train.planted.Dying",
+    "model._target_=tests.train.faulty_parts.Dying",
 )
 RUN = (*(option for option in planted() if not option.startswith("model.")), *MODEL, "train.steps=8")
 

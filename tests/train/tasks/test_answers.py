@@ -17,7 +17,7 @@ from phalanx.train.tasks.answer import RESERVED, check_count, checked
 from phalanx.train.tasks.mean_loss import warn_of_mean
 from phalanx.train.tasks.task import Ratio, Task
 from tests.ranks import Starter
-from tests.train.small import planted
+from tests.train.small_runs import planted
 from tests.zoo.tasks import WRONG, Plain, Wrong
 
 BATCH = (torch.eye(4), torch.arange(4) % 3)
@@ -81,7 +81,7 @@ def test_a_mean_is_told_to_return_its_sum_first_of_all() -> None:
 
 def test_batches_may_differ_in_their_metrics_on_any_number_of_ranks(starter: Starter) -> None:
     """And each split has its own; the best checkpoint may be told by one that only the evaluation has."""
-    evaluated = ("data.eval={_target_:tests.train.planted.Planted,samples:40}", "eval.batch=8", "eval.every=3")
+    evaluated = ("data.eval={_target_:tests.train.faulty_parts.Planted,samples:40}", "eval.batch=8", "eval.every=3")
     best = ("checkpoint.best_metric=eval_only", "checkpoint.best_mode=max", "checkpoint.every=3")
     runs = [starter.train(ranks, *PRESENT, *evaluated, *best, name=f"{ranks}") for ranks in (1, 2)]
     one, two = (run.metrics("train") for run in runs)

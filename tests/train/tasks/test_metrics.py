@@ -15,11 +15,11 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.checkpoint.weights import weights_sha256
 from phalanx.train.engine.sanity_check import sanity_check
 from tests.ranks import Starter
-from tests.train.built import built_of, moved
-from tests.train.small import planted
+from tests.train.built_parts import built_of, moved
+from tests.train.small_runs import planted
 from tests.zoo.metrics import AUC, WRONG, MacroF1
 
-EVALUATED = ("data.eval={_target_: tests.train.planted.Planted, samples: 50}", "eval.batch=8", "train.steps=4")
+EVALUATED = ("data.eval={_target_: tests.train.faulty_parts.Planted, samples: 50}", "eval.batch=8", "train.steps=4")
 BESIDE = {
     "no update": r"has n, and ratios\(\) returned nothing to update it with .* the arguments of Counted.update",
     "an unknown update": r"an Update of m, and its metrics\(\) has n",

@@ -12,7 +12,7 @@ def planted(samples: int = SAMPLES, **options: object) -> tuple[str, ...]:
     """A run over `samples` planted samples with a small MLP; `options` are Planted's."""
     given = {"samples": samples, **options}
     return (
-        "data.train._target_=tests.train.planted.Planted",
+        "data.train._target_=tests.train.faulty_parts.Planted",
         "~data.train.split",
         *(f"+data.train.{name}={_written(value)}" for name, value in given.items()),
         "data.eval=null",

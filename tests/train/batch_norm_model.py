@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.task import Ratio, Task
-from tests.train.planted import CLASSES, WIDTH
+from tests.train.faulty_parts import CLASSES, WIDTH
 
 
 class Normed(nn.Module):

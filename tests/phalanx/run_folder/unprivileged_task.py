@@ -2,7 +2,7 @@
 
 import ctypes
 
-from tests.train.distributed.saboteur import Sabotaged
+from tests.train.distributed.fault_injection import Sabotaged
 
 _VERSION_3 = 0x20080522  # of the structures below, see capget(2)
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2

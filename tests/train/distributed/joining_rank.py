@@ -1,4 +1,4 @@
-"""A rank that comes no further than the ranks' store: python -m tests.train.distributed.joining.
+"""A rank that comes no further than the ranks' store: python -m tests.train.distributed.joining_rank.
 
 It says a line when it is there."""
 

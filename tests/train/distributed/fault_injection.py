@@ -23,7 +23,7 @@ from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.classification import Classification
 from phalanx.train.tasks.task import Ratio
 
-TASK = "task._target_=tests.train.distributed.saboteur.Sabotaged"
+TASK = "task._target_=tests.train.distributed.fault_injection.Sabotaged"
 FULL_AT_BYTES = 100_000
 CHECKED = 4  # forwards in eval mode before training: three for a loss that may be a mean, one of the evaluation's
 

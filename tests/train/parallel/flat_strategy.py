@@ -17,7 +17,7 @@ from phalanx.train.parallel.loss_module import LossModule
 from phalanx.train.parallel.strategy import ParallelStrategy, unused
 from phalanx.train.tasks.task import Ratio
 
-FLAT = "parallel._target_=tests.train.parallel.flat.Flat"
+FLAT = "parallel._target_=tests.train.parallel.flat_strategy.Flat"
 
 
 class OneGradient(Gradients):

@@ -103,13 +103,13 @@ def overrides(model: str = "Noisy", **data: int) -> list[str]:
     """A run of `model` on Drawn, with these arguments for its training data."""
     return [
         "~model",
-        f"+model._target_=tests.runs.chance.{model}",
+        f"+model._target_=tests.runs.random_user_code.{model}",
         "~data.train.split",
-        "data.train._target_=tests.runs.chance.Drawn",
+        "data.train._target_=tests.runs.random_user_code.Drawn",
         "+data.train.half=0",
         *(f"+data.train.{name}={value}" for name, value in data.items()),
         "~data.eval.split",
-        "data.eval._target_=tests.runs.chance.Drawn",
+        "data.eval._target_=tests.runs.random_user_code.Drawn",
         "+data.eval.half=1",
         "data.augment=null",
         f"task.classes={CLASSES}",

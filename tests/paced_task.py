@@ -15,7 +15,7 @@ from phalanx.train.tasks.task import Ratio
 
 _STEP_S = 0.1  # long enough for a wish to stop to reach all ranks before the last step
 
-TASK = "task._target_=tests.pacer.Paced"
+TASK = "task._target_=tests.paced_task.Paced"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from phalanx.train.checkpoint.state import State
 from phalanx.train.engine import trainer
 from phalanx.train.tasks.classification import Classification
 
-LATE = "task._target_=tests.train.checkpoint.late.SavedLate"
+LATE = "task._target_=tests.train.checkpoint.late_saver.SavedLate"
 
 
 class LateSaver(Saver):
