@@ -19,7 +19,7 @@ import phalanx
 import phalanx.train.main
 from phalanx.exit.codes import ExitCode
 from tests.launch.command import Launcher, marked, stand_in
-from tests.pacer import TASK, Pace
+from tests.paced_task import TASK, Pace
 from tests.ranks import QUIET, SMALL, Results, Starter, quoted, until
 
 RUN = ("model=mlp", "model.hidden=[8]", "train.epochs=null", *SMALL)
