@@ -13,6 +13,7 @@ from phalanx.common.stdio import open_closed_streams
 from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
+from phalanx.system.module_path import hide_trees
 
 VERBS = {  # each the module of its name; --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
@@ -72,6 +73,7 @@ def main() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     open_closed_streams()
+    hide_trees()  # a user's module is looked for here as it will be in ranks
     try:
         phalanx(prog_name="phalanx")
     except ConfigError as error:

@@ -92,6 +92,8 @@ def submit(
     typed = tuple(hydra_words(config_dir, config_name, overrides))
     request = SubmitRequest(typed, after, array, sweep, doctor, backend)
     runs = _runs(request)
+    if not doctor:
+        _check_targets(runs)
     if dry_run:
         click.echo(backend.render(_job(request, runs, _layout(request, runs))))
         return
@@ -133,6 +135,13 @@ def _runs(request: SubmitRequest) -> dict[str, Config]:
             "the index: type seed=%a, for example"
         )
     return runs
+
+
+def _check_targets(runs: Mapping[str, Config]) -> None:
+    """Raise ConfigError for what a job would end with after its time in the queue."""
+    from phalanx.config.check_targets import check_targets  # here, as it takes time to import
+
+    check_targets(as_plain(config) for config in runs.values())
 
 
 def _check_named(config: Config, words: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from urllib.error import URLError
 from ..common.suggest import nearest
 from ..exit.codes import ConfigError
 from .annotations import as_annotated, example, fits
-from .moved_names import current_name, explain_old_import
+from .moved_names import OLD_PACKAGES, explain_old_import, explain_old_target
 from .trust import Trust
 
 Kind = TypeVar("Kind")
@@ -148,8 +148,8 @@ def _is_dotted(path: str) -> bool:
 
 
 def _locate(path: str, where: str) -> Any:
-    if (now := current_name(path)) is not None:
-        raise ConfigError(f"{where}._target_={path} is called {now} now. Type {where}._target_={now}")
+    if (told := explain_old_target(path, f"{where}._target_")) is not None:
+        raise ConfigError(told)
     module, _, name = path.rpartition(".")
     if module == "__main__":
         raise ConfigError(
@@ -174,6 +174,11 @@ def _no_module(wanted: str, lacking: str) -> str:
     parent = lacking.rpartition(".")[0]
     if not f"{wanted}.".startswith(f"{lacking}."):
         return f"{wanted} imports {lacking}, which is not installed. Install it"
+    if lacking in OLD_PACKAGES:
+        return (
+            f"there is no package {lacking}, and all of Phalanx is in the package phalanx now. Type a name of "
+            "phalanx.models, phalanx.data, phalanx.tasks or phalanx.schedules, or put the folder of yours on PYTHONPATH"
+        )
     if not parent:
         return f"there is no package {lacking}. Install it, or put its folder on PYTHONPATH"
     siblings = [

@@ -2,7 +2,7 @@
 
 import ast
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -21,6 +21,8 @@ MOVED = {  # the name of then -> the name of now
     "train.tasks.task.Ratio": "phalanx.Ratio",
     "train.tasks.task.Task": "phalanx.Task",
     "train.tasks.classification.Classification": "phalanx.tasks.Classification",
+    "train.outcome.ConfigError": "phalanx.ConfigError",
+    "train.sinks.sink.Sink": "phalanx.Sink",
     "train.schedule.Schedule": "phalanx.Schedule",
     "train.schedule.Constant": "phalanx.schedules.Constant",
     "train.schedule.Cosine": "phalanx.schedules.Cosine",
@@ -29,7 +31,7 @@ MOVED = {  # the name of then -> the name of now
     "train.schedule.Step": "phalanx.schedules.Step",
 }
 _OF_CLASS = {name.rpartition(".")[2]: name for name in MOVED}
-_TREES = ("train", "launch")  # once packages of their own
+OLD_PACKAGES = ("train", "launch")  # once packages of their own
 
 
 def old_name(target: str) -> str:
@@ -43,6 +45,12 @@ def current_name(target: str) -> str | None:
     now = MOVED.get(target)
     there = None if now is None else find_module(target.rpartition(".")[0])
     return None if there is not None and not Path(str(there.origin)).is_relative_to(ROOT) else now
+
+
+def explain_old_target(target: str, key: str) -> str | None:
+    """The message for a name of then as the value of `key`; None for any other."""
+    now = current_name(target)
+    return None if now is None else f"{key}={target} is called {now} now. Type {key}={now}"
 
 
 def with_current_names(value: Any) -> Any:
@@ -59,30 +67,64 @@ def with_current_names(value: Any) -> Any:
 
 def explain_old_import(error: ImportError) -> str | None:
     """Which line imports what is in `phalanx` now, and what to write there; None where that is not why it failed."""
-    if str(error.name).partition(".")[0] not in _TREES:
+    if str(error.name).partition(".")[0] not in OLD_PACKAGES:
         return None
     for frame in reversed(extract_tb(error.__traceback__)):
-        words = [word for word in _imported(frame.filename, frame.lineno or 0) if word.partition(".")[0] in _TREES]
-        if words:
-            return (
-                f"{frame.filename}:{frame.lineno} imports {words[0].rpartition('.')[0] or words[0]}, and all of Phalanx is "
-                f"in the package phalanx now. Write there: {_import_of_now(words)}"
-            )
+        for statement in _imports("".join(linecache.getlines(frame.filename))):
+            if statement.lineno <= (frame.lineno or 0) <= (statement.end_lineno or statement.lineno):
+                return _explain(frame.filename, statement)
     return None
 
 
-def _import_of_now(words: list[str]) -> str:
-    """The statements that import what `words` are called now."""
+def find_old_import(module: str) -> str | None:
+    """As `explain_old_import`, of what stands in a module's file outside of any block, where nothing can be imported."""
+    spec = find_module(module)
+    try:
+        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+        body = ast.parse(source).body  # what stands in a `try` may be there for both versions
+    except (OSError, ValueError, SyntaxError):
+        return None
+    found = [statement for statement in _imports(source) if any(statement.lineno == node.lineno for node in body)]
+    stale = [statement for statement in found if not _is_users(_module_of(statement))]
+    return _explain(str(spec and spec.origin), stale[0]) if stale else None
+
+
+def _is_users(module: str) -> bool:
+    spec = find_module(module)
+    return spec is not None and not Path(str(spec.origin)).is_relative_to(ROOT)
+
+
+def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The statements that import from what was once a package of ours, or is called so."""
+    statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    absolute = [node for node in statements if isinstance(node, ast.Import) or node.level == 0]
+    return [node for node in absolute if _module_of(node).partition(".")[0] in OLD_PACKAGES]
+
+
+def _module_of(statement: ast.Import | ast.ImportFrom) -> str:
+    if isinstance(statement, ast.ImportFrom):
+        return str(statement.module)
+    names = [alias.name for alias in statement.names]
+    return next((name for name in names if name.partition(".")[0] in OLD_PACKAGES), names[0])
+
+
+def _explain(file: str, statement: ast.Import | ast.ImportFrom) -> str:
+    now = "; ".join(_statements_of_now(statement))
+    return (
+        f"{file}:{statement.lineno} imports {_module_of(statement)}, and all of Phalanx is in the package phalanx now. "
+        + (f"Write there: {now}" if now else "What is public there is listed in README.md, and that is not")
+    )
+
+
+def _statements_of_now(statement: ast.Import | ast.ImportFrom) -> list[str]:
+    """What imports the same names, by what they are called now; none where there is one that is not there any more."""
     found: dict[str, list[str]] = {}
-    for word in words:
-        package, _, name = MOVED.get(word, f"phalanx.{word}").rpartition(".")
-        found.setdefault(package, []).append(name)
-    return "; ".join(f"from {package} import {', '.join(names)}" for package, names in found.items())
-
-
-def _imported(file: str, line: int) -> Iterator[str]:
-    """The dotted names that the statement at a line of a file imports."""
-    for node in ast.walk(ast.parse("".join(linecache.getlines(file)))):
-        if isinstance(node, ast.Import | ast.ImportFrom) and node.lineno <= line <= (node.end_lineno or line):
-            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-            yield from (f"{module}{alias.name}" for alias in node.names)
+    for alias in statement.names:
+        then = f"{statement.module}.{alias.name}" if isinstance(statement, ast.ImportFrom) else alias.name
+        if then.partition(".")[0] not in OLD_PACKAGES:  # import torch, train.tasks.task
+            continue
+        package, _, name = MOVED.get(then, f"phalanx.{then}").rpartition(".")
+        if find_module(package) is None or (isinstance(statement, ast.Import) and not find_module(f"{package}.{name}")):
+            return []
+        found.setdefault(package, []).append(f"{name} as {alias.asname}" if alias.asname else name)
+    return [f"from {package} import {', '.join(names)}" for package, names in found.items()]

@@ -2,6 +2,7 @@
 
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import nn
 
 import phalanx
 from phalanx.compose.alias import documented_name
+from phalanx.config.check_targets import check_targets
 from phalanx.config.instantiate import Targets
 from phalanx.config.moved_names import MOVED
 from phalanx.exit.codes import ConfigError
@@ -79,12 +81,17 @@ def targets_in(node: object) -> Iterator[str]:
 IMPORTS = {
     "from train.tasks.task import Task": "from phalanx import Task",
     "from train.tasks.task import (\n    Ratio,\n    Task,\n)": "from phalanx import Ratio, Task",
-    "import train.tasks.task as tasks": "from phalanx.train.tasks import task",
+    "import train.tasks.task as tasks": "from phalanx.train.tasks import task as tasks",
+    "import train.tasks.task": "from phalanx.train.tasks import task",
+    "import torch, train.tasks.task": "from phalanx.train.tasks import task",
+    "from train.sinks.sink import Sink as Tracker": "from phalanx import Sink as Tracker",
     "from train.models.mlp import MLP": "from phalanx.models import MLP",
     "def late():\n    from train.data.augment import Augment, ShiftRotate\nlate()": (
         "from phalanx import Augment; from phalanx.data import ShiftRotate"
     ),
-    "from launch.runs import find": "from phalanx.launch.runs import find",
+    "from launch.cli import main": "from phalanx.launch.cli import main",
+    "from launch.runs import find": None,
+    "import launch.runs": None,
 }
 
 
@@ -110,6 +117,54 @@ def test_a_users_import_from_before_is_told_the_new_one(
         Targets((nn.Module, Task), None).check({"_target_": "former.Net"}, "model", nn.Module)
     where = f"{file}:{3 if line.startswith('def') else 2}"
     assert str(refused.value).startswith(f"model._target_=former.Net: {where} imports ")
-    assert str(refused.value).endswith(f"Write there: {IMPORTS[line]}")
+    now = IMPORTS[line]
+    assert str(refused.value).endswith(f"Write there: {now}" if now else "listed in README.md, and that is not")
     for name in [name for name in sys.modules if name.partition(".")[0] in ("train", "launch", "former")]:
         del sys.modules[name]
+
+
+OLD = "from train.tasks.task import Task\n"
+FILES = {
+    OLD: "task._target_=mine.T: {folder}/mine.py:1 imports train.tasks.task, and all of Phalanx is in the package phalanx "
+    "now. Write there: from phalanx import Task",
+    f"import torch\n{OLD}class T(Task): ...\n": "mine.py:2 imports",
+    f"try:\n    from phalanx import Task\nexcept ImportError:\n    {OLD}": None,
+    "from phalanx import Task\n": None,
+    "from .train.tasks.task import Task\n": None,
+    "from train.mine import Task\n": None,
+    "this is no Python": None,
+}
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_an_import_from_before_is_found_where_nothing_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """As by `phalanx submit` on a login node; what may be meant for both versions, or is the user's own, is let through."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(source)
+    (tmp_path / "train").mkdir()
+    for name in ("__init__", "mine"):
+        (tmp_path / "train" / f"{name}.py").touch()
+    found, config = FILES[source], {"task": {"_target_": "mine.T"}}
+    if found is None:
+        check_targets([config])
+        return
+    with pytest.raises(ConfigError, match=re.escape(found.format(folder=tmp_path))):
+        check_targets([config])
+
+
+def test_a_target_from_before_is_found_where_nothing_can_be_imported() -> None:
+    """At any depth."""
+    with pytest.raises(ConfigError) as refused:
+        check_targets([{"data": {"train": {"views": [{"_target_": "train.data.digits.Digits"}]}}}])
+    key = "data.train.views.0._target_"
+    assert (
+        str(refused.value)
+        == f"{key}=train.data.digits.Digits is called phalanx.data.Digits now. Type {key}=phalanx.data.Digits"
+    )
+
+
+def test_a_target_from_before_that_was_never_public_is_told_where_the_public_ones_are() -> None:
+    with pytest.raises(ConfigError, match=re.escape("is in the package phalanx now. Type a name of phalanx.models")):
+        Targets((nn.Module, Task), None).check({"_target_": "train.data.source.Source"}, "data", nn.Module)

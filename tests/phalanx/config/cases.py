@@ -235,6 +235,16 @@ def own(folder: Path) -> None:
     """A package of the user's own."""
     (folder / "own.py").write_text(OWN)
     (folder / "needy.py").write_text("import a_package_that_nobody_has\n")
+    (folder / "former.py").write_text("from train.tasks.task import Task, Ratio\n")
+
+
+def former(folder: Path) -> None:
+    """A config folder of the user's, from before all of Phalanx was in one package."""
+    for group in ("task", "experiment"):
+        (folder / "conf" / group).mkdir(parents=True)
+    target = "_target_: train.tasks.classification.Classification\n"
+    (folder / "conf/task/former.yaml").write_text(target)
+    (folder / "conf/experiment/former.yaml").write_text(f"# @package _global_\ntask:\n  {target}")
 
 
 def own_case(*words: str, says: str) -> Case:
@@ -292,6 +302,21 @@ TARGETS = [
     case(
         "+model.inner={_target_:train.models.mlp.MLP}",
         says="model.inner._target_=train.models.mlp.MLP … Type model.inner._target_=phalanx.models.MLP",
+    ),
+    case(
+        "--config-dir=conf",
+        "task=former",
+        prepare=former,
+        says="task._target_=train.tasks.classification.Classification is called … Type task._target_=phalanx.tasks.C",
+    ),
+    case("--config-dir=conf", "experiment=former", prepare=former, says="Type task._target_=phalanx.tasks.C", ranks=2),
+    own_case("task._target_=former.Mine", says="former.py:1 imports … Write there: from phalanx import Task, Ratio"),
+    case(
+        *(*MLP, "task._target_=former.Mine"),
+        says="former.py:1 imports … Write there: from phalanx import Task, Ratio",
+        prepare=own,
+        environ={"PYTHONPATH": "."},
+        ranks=2,
     ),
     case("schedule._target_=train.schedule.Step", says="Type schedule._target_=phalanx.schedules.Step"),
     case("model._target_=nobodys.Model", says="no package nobodys … PYTHONPATH"),
