@@ -1,6 +1,6 @@
-"""The one name of what is handed on under several, as the source tells it: nothing is imported, so it costs no start.
+"""Resolve re-exports: the canonical name of a class that packages export under several, from source, without importing.
 
-Whoever names a run reads the same files: a launcher, which has no torch, and each rank.
+The launcher, which has no torch, and each rank read the same files, so they give a run the same name.
 """
 
 import ast
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 
 from ..common.find_module import find_module
 
-APART = frozenset({"torch", "torchvision", "phalanx"})  # their names have rules of their own
+APART = frozenset({"torch", "torchvision", "phalanx"})  # canonical.py has rules for their names
 _NOTHING = object()
 _BLOCKS = (ast.If, ast.Try, ast.TryStar, ast.With)
 
 
 def documented_name(target: str) -> str:
-    """The shortest of the names by which packages hand on what `target` names: the one that they document.
+    """The shortest name under which packages re-export `target`, which is the one that they document.
 
-    `target` itself as far as the source does not tell: what is not there, or what a table gives out when it is asked for.
+    `target` itself if the source does not tell: a missing module, or names made at run time.
     """
     home = _home(target, {})
     module, _, name = home.rpartition(".")
@@ -32,7 +32,7 @@ def documented_name(target: str) -> str:
 
 
 def defaults(target: str) -> Mapping[str, object]:
-    """The plain values that arguments of a class have by default."""
+    """The literal defaults of a class's arguments."""
     module, _, name = _home(target, {}).rpartition(".")
     found = _read(module)
     return {} if found is None or name not in found.defaults else found.defaults[name]
@@ -40,7 +40,7 @@ def defaults(target: str) -> Mapping[str, object]:
 
 @dataclass
 class _Module:
-    """`names`: where each comes from, None where it is made here. `all_of`: the modules that it takes all names of."""
+    """`names`: the origin of each, None if defined here. `all_of`: modules of `from … import *`."""
 
     names: dict[str, str | None] = field(default_factory=dict)
     all_of: list[str] = field(default_factory=list)
@@ -49,13 +49,13 @@ class _Module:
 
 
 def _home(path: str, known: dict[str, str | None]) -> str:
-    """Where what `path` names is made, as far as the source tells; of a module its own name."""
+    """The dotted path where `path` is defined, as far as the source tells; of a module its own name."""
     return _led(path, known) or path
 
 
 def _led(path: str, known: dict[str, str | None]) -> str | None:
-    """The same, None where the source does not say that there is such a name. `known` are those that were asked for on
-    the way: modules that take all names of one another would be walked through by each way that there is."""
+    """The same, None if the source has no such name. `known` caches visited names: modules that import * from each other
+    would be walked along every path."""
     if known and path.partition(".")[0] in APART:
         return path
     if path not in known:
@@ -67,7 +67,7 @@ def _led(path: str, known: dict[str, str | None]) -> str | None:
 
 
 def _told(path: str, known: dict[str, str | None]) -> str | None:
-    """What the source of the module says of its name."""
+    """Resolve a name by the source of its module."""
     module, _, name = path.rpartition(".")
     found = _read(module)
     if found is None:
@@ -85,7 +85,7 @@ def _told(path: str, known: dict[str, str | None]) -> str | None:
 
 
 def _followed(module: str, origin: str, known: dict[str, str | None]) -> str:
-    """`origin` is a whole name or, after a dot, a name of `module` and what that holds."""
+    """`origin` is a full dotted name or, after a leading dot, a name in `module` and its attributes."""
     if not origin.startswith("."):
         return _home(origin, known)
     first, *rest = origin[1:].split(".")
@@ -106,9 +106,9 @@ def _read(module: str) -> _Module | None:
 
 @functools.lru_cache(maxsize=256)
 def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
-    """What a file says, which is read anew when it is another one."""
+    """The parsed file, cached by its mtime, size and inode."""
     with open(file, "rb") as source, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of "\d", which are for who imports it to hear
+        warnings.simplefilter("ignore")  # such as of "\d"; whoever imports the module gets them
         body = ast.parse(source.read()).body
     found = _Module()
     for statement in _statements(body):
@@ -116,7 +116,7 @@ def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
             found.all_of.append(_origin(statement, package))
             continue
         for name, origin in _bound(statement, package):
-            # Where it depends on something which of several it is, it is what this module makes of them.
+            # Bound to several origins, depending on a condition: treat it as defined here.
             found.names[name] = origin if found.names.get(name, origin) == origin else None
         if isinstance(statement, ast.ClassDef):
             bases = [found.defaults.get(str(_dotted(base)), {}) for base in reversed(statement.bases)]
@@ -127,7 +127,7 @@ def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those of a module, whatever they depend on; those by which a `__getattr__` of its own gives its names out, too."""
+    """The statements of a module, those in if, try and with included, and the imports inside a module `__getattr__`."""
     for statement in body:
         if isinstance(statement, _BLOCKS):
             for part in ("body", "orelse", "finalbody"):

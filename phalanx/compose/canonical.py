@@ -1,4 +1,4 @@
-"""One spelling for all that mean the same: what a digest is taken of."""
+"""Canonical form of config values, of which a digest is taken: equal for values that mean the same."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from ..config.moved_names import current_name
 from .alias import APART, defaults, documented_name
 
-# A module that its package hands on: the class is known by the package's name, wherever it is defined in there.
+# Packages that re-export their modules: a class is named by the package, wherever it is defined inside.
 _HANDED_ON = tuple(
     re.compile(rf"({package})\.\w+\.(\w+)")
     for package in (
@@ -27,7 +27,7 @@ _OURS = re.compile(r"phalanx(?:\.\w+)*\.(\w+)")
 
 
 def canonical(value: Any) -> Any:
-    """Plain data with each number, and each `_target_`, in its one spelling.
+    """Plain data with each number, and each `_target_`, in canonical form.
 
     Numbers are equal where Python calls them so (1, 1.0, 1e0), but true is not 1, and the text "1" is no number.
     """
@@ -43,10 +43,10 @@ def canonical(value: Any) -> Any:
 
 
 def public(target: str) -> str:
-    """The name that a class or builder keeps when it moves within its package, whichever it was typed by.
+    """The name of a class or builder that stays when it moves within its package.
 
-    Ours are phalanx.<Class>; those of torch and torchvision carry the name of the package that documents them. So do others
-    as far as their source tells.
+    Ours are phalanx.<Class>; classes of torch, torchvision and other packages are named by the package that documents
+    them, for other packages as far as their source tells.
     """
     target = current_name(target) or target
     if target.partition(".")[0] not in APART and all(part.isidentifier() for part in target.split(".")):
@@ -62,10 +62,10 @@ def public(target: str) -> str:
 
 
 def _less_defaults(arguments: dict[Any, Any], target: str) -> dict[Any, Any]:
-    """Without the arguments of a class of ours that hold what they are by default.
+    """Drop the arguments of a class of ours that equal their defaults.
 
-    Such a default says what a config meant before conf/ had the key, and so keeps the names of runs of then. Other
-    people's defaults change with their versions, and names would with them.
+    Such a default is what a config meant before conf/ had the key, so older runs keep their names. Defaults of other
+    packages change with their versions, and are not dropped.
     """
     ours = defaults(target) if _OURS.fullmatch(target) else {}
     return {
@@ -76,12 +76,12 @@ def _less_defaults(arguments: dict[Any, Any], target: str) -> dict[Any, Any]:
 
 
 def text(value: Any) -> str:
-    """The JSON of what `canonical` gives, the same for equal data whatever the order of its keys."""
+    """JSON of a canonical value, with sorted keys."""
     return json.dumps(_keyed(value), sort_keys=True, default=lambda other: [type(other).__name__, str(other)])
 
 
 def _keyed(value: Any) -> Any:
-    """Keys that are no text become text that no other key has."""
+    """Replace keys that are no strings by unique strings."""
     if isinstance(value, Mapping):
         pairs = (
             (name if isinstance(name, str) else f"{json.dumps(name, default=str)}\0", value[name]) for name in value

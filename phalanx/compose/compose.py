@@ -1,4 +1,4 @@
-"""Command line -> Config: Hydra composes, the schema checks, and whatever is wrong becomes one message."""
+"""Compose the Config of a command line: Hydra composes, the schema checks, and errors become one ConfigError."""
 
 import argparse
 import os
@@ -30,9 +30,8 @@ from .stored_config import reset_run_settings
 class Composed:
     """A typed config, and the same as plain data.
 
-    `foreign` tells that another primary config than conf/config.yaml was named, such as the one that came with a run's
-    folder (--config-name resolved), so that the classes it names are trusted only as far as the command line says.
-    `notes` are what was made of keys that another version wrote.
+    `foreign`: another primary config than conf/config.yaml was named, such as a run folder's (--config-name resolved), so
+    the classes that it names are only trusted as run.trust says. `notes` tell what became of keys of another version.
     """
 
     config: Config
@@ -42,7 +41,7 @@ class Composed:
 
 
 def composed_of(plain: Mapping[str, Any], foreign: bool) -> Composed:
-    """What `compose` gave once, from its plain data."""
+    """A Composed from the plain data of an earlier one."""
     return Composed(to_config(plain), plain, foreign)
 
 
@@ -75,14 +74,14 @@ def print_answer(argv: Sequence[str]) -> None:
 
 
 def choices(group: str, argv: Sequence[str]) -> list[str]:
-    """What can be chosen of a config group, with Hydra's own options of `argv`. Raises ConfigError."""
+    """The options of a config group, with Hydra's flags of `argv`. Raises ConfigError."""
     flags = _flags(argv)
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         return options(group, [], composer)
 
 
 def chosen_option(group: str, argv: Sequence[str]) -> str | None:
-    """Which option of a config group the command line `argv` comes to. Raises ConfigError."""
+    """The option of a config group that `argv` selects. Raises ConfigError."""
     flags = _flags(argv)
     return _composed(flags, flags.overrides).choices.get(group)
 
@@ -105,7 +104,7 @@ def compose(argv: Sequence[str]) -> Composed:
 
 
 def _name(config: Config, experiment: str) -> str:
-    """The run's name by its digest; where an earlier version began it under another one, that. Raises ConfigError."""
+    """The run's name by its digest, or the name under which an earlier version began it. Raises ConfigError."""
     name, root = f"{experiment}-{digest(config)[:8]}", folder_of_runs(config.run.root)
     before = [f"{experiment}-{known[:8]}" for known in former_digests(config)]
     former = next((known for known in before if os.path.isfile(root / known / names.RESOLVED)), None)
@@ -120,7 +119,7 @@ def _name(config: Config, experiment: str) -> str:
 
 
 def _refuse_hidden(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a file shows that something was there and not what: a run does without a sweep's storage."""
+    """Raise ConfigError for redacted values of a stored config, except in `sweep`, which a run does not use."""
     for name in redacted_keys(plain):
         if not name.startswith("sweep."):
             raise ConfigError(
@@ -130,7 +129,7 @@ def _refuse_hidden(plain: Mapping[str, Any]) -> None:
 
 
 def _flags(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line by Hydra's own rules, less what does not go together with ranks or with trust."""
+    """Parse by Hydra's parser, and refuse what does not work with ranks or is not safe. Raises ConfigError."""
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -155,7 +154,7 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _refuse_hydra_key(word: str, words: Sequence[str]) -> None:
-    """Hydra only composes here. Of its own settings just the search path has a meaning."""
+    """Refuse Hydra's own settings except the search path: Hydra only composes here."""
     name = key(word)
     if name in ("hydra.mode", "hydra/sweeper", "hydra/launcher"):
         _refuse_sweep(word, [other for other in words if other != word])
@@ -176,7 +175,7 @@ def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
 
 
 def _forced(words: Sequence[str], composer: Composer) -> list[str]:
-    """The words so that they also set keys of this version that a stored config, of an older one, does not have yet."""
+    """The words, with ++ for keys of this version that an older stored config lacks."""
     later = missing_keys(composer([]).plain)
     return [f"++{word}" if key(word) in later and word[:1] not in "+~" else word for word in words]
 

@@ -1,4 +1,4 @@
-"""A run is its config: the digest of what defines the result."""
+"""The digest of a config: SHA-256 over the keys that define the result."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from .canonical import canonical, text
 def defining(config: Config) -> dict[str, Any]:
     """The part of a config that defines the result, as plain data in its canonical form. It may hold secrets.
 
-    A key that came later is left out where it holds what a config of before it meant, so that no run gets another name.
+    A key with its neutral value is left out, so that adding the key to the schema renames no run.
     """
     found: dict[str, Any] = canonical(part(config, _defines))
     return found
@@ -33,7 +33,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """The keys that two defining parts disagree on, each with a line on it.
 
-    What was stored redacted agrees with anything: nobody can tell any more.
+    A redacted stored value agrees with anything.
     """
     old, new = dict(leaves(before)), dict(leaves(now))
     absent = "(absent)"
@@ -56,7 +56,7 @@ def _agree(was: Any, now: Any) -> bool:
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key and the value of all that is no mapping in nested mappings."""
+    """Dotted key and value of every leaf of nested mappings."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from leaves(value, f"{path}.{key}" if path else str(key))
@@ -65,5 +65,5 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def deferred_keys(node: Any) -> dict[str, str]:
-    """The leaves in which a variable is left to be looked up in another place, as by `deferred_env`, by their keys."""
+    """The leaves with an environment variable left unresolved by `deferred_env`, by dotted key."""
     return {key: value for key, value in leaves(node) if isinstance(value, str) and OPEN in value}

@@ -1,4 +1,4 @@
-"""The name that earlier versions gave a run, so that a run of theirs is found and goes on in its own folder."""
+"""Digests as earlier versions computed them, so that their runs are found and continued in their folders."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ def former_digests(config: Config) -> list[str]:
 
 
 def former_definings(config: Config) -> list[dict[str, Any]]:
-    """The defining part as it was spelt, redacted by the words in its keys, as it was once taken.
+    """The defining part as earlier versions computed it, redacted by the words in its keys.
 
-    The last one is of the first versions, which left out how ranks add their gradients up.
+    The last one is of the first versions, which left out the section `parallel`.
     """
     kept = part(config, lambda leaf, _: leaf.kind is Kind.defining and leaf.neutral is Neutral.none)
     kept["train"]["max_skips"] = config.train.max_skips
@@ -28,7 +28,7 @@ def former_definings(config: Config) -> list[dict[str, Any]]:
 
 
 def _named(value: Any) -> Any:
-    """With the classes of ours by their names of then."""
+    """With our classes by their old names."""
     if isinstance(value, Mapping):
         return {
             name: old_name(item) if name == "_target_" and isinstance(item, str) else _named(item)
@@ -38,7 +38,7 @@ def _named(value: Any) -> Any:
 
 
 def _hidden(value: Any, hidden: bool) -> Any:
-    """Every text below a key that has a secret's word in it was hidden, whatever it was."""
+    """Earlier versions redacted every string below a key with a word such as `token`."""
     if isinstance(value, Mapping):
         return {name: _hidden(item, hidden or names_a_secret(name)) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Hydra as a composer of configs and nothing else: it runs no job, so no callback or logging config ever acts."""
+"""Compose configs by Hydra without running a job, so no Hydra callback or logging config takes effect."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ NOT_COMPOSED = (HydraException, OmegaConfBaseException, UserWarning, ValueError)
 
 
 class Composition(NamedTuple):
-    """A composed config, its interpolations resolved, and what was chosen of each group."""
+    """A composed config, its interpolations resolved, and the selected option of each group."""
 
     plain: dict[str, Any]
     choices: dict[str, str | None]
@@ -43,9 +43,9 @@ def is_foreign(config_name: str | None) -> bool:
 
 @contextmanager
 def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[Composer]:
-    """What composes a list of overrides over conf/ and `config_dir`. It raises one of NOT_COMPOSED.
+    """A function that composes overrides over conf/ and `config_dir`, and raises one of NOT_COMPOSED.
 
-    In a foreign config nothing is looked up, and it names no further folders or packages to read configs from.
+    In a foreign config no resolver is evaluated, and it may not extend the search path.
     """
     hydra.version.setbase("1.3")
     install_yaml_source()
@@ -76,7 +76,7 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
 
 @contextmanager
 def _without_lookups(engine: Hydra, config_name: str | None) -> Iterator[None]:
-    """Raises ConfigError where a foreign config would have something looked up, or packages imported for their configs."""
+    """Raise ConfigError if a foreign config uses a resolver, or extends the search path."""
     if config_name is None or not is_foreign(config_name):
         yield
         return

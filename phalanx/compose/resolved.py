@@ -1,4 +1,4 @@
-"""resolved.yaml: the full config as a file that reads back to the same values, also to another version than wrote it."""
+"""Read and write resolved.yaml, the full config of a run, also of another version."""
 
 import copy
 import io
@@ -26,7 +26,7 @@ def to_yaml(plain: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> Config:
-    """The config in the file, in which nothing is looked up. Raises ConfigError that says why it is none."""
+    """The config in the file, without resolvers. Raises ConfigError if it is missing or damaged."""
     try:
         text = read_text(path)
     except (OSError, ValueError) as error:
@@ -35,7 +35,7 @@ def read(path: Path) -> Config:
 
 
 def parse(text: str) -> Config:
-    """The same of the text of such a file."""
+    """The config in the text of such a file. Raises ConfigError."""
     try:
         with without_resolvers():
             found = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
@@ -47,10 +47,10 @@ def parse(text: str) -> Config:
 
 
 def migrate(stored: Mapping[str, Any], typed_keys: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """What another version stored, in the keys of this one, and a line for each key that it has no place for.
+    """A stored config in the keys of this version, and a line for each key that was dropped.
 
-    A key that the stored config lacks means what it meant before there was one; where the schema does not say what that
-    was and no weight depends on it, the default of conf/ holds. What was typed is left for the schema to judge.
+    A missing key gets its neutral value; without one, and if no weight depends on it, the default of conf/. Unknown keys
+    that were typed are kept, for the schema to report.
     """
     keys, plain = schema(), with_current_names(copy.deepcopy(dict(stored)))
     lost = [
@@ -82,7 +82,7 @@ def missing_keys(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _neutral_values(lacking: Mapping[str, Leaf]) -> dict[str, Any]:
-    """What the keys that a stored config lacks mean; nothing for those that it must have."""
+    """The values of missing keys: neutral, or conf/'s default; none for keys that a config must have."""
     found = {key: leaf.neutral for key, leaf in lacking.items() if leaf.neutral is not Neutral.none}
     open_keys = [key for key, leaf in lacking.items() if key not in found and leaf.kind is not Kind.defining]
     if open_keys:
@@ -109,7 +109,7 @@ def _has(plain: Mapping[str, Any], key: str) -> bool:
 
 
 def _section(plain: Mapping[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Where the value of `key` stands, or would stand, and under which name."""
+    """The mapping that holds `key`, created if missing, and the key's last part."""
     *sections, name = key.split(".")
     node: Any = plain
     for section in sections:

@@ -1,4 +1,4 @@
-"""What a config that came with a run's folder does not decide: who types the command does, or where the folder lies."""
+"""Reset the keys of a stored config that must not be replayed: run.*, W&B, and the folder's location."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ Plain = dict[str, Any]
 
 
 def reset_run_settings(plain: Plain, config_dir: str | None, config_name: str, words: Sequence[str]) -> Plain:
-    """The config without orders of then, for a place of now, and told to nobody whom `words` do not name."""
+    """The config with one-time keys of `run` reset, the folder where it is now, and W&B as conf/ and `words` say."""
     usual = OmegaConf.load(CONF / f"{PRIMARY}.yaml")
     found = {**plain}
     if isinstance(found.get("run"), dict):
@@ -36,13 +36,13 @@ def _typed(plain: Mapping[str, Any], section: str, words: Sequence[str]) -> Plai
 
 
 def _placed(folder: Path, root: str, words: Sequence[str]) -> Plain:
-    """A run is where its folder lies, wherever it began; one of another name is new, and below the usual `root`."""
+    """run.root and run.name by where the folder is now; with another run.name it is a new run below `root`."""
     moved = typed_for("run.name", words) is None and (folder / names.ENVIRONMENT).is_file()
     name = {"name": folder.name} if moved else {}
     return name if typed_for("run.root", words) is not None else {**name, "root": str(folder.parent) if moved else root}
 
 
 def _silence(plain: Mapping[str, Any]) -> Plain:
-    """A run that told nobody does not begin to, though all else that it says of trackers counts for nothing."""
+    """Keep wandb.mode if it was disabled or offline; other tracker settings of a stored config are ignored."""
     there = plain.get("wandb")
     return {"mode": there["mode"]} if isinstance(there, dict) and there.get("mode") in _QUIET else {}

@@ -1,4 +1,4 @@
-"""Config files as Hydra reads them, with words for what is no UTF-8 and no YAML."""
+"""A Hydra config source with clear errors for files that are no UTF-8 or no YAML."""
 
 import codecs
 from pathlib import Path
@@ -43,8 +43,8 @@ class YamlSource(FileConfigSource):
 
 
 def install_yaml_source() -> None:
-    """Let Hydra read all config files so, those of hydra.searchpath, too."""
-    Plugins.instance()  # which makes Hydra's own sources known, once a process
+    """Make Hydra read all config files by YamlSource, those of hydra.searchpath, too."""
+    Plugins.instance()  # registers Hydra's own sources, once a process
     SourcesRegistry.instance().types[YamlSource.scheme()] = YamlSource
 
 

@@ -1,4 +1,4 @@
-"""Whether a plain value of the config fits the annotation of the argument that takes it, and as what it gets there.
+"""Check a plain config value against an argument's annotation, and convert it.
 
 YAML has no enums, dtypes, paths, tuples or tensors. What is annotated as one is spelt as text or as a list:
 `IMAGENET1K_V1`, `torch.bfloat16`, `data/digits`, `[3, 3]`, `[0.2, 0.8]`.
@@ -30,7 +30,7 @@ class MisfitError(ValueError):
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """False where the value is surely wrong. What the annotation leaves open, or a nested `_target_`, fits."""
+    """False if the value is surely wrong. An open annotation, or a nested `_target_`, fits."""
     try:
         as_annotated(value, annotation)
     except MisfitError:
@@ -39,7 +39,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def as_annotated(value: Any, annotation: Any) -> Any:
-    """`value` as what `annotation` asks for; unchanged where that is open or where it is one. Raises MisfitError."""
+    """`value` converted to what `annotation` asks for; unchanged if it is open or fits already. Raises MisfitError."""
     if isinstance(value, Mapping) and "_target_" in value:
         return value
     if annotation is Any:  # a class itself, which isinstance refuses
@@ -61,7 +61,7 @@ def as_annotated(value: Any, annotation: Any) -> Any:
 
 
 def example(annotation: Any) -> str:
-    """What can be typed for an argument of this annotation."""
+    """An example of what to type for an argument of this annotation."""
     origin, options = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(example(option) for option in options))
@@ -85,7 +85,7 @@ def example(annotation: Any) -> str:
 
 
 def _as_one_of(value: Any, options: Sequence[Any]) -> Any:
-    """As the first option that takes it as it is, else as the first that takes it at all."""
+    """As the first option that takes it unchanged, else the first that takes it."""
     taken = []
     for option in options:
         try:

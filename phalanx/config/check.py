@@ -1,4 +1,4 @@
-"""Hold plain data against the schema, and say in a person's words what does not fit."""
+"""Check plain data against the schema, with one message for what does not fit."""
 
 import types
 import typing
@@ -25,13 +25,13 @@ _NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 
 
 def to_config(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
-    """The Config that `plain` spells out. Raises ConfigError naming the key, with the value as `words` typed it."""
+    """The Config of plain data. Raises ConfigError naming the key, with the value as `words` typed it."""
     config: Config = section(Config, plain, "", words)
     return config
 
 
 def text_keys() -> set[str]:
-    """The keys whose values are text."""
+    """The keys whose values are strings."""
     return {key for key, annotation in _keys(Config, "") if str in _options(annotation)}
 
 
@@ -41,7 +41,7 @@ def unknown_key_message(key: str, known: Sequence[str]) -> str:
 
 
 def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
-    """The dataclass `kind` that `plain` spells out, whose keys begin with `path`. Raises ConfigError naming the key."""
+    """The dataclass `kind` of plain data, whose keys begin with `path`. Raises ConfigError naming the key."""
     hints = typing.get_type_hints(kind)
     for name in plain:
         if name not in hints:

@@ -1,4 +1,4 @@
-"""From a `_target_` in the config to an object: only a class that is of the kind its key expects is ever called."""
+"""Instantiate `_target_` nodes of the config: only classes derived from what their key expects are called."""
 
 import functools
 import importlib
@@ -20,10 +20,10 @@ Kind = TypeVar("Kind")
 
 
 class Targets:
-    """Builds what the config names.
+    """Checks and instantiates `_target_` nodes.
 
-    `kinds` are the base classes that a nested `_target_` may derive from. `trust` limits what a config may build that
-    came with someone else's run; None admits any class of the kind, as for what the user typed.
+    `kinds` are the base classes that a nested `_target_` may derive from. `trust` limits what a stored config may build;
+    None, for what the user typed, admits any class of the kind.
     """
 
     def __init__(self, kinds: tuple[type, ...], trust: Trust | None) -> None:
@@ -37,7 +37,7 @@ class Targets:
         self._check(node, where, (kind,), given)
 
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
-        """The object that `node` describes. What its constructor finds wrong becomes a ConfigError naming `where`."""
+        """Instantiate `node`. Errors of its constructor become a ConfigError naming `where`."""
         made = self._build(node, where, (kind,), given)
         if not isinstance(made, kind):
             raise ConfigError(
@@ -202,7 +202,7 @@ def _is_torchvision_builder(found: Any, kinds: tuple[type, ...]) -> bool:
 def _check_arguments(
     found: Callable[..., Any], where: str, arguments: Mapping[str, Any], given: Collection[str], whole: bool
 ) -> None:
-    """`whole`: what it needs is all there; otherwise whoever calls it adds the rest."""
+    """`whole`: all required arguments must be there; otherwise (_partial_) the caller adds the rest."""
     parameters = _parameters(found)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -234,7 +234,7 @@ def _annotation(found: Callable[..., Any], name: str) -> Any:
 
 
 def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of what is called; any, where it is written in C and tells none."""
+    """The parameters of a callable; **any if it is written in C without a signature."""
     try:
         return inspect.signature(found).parameters
     except ValueError:

@@ -1,4 +1,4 @@
-"""Everything the config alone decides: numbers within their limits, and what goes together with how many ranks."""
+"""Checks that need the config and the number of ranks alone: ranges of numbers, and combinations of keys."""
 
 import math
 import os
@@ -15,7 +15,7 @@ _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set as
 
 
 def check(config: Config, ranks: int) -> None:
-    """Raise ConfigError unless a world of `ranks` can do what `config` says, as far as the config alone tells."""
+    """Raise ConfigError if `config` is not valid for `ranks` ranks."""
     for message in out_of_range(config, ""):
         raise ConfigError(message)
     _check_name(config.run)

@@ -1,4 +1,4 @@
-"""Whether more or less of a metric is better: as typed, else as far as its name tells, and never by a guess."""
+"""Whether a metric is maximised or minimised: as configured, else by its name; never guessed."""
 
 import re
 
@@ -11,7 +11,7 @@ _MORE = re.compile(r"(?<!in)accuracy$|bleu$|miou$|ndcg$|(?<![^\W_])f1$|(?<![^\W_
 
 
 def direction(metric: str, mode: Mode | None, key: str) -> Mode:
-    """What is better of `metric`. Raises ConfigError that names `key`, where a mode is typed, if nobody can know."""
+    """The direction of `metric`. Raises ConfigError, which names the key `key` for it, if the name does not tell."""
     if mode is not None:
         return mode
     parts = metric.split("/")
@@ -28,16 +28,16 @@ def direction(metric: str, mode: Mode | None, key: str) -> Mode:
 
 
 def of_checkpoint(checkpoint: CheckpointConfig) -> Mode | None:
-    """What is better of the metric that names the best checkpoint; None where none is named. Raises ConfigError."""
+    """The direction of checkpoint.best_metric; None if it is null. Raises ConfigError."""
     if checkpoint.best_metric is None:
         return None
     return direction(checkpoint.best_metric, checkpoint.best_mode, "checkpoint.best_mode")
 
 
 def of_sweep(config: Config) -> tuple[str, Mode]:
-    """The metric that ranks a sweep's trials, and what is better of it. Raises ConfigError.
+    """The metric that ranks a sweep's trials, and its direction. Raises ConfigError.
 
-    Left out, either is the best checkpoint's; a mode that was typed for a metric holds for that metric alone.
+    Defaults to checkpoint.best_metric; checkpoint.best_mode is used only for the same metric.
     """
     sweep, checkpoint = config.sweep, config.checkpoint
     metric = sweep.metric or checkpoint.best_metric

@@ -48,7 +48,7 @@ def current_name(target: str) -> str | None:
 
 
 def explain_old_target(target: str, key: str) -> str | None:
-    """The message for a name of then as the value of `key`; None for any other."""
+    """The message for a old name as the value of `key`; None for any other."""
     now = current_name(target)
     return None if now is None else f"{key}={target} is called {now} now. Type {key}={now}"
 

@@ -1,4 +1,4 @@
-"""The words of a command line, key=value, as they were typed."""
+"""Parse and quote overrides (key=value) as they were typed."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ def typed_for(wanted: str, words: Sequence[str]) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """`text` as a value that Hydra's grammar carries through exactly."""
+    """`text` quoted for Hydra's grammar, so that it is taken literally."""
     mark = "'" if '"' in text and "'" not in text else '"'
     body = re.sub(rf"(\\*){mark}", rf"\1\1\\{mark}", escape(text))  # backslashes count before a quote only
     trailing = len(body) - len(body.rstrip("\\"))
@@ -38,7 +38,7 @@ def quoted(text: str) -> str:
 
 
 def verbatim(words: Sequence[str], texts: Collection[str]) -> list[str]:
-    """The words, numbers quoted where they belong to the keys `texts`: to Hydra run.name=1e3 would be 1000.0."""
+    """The words with numbers quoted for the keys `texts`: Hydra would read run.name=1e3 as 1000.0."""
     parser = OverridesParser.create()
     return [_quote_number(parser, word) if key(word) in texts else word for word in words]
 

@@ -1,4 +1,4 @@
-"""The schema of a run: names, types and limits, and what a key means for what the run is. Every default stands in conf/."""
+"""The schema of the config: names, types, limits, and how a key affects the result. Defaults are in conf/ only."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ Node = dict[str, Any]
 
 
 class Kind(Enum):
-    """What another value of a key does to the weights; each leaf of the config is of one kind."""
+    """How a key affects the weights; each leaf of the config has one kind."""
 
     defining = "another run: the digest has it, so another value is another name"
     rounding = "the same run up to the order of additions: within 1e-9 in fp64"
@@ -29,10 +29,10 @@ class Neutral(Enum):
 
 @dataclass(frozen=True)
 class Leaf:
-    """What the schema says of a key beside its type.
+    """Metadata of a key beside its type.
 
-    A number lies within [low, high], or (low, high] where `above`. `neutral` is what a config of before the key meant: a
-    stored one that lacks the key is read with it, and a digest leaves the key out that holds it.
+    A number lies in [low, high], or (low, high] with `above`. `neutral` is the meaning of configs from before the key: a
+    stored config without the key gets it, and a digest leaves the key out if it holds it.
     """
 
     kind: Kind
@@ -294,7 +294,7 @@ class Config:
 
 
 def schema(section: type = Config, path: str = "") -> dict[str, Leaf]:
-    """What is told of every leaf of the config, by its dotted key."""
+    """The Leaf of every key of the config, by dotted key."""
     hints = typing.get_type_hints(section)
     found: dict[str, Leaf] = {}
     for entry in dataclasses.fields(section):
@@ -304,7 +304,7 @@ def schema(section: type = Config, path: str = "") -> dict[str, Leaf]:
 
 
 def part(config: Config, keep: Callable[[Leaf, Any], bool]) -> dict[str, Any]:
-    """The leaves that `keep` says yes to, by what is told of one and its plain value; nested as in `as_plain`."""
+    """The leaves for which `keep(leaf, value)` is true, nested as in `as_plain`."""
     kept: dict[str, Any] = {}
     for key, leaf in schema().items():
         *sections, name = key.split(".")

@@ -1,4 +1,4 @@
-"""What a config that came with someone else's run folder may build, until the user types whom else to trust."""
+"""What a stored config may build: an allow-list of modules, and the packages that the user trusts."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ _OWN = (
     *("phalanx.train.optim.schedule", "phalanx.train.parallel"),
 )
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
-# They define nothing: what they hand on is judged, as anything is, by the module that defines it.
+# They only re-export: each class is judged by the module that defines it.
 _PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel")
 _ADMITTED = (
     "classes of torch.nn and torch.optim, models of torchvision.models, and Phalanx's own models, data, tasks and "
@@ -22,16 +22,16 @@ _ADMITTED = (
 
 @dataclass(frozen=True)
 class Trust:
-    """`packages` are those that the user named with run.trust, the only ones whose functions are called.
+    """`packages` are those of run.trust, the only ones whose functions may be called.
 
-    A package as a whole is an open door: torch has functions that run a pickle, a file of Python or a shell's command.
+    No package is trusted by its name alone: torch has functions that run a pickle, a Python file or a shell command.
     """
 
     packages: Sequence[str]
     typed: str = "run.trust="  # how the user names them
 
     def check_path(self, path: str, where: str) -> None:
-        """Before anything is imported. Raises ConfigError."""
+        """Check a dotted path before anything is imported. Raises ConfigError."""
         private = any(part.startswith("_") for part in path.split("."))
         if not self._names(path) and (private or not _lies_in(path, (*_MODULES, *_PUBLIC))):
             raise self._refusal(path, where, path)
@@ -51,7 +51,7 @@ class Trust:
             raise self._refusal(path, where, f"{module}.{path.rpartition('.')[2]}")
 
     def without_downloads(self, found: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The arguments, of which none fetches anything. Raises ConfigError where it would have to."""
+        """The arguments with `download` off. Raises ConfigError for arguments that fetch weights."""
         module = str(found.__module__)
         if self._names(module):
             return dict(arguments)

@@ -1,4 +1,4 @@
-"""Whether W&B runs online: never by asking, only by what is already set."""
+"""Resolve the W&B mode from config, variables, settings file and netrc, without a prompt."""
 
 import configparser
 import netrc
@@ -53,7 +53,7 @@ def settings_file(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _knows(path: Path, host: str) -> bool:
-    """Whether a netrc file has an entry for this very server; its default entry is for others."""
+    """Whether a netrc file has an entry for this host; a default entry does not count."""
     hosts = CLOUD_HOSTS if host in CLOUD_HOSTS else (host,)
     with suppress(netrc.NetrcParseError, OSError, UnicodeDecodeError):
         return any(host in netrc.netrc(path).hosts for host in hosts)
@@ -65,5 +65,5 @@ def _netrc_path(environ: Mapping[str, str]) -> Path:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    """A path that is not there where nobody knows of a home, as in a container with a user of its own."""
+    """The home folder; a path that does not exist if the user has none, as in some containers."""
     return Path(environ.get("HOME") or os.path.expanduser("~"))

@@ -3,8 +3,8 @@
     checkpoints/step_00000090/
         model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
 
-A checkpoint is written into a folder of another name beside, its manifest last, and comes to be by one rename. So what
-has a manifest under its final name is whole, unless a disk damaged it later, which the hashes tell.
+A checkpoint is written to a staging folder, its manifest last, and committed by one rename. So a folder with a manifest
+under its final name is complete, unless the disk damaged it later, which the hashes detect.
 """
 
 import errno
@@ -51,32 +51,32 @@ class Checkpoint:
 
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
-_OWN_HASH = "manifest_sha256"  # of all else that the manifest says
-_LEFT = (names.STAGING, names.DELETING)  # what saves and deletions that were cut short leave
+_OWN_HASH = "manifest_sha256"  # over all other fields of the manifest
+_LEFT = (names.STAGING, names.DELETING)  # suffixes of folders that interrupted saves and deletions leave
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what its manifest says."""
+    """A checkpoint does not match its manifest."""
 
 
 class Checkpoints:
-    """The checkpoints of one run. Rank 0 alone commits, deletes and sets aside.
+    """The checkpoints of one run. Only rank 0 commits, deletes and sets aside.
 
-    Whatever changes them raises ConfigError once another start has taken the run over; see lease.py.
+    All methods that change them raise ConfigError once another start has taken the run over; see lease.py.
     """
 
     def __init__(self, run: Path, incarnation: int = 0) -> None:
-        """`incarnation` is this start's; who only reads has none."""
+        """`incarnation` is this start's number; 0 for readers."""
         self.folder = run / names.CHECKPOINTS
         self._run = run
         self._incarnation = incarnation
 
     def staging(self, step: int) -> Path:
-        """Where the files of the checkpoint at `step` are written before it is committed."""
+        """The staging folder of the checkpoint at `step`."""
         return self.folder / f".{names.step_folder(step)}.{self._incarnation}{names.STAGING}"
 
     def commit(self, step: int, facts: Mapping[str, Any]) -> None:
-        """Make what stands in the staging folder the checkpoint of `step`. `facts` go into the manifest."""
+        """Commit the staging folder as the checkpoint of `step`. `facts` go into the manifest."""
         staging, final = self.staging(step), self.folder / names.step_folder(step)
         files = {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in sorted(staging.iterdir())}
         for name in files:
@@ -101,8 +101,8 @@ class Checkpoints:
         return sorted(_step(folder) for folder in folders)
 
     def saving(self, write: Callable[[], None]) -> Callable[[], None]:
-        """`write`, which writes files of a checkpoint, but raising NoRoom where they do not get there, and ConfigError
-        once another start has taken the run over, which takes such files away."""
+        """Wrap `write`: write errors become NoRoom, or ConfigError once another start has taken the run over, which deletes
+        staging folders."""
 
         def act() -> None:
             try:
@@ -115,12 +115,12 @@ class Checkpoints:
         return act
 
     def drop(self, step: int) -> None:
-        """Give up on what stands in the staging folder."""
+        """Delete the staging folder."""
         shutil.rmtree(self.staging(step), ignore_errors=True)
 
     def clean(self, bad: Mapping[Path, str]) -> list[str]:
-        """Delete what saves and deletions that were cut short left behind; set aside what is `bad`, what lost its
-        manifest, and what was saved by who had been replaced. Returns words for what is no checkpoint any more."""
+        """Delete what interrupted saves and deletions left; set aside checkpoints that are `bad`, lack their manifest, or
+        were saved by a start that had been replaced. Returns a message for each damaged one."""
         lease.check(self._run, self._incarnation)
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.glob(f".{names.STEP}*"):
@@ -137,13 +137,13 @@ class Checkpoints:
         told = []
         for folder, why in {**bad, **lost}.items():
             told.append(f"checkpoint {folder.name} is damaged ({why}) and set aside")
-            with suppress(OSError):  # it is passed by at the next start, too
+            with suppress(OSError):  # the next start skips it, too
                 folder.rename(_free_name(folder, names.DAMAGED))
         return told
 
     def retain(self, keep: int, best: int | None) -> None:
-        """Delete all but the newest `keep` checkpoints and the one of step `best`, and of what was saved by who had been
-        replaced all but the newest. The file `best` tells of the best one, before what it told of goes."""
+        """Delete all but the newest `keep` checkpoints and the one of step `best`, and all but the newest that a replaced
+        start saved. The file `best` is updated before checkpoints are deleted."""
         lease.check(self._run, self._incarnation)
         steps = self.steps()
         self._write_best(best if best in steps else None)
@@ -156,8 +156,8 @@ class Checkpoints:
             _remove(folder)
 
     def _write_best(self, step: int | None) -> None:
-        """It is told again at each save and each start, so that a lost or a stale file, which a kill can leave, is mended.
-        A disk without room for so little is the next save's to tell."""
+        """Written at each save and each start, so that a missing or stale file, which a kill can leave, is repaired. Write
+        errors are ignored: the next save reports a full disk."""
         file, staging = self.folder / names.BEST, self.folder / f".{names.BEST}{names.STAGING}"
         with suppress(OSError):
             staging.unlink(missing_ok=True)
@@ -170,10 +170,10 @@ class Checkpoints:
                 staging.rename(file)
 
     def newest_good(self) -> tuple[Checkpoint | None, dict[Path, str]]:
-        """The newest checkpoint whose files are what its manifest says, and what is wrong with newer ones.
+        """The newest checkpoint that matches its manifest, and what is wrong with newer ones.
 
-        Changes nothing. Raises ConfigError where the folder cannot be read, or a checkpoint for other reasons than a
-        disk that is damaged in places, or where it is another version's: all may be as good as ever.
+        Changes nothing. Raises ConfigError if the folder, or a checkpoint, cannot be read for other reasons than damage,
+        or if it has another format: it may be undamaged.
         """
         bad: dict[Path, str] = {}
         for step in reversed(self.steps()):
@@ -188,7 +188,7 @@ class Checkpoints:
         return lease_holders.fenced(self._run, _incarnation(folder), _step(folder))
 
     def _folders(self) -> list[Path]:
-        """Raises ConfigError where it cannot be told what there is: Path.glob would take that for nothing."""
+        """Raises ConfigError if the folder cannot be listed; Path.glob would return nothing."""
         try:
             with os.scandir(self.folder) as found:
                 return [Path(entry.path) for entry in found if re.fullmatch(rf"{names.STEP}\d{{8,}}", entry.name)]
@@ -202,9 +202,9 @@ class Checkpoints:
 
 
 def verify(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, every file held against its size and hash.
+    """The checkpoint in `folder`, every file compared with its size and hash in the manifest.
 
-    Raises DamagedError, or ConfigError for one that cannot be read or that another version wrote.
+    Raises DamagedError, or ConfigError if it cannot be read or has another format.
     """
     with _classify_read_errors(folder):
         manifest, files, step = _manifest(folder)
@@ -220,7 +220,7 @@ def verify(folder: Path) -> Checkpoint:
 
 
 def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
-    """What the manifest says: all of it, each file's size and hash, the step."""
+    """The manifest, size and hash of each file, and the step. Raises DamagedError or ConfigError."""
     try:
         manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
         written = manifest["format"]
@@ -245,8 +245,7 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
 
 @contextmanager
 def _classify_read_errors(folder: Path) -> Iterator[None]:
-    """Raises ConfigError where the system refuses to read or look at `folder`, which says nothing of what it holds;
-    DamagedError where the disk itself cannot read a part of it."""
+    """Turn OSErrors into ConfigError if the system refuses access, which is no damage, and into DamagedError for EIO."""
     try:
         yield
     except OSError as error:
@@ -285,7 +284,7 @@ def _verified_or_explain(folder: Path) -> Checkpoint:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a checkpoint, under another name: a half deleted one must not look like one that lost a part."""
+    """Rename a checkpoint, then delete it, so that an interrupted deletion does not look like damage."""
     doomed = folder.with_name(f".{folder.name}{names.DELETING}")
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -301,7 +300,7 @@ def _step(folder: Path) -> int:
 
 
 def _incarnation(folder: Path) -> int:
-    """Of the start that saved it; one beyond all others where the manifest cannot tell, so that nobody discards it."""
+    """The incarnation that saved it; the largest if the manifest cannot be read, so that it is not discarded."""
     try:
         return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
     except (OSError, ValueError, KeyError, TypeError):

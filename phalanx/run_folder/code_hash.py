@@ -10,7 +10,7 @@ from pathlib import Path
 from ..exit.codes import ConfigError
 from ..system.module_path import PACKAGE
 
-_LISTED = 8  # files of ours that changed, beyond which they are counted
+_LISTED = 8  # changed files of ours that are listed; more are counted
 COVERED_BY_VERSION = frozenset({"torch", "torchvision"}) | sys.stdlib_module_names
 
 
@@ -31,7 +31,7 @@ def hash_code(packages: Iterable[str], package: Path) -> dict[str, str]:
 
 
 def _folders_of_ranks(package: Path) -> list[Path]:
-    """What runs in a rank."""
+    """The folders of the package with code that runs in ranks."""
     return [
         room for room in sorted(package.iterdir()) if room.is_dir() and room.name not in ("conf", "launch", "slurm")
     ]
@@ -40,7 +40,7 @@ def _folders_of_ranks(package: Path) -> list[Path]:
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """A line for each name whose hash differs, in name order: `edited: a.py`, `new: b.py`, `gone: c.py`.
 
-    Many of ours are one line, after the user's: another version of Phalanx is one change to who uses it.
+    More than `_LISTED` files of ours become one line, after the user's: another version of Phalanx.
     """
     kinds = {
         name: "new" if name not in before else "gone" if name not in now else "edited"

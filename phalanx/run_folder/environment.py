@@ -37,7 +37,7 @@ _COMPARED = {
     "cpu": "CPU",
     "cores": "CPU cores",
 }
-_DIFF = (  # with no command of the checkout's config
+_DIFF = (  # runs no command of the checkout's config
     *("diff", "--no-ext-diff", "--no-textconv", "--submodule=short", "--ignore-submodules=dirty"),
     *("--no-color", "--no-relative", "--src-prefix=a/", "--dst-prefix=b/", "HEAD", "--"),
 )
@@ -46,8 +46,8 @@ _DIFF = (  # with no command of the checkout's config
 def describe(argv: Sequence[str], environ: Mapping[str, str], root: Path) -> dict[str, Any]:
     """What is about to run, as JSON without secrets; `root` lies in the checkout to describe.
 
-    Memory is in GiB. What a machine lacks is None (`git`, `driver`, `cuda`) or empty (`gpus`). Call it on one rank
-    and, where there is a GPU, after the rank has chosen its own: asking for a GPU's name starts CUDA.
+    Memory is in GiB. What a machine lacks is None (`git`, `driver`, `cuda`) or empty (`gpus`). Call it on one rank, after
+    it has set its device: asking for a GPU's name initialises CUDA.
     """
     secrets = secrets_of(environ)
     return {

@@ -12,7 +12,7 @@ from ..common.files import open_regular
 from . import names
 
 Entry = dict[str, Any]
-_LONGEST = 2**22  # bytes of a line; the rest of a longer one is no line of ours
+_LONGEST = 2**22  # bytes of a line; longer ones are ignored
 _LATEST_S, _STEPS = 2.0**33, 2**53  # beyond these a number is no time in seconds since 1970, and no count of steps
 
 
@@ -22,12 +22,12 @@ def read_lines(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
 
 
 def read_events(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
-    """The same of events.jsonl."""
+    """As `read_lines`, of events.jsonl."""
     return _entries(run / names.EVENTS, "event", newest_bytes)
 
 
 class Evaluations:
-    """The evaluations of a run that goes on, as they come."""
+    """Follows the evaluations of a running run."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / names.METRICS
@@ -35,7 +35,7 @@ class Evaluations:
         self._file: int | None = None
 
     def new(self) -> list[Entry]:
-        """Those since the last time; all of them where the file was replaced, as at a new start."""
+        """Those since the last call; all if the file was replaced, as at a new start."""
         with suppress(OSError), os.fdopen(open_regular(self._path), "rb") as file:
             if (inode := os.fstat(file.fileno()).st_ino) != self._file:
                 self._file, self._read = inode, 0
@@ -48,7 +48,7 @@ class Evaluations:
 
 
 def number(value: object) -> float | None:
-    """What a file holds under a name, where it is a finite number."""
+    """A value from a file as float, if it is a finite number; else None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     with suppress(OverflowError):  # an integer can have any number of digits
@@ -57,7 +57,7 @@ def number(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """The same for a count, such as of steps."""
+    """A value from a file as int, if it is a valid count, such as of steps; else None."""
     return value if type(value) is int and 0 <= value < _STEPS else None
 
 
@@ -74,7 +74,7 @@ def _entries(path: Path, kind: str, newest_bytes: int | None) -> Iterator[Entry]
 
 
 def _entry(line: bytes, kind: str) -> Entry | None:
-    """What a line says, where it is whole and one of ours."""
+    """The entry of a line, if it is complete and valid; else None."""
     with suppress(ValueError, RecursionError):
         entry = json.loads(line) if line.endswith(b"\n") else None
         if isinstance(entry, dict) and _is_ours(entry, kind):

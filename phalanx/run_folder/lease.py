@@ -1,13 +1,13 @@
-"""The lease on a run folder: a lock that one start holds at a time, and that fences off older starts that wake up again.
+"""The lease on a run folder: a lock that one start holds at a time, with fencing of older starts that wake up again.
 
 The newest file in lease/ holds the run. Its process touches the file while it lives, and marks it as released when it
 leaves in good order. A start that wants the run finds out whether the holder is dead: on the same machine by its process,
 elsewhere by whether it still touches its file, or because Slurm has started the same job once more. A process that holds
 a run keeps `lease/` open, so that a copy of the folder, or a file that somebody wrote, names nobody.
 
-A requeue is no proof of death: a machine that was cut off may go on writing while its job runs elsewhere. So whatever
-readers see is fenced: lines by replacing their files (an old process writes on into the old ones), checkpoints by the
-incarnation in their manifest, and all else by looking for a newer incarnation first.
+A requeue is no proof of death: a machine that lost its network may still write while its job runs elsewhere. So all that
+readers see is fenced: lines by replacing their files (an old process writes to the old inode), checkpoints by the
+incarnation in their manifest, and the rest by checking for a newer incarnation before each write.
 """
 
 import errno
@@ -36,14 +36,14 @@ from .lease_holders import (
 )
 from .liveness import LivenessProbe, file_clock, is_process
 
-_DYING_S = 5.0  # a process that was killed may need that long to be gone
+_EXIT_S = 5.0  # a killed process may need so long to exit
 _REQUEUE_S = 120.0  # how long a start that the launcher began again waits for the one before
 _POLL_S = 0.05
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # as of FAT, and of some FUSE file systems
 
 
 class Lease:
-    """The hold on a run's folder, until `close` or the end of the process."""
+    """An acquired lease, until `close` or the end of the process."""
 
     def __init__(self, run: Path, incarnation: int, folder: int) -> None:
         """`folder` is a descriptor of `lease/`."""
@@ -61,18 +61,18 @@ class Lease:
         self.close()
 
     def follow(self, run: Path) -> None:
-        """The folder goes by another name now."""
+        """The folder was renamed to `run`."""
         self._path = names.lease_file(run, self.incarnation)
 
     def close(self) -> None:
-        """Give the run back. The file stays, for it says from which step on older starts do not count."""
+        """Release the lease. The file stays: it has the step from which this start continued."""
         if not self._over.is_set():
             with suppress(OSError):
                 released_file(self._path).touch()
         self._end()
 
     def withdraw(self) -> None:
-        """Give the run back as if it had never been held: nothing was written."""
+        """Release the lease and delete its file: nothing was written by this start."""
         if not self._over.is_set():
             with suppress(OSError):
                 self._path.unlink()
@@ -90,10 +90,10 @@ class Lease:
 
 
 def acquire(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
-    """Hold the run in the folder `run`; `attempt` counts how often a launcher began this very command again.
+    """Acquire the lease of the run folder; `attempt` counts the launcher's restarts of this command.
 
-    Raises ConfigError when a start that lives holds it. The launcher's next attempt waits for the one before, two
-    minutes at most; one that Slurm began anew takes the run over at once.
+    Raises ConfigError if a live start holds it. A launcher's restart waits for the attempt before, two minutes at most; a
+    requeued Slurm job takes the run over at once.
     """
     try:
         with writing(run, ours=False):
@@ -115,8 +115,8 @@ def _acquired(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
 
 
 def _wait_for_turn(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
-    """The incarnation that this process is, once the one before is over."""
-    patience, probe = time.monotonic() + (_REQUEUE_S if attempt else _DYING_S), LivenessProbe()
+    """Wait until the start before is over, and create the next incarnation, whose number is returned."""
+    patience, probe = time.monotonic() + (_REQUEUE_S if attempt else _EXIT_S), LivenessProbe()
     while True:
         newest = newest_incarnation(run)
         own = this_process(newest + 1, environ)
@@ -133,7 +133,7 @@ def _wait_for_turn(run: Path, attempt: int, environ: Mapping[str, str]) -> int:
 
 
 def takeover_message(run: Path, incarnation: int) -> str | None:
-    """What to say where another start has taken the run over from `incarnation`."""
+    """The message if another start has taken the run over from `incarnation`; else None."""
     newest = newest_incarnation(run)
     if newest <= incarnation:
         return None
@@ -142,9 +142,9 @@ def takeover_message(run: Path, incarnation: int) -> str | None:
 
 
 def check(run: Path, incarnation: int) -> None:
-    """Raise ConfigError when another start has taken the run over. Before each change that readers see."""
+    """Raise ConfigError if another start has taken the run over. Call it before each change that readers see."""
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=run / names.LEASE, prefix=".look-"):
-        pass  # NFS shows a folder as it was up to a minute ago, unless this machine has just changed it
+        pass  # NFS caches a folder's entries for up to a minute, unless this client has just changed it
     if (message := takeover_message(run, incarnation)) is not None:
         raise ConfigError(message)
 
@@ -159,7 +159,7 @@ def _is_over(run: Path, holder: Holder, own: Holder, probe: LivenessProbe) -> bo
 
 
 def _create(run: Path, holder: Holder) -> bool:
-    """Whether this start was the first to take the number. The file is whole from the beginning."""
+    """Create the lease file, complete, by link. Returns False if another start was first."""
     beside, path = (
         run / names.LEASE / f".{holder.incarnation}-{holder.host}-{holder.pid}",
         names.lease_file(run, holder.incarnation),
@@ -168,7 +168,7 @@ def _create(run: Path, holder: Holder) -> bool:
     try:
         os.link(beside, path)
     except FileExistsError:
-        return beside.stat().st_nlink == 2  # made, and the file server's answer got lost
+        return beside.stat().st_nlink == 2  # the link was made, and the file server's answer got lost
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -185,7 +185,7 @@ def _create(run: Path, holder: Holder) -> bool:
 
 
 def _create_empty(path: Path) -> bool:
-    """Whether this start was the first to make the file, where a file system knows no links. It is empty for a moment."""
+    """Create the file empty, on a file system without links. Returns False if another start was first."""
     try:
         path.open("x").close()
         return True
@@ -196,5 +196,5 @@ def _create_empty(path: Path) -> bool:
 def _is_being_made(run: Path, incarnation: int) -> bool:
     with suppress(FileNotFoundError):
         found = names.lease_file(run, incarnation).lstat()
-        return found.st_size == 0 and file_clock(run / names.LEASE) - found.st_mtime < _DYING_S
+        return found.st_size == 0 and file_clock(run / names.LEASE) - found.st_mtime < _EXIT_S
     return False

@@ -1,4 +1,4 @@
-"""Who holds a run and who held it: one file in lease/ for every start that the run had.
+"""The present and former holders of a run: one file in lease/ for every start.
 
 A file is named by its start's incarnation: 1, 2, 3 … The newest holds the run, unless it is marked as released.
 """
@@ -25,8 +25,8 @@ _NAMED = re.compile(r"[0-9]{8}\.json")
 
 @dataclass(frozen=True)
 class Holder:
-    """Who a start is. `began` is the process's start in clock ticks since its machine's; `machine` is where `pid` means
-    something: one start of a machine, and one space of process numbers on it.
+    """The process of a start. `began` is its start in clock ticks since boot; `pid` is valid within `machine`, its boot
+    id and pid namespace.
     """
 
     incarnation: int
@@ -37,8 +37,8 @@ class Holder:
     job: str | None = None
     requeues: int = 0  # of that job
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
-    launch: str | None = None  # what all attempts of one launch share; None where the launcher has no word for it
-    since: float | None = None  # when it took the run, seconds since 1970
+    launch: str | None = None  # id shared by all attempts of one launch; None if the launcher sets none
+    since: float | None = None  # when it acquired the lease, seconds since 1970
     opened: bool = False  # its process keeps `lease/` open, as those of older versions do not
 
     def __str__(self) -> str:
@@ -51,18 +51,18 @@ def is_here(holder: Holder) -> bool:
 
 
 def is_earlier_start(holder: Holder, environ: Mapping[str, str]) -> bool:
-    """Whether it is of this process's own job, which Slurm has begun anew since."""
+    """Whether it is an earlier attempt of this process's Slurm job, which was requeued."""
     return is_earlier_requeue(holder, *_job(environ))
 
 
 def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
-    """Whether an earlier attempt of this launch held the run; taken for true where attempts cannot be told apart."""
+    """Whether an earlier attempt of this launch held the run; true if the launcher sets no id."""
     launch = _launch(environ)
     return launch is None or any(holder.launch == launch for holder, _ in holders(run))
 
 
 def holders(run: Path) -> list[tuple[Holder, float]]:
-    """All starts that held the run, the oldest first, each with when it was last seen to live (seconds since 1970)."""
+    """All starts of the run, the oldest first, each with its last heartbeat (seconds since 1970)."""
     found = []
     for number in _incarnations(run):
         with suppress(FileNotFoundError):  # it was given back meanwhile
@@ -72,13 +72,13 @@ def holders(run: Path) -> list[tuple[Holder, float]]:
 
 
 def holder_of(run: Path) -> Holder | None:
-    """The newest holder, who has not given the run back."""
+    """The newest holder; None if it has released the lease."""
     holder = read_holder(run, newest_incarnation(run))
     return None if holder is None or was_released(run, holder.incarnation) else holder
 
 
 def set_from_step(run: Path, incarnation: int, step: int) -> None:
-    """Say where this start goes on from: what older ones still commit beyond that step does not count."""
+    """Record the step that this start continues from: checkpoints of older starts beyond it are fenced."""
     holder = read_holder(run, incarnation)
     assert holder is not None, "it was claimed"
     write_atomic(names.lease_file(run, incarnation), json.dumps(asdict(replace(holder, from_step=step))))
@@ -121,11 +121,11 @@ def _job(environ: Mapping[str, str]) -> tuple[str | None, int]:
 
 def _launch(environ: Mapping[str, str]) -> str | None:
     found = environ.get("PHALANX_LAUNCH", environ.get("TORCHELASTIC_RUN_ID"))
-    return None if found == "none" else found  # as torchrun calls a launch that it was told no word for
+    return None if found == "none" else found  # torchrun's default for --rdzv-id
 
 
 def _incarnations(run: Path) -> list[int]:
-    """Raises OSError where the folder of leases is not shown to us."""
+    """Raises OSError if the folder cannot be listed."""
     try:
         return sorted(int(name[:8]) for name in os.listdir(run / names.LEASE) if _NAMED.fullmatch(name))
     except (FileNotFoundError, NotADirectoryError):
@@ -137,7 +137,7 @@ def newest_incarnation(run: Path) -> int:
 
 
 def read_holder(run: Path, incarnation: int) -> Holder | None:
-    """None where the file is not there or none of ours, which no living start leaves behind. Raises other OSErrors."""
+    """The holder in the file; None if it is missing or invalid. Raises other OSErrors."""
     try:
         found = json.loads(read_text(names.lease_file(run, incarnation), _SMALL))
         holder = Holder(**{known.name: found[known.name] for known in fields(Holder) if known.name in found})
@@ -151,7 +151,7 @@ def read_holder(run: Path, incarnation: int) -> Holder | None:
 
 
 def _is_ours(holder: Holder) -> bool:
-    """Whether what a file says can have been written by a start: to some numbers a signal goes to more than a process."""
+    """Whether the values of a file are valid: a signal to some pids, such as 0 or -1, reaches many processes."""
     numbers = (holder.incarnation, holder.pid, holder.began, holder.requeues)
     texts = [holder.host, holder.machine, *(text for text in (holder.job, holder.launch) if text is not None)]
     counted = all(type(number) is int and 0 <= number < 2**63 for number in numbers)

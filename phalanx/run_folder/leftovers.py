@@ -1,7 +1,7 @@
 """Remove temporary files and semaphores that killed ranks left on this machine.
 
-A name says whose it is: of which process, begun when, on which start of which machine. What has another name is not
-touched, nor what belongs to another user or to a process that lives.
+Their names hold pid, process start and machine. Files with other names, of other users, or of live processes are not
+touched.
 """
 
 import atexit
@@ -25,7 +25,7 @@ _OLD_S = 60.0
 
 
 def sweep_and_mark(shared: Path = Path("/dev/shm")) -> None:
-    """Sweep, and have what multiprocessing makes for this process from now on bear its mark."""
+    """Remove leftovers, and give multiprocessing's temporary names of this process the prefix `process_prefix`."""
     for path in _dead(Path(tempfile.gettempdir()), shared):
         _remove(path)
     names = process.current_process()._config  # type: ignore[attr-defined]  # where multiprocessing keeps both names
@@ -36,12 +36,12 @@ def sweep_and_mark(shared: Path = Path("/dev/shm")) -> None:
 
 
 def process_prefix() -> str:
-    """What the names of temporary files begin with that are to go with this process, however it ends."""
+    """The prefix of temporary files that are to be removed after this process, however it ends."""
     return f"phalanx-{_here()}-{os.getpid()}-{process_start(os.getpid())}-"
 
 
 def sweep_lease(run: Path) -> None:
-    """For who holds the run: what earlier holders did not get to take away."""
+    """Remove old probe files in lease/. Only the holder of the lease calls it."""
     for pattern in _LOOKS:
         for path in (run / names.LEASE).glob(pattern):
             with suppress(OSError):

@@ -1,6 +1,6 @@
 """Check symbolic links in a run folder: it and its `checkpoints` may be links, where this user or root made them.
 
-Whatever else below is one was put there by whoever wrote the folder, to have other files read, written or deleted.
+Any other link below was put there by whoever wrote the folder, to have other files read, written or deleted.
 """
 
 import os
@@ -12,7 +12,7 @@ from . import names
 
 
 def check_links(run: Path) -> None:
-    """Raises ConfigError for the first link that may not be. To be called before anything is written or deleted."""
+    """Raise ConfigError for the first link that is not allowed. Call it before anything is written or deleted."""
     for link in (run, run / names.CHECKPOINTS):
         if link.is_symlink() and link.lstat().st_uid not in (os.geteuid(), 0):
             raise ConfigError(f"{link} is a link that another user made, so it is not followed. Type the folder itself")
@@ -24,7 +24,7 @@ def check_links(run: Path) -> None:
 
 
 def _links(run: Path) -> Iterator[Path]:
-    """Those in the folders that a run writes to itself; what trackers lay out in theirs is theirs."""
+    """The links in folders that a run itself writes to; trackers may use links in theirs."""
     checkpoints = run / names.CHECKPOINTS
     yield from (entry for entry in _entries(run) if entry != checkpoints and entry.is_symlink())
     for folder in (run / names.LEASE, run / names.LOGS, checkpoints, *_entries(checkpoints)):

@@ -1,7 +1,7 @@
-"""Whether the start that holds a run is alive: by its process on this machine, elsewhere by the touches of its file.
+"""Whether the start that holds a run is alive: by its process on this machine, elsewhere by its heartbeat.
 
-No two machines' clocks are held against each other: a touch counts as new by the clock of who looks, and as old by that
-of the file server.
+A heartbeat is a touch of the lease file. Clocks of two machines are never compared: a heartbeat is new by the clock of
+the reader, and old by that of the file server.
 """
 
 import os
@@ -15,27 +15,27 @@ from ..system.process_identity import machine_id, process_start
 from . import names
 from .lease_holders import Holder, holder_of
 
-BEAT_S = 5.0  # between touches
-DEAD_S = 30.0  # without a touch, after which a holder on another machine counts as dead
-_BEATS = 1.6  # within which a holder that lives has touched its file, whatever the clocks say
-_LONG_DEAD_S = 3600.0  # age of the last touch, by the file server's clock, that no clock's error explains
+BEAT_S = 5.0  # between heartbeats
+DEAD_S = 30.0  # without a heartbeat, after which a holder on another machine counts as dead
+_BEATS = 1.6  # heartbeat intervals within which a live holder has touched its file
+_LONG_DEAD_S = 3600.0  # age of the last heartbeat, by the file server's clock, beyond any clock error
 _AHEAD_S = 2.0  # by which a touch may seem to lie in the future
 
 
 class LivenessProbe:
-    """Looks at holders, as often as somebody wants to know, and remembers which of them touched their files meanwhile."""
+    """Probes holders, and remembers between probes whose files were touched."""
 
     def __init__(self, *, waits: bool = True) -> None:
-        """Who asks about many runs does not wait for each, but once for those that are `unsure` in the end."""
+        """With waits=False `live` does not wait for each run, but collects those to `settle` in `unsure`."""
         self.unsure: dict[Path, Holder] = {}
         self._waits = waits
         self._seen: dict[Path, tuple[int, float]] = {}  # of a file: its last touch, and when that was first seen here
         self._clocks: dict[int, float] = {}  # of a file system: how far its clock is ahead of time.monotonic()
 
     def live(self, run: Path) -> Holder | None:
-        """Who holds the run right now: None when nobody does, or who did is dead as far as can be told from here.
+        """The live holder of the run; None if there is none, or it is dead as far as can be told from here.
 
-        Takes a beat or two where one look does not tell. Raises OSError for a run that is not shown to us.
+        Takes up to two heartbeat intervals if one probe does not tell. Raises OSError if the folder cannot be read.
         """
         if (holder := holder_of(run)) is None:
             return None
@@ -45,7 +45,7 @@ class LivenessProbe:
         return holder if lives else None
 
     def settle(self) -> dict[Path, bool]:
-        """Wait until it is told of all that are unsure whether they live."""
+        """Wait until it is known of all in `unsure` whether they are alive."""
         told: dict[Path, bool | None] = dict.fromkeys(self.unsure)
         end_s = time.monotonic() + _BEATS * BEAT_S
         while None in told.values() and time.monotonic() < end_s:
@@ -55,7 +55,7 @@ class LivenessProbe:
         return {run: bool(lives) for run, lives in told.items()}
 
     def is_dead(self, run: Path, holder: Holder) -> bool:
-        """Whether one of another machine has had the time to touch its file and has not. Never by a clock alone."""
+        """Whether a holder on another machine had the time for a heartbeat and sent none. Never by a clock alone."""
         untouched_s, age_s = self._look(run, holder)
         return untouched_s > DEAD_S or (untouched_s > _BEATS * BEAT_S and age_s > DEAD_S)
 
@@ -64,7 +64,7 @@ class LivenessProbe:
         return time.time() - time.monotonic() - self._clock(run / names.LEASE, (run / names.LEASE).stat().st_dev)
 
     def _lives(self, run: Path, holder: Holder) -> bool | None:
-        """None: one look does not tell."""
+        """None: one probe does not tell."""
         if holder.machine == machine_id():
             return is_process(run, holder)
         before = self._seen.get(names.lease_file(run, holder.incarnation))
@@ -81,7 +81,7 @@ class LivenessProbe:
         return False if age_s > _LONG_DEAD_S else None
 
     def _look(self, run: Path, holder: Holder) -> tuple[float, float]:
-        """Seconds since a touch was first seen here, and since it was made by the file server's clock."""
+        """Seconds since the last heartbeat was first seen here, and its age by the file server's clock."""
         path, now = names.lease_file(run, holder.incarnation), time.monotonic()
         with os.fdopen(open_regular(path)) as file:  # for NFS tells of a file as it is when it is opened
             found = os.fstat(file.fileno())
@@ -96,20 +96,20 @@ class LivenessProbe:
 
 
 def live(run: Path) -> Holder | None:
-    """As `LivenessProbe` tells, for who looks once."""
+    """`LivenessProbe.live` for a single probe."""
     return LivenessProbe().live(run)
 
 
 def is_process_of(run: Path, holder: Holder) -> bool | None:
-    """Whether the process that `holder` names is one that holds this very folder, so that it may be sent a signal.
+    """Whether the process of `holder` has this folder's lease/ open, so that it may be sent a signal.
 
-    None: it is another user's, whose files nobody else is told.
+    None: it is another user's process, whose open files cannot be read.
     """
     return process_start(holder.pid) == holder.began and _has_open(holder.pid, run / names.LEASE)
 
 
 def is_process(run: Path, holder: Holder) -> bool:
-    """Whether the process that `holder` names on this machine lives, and holds this folder as far as can be told."""
+    """Whether the process of `holder` on this machine is alive, and has lease/ open as far as can be told."""
     if process_start(holder.pid) != holder.began:
         return False
     return not holder.opened or _has_open(holder.pid, run / names.LEASE) is not False

@@ -45,7 +45,7 @@ def age(run: Path, incarnation: int, seconds: float) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_DYING_S", 0.2)
+    monkeypatch.setattr(lease, "_EXIT_S", 0.2)
     monkeypatch.setattr(liveness, "DEAD_S", 0.5)
     monkeypatch.setattr(liveness, "BEAT_S", 0.1)
 
