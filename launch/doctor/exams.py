@@ -4,10 +4,10 @@ from pathlib import Path
 
 from .checks.allreduce import AllReduce
 from .checks.clocks import Clocks
-from .checks.gpu_copies import HostToDevice
-from .checks.gpus import Gpus
+from .checks.gpu.copies import HostToDevice
+from .checks.gpu.health import Gpus
+from .checks.gpu.matmul import Matmul
 from .checks.listeners import Listeners
-from .checks.matmul import Matmul
 from .checks.pairs import Pairs
 from .checks.ports import Ports
 from .checks.resource_limits import ResourceLimits

@@ -94,9 +94,15 @@ def _identity(space: SearchSpace, sweep: SweepConfig, shared: Mapping[str, Any])
 
 
 def _pruner_text(pruner: Mapping[str, Any]) -> str:
-    """As every version spells it in what a sweep is, so that a sweep of before each pruner had its own keys goes on."""
-    name, all_keys = pruner["name"], {"first_step": None, "eta": 3, "after_trials": 0, **pruner}
-    keys = ", ".join(f"{key}={all_keys[key]}" for key in ("first_step", "eta", "after_trials"))
+    """A pruner's part in a sweep's identity.
+
+    Earlier versions gave every pruner these three keys, so all have them here; what a pruner has beyond them follows.
+    """
+    name = pruner["name"]
+    own = {key: pruner[key] for key in sorted(pruner) if key != "name"}
+    keys = ", ".join(
+        f"{key}={value}" for key, value in ({"first_step": None, "eta": 3, "after_trials": 0} | own).items()
+    )
     return f"PrunerConfig(name=<PrunerName.{name}: '{name}'>, {keys})"
 
 

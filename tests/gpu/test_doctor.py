@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
-from phalanx.launch.doctor.checks.matmul import Matmul
+from phalanx.launch.doctor.checks.gpu.copies import HostToDevice
+from phalanx.launch.doctor.checks.gpu.matmul import Matmul
 from phalanx.launch.doctor.peaks import peak_of
 from tests.launch.command import Launcher
 from tests.launch.doctor.findings import findings, ranks_on

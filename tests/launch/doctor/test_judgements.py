@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from phalanx.launch.commands.doctor import _options
 from phalanx.launch.doctor.checks.allreduce import AllReduce, bus_gbyte_per_s, network_gbyte_per_s
 from phalanx.launch.doctor.checks.clocks import Clocks, midpoint_s
-from phalanx.launch.doctor.checks.gpu_copies import HostToDevice
-from phalanx.launch.doctor.checks.gpus import Gpus
-from phalanx.launch.doctor.checks.matmul import Matmul
+from phalanx.launch.doctor.checks.gpu.copies import HostToDevice
+from phalanx.launch.doctor.checks.gpu.health import Gpus
+from phalanx.launch.doctor.checks.gpu.matmul import Matmul
 from phalanx.launch.doctor.checks.pairs import Pairs, rounds, slow_ones
 from phalanx.launch.doctor.checks.ports import Ports
 from phalanx.launch.doctor.checks.resource_limits import ResourceLimits

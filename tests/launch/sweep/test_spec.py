@@ -15,7 +15,7 @@ from phalanx.common.files import write_json
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.optuna_study import open_search
-from phalanx.launch.search.spec import sweep_spec
+from phalanx.launch.search.spec import _pruner_text, sweep_spec
 
 WRONG = {
     "an interval from high to low": ("optim.lr=interval(1,0.1)", "must go from a lower to a higher"),
@@ -128,6 +128,11 @@ def begun_before(folder: Path) -> Path:
     folder.mkdir()
     write_json(folder / "sweep.json", {"state": "running", "rows": []})
     return folder
+
+
+def test_a_key_that_only_one_pruner_has_is_part_of_what_a_sweep_is() -> None:
+    texts = {_pruner_text({"name": "percentile", "percentile": value}) for value in (25.0, 50.0)}
+    assert len(texts) == 2
 
 
 def test_a_sweep_that_an_earlier_version_began_is_found_and_gone_on_with(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_configs_of_ours_name_public_names_alone() -> None:
     found = set(targets_in(yaml.safe_load(path.read_text()) for path in (ROOT / "conf").rglob("*.yaml")))
     ours = {name for name in found if name.startswith("phalanx.")}
     assert ours <= set(NAMES)
-    assert len(ours) == 12
+    assert "phalanx.tasks.Classification" in ours
     assert set(MOVED.values()) <= set(NAMES)
     assert not {name for name in found if name.startswith(("train.", "launch."))}
 

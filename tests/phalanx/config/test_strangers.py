@@ -18,7 +18,7 @@ from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
 from phalanx.config.instantiate import Targets
 from phalanx.config.moved_names import MOVED
-from phalanx.config.schema import Config, as_plain
+from phalanx.config.schema import Config, as_plain, schema
 from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
 from phalanx.train.data import mnist
@@ -251,6 +251,14 @@ def test_stored_config_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.Monk
     assert not evil.exists()
     OmegaConf.clear_resolver("tell")
     assert OmegaConf.has_resolver("oc.env"), "one's own config looks up as before"
+
+
+def test_every_section_of_the_config_is_one_that_a_stranger_may_set_or_that_is_reset() -> None:
+    """A tracker that comes later belongs to what compose/stored_config.py resets."""
+    reset = {"run", "wandb"}
+    theirs = {*("seed", "model", "data", "task", "optim", "schedule", "train", "eval", "checkpoint", "log", "parallel")}
+    theirs |= {"world", "stop", "cluster", "sweep", "tensorboard"}
+    assert {key.partition(".")[0] for key in schema()} == reset | theirs
 
 
 def test_stored_config_reaches_no_tracker(tmp_path: Path) -> None:

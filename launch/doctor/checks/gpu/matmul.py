@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from ..finding import Finding, Verdict, not_checked, passes
-from ..peaks import peak_of
-from ..protocol.gpu_facts import gpu_facts
-from ..protocol.ranks import ExamRanks
-from ..protocol.stopwatch import mean_seconds
-from .gpus import own_gpu
+from ...finding import Finding, Verdict, not_checked, passes
+from ...peaks import peak_of
+from ...protocol.ranks import ExamRanks
+from ...protocol.stopwatch import mean_seconds
+from .facts import gpu_facts
+from .health import own_gpu
 
 _SIDE = 8192
 _REPEATS = 20

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.gpu_facts import gpu_facts
-from ..protocol.ranks import ExamRanks
+from ...finding import Finding, Verdict, not_checked, passes
+from ...protocol.ranks import ExamRanks
+from .facts import gpu_facts
 
 _GIB = 2**30
 _USED_BYTES = 2 * _GIB  # by this process' own context and what the driver keeps

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.gpu_facts import gpu_facts
-from ..protocol.ranks import ExamRanks
-from ..protocol.stopwatch import mean_seconds
-from .gpus import own_gpu
+from ...finding import Finding, Verdict, not_checked, passes
+from ...protocol.ranks import ExamRanks
+from ...protocol.stopwatch import mean_seconds
+from .facts import gpu_facts
+from .health import own_gpu
 
 _SIZE_BYTES = 256 * 2**20
 _REPEATS = 8
