@@ -157,6 +157,17 @@ def test_a_class_and_a_function_are_short_enough_to_be_read() -> None:
     assert {name: length for name, (length, kind) in lines.items() if length > MOST_LINES[kind]} == {}
 
 
+def test_no_function_assigns_a_name_of_its_module() -> None:
+    """No module-level state: what changes is an object that somebody holds."""
+    found = [
+        f"{name}: {node.names}"
+        for name, path in FILES.items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Global)
+    ]
+    assert found == []
+
+
 def test_the_command_answers_without_torch() -> None:
     """What it imports at once is quick to import, and it imports nothing of what runs in ranks."""
     for name in FILES:

@@ -118,7 +118,7 @@ def _sweep(words: list[str]) -> NoReturn:
 
 
 def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
-    """Join the ranks and run; torch is imported only now, so that a typo costs no seconds."""
+    """Rendezvous and train. torch is imported only here, so that a bad command line fails at once."""
     signals = Signals(rank_env.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)

@@ -70,7 +70,7 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 def _states(words: Sequence[str], root: Path, jobs: Mapping[Path, Submitted], probe: LivenessProbe) -> list[RunState]:
     folders = [find_run_or_sweep(word, root, jobs) for word in words] or _all(root, jobs)
     found = [state_of(folder, time.time(), probe) for folder in folders]
-    if probe.unsure:
+    if probe.unsettled:
         probe.settle()
         found = [state_of(folder, time.time(), probe) for folder in folders]
     states = [with_job(each, jobs.get(each.run.resolve()) if jobs else None) for each in found]

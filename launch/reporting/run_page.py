@@ -68,18 +68,18 @@ def _newest(history: History) -> Mapping[str, Any]:
 
 
 def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:
-    fares, newest = run_state(history.run, now), _newest(history)
+    state, newest = run_state(history.run, now), _newest(history)
     begun = timeline.starts(history, now)
     spans = timeline.spans(history, begun)
     told, left_out = _told(history.events)
     return {
         "name": name,
         "colour": colour,
-        "state": fares.state,
-        "steps": f"{_or(fares.step)}/{_or(fares.steps)}",
+        "state": state.state,
+        "steps": f"{_or(state.step)}/{_or(state.steps)}",
         "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
         "wall": duration_text(spans[-1].end - spans[0].begin) if spans else "-",
-        "goodput": "-" if fares.goodput is None else f"{fares.goodput:.0%}",
+        "goodput": "-" if state.goodput is None else f"{state.goodput:.0%}",
         "weights": str((history.summary or {}).get("weights_sha256") or "-")[:16],
         "strip": charts.time_strip(spans, history.events) if spans else None,
         "spent": _spent(spans),

@@ -26,8 +26,8 @@ class LivenessProbe:
     """Probes holders, and remembers between probes whose files were touched."""
 
     def __init__(self, *, waits: bool = True) -> None:
-        """With waits=False `live` does not wait for each run, but collects those to `settle` in `unsure`."""
-        self.unsure: dict[Path, Holder] = {}
+        """With waits=False `live` does not wait for each run, but collects those to `settle` in `unsettled`."""
+        self.unsettled: dict[Path, Holder] = {}
         self._waits = waits
         self._seen: dict[Path, tuple[int, float]] = {}  # of a file: its last touch, and when that was first seen here
         self._clocks: dict[int, float] = {}  # of a file system: how far its clock is ahead of time.monotonic()
@@ -40,18 +40,18 @@ class LivenessProbe:
         if (holder := holder_of(run)) is None:
             return None
         if (lives := self._lives(run, holder)) is None:
-            self.unsure[run] = holder
+            self.unsettled[run] = holder
             lives = self.settle()[run] if self._waits else False
         return holder if lives else None
 
     def settle(self) -> dict[Path, bool]:
-        """Wait until it is known of all in `unsure` whether they are alive."""
-        told: dict[Path, bool | None] = dict.fromkeys(self.unsure)
+        """Wait until it is known of all in `unsettled` whether they are alive."""
+        told: dict[Path, bool | None] = dict.fromkeys(self.unsettled)
         end_s = time.monotonic() + _BEATS * BEAT_S
         while None in told.values() and time.monotonic() < end_s:
             time.sleep(BEAT_S / 10)
-            told |= {run: self._lives(run, self.unsure[run]) for run, lives in told.items() if lives is None}
-        self.unsure = {}
+            told |= {run: self._lives(run, self.unsettled[run]) for run, lives in told.items() if lives is None}
+        self.unsettled = {}
         return {run: bool(lives) for run, lives in told.items()}
 
     def is_dead(self, run: Path, holder: Holder) -> bool:

@@ -64,7 +64,7 @@ class FirstFailure:
             assert self.channel is not None, "alone, `broadcast` asks nobody"
             hung = self._own if self._own is not None and self._own.hang is not None else None
             self._failure = self.channel.disconnected("does not answer", ExitCode.HUNG, hung)
-            self.silent = [0] if self.channel.speaks else []
+            self.silent = [0] if self.channel.prints_errors else []
         return self._failure
 
     def _explained(self, error: BaseException, own: Failure, silent: Sequence[int]) -> Failure:

@@ -75,7 +75,7 @@ class FailureChannel:
         return self._failure
 
     @property
-    def speaks(self) -> bool:
+    def prints_errors(self) -> bool:
         """Whether this rank prints the error when the store is gone."""
         return self._rank == (0 if self._keeper is None else 1)
 
@@ -86,7 +86,7 @@ class FailureChannel:
         rank = LAUNCHER if self._keeper is None else self._keeper
         failure = hung or Failure(rank, host, code, f"{keeper}, which holds the ranks' store, {what}")
         logger.info("leaving because %s", failure.text)
-        if self.speaks:
+        if self.prints_errors:
             say(f"error on rank {self._rank}: {failure.text}")
             cause_file.write(failure.code, rank, failure.text, host or None)
         return failure

@@ -39,14 +39,14 @@ from .heartbeat import (
 
 # In all other phases a rank may work alone, without a bound on its time while it reads or writes.
 _STEPS = {"data", "forward", "backward", "log", "evaluate"}
-_ALONE = 6  # work of one rank that neither reads nor writes a byte may take so many times longer than a collective
-_ALONE_S = 30.0  # and so long at least
-_LOOKS = 5  # in the time that a collective may take
+_ALONE = 6  # times the timeout: limit of one rank's work without any I/O, outside of steps
+_ALONE_S = 30.0  # the least such limit
+_LOOKS = 5  # polls per timeout
 _LONGEST_LOOK_S = 5.0
-_ASKS = 0.4  # of that time, after which a rank that stands still asks for the others, and that they may be silent
-_SILENT_S = 4.0  # a thread of a machine that is busy may not come to speak for so long
-_JOINS_S = 10.0  # so long it does not while a rank joins: that takes little, and the interpreter is not held
-_GONE_S = 1.0  # how long word of a rank's death takes where all are one launcher's children
+_ASKS = 0.4  # of the timeout: after it a rank without progress reads heartbeats, and a rank without one is silent
+_SILENT_S = 4.0  # the least silence that counts: a thread on a busy machine may be late
+_JOINS_S = 10.0  # silence that counts during the rendezvous
+_GONE_S = 1.0  # poll interval during the rendezvous, and timeout of joining the threads
 
 
 class Watchdog:
