@@ -1,6 +1,7 @@
 """What a command line may say: help, completion, one's own configs and classes, and names of any kind."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ def test_help_is_printed_once_and_shows_groups_and_config(starter: Starter, tmp_
     ended = starter.run(ranks, "--help", "train.epochs=3")
     assert ended.codes == [0] * ranks
     assert ended.outputs[1:] == [""] * (ranks - 1)
-    assert "model: alexnet, convnet, mlp" in ended.output
+    assert re.search("model: alexnet, .*mlp", ended.output)
     assert "epochs: 3" in ended.output
     assert not list(tmp_path.glob("runs"))
 
