@@ -61,7 +61,7 @@ sys.exit(subprocess.run([sys.executable, "-c", rank]).returncode)
 
 
 @pytest.mark.parametrize(("typed_by_user", "found"), [({}, "None"), ({"OMP_NUM_THREADS": "1"}, "1")])
-def test_the_1_that_torchrun_sets_is_nobodys_wish(typed_by_user: dict[str, str], found: str) -> None:
+def test_the_1_that_torchrun_sets_is_not_the_users(typed_by_user: dict[str, str], found: str) -> None:
     agent = subprocess.run(
         [sys.executable, "-c", AGENT], env=typed_by_user, cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -144,7 +144,7 @@ def test_second_interrupt_leaves_at_once_without_saving(starter: Starter) -> Non
     assert ended.output.count("interrupted; the same command continues from the newest checkpoint") == 1
 
 
-def test_second_interrupt_of_one_rank_whose_goodbyes_take_long_is_not_the_others_crash(starter: Starter) -> None:
+def test_second_interrupt_of_one_rank_whose_sinks_close_slowly_is_not_the_others_crash(starter: Starter) -> None:
     """As by phalanx cancel: all is saved, the others wait for rank 0, and W&B does not come to its end."""
     results, pace = starter.results("r"), Pace(after=12, gate=str(starter.folder / "gate"))
     world = starter.start(2, *RUN, *SHORT, "wandb.mode=offline", "run.name=r", environ=pace.environ())
@@ -277,7 +277,7 @@ def test_save_that_takes_longer_than_a_stop_may_is_warned_about(starter: Starter
     assert "Grant more and type stop.grace_s=" in ended.output
 
 
-def test_hangup_that_nohup_turned_off_is_no_wish(starter: Starter) -> None:
+def test_hangup_that_nohup_turned_off_is_no_stop_request(starter: Starter) -> None:
     results = starter.results("r")
     (starter.folder / "mine.py").write_text("import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _CLASS)
     pace = Pace(after=12, gate=str(starter.folder / "gate"))
