@@ -33,7 +33,7 @@ require_linux()
 from phalanx.common import stdio
 from phalanx.exit import cause_file, folder_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
-from phalanx.exit.messages import end, refuse, say
+from phalanx.exit.messages import end, exit_as_one, refuse, say
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.exit.signals import Signals
 from phalanx.system import allocator
@@ -124,19 +124,13 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     allocator.keep_freed_memory(os.environ)
     from phalanx.run_folder import rank_logs
 
-    from .checkpoint.open_run import finished
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import trainer
-    from .engine.build import check_targets, targets
 
     rank_logs.to_console(rank_env.is_rank_zero, os.environ)
     try:
-        try:
-            check_targets(composed.config, targets(composed.config, composed.foreign))
-        except Exception:  # whatever the user's own modules raise
-            if finished(composed.config) is None:  # a run that has finished needs nothing built
-                raise
+        _check_targets(composed, rank_env.is_rank_zero)
         world = join(rank_env, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
         refuse(error, rank_env.is_rank_zero)
@@ -153,6 +147,26 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     if code is not ExitCode.FINISHED:
         cause_file.report_to_torchrun(words, rank_env.rank)
     return code
+
+
+def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
+    """Import what the config names, and exit where that raises. A finished run needs none of it. Raises ConfigError."""
+    from phalanx.exit import user_error
+
+    from .checkpoint.open_run import finished
+    from .engine.build import check_targets, targets
+
+    try:
+        check_targets(composed.config, targets(composed.config, composed.foreign))
+    except Exception as error:  # whatever the user's own modules raise
+        if finished(composed.config) is not None:
+            return
+        if isinstance(error, ConfigError):
+            raise
+        line, said = user_error.user_line(error), user_error.message(error)
+        frames = said if isinstance(error, SyntaxError) else user_error.user_traceback(error)
+        text = f"error while the classes of the config were imported{f', at {line}' if line else ''}:\n{frames}"
+        exit_as_one(ExitCode.BUG, text, said, is_rank_zero, agreed=False)
 
 
 if __name__ in ("__main__", "__mp_main__"):  # the latter in a data worker that was spawned

@@ -19,14 +19,22 @@ _LAUNCHER_S = 5.0  # how long other ranks wait before they exit; the launcher en
 
 def refuse(error: ConfigError, is_rank_zero: bool) -> NoReturn:
     """Exit with code 2. Every rank raised the same error: rank 0 prints it, the others wait to be ended."""
+    exit_as_one(ExitCode.CONFIG, f"error: {error}", str(error), is_rank_zero, agreed=error.agreed)
+
+
+def exit_as_one(code: ExitCode, text: str, cause: str, is_rank_zero: bool, *, agreed: bool) -> NoReturn:
+    """Exit with `code` before the ranks have joined: rank 0 prints `text` for all, the others wait to be ended.
+
+    `agreed`: every rank certainly does the same.
+    """
     if is_rank_zero:
-        say(f"error: {error}")
-        cause_file.write(ExitCode.CONFIG, 0, str(error))
+        say(text)
+        cause_file.write(code, 0, cause)
     else:
         threading.Event().wait(_LAUNCHER_S)
-        if not error.agreed:
-            say(f"error: {error}")  # the launcher did not end this rank, so rank 0 did not fail: print it here
-    end(ExitCode.CONFIG)
+        if not agreed:
+            say(text)  # the launcher did not end this rank, so rank 0 did not fail: print it here
+    end(code)
 
 
 def say(text: str) -> None:

@@ -60,13 +60,13 @@ def refused(*words: str, **options: object) -> phalanx.RunFailed:
 def test_an_interrupted_run_is_saved_and_the_same_call_finishes_it(
     launcher: Launcher, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in a script, which ends as any that is interrupted does. This process has imported phalanx.train.main."""
+    """Ctrl-C in a terminal, which tells all that runs in it. This process has imported phalanx.train.main."""
     words = (*RUN, TASK, "train.steps=30", "run.name=r", f"run.root={quoted(str(here / 'runs'))}")
     pace, results = Pace(after=15, gate=str(here / "gate")), Results(here / "runs" / "r")
     started = launcher.start(environ=pace.environ(), within=caller(launcher, *words))
     assert started.process.stdout is not None
     until(lambda: results.reached(10))
-    started.process.send_signal(signal.SIGINT)
+    os.killpg(started.process.pid, signal.SIGINT)
     printed = ""
     while "phalanx: SIGINT: the ranks are to save and leave" not in printed:
         printed += started.process.stdout.readline()
@@ -74,6 +74,7 @@ def test_an_interrupted_run_is_saved_and_the_same_call_finishes_it(
     code, output = started.wait()
     assert code == -signal.SIGINT
     assert not marked(launcher.mark)
+    assert not [answer for answer in started.answers if answer.startswith("phalanx: ending it at once")]
     assert output.index("stopped after step") < output.index("interrupted\n") < output.index("KeyboardInterrupt")
     (stop,) = results.events("stop")
     monkeypatch.setenv("PACE", pace.environ()["PACE"])
@@ -88,9 +89,9 @@ def test_a_second_interrupt_is_at_once(launcher: Launcher) -> None:
     body = "hear()\ntell('once')\ntell('twice', signal.sigwait(signals).name)\nsys.exit(7)"
     started = launcher.start(body=body, within=caller(launcher))
     started.ready(1)
-    started.process.send_signal(signal.SIGINT)
+    os.killpg(started.process.pid, signal.SIGINT)
     until((started.here / "once-0").exists)
-    started.process.send_signal(signal.SIGINT)
+    os.killpg(started.process.pid, signal.SIGINT)
     code, output = started.wait()
     assert code == -signal.SIGINT
     assert started.told("twice", 0) == "SIGINT"

@@ -1,5 +1,6 @@
 """An error in a user's code is told by the user's own line and what was under way there; the rest is in the log."""
 
+import json
 import re
 
 import pytest
@@ -69,3 +70,22 @@ def test_a_sample_that_cannot_be_read_is_named_by_its_own_index(starter: Starter
     assert "train/data" not in told
     [event] = starter.results("r").events("error")
     assert event["message"].endswith("image 42 is torn\nscan it anew\nor leave it out")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("x = unknown", "NameError: name 'unknown' is not defined"), ("x = = 3", "SyntaxError: invalid syntax")],
+)
+def test_a_module_that_cannot_be_imported_is_told_by_its_own_line(starter: Starter, line: str, told: str) -> None:
+    """Without a frame of ours; the cause names the error, too."""
+    (starter.folder / "unimportable.py").write_text(f"import torch\n{line}\n")
+    environ = {"PYTHONPATH": str(starter.folder), "PHALANX_CAUSE_FILE": str(starter.folder / "cause")}
+    ended = starter.run(1, "~model", "+model._target_=unimportable.Net", "run.name=r", environ=environ)
+    assert ended.codes == [1]
+    assert ended.output.startswith("error while the classes of the config were imported")
+    assert f'File "{starter.folder}/unimportable.py", line 2' in ended.output
+    assert ended.output.endswith(f"{told}\n")
+    assert "phalanx/" not in ended.output
+    cause = json.loads((starter.folder / "cause").read_text())
+    assert cause["code"] == 1
+    assert cause["message"].endswith(told)
