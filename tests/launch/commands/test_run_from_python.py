@@ -18,6 +18,7 @@ import pytest
 import phalanx
 import phalanx.train.main
 from phalanx.exit.codes import ExitCode
+from phalanx.launch.host.processes import children
 from tests.launch.command import Launcher, marked, stand_in
 from tests.paced_task import TASK, Pace
 from tests.ranks import QUIET, SMALL, Results, Starter, quoted, until
@@ -83,6 +84,17 @@ def test_an_interrupted_run_is_saved_and_the_same_call_finishes_it(
     assert [event["step"] for event in results.events("resume")] == [stop["step"]]
     assert run.summary is not None
     assert run.summary["steps"] == 30
+
+
+def test_an_interrupt_that_comes_while_the_command_starts_is_answered_as_later_ones(launcher: Launcher) -> None:
+    """With no traceback of a Python that is not ready, and in one voice: what a terminal tells all reaches it once."""
+    started = launcher.start(body="hear()\nsys.exit(7)", within=caller(launcher))
+    until(lambda: [pid for pid in children(started.process.pid) if os.getsid(pid) == pid] != [])  # no terminal's own
+    started.process.send_signal(signal.SIGINT)
+    code, output = started.wait()
+    assert code == -signal.SIGINT
+    assert started.answers[-1].startswith("phalanx: SIGINT: the ranks are to save and leave")
+    assert output.count("Traceback") == 1
 
 
 def test_a_second_interrupt_is_at_once(launcher: Launcher) -> None:
