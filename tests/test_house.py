@@ -69,12 +69,27 @@ def imports_of(name: str, nodes: Sequence[ast.AST] | None = None) -> set[str]:
             parts = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*parts, *filter(None, [node.module])])
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and called(node).endswith("import_module"):
+            found |= {word.value for word in node.args if isinstance(word, ast.Constant)}
     return found
 
 
 def at_once(name: str) -> set[str]:
     """The modules that a file imports before anything of it is called."""
-    return imports_of(name, parsed(FILES[name]).body)
+    return imports_of(name, [*_run_at_once(parsed(FILES[name]).body)])
+
+
+def _run_at_once(statements: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """With those within `try`, `with` and `if`, but for what is there for type checkers alone."""
+    for statement in statements:
+        yield statement
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            yield from _run_at_once(statement.orelse)
+        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            for field in ("body", "orelse", "finalbody"):
+                yield from _run_at_once(getattr(statement, field, []))
+            for handler in getattr(statement, "handlers", []):
+                yield from _run_at_once(handler.body)
 
 
 def place(module: str) -> tuple[str, str] | None:
@@ -103,6 +118,8 @@ def check_order(name: str) -> None:
         return
     tree, folder = home
     order = ORDER[tree].split()
+    public = {"phalanx", *(f"phalanx.{Path(file).stem}" for file in PUBLIC)}
+    assert not imports_of(name) & public, f"{name} imports what is for users, by a name that hides where it stands"
     for module in imports_of(name):
         if (there := place(module)) is None:
             continue
@@ -132,11 +149,9 @@ def test_no_folder_imports_itself_by_way_of_others() -> None:
 
 
 def test_a_tree_has_few_rooms() -> None:
-    """Its folders and files, but for those that hand names on, and those that import nothing of ours."""
+    """Its folders and files, but for those that hand names on, those that import nothing of ours, and `__main__`."""
     for tree, most in MOST_ROOMS.items():
-        files = [
-            name for name in FILES.keys() - PUBLIC if name.startswith(f"{tree}/") and name != f"{tree}/__init__.py"
-        ]
+        files = [name for name in FILES.keys() - PUBLIC if name.startswith(f"{tree}/") and not name.endswith("__.py")]
         rooms = {name.split("/")[1] for name in files if name.count("/") > 1 or any(map(place, imports_of(name)))}
         assert len(rooms) <= most, f"{tree}: {sorted(rooms)}"
 
@@ -198,6 +213,10 @@ def test_nothing_unpickles_what_could_run_code() -> None:
             names = node.names if isinstance(node, ast.Import) else [ast.alias(str(node.module))]
             unsafe = {"cPickle", "_pickle", "dill", "joblib", "cloudpickle"}
             assert not {alias.name for alias in names} & unsafe, path
+            assert not [alias for alias in node.names if alias.asname and "pickle" in alias.name], path
+        if isinstance(node, ast.ImportFrom):
+            taken = {f"{node.module}.{alias.name}" for alias in node.names}
+            assert not taken & {"pickle.load", "pickle.loads", "torch.load", "torch.jit.load", "torch.hub.load"}, path
         if isinstance(node, ast.Call):
             assert not called(node).startswith("pickle."), f"{path}:{node.lineno}"
             given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
