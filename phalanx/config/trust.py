@@ -60,7 +60,7 @@ class Trust:
         return {name: False if name == "download" else value for name, value in arguments.items()}
 
     def download_hint(self, found: Callable[..., Any]) -> str:
-        """What to say where `harmless` changed an argument, and the rest did not do."""
+        """The hint to add to an error of a class whose downloads `without_downloads` has turned off."""
         return f"For a stored config nothing is fetched; to have it fetched, type {self._words(found.__module__)}"
 
     def _check_weights(self, found: Callable[..., Any], arguments: Mapping[str, Any], where: str) -> None:

@@ -49,7 +49,8 @@ def library() -> Iterator[Any]:
         yield nvml
     finally:
         if nvml is not None:
-            nvml.nvmlShutdown()
+            with suppress(nvml.NVMLError):
+                nvml.nvmlShutdown()
 
 
 def ask(question: Callable[[Any], Found], answer_s: float = _ANSWER_S) -> Found | None:

@@ -31,8 +31,8 @@ _STORE = (
     os.path.join("distributed", "network.py"),
 )  # wait for the store in C++
 _ENGINE = os.path.join("autograd", "graph.py")  # where a backward computes and waits in C++
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(os.__file__).parent), "<")
-_NOT_THE_USERS = (str(PACKAGE), *_LIBRARIES)
+_LIBRARIES = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(os.__file__).parent}{os.sep}", "<")
+_NOT_THE_USERS = (f"{PACKAGE}{os.sep}", *_LIBRARIES)
 _FEW = 64  # up to so many ranks all read all heartbeats at every look
 _DEBUGGERS = ("bdb.py", "pdb.py", "code.py")
 
