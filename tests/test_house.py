@@ -70,7 +70,7 @@ def imports_of(name: str, nodes: Sequence[ast.AST] | None = None) -> set[str]:
             module = ".".join([*parts, *filter(None, [node.module])])
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call) and called(node).endswith("import_module"):
-            found |= {word.value for word in node.args if isinstance(word, ast.Constant)}
+            found |= {str(word.value) for word in node.args if isinstance(word, ast.Constant)}
     return found
 
 

@@ -25,7 +25,7 @@ from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.machine import this_machine
 from phalanx.system import nvml as driver
 from phalanx.system.gpu_visibility import driver_fault
-from phalanx.train.distributed.rendezvous import join
+from phalanx.train.distributed.rendezvous import _device
 from tests.launch.command import Launcher, marked
 from tests.ranks import ROOT, Starter, until
 from tests.zoo.stand_in_nvml import (
@@ -186,9 +186,9 @@ def test_a_rank_does_not_train_on_the_cpu_beside_gpus_that_cannot_be_asked_for(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     alone = RankEnv.from_environment({})
     with pytest.raises(ConfigError, match="cannot be asked for GPUs: NVML says 'Driver/library version mismatch'"):
-        join(alone, WorldConfig(device=Device.auto, backend=Backend.auto, timeout_s=1.0), deterministic=False)
+        _device(alone, WorldConfig(device=Device.auto, backend=Backend.auto, timeout_s=1.0))
     on_cpu = WorldConfig(device=Device.cpu, backend=Backend.auto, timeout_s=1.0)
-    assert join(alone, on_cpu, deterministic=False).device.type == "cpu"
+    assert _device(alone, on_cpu).type == "cpu"
 
 
 def test_a_driver_that_never_answers_is_an_error(within: Path) -> None:
