@@ -21,8 +21,6 @@ def named(starter: Starter, ranks: int, rank: int, phase: str, how: str, *words:
     others = [pid for other, pid in enumerate(world.pids) if other != rank or how != "stop"]
     codes = [world.nursery.wait(pid) for pid in others]
     if how == "stop":
-        if rank == 0:  # where no launcher holds the store, it is in there who that process is
-            world.kill(rank)
         assert world.nursery.wait(world.pids[rank]) == -signal.SIGKILL, "whoever names it ends it"
     output = "".join(file.read_text() for file in world.files)
     assert codes == [5] * len(others), output
