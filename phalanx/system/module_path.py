@@ -7,7 +7,9 @@ from importlib import machinery
 from pathlib import Path
 from types import ModuleType
 
-PACKAGE = Path(__file__).parents[1]  # phalanx/, which holds all of ours
+_FOUND = Path(__file__).parents[1]  # in an editable install a link, see pyproject.toml
+# phalanx/, which holds all of ours. No other link in its path is resolved: nodes may differ in what it leads to.
+PACKAGE = Path(os.path.normpath(_FOUND.parent / os.readlink(_FOUND))) if _FOUND.is_symlink() else _FOUND
 ROOT = PACKAGE.resolve().parent  # the checkout, or where packages are installed
 INSTALLED = ("site-packages", "dist-packages")
 _LOADERS = (

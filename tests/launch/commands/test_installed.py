@@ -15,7 +15,13 @@ from tests.launch.commands import users_project
 from tests.ranks import ROOT, SMALL
 from tests.wheel import Environment, built, copied, environment
 
-LINKS = {"train": "../train", "launch": "../launch", "conf": "../conf", "slurm": "../slurm"}
+LINKS = {
+    "phalanx/train": "../train",
+    "phalanx/launch": "../launch",
+    "phalanx/conf": "../conf",
+    "phalanx/slurm": "../slurm",
+    ".path/phalanx": "../phalanx",
+}
 RUIN = "raise SystemExit('the wrong {name} was imported')"
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=2", "train.epochs=null", *SMALL)
 BEFORE = "digits-6d73c544"  # a run in tests/fixtures
@@ -50,12 +56,10 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_the_folders_of_the_package_are_links_that_git_keeps() -> None:
-    listed = ["git", "-C", str(ROOT), "ls-files", "-s", *(f"phalanx/{name}" for name in LINKS)]
+    listed = ["git", "-C", str(ROOT), "ls-files", "-s", *LINKS]
     lines = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert sorted((line.split()[0], line.split()[3]) for line in lines) == sorted(
-        ("120000", f"phalanx/{name}") for name in LINKS
-    )
-    assert {name: os.readlink(ROOT / "phalanx" / name) for name in LINKS} == LINKS
+    assert sorted((line.split()[0], line.split()[3]) for line in lines) == sorted(("120000", name) for name in LINKS)
+    assert {name: os.readlink(ROOT / name) for name in LINKS} == LINKS
 
 
 def test_a_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
@@ -63,7 +67,7 @@ def test_a_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {"phalanx"}
     there = {
         path.relative_to(ROOT).as_posix()
-        for top in ("phalanx", *(f"phalanx/{name}" for name in LINKS))
+        for top in ("phalanx", *(name for name in LINKS if name.startswith("phalanx/")))
         for path in (ROOT / top).rglob("*")
         if path.suffix in (".py", ".yaml", ".html", ".sbatch", ".bash", ".typed")
     }
@@ -91,6 +95,32 @@ def test_nothing_of_ours_is_importable_by_any_other_name(
     look += "print([n for n in ('train', 'launch', 'conf', 'slurm', 'tests', 'bench') if u.find_spec(n)])"
     done = made.run(made.python, "-c", look, cwd=tmp_path, environ={"PYTHONPATH": ""})
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_an_editable_install_puts_a_folder_on_the_path_that_holds_the_package_alone(
+    editable: Environment, checkout: Path
+) -> None:
+    """By a line of a .pth file, which type checkers and editors follow, as they do not follow an import hook."""
+    (file,) = editable.site.glob("__editable__*.pth")
+    assert file.read_text().splitlines() == [str(checkout / ".path")]
+    assert [path.name for path in (checkout / ".path").iterdir() if not path.name.endswith(".egg-info")] == ["phalanx"]
+
+
+@pytest.mark.parametrize("kind", ["installed", "editable"])
+@pytest.mark.parametrize("where", ["outputs", "beside the checkout"])
+def test_a_folder_called_phalanx_is_no_package(
+    kind: str, where: str, checkout: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One of the user's, such as of outputs, and a checkout that was cloned into the folder where one works."""
+    made: Environment = request.getfixturevalue(kind)
+    (tmp_path / "phalanx" / "launch").mkdir(parents=True)
+    (tmp_path / "phalanx.yaml").write_text("a: 1\n")
+    cwd = tmp_path if where == "outputs" else checkout.parent
+    imported = made.run(made.python, "-c", "from phalanx import ConfigError; import phalanx.launch.cli", cwd=cwd)
+    started = made.run(made.phalanx, "run", "--dry-run", "-n", "1", cwd=cwd)
+    composed = made.run(made.python, "-m", "phalanx.train.main", "--cfg", "job", cwd=cwd)
+    for done in (imported, started, composed):
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_trains_in_a_folder_with_the_users_own_train_and_launch(
