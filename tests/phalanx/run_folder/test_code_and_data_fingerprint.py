@@ -68,16 +68,18 @@ def test_the_trainer_and_the_users_packages_are_hashed_without_being_imported(ro
     names = ["phx_pack.deep.net.Net", "phx_single", "phx_space", "torch.nn", "torchvision", "collections", "phalanx"]
     hashes = code_hash.hash_code(names, root)
     assert list(hashes) == [
+        "phalanx/train/__init__.py",
+        "phalanx/train/data/order.py",
+        "phalanx/train/step.py",
         "phx_pack/__init__.py",
         "phx_pack/deep/net.py",
         "phx_single.py",
         "phx_space/part/a.py",
         "phx_space/part/b.py",
-        "train/__init__.py",
-        "train/data/order.py",
-        "train/step.py",
     ]
-    assert hashes["train/__init__.py"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "sha256"
+    assert hashes["phalanx/train/__init__.py"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", (
+        "sha256"
+    )
     assert not {"phx_pack", "phx_single", "phx_space"} & sys.modules.keys()
 
 
@@ -93,7 +95,59 @@ def test_edits_additions_and_removals_are_named(root: Path) -> None:
     (root / "train/data/order.py").unlink()
     (root / "train/loop.py").write_text("")
     lines = code_hash.changed_files(before, code_hash.hash_code(["phx_single"], root))
-    assert lines == ["gone: train/data/order.py", "new: train/loop.py", "edited: train/step.py"]
+    assert lines == [
+        "gone: phalanx/train/data/order.py",
+        "new: phalanx/train/loop.py",
+        "edited: phalanx/train/step.py",
+    ]
+
+
+@pytest.fixture
+def namesakes(root: Path) -> Path:
+    """The folder of the user's packages, two of which are called as folders of ours and hold files of the same names."""
+    user = root.parent / "user"
+    for name in ("repo/common/files.py", "user/train/step.py", "user/train/mine.py", "user/common/files.py"):
+        (root.parent / name).parent.mkdir(exist_ok=True)
+        (root.parent / name).write_text(f"name = {name!r}")
+    (user / "train/__init__.py").touch()
+    (user / "common/__init__.py").touch()
+    return user
+
+
+def test_a_users_package_with_the_name_of_a_folder_of_ours_is_the_users(root: Path, namesakes: Path) -> None:
+    used = ["train.step.Net", "common.files"]
+    before = code_hash.hash_code(used, root)
+    (namesakes / "train/step.py").write_text("edited")
+    (namesakes / "common/files.py").write_text("edited")
+    for number in range(9):
+        (root / f"train/new_{number}.py").touch()
+    assert code_hash.changed_files(before, code_hash.hash_code(used, root)) == [
+        "edited: common/files.py",
+        "edited: train/step.py",
+        "Phalanx itself is another version (files: 9 new)",
+    ]
+
+
+def of_before(hashes: Mapping[str, str]) -> dict[str, str]:
+    """As older versions recorded them: files of ours without `phalanx/`, and of the user's those alone that had
+    another name than any of ours."""
+    ours = {name.removeprefix("phalanx/"): value for name, value in hashes.items() if name.startswith("phalanx/")}
+    return {**{name: value for name, value in hashes.items() if not name.startswith("phalanx/")}, **ours}
+
+
+def test_what_older_versions_recorded_is_compared_file_by_file(root: Path, namesakes: Path) -> None:
+    used = ["train.step", "common.files", "phx_single"]
+    before = of_before(code_hash.hash_code(used, root))
+    assert before["train/step.py"] != code_hash.hash_code(used, root)["train/step.py"], "ours, by the user's name"
+    assert code_hash.changed_files(before, code_hash.hash_code(used, root)) == []
+    (root / "train/step.py").write_text("edited")
+    (namesakes / "train/mine.py").write_text("edited")
+    (root / "train/data/order.py").unlink()
+    assert code_hash.changed_files(before, code_hash.hash_code(used, root)) == [
+        "gone: phalanx/train/data/order.py",
+        "edited: phalanx/train/step.py",
+        "edited: train/mine.py",
+    ]
 
 
 def test_links_that_lead_out_of_a_package_are_not_followed(root: Path, tmp_path: Path) -> None:
@@ -104,13 +158,13 @@ def test_links_that_lead_out_of_a_package_are_not_followed(root: Path, tmp_path:
     (root / "train/broken.py").symlink_to("nowhere.py")
     assert code_hash.hash_code([], root) == before
     (root / "train/alias.py").symlink_to("step.py")
-    assert code_hash.hash_code([], root)["train/alias.py"] == before["train/step.py"]
+    assert code_hash.hash_code([], root)["phalanx/train/alias.py"] == before["phalanx/train/step.py"]
 
 
 def test_a_package_that_is_itself_a_link_is_hashed(root: Path, tmp_path: Path) -> None:
     (root / "train").rename(tmp_path / "real")
     (root / "train").symlink_to(tmp_path / "real")
-    assert "train/step.py" in code_hash.hash_code([], root)
+    assert "phalanx/train/step.py" in code_hash.hash_code([], root)
 
 
 def test_a_package_that_is_not_there_is_the_users_error(root: Path) -> None:
