@@ -8,7 +8,7 @@ from traceback import extract_tb
 from typing import Any
 
 from ..common.find_module import find_module
-from ..system.module_path import ROOT
+from ..system.module_path import PACKAGE
 
 MOVED = {  # the name of then -> the name of now
     "train.models.convnet.ConvNet": "phalanx.models.ConvNet",
@@ -43,8 +43,7 @@ def old_name(target: str) -> str:
 def current_name(target: str) -> str | None:
     """The name of now for a name of then; None for any other, and where a package of the user's has such a module."""
     now = MOVED.get(target)
-    there = None if now is None else find_module(target.rpartition(".")[0])
-    return None if there is not None and not Path(str(there.origin)).is_relative_to(ROOT) else now
+    return None if now is None or _is_users(target.rpartition(".")[0]) else now
 
 
 def explain_old_target(target: str, key: str) -> str | None:
@@ -90,8 +89,10 @@ def find_old_import(module: str) -> str | None:
 
 
 def _is_users(module: str) -> bool:
+    """Whether a module is there that is not in a folder of ours, which lie beside the package in a checkout."""
     spec = find_module(module)
-    return spec is not None and not Path(str(spec.origin)).is_relative_to(ROOT)
+    ours = [(PACKAGE / package).resolve() for package in OLD_PACKAGES]
+    return spec is not None and not any(Path(str(spec.origin)).resolve().is_relative_to(folder) for folder in ours)
 
 
 def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:

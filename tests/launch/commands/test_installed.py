@@ -85,6 +85,16 @@ def test_a_wheel_of_the_sdist_is_the_same_list_of_files(checkout: Path, wheel: P
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
+def test_a_source_whose_links_came_as_plain_files_is_not_built(tmp_path: Path) -> None:
+    """As pip unpacks a zip: what it built would hold no training."""
+    shutil.copy2(ROOT / "setup.py", tmp_path)
+    (tmp_path / ".path").mkdir()
+    (tmp_path / ".path/phalanx").write_text("../phalanx")
+    refused = subprocess.run([sys.executable, "setup.py", "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("phalanx/train and the three links beside it came as plain files")
+
+
 @pytest.mark.parametrize("kind", ["installed", "editable"])
 def test_nothing_of_ours_is_importable_by_any_other_name(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -17,7 +17,7 @@ import phalanx
 from phalanx.compose.alias import documented_name
 from phalanx.config.check_targets import check_targets
 from phalanx.config.instantiate import Targets
-from phalanx.config.moved_names import MOVED
+from phalanx.config.moved_names import MOVED, current_name, find_old_import
 from phalanx.exit.codes import ConfigError
 from phalanx.train.tasks.task import Task
 from tests.ranks import ROOT
@@ -168,3 +168,21 @@ def test_a_target_from_before_is_found_where_nothing_can_be_imported() -> None:
 def test_a_target_from_before_that_was_never_public_is_told_where_the_public_ones_are() -> None:
     with pytest.raises(ConfigError, match=re.escape("is in the package phalanx now. Type a name of phalanx.models")):
         Targets((nn.Module, Task), None).check({"_target_": "train.data.source.Source"}, "data", nn.Module)
+
+
+def test_a_users_installed_train_is_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in site-packages beside our package, as its own package `train`."""
+    for name, text in (
+        ("train/__init__.py", ""),
+        ("train/blocks.py", "X = 1\n"),
+        ("mynet.py", "from train.blocks import X\n"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("phalanx.config.moved_names.PACKAGE", tmp_path / "phalanx")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_old_import("mynet") is None
+    assert current_name("train.models.mlp.MLP") == "phalanx.models.MLP"
+    (tmp_path / "train/models").mkdir()
+    (tmp_path / "train/models/mlp.py").touch()
+    assert current_name("train.models.mlp.MLP") is None
