@@ -69,7 +69,9 @@ def test_a_copy_runs_beside_the_computation(device: torch.device) -> None:
     def earlier_batches() -> None:
         """The side stream finds the memory of the last but one: allocating new memory might wait for the sleep."""
         nonlocal works
-        works = prefetch_to_device(iter([StepBatch(step, 1, [(step, big)]) for step in range(4)]), mover, device)
+        works = prefetch_to_device(
+            iter([StepBatch(step, 1, [(step, big)], most=1) for step in range(4)]), mover, device
+        )
         for _ in range(3):
             next(works)
 

@@ -31,9 +31,7 @@ def built_of(config: Config) -> tuple[Config, World, Parts]:
 
 
 def moved(work: StepBatch, mover: ToDevice) -> StepBatch:
-    return StepBatch(
-        work.step, work.samples, [(position, apply(batch, mover)) for position, batch in work.micro_batches]
-    )
+    return replace(work, micro_batches=[(position, apply(batch, mover)) for position, batch in work.micro_batches])
 
 
 def warmed_up(parts: Parts) -> list[str]:

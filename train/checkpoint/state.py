@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint
 
 from ..distributed.world import World
+from ..loading.batch import apply
 from ..optim.optimizer_average import OptimizerAverage
 from ..optim.updater import Updater
 from ..parallel import buffers
@@ -46,7 +48,11 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
     strategy, model = state.strategy, state.model
-    found = _unpickled(checkpoint.file(names.STATE), device)
+    found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
+    update = strategy.own_optimizer_state(
+        found.pop("update")
+    )  # before the device: its part may be all that has room there
+    found = _moved(found, device)
     own: dict[str, Any] = {}
     if checkpoint.manifest["world_size"] == state.world.size:
         own = _own(checkpoint, rank, device)
@@ -60,7 +66,7 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
     for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
         buffers.put(model, name, buffers.Buffer(value, persistent))
-    state.updater.load(strategy.own_optimizer_state(found["update"]))
+    state.updater.load(_moved(update, device))
     if own.get("hook") is not None:
         strategy.load_state(own["hook"])
     return Progress.from_json(checkpoint.progress())
@@ -103,6 +109,11 @@ def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
     assert not progress.records, "a run writes a line at its last step"
     # The best step and the times are the new run's own.
     return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[])
+
+
+def _moved(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    moved: dict[str, Any] = apply(dict(values), lambda tensor: tensor.to(device))
+    return moved
 
 
 def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.schedule import Schedule
 from ..optim.updater import Updater
 from ..optim.updater import groups as parameter_groups
-from ..parallel.ddp import convert_sync_batchnorm
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
 from ..tasks.task import Task
@@ -212,7 +211,7 @@ def _parts(
         state=State(strategy, updater, world),
         loader=loader,
         mover=alone.mover,
-        evaluation=_evaluation(config, alone.datasets, task, precision, alone.mover, world),
+        evaluation=_evaluation(config, alone, strategy, precision, world),
         precision=precision,
         parameters=sum(p.numel() for p in alone.model.parameters()),
         datasets=alone.datasets,
@@ -294,10 +293,6 @@ def _fetcher(config: Config, source: PositionDataset, world: World, *, stay: boo
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
     seed_all(config.seed, world.device)
     model = builder.build(config.model, "model", nn.Module)
-    if config.parallel.sync_batchnorm:
-        if world.device.type != "cuda":
-            raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false")
-        model = convert_sync_batchnorm(model)
     model_checks.check_model(model)
     return precision.converted(model.to(world.device))
 
@@ -348,20 +343,20 @@ def _average(
 
 
 def _evaluation(
-    config: Config,
-    datasets: Mapping[str, Dataset[Any]],
-    task: Task,
-    precision: Precision,
-    mover: ToDevice,
-    world: World,
+    config: Config, alone: _RankParts, strategy: ParallelStrategy, precision: Precision, world: World
 ) -> Evaluation | None:
-    if "eval" not in datasets:
+    dataset = alone.datasets.get("eval")
+    if dataset is None:
         return None
-    samples = _length(datasets["eval"], "data.eval")
-    fetcher = _fetcher(
-        config, PositionDataset(datasets["eval"], SequentialOrder(), None, config.seed), world, stay=True
+    return Evaluation(
+        fetcher=_fetcher(config, PositionDataset(dataset, SequentialOrder(), None, config.seed), world, stay=True),
+        samples=_length(dataset, "data.eval"),
+        batch=config.eval.batch,
+        task=alone.task,
+        precision=precision,
+        mover=alone.mover,
+        collective_forward=strategy.collective_forward,
     )
-    return Evaluation(fetcher, samples, config.eval.batch, task, precision, mover)
 
 
 def _without(node: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Evaluation:
     task: Task
     precision: Precision
     mover: ToDevice
+    collective_forward: bool = False  # the strategy's: all ranks call the model equally often
     with_grad: bool = False  # autograd on, for a model that differentiates in its forward
 
     def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
@@ -52,19 +53,21 @@ class Evaluation:
         All use rank 0's buffers. Sums and counts are kept per batch, gathered, and added in the order of the batches.
         Random numbers are seeded by the batch's number. Metrics that are no ratios are merged and computed on rank 0.
         """
-        batches = self._batches
         with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
             buffers.broadcast_buffers(model, world)  # all ranks take part
             metrics = MetricSet(self.task, world)
             mine = self._share(world, in_order=bool(metrics.names))
-            rows = []
+            numbers = [*mine, *self._repeated(len(mine), world)]
+            rows: list[_Row] = []
             with self._evaluating(model, world):
-                for number, batch in zip(mine, self.fetcher.batches(map(self._span, mine)), strict=True):
-                    rows.append(self._row(model, number, batch, metrics, world))
+                for number, batch in zip(numbers, self.fetcher.batches(map(self._span, numbers)), strict=True):
+                    counted = metrics if len(rows) < len(mine) else MetricSet(self.task, world)
+                    rows.append(self._row(model, number, batch, counted, world))
                     world.watchdog.touch()
+            del rows[len(mine) :]
             computed = metrics.compute()  # all ranks take part
         names = _all(rows, world)  # all ranks take part
-        table = torch.zeros(batches, len(names), 2, dtype=torch.float64)
+        table = torch.zeros(self._batches, len(names), 2, dtype=torch.float64)
         if rows:
             cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
@@ -75,8 +78,8 @@ class Evaluation:
     def sanity_check(self, model: nn.Module, world: World) -> list[str]:
         """Try one batch, and a batch of one sample if the last has no more. The caller restores the model.
 
-        Returns the metrics' names. All ranks call it. Raises ConfigError if the task uses collectives and the ranks would
-        call different numbers of them.
+        Returns the metrics' names. All ranks call it. Raises ConfigError if the task uses collectives of the
+        default group, and the ranks would call different numbers of them.
         """
         numbers = [world.rank if world.rank < self._batches else 0]
         last = self._span(self._batches - 1)
@@ -125,8 +128,9 @@ class Evaluation:
             fits = [batch for batch in range(1, self.batch + 1) if self.samples % (batch * ranks) == 0]
             say = f"Type eval.batch={fits[-1]}" if fits else "Evaluate on a multiple of that, or type data.eval=null"
             raise ConfigError(
-                f"The task waits for other ranks in its evaluation, so all need as many batches of one size, and "
-                f"data.eval has {self.samples} samples in batches of {self.batch} for {ranks} ranks. {say}",
+                f"{who_waits(self.collective_forward)} waits for other ranks in its evaluation, so all need as many "
+                f"batches of one size, and data.eval has {self.samples} samples in batches of {self.batch} for {ranks} "
+                f"ranks. {say}",
                 agreed=True,
             )
 
@@ -140,6 +144,10 @@ class Evaluation:
             return range(world.rank, self._batches, world.size)
         first, end = (ceil(self._batches * rank / world.size) for rank in (world.rank, world.rank + 1))
         return range(first, end)
+
+    def _repeated(self, own: int, world: World) -> range:
+        """The batch that this rank evaluates once more, as others have one more than its `own`, and a forward needs all."""
+        return range(ceil(self._batches / world.size) - own if self.collective_forward else 0)
 
     def _span(self, number: int) -> Span:
         return Span(number * self.batch, min((number + 1) * self.batch, self.samples))
@@ -170,6 +178,11 @@ class _Row(NamedTuple):
 
     names: list[str]
     cells: torch.Tensor
+
+
+def who_waits(collective_forward: bool) -> str:
+    """Whose collectives were counted in a forward; `collective_forward` is the strategy's."""
+    return "The task, or the parallel strategy in the default process group," if collective_forward else "The task"
 
 
 def _all(rows: Sequence[_Row], world: World) -> list[str]:

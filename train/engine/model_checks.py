@@ -1,6 +1,6 @@
 """Reject models that could not be trained, reduced over ranks or saved: lazy weights, sparse gradients, loose weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from phalanx.exit.codes import ConfigError
 
-from ..tasks.task import Task
+from ..parallel.loss_module import LossModule
 
 _LAYERS = (nn.Embedding, nn.EmbeddingBag)
 _DEEP = 6  # how many containers within one another are searched for weights
@@ -32,7 +32,7 @@ def check_model(model: nn.Module) -> None:
 
 
 @contextmanager
-def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
+def raise_on_sparse_gradients(parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Inside, a backward raises ConfigError if the gradient of a parameter is sparse."""
 
     def hook_of(name: str) -> Any:
@@ -42,7 +42,7 @@ def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
 
         return check
 
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in parameters.items() if parameter.requires_grad]
     hooks = [parameter.register_hook(hook_of(name)) for name, parameter in trained]  # type: ignore[no-untyped-call]
     try:
         yield
@@ -51,13 +51,14 @@ def raise_on_sparse_gradients(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def check_loss_parameters(loss: torch.Tensor, model: nn.Module, task: Task) -> None:
+def check_loss_parameters(loss: torch.Tensor, parameters: Iterable[torch.Tensor], module: LossModule) -> None:
     """Raise ConfigError where `loss` depends on weights outside the model, which would never be trained.
 
-    Tensors that need no gradient, such as a teacher under torch.no_grad(), are ignored.
+    `parameters` are the model's, as the loss's graph ends in them. Tensors that need no gradient, such as a teacher under
+    torch.no_grad(), are ignored.
     """
-    known = {id(parameter) for parameter in model.parameters()}
-    named = dict(_weights(vars(task), "the task's ", 0)) | dict(_bare(model))
+    known = {id(parameter) for parameter in parameters}
+    named = dict(_weights(vars(module.task), "the task's ", 0)) | dict(_bare(module.model))
     for leaf in _leaves(loss):
         if id(leaf) in known or not (isinstance(leaf, nn.Parameter) or id(leaf) in named):
             continue

@@ -14,6 +14,7 @@ from ..loading.loader import Loader
 from ..tasks.answer import new_metrics
 from ..tasks.mean_loss import warn_of_mean
 from .build import Parts
+from .evaluate import who_waits
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
         names = list(dict.fromkeys(chain(*world.gather(found))))
         _check_parameters([name for name, _ in model.named_parameters()], known)
         if waits:
-            _check_equal(loader, world.size)
+            _check_equal(loader, world.size, parts.step.strategy.collective_forward)
         elif not config.train.compile:  # which would compile for each of its shapes
             with parts.precision.autocast(world.device):
                 warn_of_mean(parts.task, model, whole.batch, whole.span.stop - whole.span.start)
@@ -76,7 +77,7 @@ def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
         logger.warning("%s of the task are computed in evaluations alone, and data.eval=null", ", ".join(unused))
 
 
-def _check_equal(loader: Loader, ranks: int) -> None:
+def _check_equal(loader: Loader, ranks: int, collective_forward: bool) -> None:
     """Raise ConfigError if ranks would make different numbers of forwards, or of other shapes: collectives would hang."""
     step, line = loader.step_with_unequal_shares(), loader.timeline
     if step is None:
@@ -85,8 +86,8 @@ def _check_equal(loader: Loader, ranks: int) -> None:
     short = step == line.steps - 1 and span.stop - span.start < line.global_batch
     type_ = f"train.steps={step}" if short else f"train.global_batch={_multiple(line.global_batch, ranks)}"
     raise ConfigError(
-        f"The task waits for other ranks in its forward, so all need equal shares of every batch, and the "
-        f"{span.stop - span.start} samples of step {step + 1} do not divide among {ranks} ranks"
+        f"{who_waits(collective_forward)} waits for other ranks in its forward, so all need equal shares of every "
+        f"batch, and the {span.stop - span.start} samples of step {step + 1} do not divide among {ranks} ranks"
         f"{' in micro-batches of one size' if loader.micro_batch else ''}. Type {type_}"
         f"{' train.micro_batch=null' if loader.micro_batch and not short else ''}",
         agreed=True,

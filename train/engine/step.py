@@ -60,7 +60,7 @@ class TrainStep:
         self.strategy.begin_step()
         before = buffers.save_buffers(self._modules)
         ratios: list[Mapping[str, Ratio]] = []
-        micro_batches = work.micro_batches or [(0, None)]
+        micro_batches = self._with_empty_ones(work)
         weight = self.world.size / work.samples  # a mean over ranks follows; what remains is the mean over samples
         for i, (position, batch) in enumerate(micro_batches):
             last = i == len(micro_batches) - 1
@@ -83,7 +83,7 @@ class TrainStep:
             before.restore_if(skipped)
             self._first = False
         scale = None if self.updater.scale is None else self.updater.scale.used
-        return StepResult(work.step, ratios if work.micro_batches else [], norm, skipped, scale)
+        return StepResult(work.step, ratios[: len(work.micro_batches)], norm, skipped, scale)
 
     def warm_up(self, sample_batch: SampleBatch) -> tuple[list[str], bool]:
         """A backward with zero gradients before a start's first step. The caller restores the model. All ranks call it.
@@ -94,15 +94,21 @@ class TrainStep:
         metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
         that the loss does not reach, or a task that divides its loss by something else than it says.
         """
-        model, span, begun = self.strategy.model, sample_batch.span, self.world.collectives()
+        span, begun = sample_batch.span, self.world.collectives()
         found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
         check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
-        model_checks.check_loss_parameters(found["loss"].total, model, self.strategy.module.task)
-        with model_checks.raise_on_sparse_gradients(model):
+        held = self.strategy.graph_parameters()  # all ranks take part
+        model_checks.check_loss_parameters(found["loss"].total, held.values(), self.strategy.module)
+        with model_checks.raise_on_sparse_gradients(held):
             (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         self.strategy.after_warm_up()
         return list(found), talks
+
+    def _with_empty_ones(self, work: StepBatch) -> list[tuple[int, Batch | None]]:
+        """The micro-batches of this rank, and None for each that it takes part in without a sample."""
+        forwards = work.most if self.strategy.collective_forward else 1  # at least the one whose backward reduces
+        return [*work.micro_batches, *[(0, None)] * (forwards - len(work.micro_batches))]
 
     def try_alone(self, single: Batch) -> None:
         """A training forward of one sample, at which some models fail. The caller restores the model."""

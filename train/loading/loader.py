@@ -35,11 +35,15 @@ class Timeline:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """One rank's share of a step: its micro-batches, each with its first position; `samples` is the global batch."""
+    """One rank's share of a step: its micro-batches, each with its first position; `samples` is the global batch.
+
+    `most` is the largest number of micro-batches that a rank has in this step.
+    """
 
     step: int
     samples: int
     micro_batches: list[tuple[int, Batch]]
+    most: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Loader:
         for step, spans in zip(steps, taken, strict=True):
             whole = self.timeline.span(step)
             micro_batches = [(span.start, next(batches)) for span in spans]
-            yield StepBatch(step, whole.stop - whole.start, micro_batches)
+            samples = whole.stop - whole.start
+            yield StepBatch(step, samples, micro_batches, most=len(self._shares(samples, rank=0)))  # `split` favours it
 
     def sample_batch(self, few: bool = False) -> SampleBatch:
         """A micro-batch as large as the smallest share of a rank in a whole batch, and smaller ones to try."""

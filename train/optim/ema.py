@@ -1,9 +1,16 @@
 """An exponential moving average of the weights, kept beside the model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+
+
+@torch.no_grad()
+def copy_each(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copy `sources` into `targets`, one by one: a DTensor, a shard of a parameter, has no torch._foreach_copy_."""
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
 
 
 class Average:
@@ -27,19 +34,16 @@ class Average:
         torch._foreach_mul_(moves, weight.to(self.weights[0].real.dtype))
         torch._foreach_add_(self.weights, moves)
 
-    @torch.no_grad()
     def take(self) -> None:
         """Set the average to the model's weights, as after loading it."""
-        torch._foreach_copy_(self.weights, self._source)
+        copy_each(self.weights, self._source)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Inside, the model holds the average."""
         own = [parameter.detach().clone() for parameter in self._source]
         try:
-            with torch.no_grad():
-                torch._foreach_copy_(self._source, self.weights)
+            copy_each(self._source, self.weights)
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self._source, own)
+            copy_each(self._source, own)

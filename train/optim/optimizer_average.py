@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 
-from .ema import Average
+from .ema import Average, copy_each
 
 
 @final
@@ -34,5 +34,4 @@ class OptimizerAverage(Average):
             yield
         finally:
             self._optimizer.train()  # type: ignore[attr-defined]
-            with torch.no_grad():
-                torch._foreach_copy_(self._trained, own)
+            copy_each(self._trained, own)

@@ -16,6 +16,7 @@ from ..loading.batch import Batch
 from ..optim.gradients import FlatGradients
 from ..tasks.task import Ratio
 from . import buffers
+from .broadcast_model import broadcast_model
 from .comm_hooks import PowerSGD, all_reduce_mean, register
 from .loss_module import LossModule
 from .strategy import ParallelStrategy, unused
@@ -32,6 +33,8 @@ class DDPStrategy(ParallelStrategy):
     """
 
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
+        if config.sync_batchnorm:
+            _sync_batchnorm(module, world)
         self.module = module
         trained = [parameter for parameter in module.model.parameters() if parameter.requires_grad]
         self.gradients: FlatGradients = FlatGradients(trained, find_unused=config.find_unused)
@@ -40,8 +43,7 @@ class DDPStrategy(ParallelStrategy):
         self._broadcasts = world.size > 1 and config.broadcast_buffers
         self._ddp: DistributedDataParallel | None = None
         self._feedback: PowerSGD | None = None
-        if world.size > 1:
-            _broadcast_model(module.model, world)
+        broadcast_model(module.model, world)  # all ranks take part
         if world.size > 1 and _needs_ddp(world, config):
             self._ddp = DistributedDataParallel(
                 module,
@@ -150,33 +152,11 @@ def _needs_ddp(world: World, config: ParallelConfig) -> bool:
     return world.device.type != "cpu" or config.comm_hook is not CommHook.none or knobs
 
 
-def _broadcast_model(model: nn.Module, world: World) -> None:
-    """Give every rank rank 0's weights and buffers, as models may draw from generators of their own. All ranks call it.
-
-    Raises ConfigError where the ranks' models have other parameters.
-    """
-    shapes = [(name, tuple(p.shape), str(p.dtype), p.requires_grad) for name, p in model.named_parameters()]
-    others = [set(found) ^ set(shapes) for found in world.gather(shapes)]  # all ranks take part, in what follows, too
-    if different := next((found for found in others if found), None):
-        name, shape, dtype, trains = min(different)
-        raise ConfigError(
-            f"The ranks' models differ: {name} of shape {shape} and {dtype}, {'trained' if trains else 'frozen'}, is "
-            "not the same on all. A model must not depend on the rank that builds it",
-            agreed=True,
-        )
-    if any(names for names in buffers.differing_names(dict(model.named_parameters()), world)):
-        # All ranks take part, as all saw a difference; rank 0 sends.
-        world.broadcast_tensors(contents := [buffers.as_bytes(p) for p in model.parameters() if p.numel()])
-        with torch.no_grad():
-            for parameter, content in zip((p for p in model.parameters() if p.numel()), contents, strict=True):
-                parameter.copy_(content.view(parameter.dtype).view(parameter.shape))
-    buffers.broadcast_buffers(model, world)
-
-
-def convert_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """The model with every BatchNorm taking its statistics over all ranks."""
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return converted
+def _sync_batchnorm(module: LossModule, world: World) -> None:
+    """Let every BatchNorm of the model take its statistics over all ranks. Raises ConfigError, on all ranks alike."""
+    if world.device.type != "cuda":
+        raise ConfigError("parallel.sync_batchnorm=true needs GPUs. Type parallel.sync_batchnorm=false", agreed=True)
+    module.model = nn.SyncBatchNorm.convert_sync_batchnorm(module.model)  # type: ignore[no-untyped-call]
 
 
 def _bucket_mb(module: LossModule, world: World, config: ParallelConfig) -> float:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -30,12 +30,22 @@ class ParallelStrategy(ABC):
 
     module: LossModule
     gradients: Gradients
+    collective_forward: ClassVar[bool] = False
+    """Whether a forward of the model communicates, as where weights are gathered for it.
+
+    Then all ranks make as many forwards in each step and evaluation: in a step with the batch None, in an evaluation with
+    a batch of another rank's, whose numbers are discarded. Such a strategy communicates in a process group of its own
+    (`torch.distributed.new_group()`): collectives of the default group in a forward count as the task's, which then needs
+    equal shares of every batch.
+    """
 
     @abstractmethod
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
-        """Wrap the model, which is on the rank's device. Its parameters may be replaced.
+        """Wrap the model. Its parameters may be replaced, and `module.model` itself.
 
-        Each rank has built a model of its own; all go on with rank 0's weights and buffers. Raises ConfigError with
+        The model is whole, on the rank's device: the trial of train.channels_last has run it there, and train.init_from
+        has loaded it. With train.compile it will be compiled at its first call, as it is by then. Each rank has built a
+        model of its own; all go on with rank 0's weights and buffers (`broadcast_model`). Raises ConfigError with
         agreed=True, on all ranks alike.
         """
 
@@ -50,6 +60,13 @@ class ParallelStrategy(ABC):
     @abstractmethod
     def replicated_parameters(self) -> Mapping[str, torch.Tensor]:
         """The parameters that every rank holds whole: before each save they are compared bit by bit."""
+
+    def graph_parameters(self) -> Mapping[str, torch.Tensor]:
+        """The parameters that the graph of a forward ends in, by name; here those of the model.
+
+        Others where the model holds shards between forwards, and whole tensors in them.
+        """
+        return dict(self.model.named_parameters())
 
     @abstractmethod
     def __call__(self, batch: Batch | None) -> Mapping[str, Ratio]:
@@ -111,7 +128,10 @@ class ParallelStrategy(ABC):
 
     @abstractmethod
     def own_optimizer_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """This rank's part of what `full_optimizer_state` gave on any number of ranks."""
+        """This rank's part of what `full_optimizer_state` gave on any number of ranks.
+
+        Every rank has read the whole, which lies in the host's memory. What is returned is moved to the device.
+        """
 
 
 def unused(names: list[str]) -> str:

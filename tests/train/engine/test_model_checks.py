@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.model_checks import check_loss_parameters, check_model, raise_on_sparse_gradients
+from phalanx.train.parallel.loss_module import LossModule
 from tests.zoo.tasks import Holding
 
 BATCH = (torch.eye(4), torch.arange(4) % 3)
@@ -40,6 +41,10 @@ def loss_of(task: Holding, model: nn.Module) -> torch.Tensor:
     return task.ratios(model, BATCH)["loss"].total
 
 
+def check_loss(loss: torch.Tensor, model: nn.Module, task: Holding) -> None:
+    check_loss_parameters(loss, model.parameters(), LossModule(model, task, find_unused=False))
+
+
 @pytest.mark.parametrize(
     ("kind", "named"),
     [
@@ -51,25 +56,25 @@ def loss_of(task: Holding, model: nn.Module) -> torch.Tensor:
 def test_weights_of_a_task_are_refused_by_name_where_the_loss_depends_on_them(kind: str, named: str) -> None:
     model, task = nn.Linear(4, 3), Holding(kind)
     with pytest.raises(ConfigError, match=f"depends on .*{named}, which is no parameter of the model"):
-        check_loss_parameters(loss_of(task, model), model, task)
+        check_loss(loss_of(task, model), model, task)
 
 
 @pytest.mark.parametrize("kind", ["teacher", "frozen", "none"])
 def test_what_a_task_only_looks_at_is_left_to_it(kind: str) -> None:
     model, task = nn.Linear(4, 3), Holding(kind)
-    check_loss_parameters(loss_of(task, model), model, task)
+    check_loss(loss_of(task, model), model, task)
 
 
 def test_layers_in_a_plain_list_are_found_though_the_model_does_not_know_them() -> None:
     model, task = Listed(), Holding("none")
     with pytest.raises(ConfigError, match=r"the model's layers\.0\.weight, .* nn\.ModuleList"):
-        check_loss_parameters(loss_of(task, model), model, task)
+        check_loss(loss_of(task, model), model, task)
 
 
 def test_an_input_that_is_differentiated_is_no_weight() -> None:
     model, task = nn.Linear(4, 3), Holding("none")
     inputs = torch.eye(4, requires_grad=True)
-    check_loss_parameters(F.cross_entropy(model(inputs), BATCH[1]), model, task)
+    check_loss(F.cross_entropy(model(inputs), BATCH[1]), model, task)
 
 
 def test_weights_without_a_shape_and_sparse_gradients_are_refused_by_name() -> None:
@@ -80,6 +85,9 @@ def test_weights_without_a_shape_and_sparse_gradients_are_refused_by_name() -> N
             check_model(nn.Sequential(layer))
     check_model(nn.Sequential(nn.Embedding(4, 3, sparse=True).requires_grad_(False), nn.Embedding(4, 3)))
     model, task = Looking(), Holding("none")
-    with pytest.raises(ConfigError, match="gradient of table is sparse"), raise_on_sparse_gradients(model):
+    with (
+        pytest.raises(ConfigError, match="gradient of table is sparse"),
+        raise_on_sparse_gradients({"table": model.table}),
+    ):
         loss_of(task, model).backward()  # type: ignore[no-untyped-call]
     assert not model.table._backward_hooks

@@ -1,6 +1,8 @@
-"""A second parallel strategy works through the same step, updater, loop, saves and evaluation."""
+"""A second and a third parallel strategy work through the same step, updater, loop, saves and evaluation."""
 
 import math
+import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from safetensors.torch import load_file
 
 from tests.ranks import Results, Starter
 from tests.train.parallel.flat_strategy import FLAT
-from tests.train.small_runs import killed_once, planted
+from tests.train.parallel.sharded_strategy import SHARDED
+from tests.train.small_runs import SAMPLES, killed_once, planted
 
 TRAINED = (
     *("train.precision=fp64", "train.clip_norm=0.55", "train.ema_decay=0.9", "train.micro_batch=2", "optim=sgd"),
@@ -20,12 +23,12 @@ TRAINED = (
 )
 
 
-def run(**options: object) -> tuple[str, ...]:
-    return (*planted(**options), *TRAINED)  # type: ignore[arg-type]
+def run(samples: int = SAMPLES, **options: object) -> tuple[str, ...]:
+    return (*planted(samples, **options), *TRAINED)
 
 
 def weights(results: Results, name: str) -> Mapping[str, torch.Tensor]:
-    return load_file(results.folder / "checkpoints" / "step_00000012" / name)
+    return load_file(max(results.folder.glob("checkpoints/step_*[0-9]")) / name)
 
 
 def check_close(one: Any, other: Any) -> None:
@@ -40,27 +43,56 @@ def check_close(one: Any, other: Any) -> None:
         assert one == other
 
 
+def check_trains_alike(ddp: Results, other: Results) -> None:
+    """The same lines of metrics, and the same weights and average in the last checkpoint, within 1e-9."""
+    norms = [line["grad_norm"] for line in ddp.metrics("train")]
+    assert min(norms) < 0.55 < max(norms), "some are clipped, and others not"
+    assert len(other.timeless()) == len(ddp.timeless())
+    for line, own in zip(ddp.timeless(), other.timeless(), strict=True):
+        check_close(line, own)
+    for name in ("model.safetensors", "ema.safetensors"):
+        found, expected = weights(other, name), weights(ddp, name)
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert tensor.dtype == torch.float64
+            torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_one_flat_copy_of_the_parameters_trains_to_the_weights_of_ddp(starter: Starter, ranks: int) -> None:
     """With accumulation, a clipped norm, an average, evaluations and saves, on which it is continued bit for bit."""
     ddp = starter.train(ranks, *run(), name="ddp")
     flat = starter.train(ranks, *run(), FLAT, name="flat")
-    norms = [line["grad_norm"] for line in ddp.metrics("train")]
-    assert min(norms) < 0.55 < max(norms), "some are clipped, and others not"
-    assert len(flat.timeless()) == len(ddp.timeless()) == 15
-    for one, other in zip(ddp.timeless(), flat.timeless(), strict=True):
-        check_close(one, other)
-    for name in ("model.safetensors", "ema.safetensors"):
-        found, expected = weights(flat, name), weights(ddp, name)
-        assert found.keys() == expected.keys()
-        for key, tensor in expected.items():
-            assert tensor.dtype == torch.float64
-            torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-9)
+    assert len(ddp.timeless()) == 15
+    check_trains_alike(ddp, flat)
     marker = Path(starter.folder) / "killed"
     continued = killed_once(starter, ranks, *run(kill_at=8 * 7, marker=marker), FLAT)
     assert [event["step"] for event in continued.events("resume")] == [5]
     assert continued.sha256 == flat.sha256
     assert continued.timeless() == flat.timeless()
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shards_of_the_parameters_train_to_the_weights_of_ddp(starter: Starter, ranks: int) -> None:
+    """Though a forward needs all ranks: with other numbers of micro-batches, and steps and evaluations without a sample.
+
+    Killed, it continues bit for bit, and on another number of ranks to the same weights.
+    """
+    uneven = ("train.steps=null", "train.epochs=1", f"eval.batch={12 if ranks == 3 else 8}", "optim.fused=false")
+    ddp = starter.train(ranks, *run(97), *uneven, name="ddp")
+    sharded = starter.train(ranks, *run(97), *uneven, SHARDED, name="sharded")
+    check_trains_alike(ddp, sharded)
+    dying = (*run(97, kill_at=8 * 7, marker=Path(starter.folder) / "marker"), *uneven, SHARDED)
+    ended = starter.run(ranks, *dying, "run.name=killed")
+    assert -signal.SIGKILL in ended.codes, ended.output
+    shutil.copytree(starter.results("killed").folder, starter.results("elsewhere").folder)
+    continued = starter.train(ranks, *dying, name="killed")
+    assert [event["step"] for event in continued.events("resume")] == [5]
+    assert continued.sha256 == sharded.sha256
+    assert continued.timeless() == sharded.timeless()
+    elsewhere = starter.train(ranks % 3 + 1, *dying, name="elsewhere")
+    assert [event["step"] for event in elsewhere.events("resume")] == [5]
+    check_trains_alike(ddp, elsewhere)
 
 
 def test_a_strategy_is_a_class_of_its_kind_and_another_one_is_another_run(starter: Starter) -> None:
