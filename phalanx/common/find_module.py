@@ -1,5 +1,6 @@
 """Find a module's spec without importing its parent packages."""
 
+import os
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 
@@ -12,7 +13,7 @@ def find_module(module: str) -> ModuleSpec | None:
         for name in rest:
             if spec is None or spec.submodule_search_locations is None:
                 return None
-            spec = PathFinder.find_spec(f"{spec.name}.{name}", list(spec.submodule_search_locations))
+            spec = _find_in(list(spec.submodule_search_locations), f"{spec.name}.{name}")
     except (
         ImportError,
         ValueError,
@@ -20,3 +21,15 @@ def find_module(module: str) -> ModuleSpec | None:
     ):  # of a module in sys.modules that was not imported, such as __main__
         return None
     return spec
+
+
+def _find_in(folders: list[str], module: str) -> ModuleSpec | None:
+    try:
+        return PathFinder.find_spec(module, folders)
+    except KeyError:  # a folder without __init__.py: Python asks for its package in sys.modules
+        spec = ModuleSpec(module, None, is_package=True)
+        name = module.rpartition(".")[2]
+        spec.submodule_search_locations = [
+            path for path in (os.path.join(f, name) for f in folders) if os.path.isdir(path)
+        ]
+        return spec
