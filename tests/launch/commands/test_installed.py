@@ -15,6 +15,8 @@ from tests.launch.commands import users_project
 from tests.ranks import ROOT, SMALL
 from tests.wheel import Environment, built, copied, environment
 
+pytestmark = pytest.mark.xdist_group("installed")  # one process builds the wheel and installs it, once
+
 LINKS = {
     "phalanx/train": "../train",
     "phalanx/launch": "../launch",
@@ -168,7 +170,7 @@ def test_no_verb_executes_a_file_of_the_users(installed: Environment, project: P
 TORCHRUN = ("python", "-m", "torch.distributed.run", "--nproc_per_node=1")
 STARTS = {
     "torchrun train/main.py": (*TORCHRUN, "{checkout}/train/main.py", *TINY),
-    "torchrun -m": (*TORCHRUN, "-m", "phalanx.train.main", *TINY),
+    "torchrun -m": (*TORCHRUN, "-m", "phalanx.train.main", "--cfg", "job"),
     "installed train/main.py": ("python", "{site}/phalanx/train/main.py", "--cfg", "job"),
     "python -m": ("python", "-m", "phalanx.train.main", "--cfg", "job"),
     "python -m phalanx": ("python", "-m", "phalanx", "status"),

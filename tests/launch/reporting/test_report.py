@@ -21,6 +21,8 @@ from tests.launch.reporting.browser import document
 from tests.paced_task import TASK, Pace
 from tests.ranks import ROOT, Nursery, Results, Starter, until
 
+pytestmark = pytest.mark.xdist_group("report")  # they look at the same runs
+
 SHORT = (TASK, "model=mlp", "model.hidden=[8]", "train.steps=40", "eval.every=20", "checkpoint.every=10", "log.every=5")
 
 

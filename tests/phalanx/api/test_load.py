@@ -19,6 +19,8 @@ from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.train.engine.build import KINDS
 from tests.ranks import ROOT, Nursery, Results, Starter
 
+pytestmark = pytest.mark.xdist_group("load")  # they look at one run
+
 RUN = ("model=mlp", "model.hidden=[8]", "train.steps=8", "train.epochs=null", "train.ema_decay=0.5", "optim.lr=0.01")
 SAVED = ("eval.every=2", "checkpoint.every=2", "checkpoint.keep=2")
 

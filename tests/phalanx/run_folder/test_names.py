@@ -102,7 +102,7 @@ def other_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phalanx with another layout: a copy in which names.py alone is changed."""
     top = tmp_path_factory.mktemp("tree")
     for part in ("phalanx", "train", "launch", "conf", "slurm"):
-        shutil.copytree(ROOT / part, top / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, top / part, symlinks=True)
     home = top / "phalanx/run_folder/names.py"
     text = home.read_text()
     for name, value in OTHER.items():
