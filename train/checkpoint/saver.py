@@ -48,6 +48,13 @@ class Saver(ABC):
     def wait(self) -> Saved | Failed | None:
         """Block until the save that was begun has ended; its answer, once. None if none was begun."""
 
+    @abstractmethod
+    def abort(self) -> None:
+        """The run fails elsewhere: after this returns, nothing more is written or committed.
+
+        Each rank calls it by itself, before the lease is released, so there are no collectives in it.
+        """
+
 
 class SynchronousSaver(Saver):
     """Each save is done when `begin` returns."""
@@ -73,6 +80,9 @@ class SynchronousSaver(Saver):
 
     def wait(self) -> Saved | Failed | None:
         return self.poll()
+
+    def abort(self) -> None:
+        """Nothing is under way between two calls."""
 
 
 def save(state: State, progress: Progress, checkpoints: Checkpoints, digest: str) -> None:

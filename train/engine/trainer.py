@@ -82,6 +82,7 @@ def run(
     _log_start(recorder, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     saver, window = SynchronousSaver(checkpoints, digest(config)), MetricWindow(names)
+    afterwards.append(lambda _: saver.abort())
     grace_s = config.stop.grace_s or grace_s_of(os.environ)
     with _stopping(signals, opened, world) as stop:
         loop = TrainLoop(config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s)

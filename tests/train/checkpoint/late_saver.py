@@ -57,6 +57,11 @@ class LateSaver(Saver):
         self._state.world.raise_on_all(self._checkpoints.saving(lambda: commit(taken, self._checkpoints)))
         return Saved(taken.step)
 
+    def abort(self) -> None:
+        if self._taken is not None:
+            self._note("is aborted", self._taken.step)
+            self._taken = None
+
     def _note(self, word: str, step: int) -> None:
         if os.environ["RANK"] == "0":
             events = (self._checkpoints.folder.parent / "events.jsonl").read_text().count('"checkpoint"')

@@ -1,5 +1,6 @@
 """Events, retention, stops and restarts follow the end of a save, not its beginning."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,14 @@ def test_a_run_that_is_killed_before_a_save_has_ended_continues_from_the_one_bef
     assert "8 begins: [4] after 1 events" in (starter.folder / "notes").read_text().splitlines()
     assert [event["step"] for event in killed.events("resume")] == [4]
     assert killed.sha256 == undisturbed.sha256
+
+
+def test_a_failure_aborts_the_save_that_is_under_way(starter: Starter, tmp_path: Path) -> None:
+    """Rank 1 dies after rank 0 has begun to write; the run is given back then, and another start may take it."""
+    ended = starter.run(2, *run(kill_at=8 * 8 + 7, marker=tmp_path / "killed"), "run.name=late")
+    assert ended.codes == [1, -signal.SIGKILL], ended.output
+    assert (starter.folder / "notes").read_text().splitlines()[-2:] == [
+        "8 begins: [4] after 1 events",
+        "8 is aborted: [4] after 1 events",
+    ]
+    assert Checkpoints(starter.results("late").folder).steps() == [4]
