@@ -2,6 +2,12 @@
 
 Slurm is one (launch/slurm/backend.py). Another is a class with these methods, and one more line in
 launch/commands/backend.py, where the choice is made. What follows from a job's exit code is in exit_policy.py.
+
+At each start of a job its script exports, of an array for each element by itself:
+    PHALANX_JOB            the id by which `query` lists it: what runs in it is the cluster's to end, and a requeue takes
+                           over at once from the start before
+    PHALANX_JOB_RESTARTS   how often it was begun again: 0, 1, 2 …
+    PHALANX_LAUNCH         the same at all starts, and no other job's: by it `logs --follow` waits for the next start
 """
 
 from collections.abc import Collection, Mapping
@@ -17,7 +23,7 @@ from .record import Submission
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job to submit: `entry` is what its ranks run, from the top of the copied code, or "sweep".
+    """A job to submit: `entry` is what its ranks run, in `phalanx/` of the copied code, or "sweep".
 
     It starts once the job `after` has ended well. `array` are the indices of its elements as --array spells them, None
     for a job without elements.

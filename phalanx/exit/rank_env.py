@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .cluster_job import ClusterJob, is_count
 from .codes import ConfigError
 from .duplicate_starts import check_alone, is_first
 
@@ -68,21 +69,18 @@ def prints_errors(environ: Mapping[str, str]) -> bool:
     if "RANK" not in environ:
         return is_first(environ)
     rank = environ["RANK"]
-    return not _is_count(rank) or int(rank) == 0
+    return not is_count(rank) or int(rank) == 0
 
 
 def _restarts(environ: Mapping[str, str]) -> int:
-    """How often torchrun, Slurm and `phalanx run` restarted this command, summed."""
-    names = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT", "PHALANX_RESTART_COUNT")
-    return sum(_count(environ, name) for name in names if name in environ)
+    """How often torchrun, a job and `phalanx run` restarted this command, summed."""
+    names = ("TORCHELASTIC_RESTART_COUNT", "PHALANX_RESTART_COUNT")
+    own = sum(_count(environ, name) for name in names if name in environ)
+    return own + ClusterJob.from_environment(environ).restarts
 
 
 def _count(environ: Mapping[str, str], name: str) -> int:
     text = environ[name]
-    if not _is_count(text):
+    if not is_count(text):
         raise ConfigError(f"{name}={text} in the environment is no whole number. {_START}")
     return int(text)
-
-
-def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit()

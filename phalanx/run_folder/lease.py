@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..common.files import sync_folder, write_atomic
+from ..exit.cluster_job import ClusterJob
 from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
 from . import liveness, names
@@ -93,7 +94,7 @@ def acquire(run: Path, attempt: int, environ: Mapping[str, str]) -> Lease:
     """Acquire the lease of the run folder; `attempt` counts the launcher's restarts of this command.
 
     Raises ConfigError if a live start holds it. A launcher's restart waits for the attempt before, two minutes at most; a
-    requeued Slurm job takes the run over at once.
+    requeued job takes the run over at once.
     """
     try:
         with writing(run, ours=False):
@@ -153,7 +154,7 @@ def _is_over(run: Path, holder: Holder, own: Holder, probe: LivenessProbe) -> bo
     """Whether the run may be taken from `holder`."""
     if was_released(run, holder.incarnation):
         return True
-    if is_earlier_requeue(holder, own.job, own.requeues):
+    if is_earlier_requeue(holder, ClusterJob(own.job, own.requeues)):
         return True
     return not is_process(run, holder) if holder.machine == own.machine else probe.is_dead(run, holder)
 

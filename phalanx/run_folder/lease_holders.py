@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ..common.files import read_text, write_atomic
+from ..exit.cluster_job import ClusterJob
 from ..system.process_identity import machine_id, process_start
 from . import names
 
@@ -34,7 +35,7 @@ class Holder:
     machine: str
     pid: int
     began: int
-    job: str | None = None
+    job: str | None = None  # the cluster's, None for a process outside of any
     requeues: int = 0  # of that job
     from_step: int | None = None  # of the checkpoint that it continued from; None until it is known
     launch: str | None = None  # id shared by all attempts of one launch; None if the launcher sets none
@@ -51,8 +52,8 @@ def is_here(holder: Holder) -> bool:
 
 
 def is_earlier_start(holder: Holder, environ: Mapping[str, str]) -> bool:
-    """Whether it is an earlier attempt of this process's Slurm job, which was requeued."""
-    return is_earlier_requeue(holder, *_job(environ))
+    """Whether it is an earlier start of the cluster's job that this process belongs to, which was requeued."""
+    return is_earlier_requeue(holder, ClusterJob.from_environment(environ))
 
 
 def held_by_this_launch(run: Path, environ: Mapping[str, str]) -> bool:
@@ -94,29 +95,24 @@ def was_released(run: Path, incarnation: int) -> bool:
     return os.path.lexists(released_file(names.lease_file(run, incarnation)))
 
 
-def is_earlier_requeue(holder: Holder, job: str | None, requeues: int) -> bool:
-    return holder.job is not None and holder.job == job and holder.requeues < requeues
+def is_earlier_requeue(holder: Holder, job: ClusterJob) -> bool:
+    return holder.job is not None and holder.job == job.id and holder.requeues < job.restarts
 
 
 def this_process(incarnation: int, environ: Mapping[str, str]) -> Holder:
-    pid, host, (job, requeues) = os.getpid(), socket.gethostname(), _job(environ)
+    pid, host, job = os.getpid(), socket.gethostname(), ClusterJob.from_environment(environ)
     return Holder(
         incarnation,
         host,
         machine_id(),
         pid,
         process_start(pid) or 0,
-        job,
-        requeues,
+        job.id,
+        job.restarts,
         launch=_launch(environ),
         since=time.time(),
         opened=True,
     )
-
-
-def _job(environ: Mapping[str, str]) -> tuple[str | None, int]:
-    """Slurm's job, and how often it was requeued."""
-    return environ.get("SLURM_JOB_ID"), int(environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _launch(environ: Mapping[str, str]) -> str | None:

@@ -95,8 +95,10 @@ def _network() -> str:
 
 
 def test_ranks_know_how_often_they_were_started_again() -> None:
-    """Both counts of restarts make a start one of its own."""
+    """Both counts of restarts make a start one of its own: the launcher's, and that of the cluster's job."""
     assert RankEnv.from_environment({"PHALANX_RESTART_COUNT": "2", "SLURM_RESTART_COUNT": "1"}).attempt == 3
+    any_cluster = {"PHALANX_JOB": "pod-1", "PHALANX_JOB_RESTARTS": "4", "SLURM_RESTART_COUNT": "1"}
+    assert RankEnv.from_environment({"PHALANX_RESTART_COUNT": "2", **any_cluster}).attempt == 6
 
 
 def test_a_config_that_is_no_yaml_is_one_message_and_one_start(launcher: Launcher) -> None:

@@ -1,7 +1,9 @@
-"""A second backend, for tests: a job is a shell script in a folder, which runs when somebody waits for it."""
+"""A second backend, for tests: a job is a shell script in a folder, which runs when somebody waits for it or starts it."""
 
+import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,17 +19,22 @@ SCRIPT = """#!/bin/bash
 # {token}
 # elements: {elements}
 # requeues: {requeues}
-element=$1
+# folder: {folder}
+element=$1 restarts=$3
+export PHALANX_JOB=$2 PHALANX_JOB_RESTARTS=$3 PHALANX_LAUNCH=script-$2
 cd {directory}
 {setup}
-mapfile -d '' -t words <{folder}/words
+mapfile -d '' -t words <{quoted}/words
 exec {python} {code}/phalanx/{entry} "${{words[@]//"%a"/$element}}"
 """
 
 
 @dataclass(frozen=True)
 class ScriptBackend:
-    """`folder` holds a script a job, and for each element what it printed, its exit code, and how often it was requeued."""
+    """`folder` holds a script a job, and for each element the processes and exit codes of its starts, and its own code.
+
+    It knows nothing of Slurm, and sets none of its variables.
+    """
 
     folder: Path
     name: str = "Script"
@@ -50,7 +57,8 @@ class ScriptBackend:
             requeues=job.cluster.max_requeues,
             directory=shlex.quote(str(job.submission.directory)),
             setup="\n".join(job.cluster.setup),
-            folder=shlex.quote(str(job.submission.folder)),
+            folder=job.submission.folder,
+            quoted=shlex.quote(str(job.submission.folder)),
             python=shlex.quote(job.python),
             code=shlex.quote(str(job.submission.code)),
             entry=job.entry,
@@ -66,16 +74,24 @@ class ScriptBackend:
 
     def query(self) -> list[QueuedJob] | None:
         return [
-            QueuedJob(
-                element_id(job, element), self._told(job, ""), element, JobPhase.WAITING, "WRITTEN", "nobody waits"
-            )
+            self._queued(job, element)
             for job in sorted(path.stem for path in self.folder.glob("*.sh"))
             for element in self._elements(job)
             if not self._code(job, element).exists()
         ]
 
+    def _queued(self, job: str, element: str) -> QueuedJob:
+        name = element_id(job, element)
+        phase, state, reason = JobPhase.WAITING, "WRITTEN", "nobody waits"
+        if self._pids(name):
+            phase, state, reason = JobPhase.RUNNING, "RUNNING", "here"
+        return QueuedJob(name, self._told(job, ""), element, phase, state, reason)
+
     def cancel(self, job: str) -> None:
+        """By a signal that also a process takes which is stopped."""
         (self.folder / f"{job}.code").write_text("cancelled")
+        for pid in self._pids(job)[-1:]:
+            os.killpg(pid, signal.SIGKILL)
 
     def wait(self, job: str, elements: Collection[str]) -> int:
         for element in elements:
@@ -95,16 +111,37 @@ class ScriptBackend:
         """The exit code of each start."""
         return list(map(int, (self.folder / f"{element_id(job, element)}.starts").read_text().split()))
 
+    def start(self, job: str, element: str = "") -> "subprocess.Popen[bytes]":
+        """Start a job as it is, though an earlier start of it should be running."""
+        name = element_id(job, element)
+        started = len(self._pids(name))
+        command = ["bash", str(self._script(job)), element, name, str(started)]
+        log = Path(self._told(job, "folder: "), self.log_name(name))
+        with log.open("a") as output, (self.folder / f"{name}.pids").open("a") as pids:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+            pids.write(f"{process.pid} ")
+        return process
+
+    def stands_still(self, job: str) -> bool:
+        """Whether the first start of a job was stopped by SIGSTOP."""
+        pids = self._pids(job)
+        return bool(pids) and Path(f"/proc/{pids[0]}/stat").read_text().rpartition(") ")[2].startswith("T")
+
     def _run(self, job: str, element: str) -> None:
         name = element_id(job, element)
         for _ in range(int(self._told(job, "requeues: ")) + 1):
-            with (self.folder / f"{name}.log").open("a") as log:
-                code = subprocess.call(["bash", str(self._script(job)), element], stdout=log, stderr=log)
+            code = self.start(job, element).wait()
+            if self._code(job, element).exists():  # it was cancelled
+                return
             with (self.folder / f"{name}.starts").open("a") as starts:
                 starts.write(f"{code} ")
             if EXIT_POLICY[ExitCode(code)].action is Action.DONE:
                 break
         self._code(job, element).write_text(str(code))
+
+    def _pids(self, name: str) -> list[int]:
+        path = self.folder / f"{name}.pids"
+        return list(map(int, path.read_text().split())) if path.exists() else []
 
     def _elements(self, job: str) -> list[str]:
         told = self._told(job, "elements: ")

@@ -1,6 +1,11 @@
 """Another cluster than Slurm is one class: the verbs work with it as they are."""
 
 import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,8 @@ from phalanx.launch.commands.submit import submit
 from phalanx.launch.submission.exit_policy import EXIT_POLICY
 from phalanx.run_folder.jsonl import Entry
 from tests.launch.submission.script_backend import ScriptBackend
-from tests.ranks import SMALL
+from tests.ranks import SMALL, until
+from tests.train.distributed.fault_injection import TASK, Sabotage
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=3", "cluster.ranks_per_node=1", *SMALL)
 
@@ -94,3 +100,71 @@ def test_each_element_of_an_array_is_queued_cancelled_and_waited_for_by_itself(s
     assert "neither running nor queued: it is new" in typed(cancel, "r-1")[1]
     assert typed(logs, "r-2")[1].startswith("--rank=0: r-2 has no rank_0.log")
     assert typed(submit, "--wait", *words)[0] == ExitCode.CONFIG, "of what is queued anew the highest code counts"
+
+
+STOPS = (*TINY, TASK, "train.steps=60", "checkpoint.every=4", "run.name=r")
+ONCE = (
+    "cluster.setup=['[[ $restarts == 0 ]] || unset SABOTAGE']"  # a start of the job after the first goes on undisturbed
+)
+
+
+@contextmanager
+def waited_for(scripts: ScriptBackend, codes: list[int]) -> Iterator[None]:
+    """Job 1 runs meanwhile; its exit code goes into `codes`."""
+    waits = threading.Thread(target=lambda: codes.append(scripts.wait("1", [""])))
+    waits.start()
+    try:
+        yield
+    except BaseException:
+        scripts.cancel("1")
+        raise
+    finally:
+        waits.join()
+
+
+@pytest.fixture
+def stopped(scripts: ScriptBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
+    """Submitted is job 1, whose first start will be stopped by SIGSTOP in step 6."""
+    for name, value in Sabotage(0, "step", "stop", 6).environ().items():
+        monkeypatch.setenv(name, value)
+    assert typed(submit, *STOPS, ONCE)[0] == 0
+    return scripts
+
+
+def test_a_job_that_runs_is_shown_and_ended_as_the_clusters(stopped: ScriptBackend) -> None:
+    """It is left to the cluster to end it: on most its process is on another machine."""
+    codes: list[int] = []
+    with waited_for(stopped, codes):
+        until(lambda: stopped.stands_still("1"))
+        assert (told()["r"]["state"], told()["r"]["job"]) == ("running", "1")
+        assert typed(logs, "r")[0] == 0
+        assert "is job 1 already (running)" in typed(submit, *STOPS, ONCE)[1]
+        assert typed(cancel, "r") == (0, "asked Script to end job 1, which was running\n")
+    assert codes == [ExitCode.BUG]
+    assert (told()["r"]["state"], told()["r"]["why"]) == ("stopped", "its job was cancelled")
+
+
+def test_a_job_that_the_cluster_begins_again_takes_its_run_over_from_the_start_before(stopped: ScriptBackend) -> None:
+    """Which it took for dead; it stands still and will go on."""
+    first = stopped.start("1")
+    until(lambda: stopped.stands_still("1"))
+    again = stopped.start("1")
+    assert again.wait() == ExitCode.FINISHED, (Path("runs/.submitted/r-1") / "1.log").read_text()
+    os.killpg(first.pid, signal.SIGCONT)
+    assert first.wait() == ExitCode.CONFIG
+    assert "has taken over" in (Path("runs/.submitted/r-1") / "1.log").read_text()
+    assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 60)
+
+
+def test_a_job_that_is_told_to_leave_is_requeued_and_goes_on(stopped: ScriptBackend) -> None:
+    codes: list[int] = []
+    with waited_for(stopped, codes):
+        until(lambda: stopped.stands_still("1"))
+        (pid,) = map(int, (stopped.folder / "1.pids").read_text().split())
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)
+    assert (codes, stopped.starts("1")) == ([0], [ExitCode.PREEMPTED, ExitCode.FINISHED])
+    assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 60)
+    events = [json.loads(line) for line in (Path("runs/r") / "events.jsonl").read_text().splitlines()]
+    (resumed,) = [event["step"] for event in events if event["event"] == "resume"]
+    assert 6 <= resumed < 60

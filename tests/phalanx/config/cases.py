@@ -140,6 +140,7 @@ RANKS = [
     case(environ={"RANK": "0", "WORLD_SIZE": "0"}, says="RANK=0 is not below WORLD_SIZE=0 … torchrun"),
     case(environ={"TORCHELASTIC_RESTART_COUNT": "x"}, says="TORCHELASTIC_RESTART_COUNT=x … torchrun"),
     case(environ={"PHALANX_RESTART_COUNT": "x"}, says="PHALANX_RESTART_COUNT=x … torchrun"),
+    case(environ={"SLURM_RESTART_COUNT": "x"}, says="SLURM_RESTART_COUNT=x in the environment is no whole number"),
 ]
 
 HARDWARE = [

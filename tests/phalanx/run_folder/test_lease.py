@@ -211,13 +211,19 @@ def test_folder_of_leases_may_be_no_link_and_hold_odd_things(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("quick")
-def test_job_that_slurm_starts_again_takes_over_at_once_and_another_job_does_not(tmp_path: Path) -> None:
-    first = acquire(tmp_path, 0, {"SLURM_JOB_ID": "5"})
+@pytest.mark.parametrize(
+    ("job", "restarts"), [("SLURM_JOB_ID", "SLURM_RESTART_COUNT"), ("PHALANX_JOB", "PHALANX_JOB_RESTARTS")]
+)
+def test_job_that_its_cluster_starts_again_takes_over_at_once_and_another_job_does_not(
+    tmp_path: Path, job: str, restarts: str
+) -> None:
+    """Slurm says which in a script of the user's own, a job of phalanx submit on any cluster."""
+    first = acquire(tmp_path, 0, {job: "5"})
     with pytest.raises(ConfigError, match="in use"):
-        acquire(tmp_path, 0, {"SLURM_JOB_ID": "6"})
+        acquire(tmp_path, 0, {job: "6"})
     with pytest.raises(ConfigError, match="in use"):  # within the same allocation
-        acquire(tmp_path, 0, {"SLURM_JOB_ID": "5", "PHALANX_RESTART_COUNT": "1"})
-    second = acquire(tmp_path, 1, {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"})
+        acquire(tmp_path, 0, {job: "5", "PHALANX_RESTART_COUNT": "1"})
+    second = acquire(tmp_path, 1, {job: "5", restarts: "1"})
     assert second.incarnation == 2
     with pytest.raises(ConfigError, match="has taken over"):
         lease.check(tmp_path, first.incarnation)
