@@ -35,9 +35,9 @@ def text_keys() -> set[str]:
     return {key for key, annotation in _keys(Config, "") if str in _options(annotation)}
 
 
-def unknown_key_message(key: str, known: Sequence[str]) -> str:
+def unknown_key_message(key: str, known: Sequence[str], hint: str = "") -> str:
     """The message for a key that the config does not have."""
-    return f"{key} is not a key of the config. {nearest(key, known)}Type --cfg job to see all keys."
+    return f"{key} is not a key of the config. {nearest(key, known)}{hint}Type --cfg job to see all keys."
 
 
 def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
@@ -46,7 +46,8 @@ def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
     for name in plain:
         if name not in hints:
             known = [key for key, _ in _keys(Config, "")] + [f"{path}{hint}" for hint in hints]
-            raise ConfigError(unknown_key_message(f"{path}{name}", known))
+            own = f"As an argument of {path}_target_ type +{path}args.{name}=…. " if "args" in hints else ""
+            raise ConfigError(unknown_key_message(f"{path}{name}", known, own))
     return kind(**{name: _value(hint, plain, name, path, words) for name, hint in hints.items()})
 
 

@@ -36,6 +36,10 @@ class Targets:
             raise ConfigError(f"{where}._partial_=true makes no {kind.__name__}, only what makes one. Leave it out")
         self._check(node, where, (kind,), given)
 
+    def resolve(self, node: Mapping[str, Any], where: str, kind: type) -> Callable[..., Any]:
+        """What `node` names: a class of `kind`, or another callable that `trust` admits. Raises ConfigError."""
+        return self._resolve(node, where, (kind,))
+
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
         """Instantiate `node`. Errors of its constructor become a ConfigError naming `where`."""
         made = self._build(node, where, (kind,), given)

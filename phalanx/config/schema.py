@@ -196,6 +196,7 @@ class ParallelConfig:
     comm_hook: CommHook = _defining()
     powersgd_rank: int = _defining(1)
     powersgd_start: int = _defining(2)
+    args: Node = _defining(neutral={})  # what a strategy takes besides, as keyword arguments
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from phalanx.config.instantiate import Targets
-from phalanx.config.schema import Auto, Config, ParallelConfig
+from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
 from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
@@ -73,6 +73,7 @@ def check_targets(config: Config, builder: Targets) -> None:
     """Check classes and arguments of all targets without building any. Raises ConfigError."""
     for node, where, kind, given in _nodes(config):
         builder.check(node, where, kind, given)
+    _check_options(config.parallel, builder)
 
 
 def packages(config: Config, builder: Targets) -> list[str]:
@@ -90,7 +91,23 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
     yield config.task, "task", Task, ()
     yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
     yield config.schedule, "schedule", Schedule, ()
-    yield _strategy(config.parallel), "parallel", ParallelStrategy, ("module", "world", "config")
+    where = "parallel.args" if config.parallel.args else "parallel"
+    yield _strategy(config.parallel), where, ParallelStrategy, ("module", "world", "config")
+
+
+def _check_options(config: ParallelConfig, builder: Targets) -> None:
+    """Raise ConfigError for an option that is set and that the strategy does not read."""
+    found = builder.resolve(_strategy(config), "parallel", ParallelStrategy)
+    if not (isinstance(found, type) and issubclass(found, ParallelStrategy)):
+        return
+    for name in ("bucket_mb", "static_graph", "find_unused", "sync_batchnorm", "broadcast_buffers", "comm_hook"):
+        value = getattr(config, name)
+        if name not in found.options and value not in (None, False, CommHook.none):
+            shown = value.name if isinstance(value, CommHook) else str(value).lower()
+            raise ConfigError(
+                f"parallel.{name}={shown} is set, and {found.__name__} does not read it. Leave it out, or list it in the "
+                "class's `options` where it does"
+            )
 
 
 def set_up_process(config: Config, world: World) -> Precision:
@@ -129,13 +146,13 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     module = LossModule(alone.model, alone.task, find_unused=config.parallel.find_unused)
     given = {"module": module, "world": world, "config": config.parallel}
     # Not inside raise_on_all: the constructor contains collectives, as the ranks compare their models.
-    strategy = builder.build(_strategy(config.parallel), "parallel", ParallelStrategy, **given)  # type: ignore[type-abstract]
+    strategy = builder.build(_strategy(config.parallel), "parallel.args", ParallelStrategy, **given)  # type: ignore[type-abstract]
     return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
 
 
 def _strategy(config: ParallelConfig) -> dict[str, Any]:
     """The other keys are passed as `config`."""
-    return {"_target_": config._target_}
+    return {**config.args, "_target_": config._target_}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,8 @@ class DDPStrategy(ParallelStrategy):
     CPUs nothing overlaps, and for a small model hooks and buckets cost more than the reduction: there the flat gradient
     buffers are reduced after the backward, unless an option of DDP is set.
     """
+
+    options = frozenset(option.name for option in fields(ParallelConfig)) - {"_target_", "args"}
 
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
         if config.sync_batchnorm:

@@ -30,6 +30,9 @@ class ParallelStrategy(ABC):
 
     module: LossModule
     gradients: Gradients
+    options: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # keys of ParallelConfig that it reads; others are refused where set
     collective_forward: ClassVar[bool] = False
     """Whether a forward of the model communicates, as where weights are gathered for it.
 
@@ -42,6 +45,8 @@ class ParallelStrategy(ABC):
     @abstractmethod
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
         """Wrap the model. Its parameters may be replaced, and `module.model` itself.
+
+        A strategy has keyword arguments of its own after these three: the keys of `parallel.args`.
 
         The model is whole, on the rank's device: the trial of train.channels_last has run it there, and train.init_from
         has loaded it. With train.compile it will be compiled at its first call, as it is by then. Each rank has built a

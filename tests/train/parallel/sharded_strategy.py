@@ -47,14 +47,16 @@ class ShardedGradients(Gradients):
 
 
 class Sharded(ParallelStrategy):
-    """`fully_shard` over the whole model, in a process group of its own. Needs CPUs, and torchrun for one rank, too."""
+    """`fully_shard` over the whole model. Needs CPUs, and torchrun for one rank, too."""
 
     collective_forward = True
 
-    def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
+    def __init__(self, module: LossModule, world: World, config: ParallelConfig, *, own_group: bool = True) -> None:
+        """Without `own_group` it communicates where a task would."""
         broadcast_model(module.model, world)  # all ranks take part, in this and what follows
         self.module = module
-        self._mesh = DeviceMesh.from_group(cast(dist.ProcessGroup, dist.new_group()), "cpu")
+        group = dist.new_group() if own_group else dist.group.WORLD
+        self._mesh = DeviceMesh.from_group(cast(dist.ProcessGroup, group), "cpu")
         self._fsdp: FSDPModule = fully_shard(module.model, mesh=self._mesh, reshard_after_forward=True)
         cast(Any, self.model).without_sample = lambda: module(None)["loss"].total
         register_fsdp_forward_method(self.model, "without_sample")

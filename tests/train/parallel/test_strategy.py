@@ -103,3 +103,28 @@ def test_a_strategy_is_a_class_of_its_kind_and_another_one_is_another_run(starte
     ended = starter.run(1, *run(), FLAT, "run.name=one")
     assert ended.codes == [2]
     assert "parallel._target_" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "+parallel.own_group=false",
+            "As an argument of parallel._target_ type +parallel.args.own_group=…",
+        ),
+        ("+parallel.args.ours=false", "parallel.args.ours is no argument of Sharded"),
+        ("+parallel.args.own_group=3", "parallel.args.own_group=3 does not fit: Sharded takes bool there"),
+        ("parallel.bucket_mb=1", "parallel.bucket_mb=1.0 is set, and Sharded does not read it"),
+        ("parallel.comm_hook=bf16", "parallel.comm_hook=bf16 is set, and Sharded does not read it"),
+        (
+            "+parallel.args.own_group=false train.steps=null train.epochs=1",  # whose last batch is one sample
+            "The task, or the parallel strategy in the default process group, waits for other ranks in its forward",
+        ),
+    ],
+)
+def test_a_strategy_has_arguments_of_its_own_and_what_it_does_not_read_is_refused(
+    starter: Starter, words: str, says: str
+) -> None:
+    ended = starter.run(2, *run(97), "optim.fused=false", SHARDED, *words.split())
+    assert ended.codes == [2, 2], ended.output
+    assert says in ended.output
