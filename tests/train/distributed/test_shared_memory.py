@@ -60,7 +60,7 @@ def summed(adders: "subprocess.Popen[str]", ranks: int, without: str = "") -> li
     return ways
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5])
+@pytest.mark.parametrize("ranks", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_the_sum_has_the_bits_of_adding_in_the_order_of_the_ranks(adders: "subprocess.Popen[str]", ranks: int) -> None:
     assert summed(adders, ranks) == [["through memory"]] * ranks
 
