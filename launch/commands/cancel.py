@@ -34,14 +34,14 @@ def cancel(run: str, root: Path) -> None:
     A run that the cluster has leaves its queue, of an array that element alone, and a sweep with all its jobs. The command
     that began it continues it from its newest checkpoint.
     """
-    backend = backends.choose_backend(os.environ)
-    known = submitted(root, backend)
+    known = submitted(root, lambda name: backends.backend_named(name, os.environ))
     folder = find_run_or_sweep(run, root, known)
     found = known.get(folder.resolve())
     jobs = () if found is None else found.jobs
     for job in jobs:
-        backend.cancel(job.job)
-        show(f"asked {backend.name} to end job {job.job}, which was {job.state.lower()}")
+        assert found is not None
+        found.backend.cancel(job.job)
+        show(f"asked {found.backend.name} to end job {job.job}, which was {job.state.lower()}")
     if found is not None and jobs and (mark := cancelled_mark(found.entry)) is not None:
         mark.touch()  # which the job's script does, too, where it comes that far
     # The cluster ends those that run in its jobs.

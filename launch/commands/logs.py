@@ -20,7 +20,6 @@ from phalanx.run_folder.liveness import LivenessProbe
 from ..common.find_run import find_run
 from ..host.machine_locks import is_locked
 from ..state.submitted import Submitted, submitted
-from ..submission.backend import Backend
 from . import backend as backends
 
 _POLL_S = 0.2
@@ -35,8 +34,7 @@ _PIECE = 2**16  # characters
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="The folder that holds the runs.")
 def logs(run: str, rank: int, follow: bool, root: Path) -> None:
     """Print the log of a rank of RUN, a folder or the name of one. Where there is none yet, that of its job."""
-    backend = backends.choose_backend(os.environ)
-    jobs = submitted(root, backend)
+    jobs = _submitted(root)
     folder = find_run(run, root, jobs)
     path, job = folder / names.LOGS / names.rank_log(rank), jobs.get(folder.resolve())
     try:
@@ -44,10 +42,10 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
             if job is None or job.log is None or not job.log.exists():
                 raise ConfigError(f"--rank={rank}: {folder.name} has no {path.name}. {_there(path.parent, job)}")
             say(f"phalanx: {folder.name} has no {path.name} yet; this is its job's log, {job.log}")
-            job_goes_on = _Follower(folder, root, backend).queued
+            job_goes_on = _Follower(folder, root).queued
             _print(job.log, lambda: follow and not os.path.lexists(path) and job_goes_on())
         if os.path.lexists(path):
-            lives = _Follower(folder, root, backend).goes_on
+            lives = _Follower(folder, root).goes_on
             _print(path, lambda: follow and lives())
     except BrokenPipeError:
         redirect_to_null(sys.stdout.fileno())
@@ -55,6 +53,10 @@ def logs(run: str, rank: int, follow: bool, root: Path) -> None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except KeyboardInterrupt:
         return
+
+
+def _submitted(root: Path) -> dict[Path, Submitted]:
+    return submitted(root, lambda name: backends.backend_named(name, os.environ))
 
 
 def _there(folder: Path, job: Submitted | None) -> str:
@@ -68,8 +70,8 @@ def _there(folder: Path, job: Submitted | None) -> str:
 class _Follower:
     """Whether a run may print more."""
 
-    def __init__(self, folder: Path, root: Path, backend: Backend) -> None:
-        self._folder, self._root, self._backend, self._probe = folder, root, backend, LivenessProbe()
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder, self._root, self._probe = folder, root, LivenessProbe()
         self._queued, self._asked_s = False, float("-inf")
 
     def goes_on(self) -> bool:
@@ -85,7 +87,7 @@ class _Follower:
     def queued(self) -> bool:
         """Whether a job of it waits or runs."""
         if time.monotonic() - self._asked_s > _ASK_S:
-            found = submitted(self._root, self._backend).get(self._folder.resolve())
+            found = _submitted(self._root).get(self._folder.resolve())
             self._queued, self._asked_s = found is not None and found.queued is not None, time.monotonic()
         return self._queued
 

@@ -45,11 +45,11 @@ def status(runs: Sequence[str], root: Path, watch: bool, as_json: bool) -> None:
 
     running, still (alive, and without a word for long), finished, stopped, preempted, failed, died; queued, starting.
     """
-    probe, backend = LivenessProbe(waits=False), backends.choose_backend(os.environ)
+    probe = LivenessProbe(waits=False)
     check_readable(root)
     for turn in count():
         if turn % _ASK_TURNS == 0:
-            jobs = submitted(root, backend)
+            jobs = submitted(root, lambda name: backends.backend_named(name, os.environ))
         found = _states(runs, root, jobs, probe)
         if as_json:
             text = "\n".join(json.dumps(each.as_json()) for each in found)

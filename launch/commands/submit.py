@@ -12,11 +12,12 @@ from pathlib import Path
 import click
 
 from phalanx.common.escaping import OPEN, deferred_env
-from phalanx.config.schema import Config, as_plain
+from phalanx.config.schema import ClusterConfig, Config, as_plain
 from phalanx.exit.codes import ConfigError
 from phalanx.system.module_path import ROOT
 
 from ..common.broken_pipe import ignore_broken_pipe
+from ..common.job_variables import is_job_variable
 from ..common.show import show
 from ..search.spec import sweep_spec
 from ..submission.array import array_indices
@@ -39,7 +40,7 @@ _DOCTOR = "doctor"  # the job's name
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """What was typed: Hydra's words, how to queue the job, and on which cluster.
+    """What was typed: Hydra's words, and how to queue the job.
 
     `sweep`: each element works on the sweep that the words spell; `doctor`: examine the machines, and train nothing.
     """
@@ -49,7 +50,6 @@ class SubmitRequest:
     array: str | None
     sweep: bool
     doctor: bool
-    backend: Backend
 
 
 @click.command()
@@ -88,24 +88,24 @@ def submit(
         raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
     if doctor and sweep:
         raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
-    backend = backends.choose_backend(os.environ)
     typed = tuple(hydra_words(config_dir, config_name, overrides))
-    request = SubmitRequest(typed, after, array, sweep, doctor, backend)
+    request = SubmitRequest(typed, after, array, sweep, doctor)
     runs = _runs(request)
+    backend = _backend(_first(runs).cluster)
     if not doctor:
         _check_targets(runs)
     if dry_run:
-        click.echo(backend.render(_job(request, runs, _layout(request, runs))))
+        click.echo(backend.render(_job(request, runs, _layout(request, runs, backend.name))))
         return
     backend.check_live(_first(runs).cluster, after)
     if test_only:
-        click.echo(_expected_start(request, runs))
+        click.echo(_expected_start(request, runs, backend))
         return
-    job, submission = _submitted(request, runs)
+    job, submission = _submitted(request, runs, backend)
     if wait:
         code = backend.wait(job, submission.runs or [""])
         if doctor:
-            show(_log(request, submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+            show(_log(backend, submission, job).read_text(encoding="utf-8", errors="replace").rstrip("\n"))
         sys.exit(code)
 
 
@@ -119,13 +119,13 @@ def _runs(request: SubmitRequest) -> dict[str, Config]:
         return dict.fromkeys(indices, _shared(request))
     runs = {}
     for index in indices:
-        with deferred_env(request.backend.sets_variable):
+        with deferred_env(is_job_variable):
             runs[index] = compose(
                 [word.replace("%a", index) for word in request.words] if index else request.words
             ).config
         _check_named(runs[index], request.words)
         cluster = runs[index].cluster
-        request.backend.check(cluster)
+        _backend(cluster).check(cluster)
         if request.doctor:
             continue
         check_limits(runs[index], cluster.nodes * ranks_per_node(cluster))
@@ -159,10 +159,10 @@ def _check_named(config: Config, words: Sequence[str]) -> None:
 
 def _shared(request: SubmitRequest) -> Config:
     """A config of the sweep, under the sweep's own name. Raises ConfigError."""
-    with deferred_env(request.backend.sets_variable):
+    with deferred_env(is_job_variable):
         found = sweep_spec(request.words)
     cluster = found.config.cluster
-    request.backend.check(cluster)
+    _backend(cluster).check(cluster)
     if cluster.nodes > 1:
         raise ConfigError(
             f"cluster.nodes={cluster.nodes}: the ranks of a trial are on one machine, and each job of a sweep is one. Type "
@@ -176,6 +176,10 @@ def _shared(request: SubmitRequest) -> Config:
     return replace(found.config, run=replace(found.config.run, root=str(found.folder.parent), name=found.folder.name))
 
 
+def _backend(cluster: ClusterConfig) -> Backend:
+    return backends.choose_backend(cluster, os.environ)
+
+
 def _first(runs: Mapping[str, Config]) -> Config:
     return next(iter(runs.values()))
 
@@ -184,15 +188,15 @@ def _folders(runs: Mapping[str, Config]) -> dict[str, str]:
     return {index: str(run_root(run.run) / str(run.run.name)) for index, run in runs.items()}
 
 
-def _layout(request: SubmitRequest, runs: Mapping[str, Config]) -> Submission:
+def _layout(request: SubmitRequest, runs: Mapping[str, Config], backend: str) -> Submission:
     config = _first(runs)
     if request.doctor:
-        bare = plan_submission(replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
+        bare = plan_submission(backend, replace(config.run, name=_DOCTOR), [], {}, Path.cwd(), os.environ)
         return replace(bare, words=[f"--folder={bare.root}"])
     words = list(request.words)
     if not any(word.startswith("stop.grace_s=") for word in words):
         words.append(f"stop.grace_s={config.cluster.notice_s}")
-    found = plan_submission(config.run, words, _folders(runs), Path.cwd(), os.environ)
+    found = plan_submission(backend, config.run, words, _folders(runs), Path.cwd(), os.environ)
     if not request.sweep:
         return found
     from phalanx.config.overrides import quoted  # here, as it imports Hydra
@@ -226,20 +230,19 @@ def _job(request: SubmitRequest, runs: Mapping[str, Config], submission: Submiss
     return JobSpec(name, entry, cluster, submission, sys.executable, request.after, request.array)
 
 
-def _expected_start(request: SubmitRequest, runs: Mapping[str, Config]) -> str:
+def _expected_start(request: SubmitRequest, runs: Mapping[str, Config], backend: Backend) -> str:
     """A cluster may read the job's script even then, so it gets the one that lies here; nothing of it is kept."""
-    return request.backend.expected_start(_job(request, runs, replace(_layout(request, runs), code=ROOT)))
+    return backend.expected_start(_job(request, runs, replace(_layout(request, runs, backend.name), code=ROOT)))
 
 
-def _submitted(request: SubmitRequest, runs: Mapping[str, Config]) -> tuple[str, Submission]:
+def _submitted(request: SubmitRequest, runs: Mapping[str, Config], backend: Backend) -> tuple[str, Submission]:
     """Submit, unless one of the runs waits or runs already, and tell where it is. Nothing is left of a refused job."""
-    backend = request.backend
     with submission_lock(_first(runs).run):
         if (queue := backend.query()) is None:
             raise ConfigError(f"The queue of {backend.name} cannot be read from here. Type the command on a login node")
         if not request.doctor:
             _refuse_live(runs, queue)
-        submission = _layout(request, runs)
+        submission = _layout(request, runs, backend.name)
         rendered = backend.render(_job(request, runs, submission))
         try:
             write_submission(submission, os.environ)
@@ -252,14 +255,14 @@ def _submitted(request: SubmitRequest, runs: Mapping[str, Config]) -> tuple[str,
     folders = list(submission.runs.values())
     click.echo(f"job {number}  {submission.folder}")
     if request.doctor:
-        click.echo(f"  report  {_log(request, submission, number)}")
+        click.echo(f"  report  {_log(backend, submission, number)}")
     else:
         click.echo(f"  run   {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""))
     return number, submission
 
 
-def _log(request: SubmitRequest, submission: Submission, job: str) -> Path:
-    return submission.folder / request.backend.log_name(job)
+def _log(backend: Backend, submission: Submission, job: str) -> Path:
+    return submission.folder / backend.log_name(job)
 
 
 def _refuse_live(runs: Mapping[str, Config], queue: Sequence[QueuedJob]) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from phalanx.config.schema import ClusterConfig
 
-from ..common.job_variables import is_job_variable
 from ..submission.backend import JobSpec, QueuedJob
 from . import client, sbatch, wait
 from .capacity import check_capacity
@@ -18,9 +17,6 @@ class Slurm:
 
     environ: Mapping[str, str]
     name: str = "Slurm"
-
-    def sets_variable(self, variable: str) -> bool:
-        return is_job_variable(variable)
 
     def check(self, cluster: ClusterConfig) -> None:
         sbatch.check(cluster)

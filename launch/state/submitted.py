@@ -1,6 +1,6 @@
 """The runs that were submitted from a folder of runs, and where their jobs stand in the cluster's queue."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,13 @@ _ORDER = (JobPhase.RUNNING, JobPhase.ENDING, JobPhase.WAITING)
 class Submitted:
     """A run or a sweep that was submitted: its newest submission, and its `jobs` in the queue, of a sweep perhaps several.
 
-    `known` says whether the cluster answered. `cancelled` says that its newest job has ended because it was cancelled,
-    which is asked only where no job is in the queue and the run has not begun. `log` is None before there is a job.
+    `backend` is the cluster of the newest; `known` says whether it answered. `cancelled` says that the newest job has ended
+    because it was cancelled, which is asked only where no job is in the queue and the run has not begun. `log` is None
+    before there is a job.
     """
 
     entry: SubmissionEntry
+    backend: Backend
     jobs: tuple[QueuedJob, ...]
     known: bool
     log: Path | None
@@ -38,22 +40,23 @@ class Submitted:
         return min(self.jobs, key=lambda job: _ORDER.index(job.phase), default=None)
 
 
-def submitted(root: Path, backend: Backend) -> dict[Path, Submitted]:
+def submitted(root: Path, backend_named: Callable[[str], Backend]) -> dict[Path, Submitted]:
     """All runs below `root` that were ever submitted, by their folders, which need not exist yet.
 
-    Says so when the cluster does not answer, and goes on without it.
+    A cluster is asked for what was submitted to it. Says so when one does not answer, and goes on without it.
     """
     found = entries(root)
-    if not found:
-        return {}
-    queue = _queue(backend)
-    queued = {(job.token, job.element): job for job in queue or []}
+    backends = {name: backend_named(name) for name in {entry.backend for entry in found}}
+    queues = {name: _queue(backend) for name, backend in backends.items()}
+    queued = {(name, job.token, job.element): job for name, queue in queues.items() for job in queue or []}
     newest: dict[Path, Submitted] = {}
     for entry in found:
-        run, job = entry.run.resolve(), queued.get((entry.token, entry.element))
+        run, job = entry.run.resolve(), queued.get((entry.backend, entry.token, entry.element))
+        backend = backends[entry.backend]
         jobs = newest[run].jobs if run in newest else ()
-        newest[run] = Submitted(entry, (*jobs, job) if job else jobs, queue is not None, log(entry, backend), False)
-    return _with_ends(newest, backend)
+        known = queues[entry.backend] is not None
+        newest[run] = Submitted(entry, backend, (*jobs, job) if job else jobs, known, log(entry, backend), False)
+    return _with_ends(newest)
 
 
 def cancelled_mark(entry: SubmissionEntry) -> Path | None:
@@ -66,9 +69,9 @@ def log(entry: SubmissionEntry, backend: Backend) -> Path | None:
     return None if entry.job is None else entry.folder / backend.log_name(element_id(entry.job, entry.element))
 
 
-def _with_ends(found: dict[Path, Submitted], backend: Backend) -> dict[Path, Submitted]:
+def _with_ends(found: dict[Path, Submitted]) -> dict[Path, Submitted]:
     """Those again that have ended because they were cancelled, as such. Each job is asked for once."""
-    told: dict[str, Mapping[str, bool]] = {}
+    told: dict[tuple[str, str], Mapping[str, bool]] = {}
     result = dict(found)
     for run, each in found.items():
         job = each.entry.job
@@ -77,9 +80,10 @@ def _with_ends(found: dict[Path, Submitted], backend: Backend) -> dict[Path, Sub
         mark = cancelled_mark(each.entry)
         is_cancelled = mark is not None and mark.exists()
         if not is_cancelled and each.known and not (run / names.RESOLVED).exists():  # it left no run to tell
-            if job not in told:
-                told[job] = _cancelled(job, backend)
-            is_cancelled = told[job].get(each.entry.element, False)
+            asked = (each.entry.backend, job)
+            if asked not in told:
+                told[asked] = _cancelled(job, each.backend)
+            is_cancelled = told[asked].get(each.entry.element, False)
         result[run] = replace(each, cancelled=is_cancelled)
     return result
 

@@ -1,7 +1,8 @@
 """The seam for clusters: what `phalanx submit`, `cancel`, `status` and `logs` ask of whatever runs jobs.
 
 Slurm is one (launch/slurm/backend.py). Another is a class with these methods, and one more line in
-launch/commands/backend.py, where the choice is made. What follows from a job's exit code is in exit_policy.py.
+launch/commands/backend.py, where the choice is made; variables that each of its jobs has anew are added to
+launch/common/job_variables.py. What follows from a job's exit code is in exit_policy.py.
 
 At each start of a job its script exports, of an array for each element by itself:
     PHALANX_JOB            the id by which `query` lists it: what runs in it is the cluster's to end, and a requeue takes
@@ -67,11 +68,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """As people call it."""
-        ...
-
-    def sets_variable(self, variable: str) -> bool:
-        """Whether each job has this environment variable anew, so that its value here says nothing."""
+        """As people call it, and records of submissions."""
         ...
 
     def check(self, cluster: ClusterConfig) -> None:

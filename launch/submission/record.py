@@ -23,6 +23,7 @@ from . import snapshot
 from .snapshot import SUBMITTED
 
 _RECORD = "submission.json"
+_BEFORE = "Slurm"  # the only cluster of older versions, whose records name none
 _KEPT = 5  # folders of submissions that are over
 
 
@@ -31,9 +32,10 @@ class Submission:
     """`code` in `folder` is Phalanx as it was. `copies` are checkouts and where in `folder` they are copied to.
 
     `directory` is where the command was typed, `root` holds the run folders, `path` the user's own packages. `runs` are
-    the run folders by the index in the array, "" for the only one.
+    the run folders by the index in the array, "" for the only one. `backend` is the name of the cluster.
     """
 
+    backend: str
     folder: Path
     code: Path
     copies: Mapping[Path, Path]
@@ -53,9 +55,14 @@ def run_root(run: RunConfig) -> Path:
 
 
 def plan_submission(
-    run: RunConfig, words: Sequence[str], runs: Mapping[str, str], directory: Path, environ: Mapping[str, str]
+    backend: str,
+    run: RunConfig,
+    words: Sequence[str],
+    runs: Mapping[str, str],
+    directory: Path,
+    environ: Mapping[str, str],
 ) -> Submission:
-    """Plan the next submission: its folder, what is copied there. Writes nothing."""
+    """Plan the next submission to `backend`: its folder, what is copied there. Writes nothing."""
     root = run_root(run)
     folder = _next(root / SUBMITTED, str(run.name))
     copies: dict[Path, Path] = {}
@@ -75,7 +82,8 @@ def plan_submission(
     config_dir = _config_dir(words)
     if config_dir is not None:
         words = [*words, f"--config-dir={copied(directory / config_dir)}"]  # the last one counts
-    return Submission(folder, code, copies, directory, root, [str(copied(path)) for path in places], words, runs)
+    path = [str(copied(place)) for place in places]
+    return Submission(backend, folder, code, copies, directory, root, path, words, runs)
 
 
 def _config_dir(words: Sequence[str]) -> str | None:
@@ -114,17 +122,19 @@ def _results(submission: Submission, environ: Mapping[str, str]) -> Path | None:
 
 
 def write_record(submission: Submission, job: str | None) -> None:
-    """Write the record that status and cancel read: the job's id, once there is one, and the run folders."""
-    write_json(submission.folder / _RECORD, {"job": job, "runs": dict(submission.runs)})
+    """Write the record that status and cancel read: cluster, the job's id once there is one, and the run folders."""
+    told = {"backend": submission.backend, "job": job, "runs": dict(submission.runs)}
+    write_json(submission.folder / _RECORD, told)
 
 
 @dataclass(frozen=True)
 class SubmissionEntry:
     """A run that was submitted: `element` is its index in the job's array, "" for the only one.
 
-    `job` is None where the submission was not told of its job's id.
+    `backend` is the name of the cluster that has the job. `job` is None where the submission was not told of its id.
     """
 
+    backend: str
     run: Path
     folder: Path
     job: str | None
@@ -138,7 +148,7 @@ class SubmissionEntry:
 def entries(root: Path) -> list[SubmissionEntry]:
     """What was submitted from this root, the oldest first; a run is there once for each submission."""
     return [
-        SubmissionEntry(Path(run), path.parent, told.get("job"), element)
+        SubmissionEntry(told.get("backend", _BEFORE), Path(run), path.parent, told.get("job"), element)
         for path, told in _records(root)
         for element, run in told["runs"].items()
     ]

@@ -39,9 +39,6 @@ class ScriptBackend:
     folder: Path
     name: str = "Script"
 
-    def sets_variable(self, variable: str) -> bool:
-        return variable == "SCRIPT_JOB"
-
     def check(self, cluster: ClusterConfig) -> None:
         if cluster.partition is not None:
             raise ConfigError(f"cluster.partition={cluster.partition}: a folder has none. Leave it out")

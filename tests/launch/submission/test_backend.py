@@ -17,6 +17,7 @@ from phalanx.launch.commands.cancel import cancel
 from phalanx.launch.commands.logs import logs
 from phalanx.launch.commands.status import status
 from phalanx.launch.commands.submit import submit
+from phalanx.launch.slurm.backend import Slurm
 from phalanx.launch.submission.exit_policy import EXIT_POLICY
 from phalanx.run_folder.jsonl import Entry
 from tests.launch.submission.script_backend import ScriptBackend
@@ -31,7 +32,10 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
     folder = tmp_path / "jobs"
     folder.mkdir()
     made = ScriptBackend(folder)
-    monkeypatch.setattr(backend, "choose_backend", lambda environ: made)
+    monkeypatch.setattr(backend, "choose_backend", lambda cluster, environ: made)
+    monkeypatch.setattr(
+        backend, "backend_named", lambda name, environ: made if name == "Script" else Slurm({"PATH": ""})
+    )
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -62,6 +66,24 @@ def test_what_a_dry_run_prints_is_what_is_submitted(scripts: ScriptBackend) -> N
         "cluster.partition=x: a folder has"
     )
     assert typed(submit, *TINY, "run.name=other", "--after=7") == (2, "--after=7: there is no such job")
+
+
+def test_a_cluster_is_asked_for_what_was_submitted_to_it_alone(scripts: ScriptBackend) -> None:
+    """Ids of jobs are numbers, and the other cluster has such jobs, too. What names no cluster was submitted to Slurm."""
+    for name in ("here", "before"):
+        assert typed(submit, *TINY, f"run.name={name}")[0] == 0
+    record = Path("runs/.submitted/before-1/submission.json")
+    written = json.loads(record.read_text())
+    assert written.pop("backend") == "Script"
+    record.write_text(json.dumps(written))
+    assert {name: each["state"] for name, each in told().items()} == {"here": "queued", "before": "submitted"}
+    assert "neither running nor queued" in typed(cancel, "before")[1]
+    assert len(scripts.query() or []) == 2
+
+
+def test_a_record_of_a_cluster_that_nobody_knows_is_one_message() -> None:
+    with pytest.raises(ConfigError, match="submitted to Cloud, which this version of Phalanx does not know"):
+        backend.backend_named("Cloud", {})
 
 
 def test_waiting_for_a_run_trains_it_and_returns_its_exit_code(scripts: ScriptBackend) -> None:
