@@ -16,14 +16,14 @@ from phalanx.exit.messages import say
 from phalanx.system.module_path import hide_trees
 
 VERBS = {  # each the module of its name; --help imports none of them
-    "cancel": "End a run or a sweep now, or take it out of Slurm's queue.",
+    "cancel": "End a run or a sweep now, or take it out of the cluster's queue.",
     "doctor": "Examine what ranks will need, before they start.",
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
     "status": "Show the state of runs and sweeps.",
     "stop": "Ask a run or a sweep to save and leave.",
-    "submit": "Train on a Slurm cluster.",
+    "submit": "Train on a cluster, as a job of Slurm.",
     "sweep": "Search for the best config over whole runs.",
 }
 ELSEWHERE = {
