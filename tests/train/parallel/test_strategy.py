@@ -95,6 +95,15 @@ def test_shards_of_the_parameters_train_to_the_weights_of_ddp(starter: Starter, 
     check_trains_alike(ddp, elsewhere)
 
 
+def test_an_optimizer_averages_shards_as_it_averages_whole_parameters(starter: Starter) -> None:
+    own = (
+        *("~optim.momentum", "~optim.nesterov", "~optim.fused", "~optim.weight_decay", "train.ema_decay=null"),
+        *("optim._target_=tests.zoo.optimizers.Averaging", "schedule=constant", "schedule.warmup_steps=0"),
+    )
+    ddp = starter.train(2, *run(), *own, name="ddp")
+    check_trains_alike(ddp, starter.train(2, *run(), *own, SHARDED, name="sharded"))
+
+
 def test_a_strategy_is_a_class_of_its_kind_and_another_one_is_another_run(starter: Starter) -> None:
     ended = starter.run(1, *run(), "parallel._target_=phalanx.models.MLP", "run.name=r")
     assert ended.codes == [2]
