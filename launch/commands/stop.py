@@ -13,6 +13,7 @@ from phalanx.run_folder.liveness import LivenessProbe
 
 from ..common.find_run import find_run_or_sweep, is_sweep, owner_of
 from ..common.show import show
+from ..common.sweep_folder import OUTPUT
 from ..state.holders import ask_to_leave, holders, is_there
 from ..state.sweep import state_of
 
@@ -43,7 +44,7 @@ def stop(run: str, wait: bool, root: Path) -> None:
 def _wait(folder: Path, asked: Sequence[Holder], probe: LivenessProbe) -> None:
     """Wait until all of them have left. The run itself ends a rank that does not."""
     began = told = time.monotonic()
-    output = folder / ("output" if is_sweep(folder) else names.LOGS)
+    output = folder / (OUTPUT if is_sweep(folder) else names.LOGS)
     while there := [holder for holder in asked if is_there(folder, holder, probe)]:
         if (now := time.monotonic()) > told + _TELL_S:
             show(f"waiting since {now - began:.0f} s for {', '.join(map(str, there))}, see {output}")

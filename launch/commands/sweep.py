@@ -12,16 +12,18 @@ from phalanx.common.files import write_atomic
 from phalanx.config.schema import Device
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
+from phalanx.run_folder import names
 from phalanx.system.nvml import library
 
 from ..common.broken_pipe import ignore_broken_pipe
 from ..common.find_run import find_sweep
 from ..common.show import show
+from ..common.sweep_folder import OUTPUT
 from ..host.gpu_locks import lock_gpus
 from ..host.gpu_use import gpus_in_use_elsewhere
 from ..host.held_signals import HeldSignals
 from ..host.machine import this_machine
-from ..reporting.sweep_page import PAGE, sweep_page
+from ..reporting.sweep_page import sweep_page
 from ..reporting.sweep_summary import LEFT, show_summary
 from ..reporting.sweep_table import SweepTable
 from ..search.experiment import experiment
@@ -33,7 +35,7 @@ from ..sweep.energy import EnergyMeter, nvml_counter
 from ..sweep.process_watcher import ProcessWatcher
 from ..sweep.scheduler import Scheduler
 from ..sweep.shutdown import NO_ROOM, unwritable
-from ..sweep.trial import OUTPUT, plan_of
+from ..sweep.trial import plan_of
 from ..sweep.trial_queue import TrialQueue
 from ..sweep.workers import ForkServer, slots
 from .hydra_words import config_options, grace_option, hydra_words
@@ -120,7 +122,7 @@ def _run_sweep(asked: SweepSpec, peers: SweepPeers, signals: HeldSignals, grace_
         finally:
             found = _write_end(scheduler, table, code)
         if scheduler.trouble is None and code not in LEFT:  # who was told to leave has no seconds for it
-            write_atomic(asked.folder / PAGE, sweep_page(results.read(asked.folder)))
+            write_atomic(asked.folder / names.REPORT, sweep_page(results.read(asked.folder)))
     if not scheduler.storage_lost:
         show_summary(asked, found, code, scheduler)
     return code

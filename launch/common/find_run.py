@@ -9,7 +9,7 @@ from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 
-SWEEP = "sweep.json"  # in the folder of a sweep
+from .sweep_folder import SWEEP
 
 
 def check_readable(root: Path) -> None:

@@ -19,7 +19,6 @@ from .render import rendered
 if TYPE_CHECKING:
     from optuna.study import Study
 
-PAGE = "report.html"
 _ROWS = 200
 _DEPTH = 8  # of fANOVA's trees, whose cost grows with the square of their leaves; deeper ones explain noise
 _FEW = 4  # trials; fewer say nothing about what the score depends on

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from phalanx.exit.codes import ExitCode
+from phalanx.run_folder import names
 
 from ..common.show import show
 from ..search.optuna_study import Search
@@ -11,7 +12,6 @@ from ..search.spec import SweepSpec
 from ..sweep import results
 from ..sweep.scheduler import Scheduler
 from . import code_edits
-from .sweep_page import PAGE
 
 LEFT = (ExitCode.STOPPED, ExitCode.PREEMPTED)  # codes of a sweep that was told to leave
 
@@ -33,7 +33,7 @@ def show_summary(asked: SweepSpec, found: list[results.TrialRow], code: ExitCode
         show(edited)
     if first is not None:
         show(f"best: {asked.sweep.metric} {first.value:.5g}, trial {first.trial}")
-        show(f"page: {asked.folder / PAGE}" if code not in LEFT else f"page: phalanx report {asked.folder}")
+        show(f"page: {asked.folder / names.REPORT}" if code not in LEFT else f"page: phalanx report {asked.folder}")
         show(results.command([*words_in_order(asked.space.typed, first.words), *first.added], asked.sweep.ranks))
 
 

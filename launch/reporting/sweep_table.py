@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from phalanx.common.columns import wrap
 from phalanx.common.escaping import on_one_line
 
-from ..common.find_run import SWEEP
 from ..common.show import show
+from ..common.sweep_folder import SWEEP
 from ..common.text import duration_text
 from ..state.sweep import ENDED
 from ..sweep import results

@@ -15,6 +15,7 @@ from phalanx.common.redaction import redact
 from phalanx.config.schema import Mode, SamplerName, SweepConfig
 from phalanx.exit.codes import ConfigError
 
+from ..common.sweep_folder import JOURNAL
 from .pruners import pruner, pruner_config
 from .space import Choice, Interval, SearchSpace
 from .storage_retry import retry_calls
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-JOURNAL = "journal.jsonl"
 _IDENTITY = "identity"  # attribute of the study
 _ENQUEUED = "fixed_params"  # Optuna's own attribute of a trial: what of its point Study.enqueue_trial was given
 

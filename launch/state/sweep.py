@@ -6,7 +6,8 @@ from phalanx.common.files import read_json
 from phalanx.run_folder.jsonl import number, whole
 from phalanx.run_folder.liveness import LivenessProbe
 
-from ..common.find_run import SWEEP, is_sweep
+from ..common.find_run import is_sweep
+from ..common.sweep_folder import SWEEP
 from .holders import holders
 from .run import RunState, run_state, unreadable_state
 

@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import lease, lease_holders, liveness
 from phalanx.run_folder.stop_file import StopFile
 
-_WORKERS, _LOCK_FILE = "workers", ".turn"
+from ..common.sweep_folder import LOCK_FILE, WORKERS
 
 
 class SweepPeers(AbstractContextManager["SweepPeers"]):
@@ -27,7 +27,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
     def __init__(self, sweep: Path) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._sweep = sweep
-        self._folder = sweep / _WORKERS / self.name
+        self._folder = sweep / WORKERS / self.name
         self._depth = 0  # of locks within locks of this process
         self.probe = liveness.LivenessProbe()  # of the others and of runs; it needs no clock that agrees with theirs
 
@@ -35,7 +35,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         """Raises ConfigError where the file system does not let processes take turns."""
         try:
             self._folder.mkdir(parents=True)
-            self._file = (self._sweep / _LOCK_FILE).open("w")
+            self._file = (self._sweep / LOCK_FILE).open("w")
             with self.lock():
                 pass
         except OSError as error:
@@ -74,7 +74,7 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
         """Whether one of them is alive, as far as its lease tells."""
         if name == self.name:
             return True
-        holder = self.probe.live(self._sweep / _WORKERS / name)
+        holder = self.probe.live(self._sweep / WORKERS / name)
         return holder is not None and not lease_holders.is_earlier_start(holder, os.environ)
 
     def others(self) -> bool:
@@ -88,4 +88,4 @@ class SweepPeers(AbstractContextManager["SweepPeers"]):
 
 def peer_folders(sweep: Path) -> list[Path]:
     """The folders of those that work on the sweep in the folder `sweep`, or did until they were killed."""
-    return sorted((sweep / _WORKERS).glob("*"))
+    return sorted((sweep / WORKERS).glob("*"))

@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 from phalanx.system.module_path import ROOT
 
-from ..common.find_run import SWEEP
+from ..common.sweep_folder import SWEEP
 from . import snapshot
 from .snapshot import SUBMITTED
 

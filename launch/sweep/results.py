@@ -15,7 +15,7 @@ from phalanx.config.schema import Mode
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.jsonl import number
 
-from ..common.find_run import SWEEP
+from ..common.sweep_folder import SWEEP, TRIALS
 from ..search.space import Choice, Interval, words_in_order
 from ..search.trial_storage import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..state.sweep import ENDED
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .scheduler import Scheduler
 
 _OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothing to a single run
-TRIALS = "trials.csv"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from phalanx.config.schema import AshaConfig, Auto, Mode, SweepConfig
 
+from ..common.sweep_folder import OUTPUT
 from ..search.asha import Asha
 from ..search.pruners import pruner_config
 from ..search.space import SearchSpace, words_in_order
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 
 SCORE = "score_{}"  # attribute of a trial, by the place of the run's seed
-OUTPUT = "output"  # the folder of the output of a sweep's runs
 
 
 class TrialRun(NamedTuple):

@@ -1,9 +1,10 @@
 """Names of the files and folders of a run: where train/ writes them, where launch/ and phalanx/ read them.
 
+What a sweep has beside its runs is in launch/common/sweep_folder.py.
 Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py keeps these names out of all other files.
 
     RUN/
-        resolved.yaml  environment.json  metrics.jsonl  events.jsonl  summary.json  stop.json
+        resolved.yaml  environment.json  metrics.jsonl  events.jsonl  summary.json  stop.json  report.html
         checkpoints/best
         checkpoints/step_00000090/
             model.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
@@ -20,6 +21,7 @@ ENVIRONMENT = "environment.json"  # versions, hardware, git, hashes of code and 
 METRICS = "metrics.jsonl"  # a line for each `log.every` steps and for each evaluation
 EVENTS = "events.jsonl"  # starts, checkpoints, skipped steps, failures
 SUMMARY = "summary.json"  # what a finished run came to
+REPORT = "report.html"  # what `phalanx report` draws, also of a sweep
 STOP = "stop.json"  # asks a start of the run to save and leave
 
 CHECKPOINTS = "checkpoints"

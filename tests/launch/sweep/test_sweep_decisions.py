@@ -17,12 +17,13 @@ from phalanx.common.files import read_json, write_json
 from phalanx.compose.compose import compose
 from phalanx.config.schema import Mode, SweepConfig
 from phalanx.exit.codes import ConfigError
+from phalanx.launch.common.sweep_folder import JOURNAL
 from phalanx.launch.host.machine import Gpu, Machine
 from phalanx.launch.reporting import sweep_page as page
 from phalanx.launch.reporting.code_edits import differences
 from phalanx.launch.reporting.sweep_table import SweepTable
 from phalanx.launch.search.asha import Asha, RungState
-from phalanx.launch.search.optuna_study import JOURNAL, Search, open_search
+from phalanx.launch.search.optuna_study import Search, open_search
 from phalanx.launch.search.space import Choice, Interval, SearchSpace, parse_space
 from phalanx.launch.search.trial_storage import MEMORY
 from phalanx.launch.state.sweep_peers import SweepPeers

@@ -12,20 +12,28 @@ from pathlib import Path
 
 import pytest
 
+from phalanx.launch.common import sweep_folder
 from phalanx.run_folder import names
 from tests.ranks import QUIET, ROOT, SMALL
 
 TREES = ("phalanx", "train", "launch")
 HOME = ROOT / "phalanx/run_folder/names.py"
+HOMES = (HOME, ROOT / "launch/common/sweep_folder.py")
 FILES = [
     path
     for tree in TREES
     for path in sorted((ROOT / tree).rglob("*.py"))
-    if path != HOME and not any(part.is_symlink() for part in path.parents)
+    if path not in HOMES and not any(part.is_symlink() for part in path.parents)
 ]
 TEXTS = {name: value for name, value in vars(names).items() if isinstance(value, str) and name.isupper()}
-SUFFIXED = [value for value in TEXTS.values() if "." in value and " " not in value]  # can be nothing else
-FOLDERS = [names.CHECKPOINTS, names.LEASE, names.LOGS, names.WANDB, names.TENSORBOARD, names.WANDB_RUN_ID]
+OF_SWEEP = {name: value for name, value in vars(sweep_folder).items() if isinstance(value, str) and name.isupper()}
+SUFFIXED = [value for value in (*TEXTS.values(), *OF_SWEEP.values()) if "." in value and " " not in value]
+FOLDERS = [
+    *(names.CHECKPOINTS, names.LEASE, names.LOGS, names.WANDB, names.TENSORBOARD, names.WANDB_RUN_ID),
+    *(sweep_folder.OUTPUT, sweep_folder.WORKERS),
+]
+OWN = [name for name in FOLDERS if name != names.WANDB]  # it has a folder of this name elsewhere, and keys
+SLASHED = re.compile(rf"({'|'.join(FOLDERS)})/|/({'|'.join(OWN)})$")
 BEGINNINGS = re.compile(rf"\.?{names.STEP}(\*|\\d|$)|(^|/)rank_(\*|$)")
 
 
@@ -38,20 +46,34 @@ def literals(tree: ast.Module) -> Iterator[tuple[ast.Constant, str]]:
 
 
 def in_paths(tree: ast.Module) -> set[int]:
-    """The literals that are part of a path: `folder / "logs"`."""
-    divisions = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
-    return {id(side) for node in divisions for side in (node.left, node.right)}
+    """The literals that are part of a path: `folder / "logs"`, `os.path.join(folder, "logs")`."""
+    found: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            found += [node.left, node.right]
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("joinpath", "Path", "glob"):
+            found += node.args
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("path.join"):
+            found += node.args
+    return {id(node) for node in found}
+
+
+def constants(tree: ast.Module) -> set[int]:
+    """The literals that a module gives a name: `_LOGS = "logs"`."""
+    values = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    return {id(part) for value in values for part in (value.elts if isinstance(value, ast.Tuple) else [value]) if part}
 
 
 def repeated(source: str) -> list[str]:
     tree = ast.parse(source)
-    paths = in_paths(tree)
+    paths, named = in_paths(tree), constants(tree)
     return [
         text
         for node, text in literals(tree)
         if any(name in text for name in SUFFIXED)
         or (id(node) in paths and text.strip("/") in FOLDERS)
-        or any(f"{name}/" in text for name in FOLDERS)
+        or (id(node) in named and text in OWN)
+        or SLASHED.search(text)
         or BEGINNINGS.search(text)
     ]
 
@@ -74,6 +96,16 @@ def test_no_other_file_spells_a_name_of_the_run_folder(path: Path) -> None:
         'f"logs/rank_{rank}.log"',
         'folder.glob("rank_*.log")',
         'print(f"see {run}/events.jsonl")',
+        'os.path.join(run, "logs")',
+        'run.joinpath("checkpoints", name)',
+        'Path(run, "lease")',
+        'f"{run}/checkpoints"',
+        '_LOGS = "logs"',
+        '_WORKERS, _LOCK_FILE = "workers", "lock"',
+        'run / "report.html"',
+        'sweep / "output"',
+        'sweep / "trials.csv"',
+        '_LOCK_FILE = ".turn"',
     ],
 )
 def test_a_name_that_is_spelt_elsewhere_is_found(line: str) -> None:
