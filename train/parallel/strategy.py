@@ -108,13 +108,13 @@ class ParallelStrategy(ABC):
     def after_step(self, skipped: torch.Tensor) -> None:
         """After the optimizer's step. `skipped` is a scalar on the device, 1.0 where the gradient was not finite."""
 
-    @abstractmethod
     def state(self) -> Mapping[str, Any] | None:
         """This rank's own state, which is only restored on the same number of ranks; None if there is none."""
+        return None
 
-    @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
+        raise AssertionError("a strategy that has a state restores it")
 
     @abstractmethod
     def full_weights(self) -> dict[str, Any]:

@@ -94,12 +94,6 @@ class Flat(ParallelStrategy):
     def after_step(self, skipped: torch.Tensor) -> None:
         pass
 
-    def state(self) -> Mapping[str, Any] | None:
-        return None
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        raise AssertionError("it gave none")
-
     def full_weights(self) -> dict[str, Any]:
         return self.model.state_dict()
 

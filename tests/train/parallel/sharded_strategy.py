@@ -106,12 +106,6 @@ class Sharded(ParallelStrategy):
     def after_step(self, skipped: torch.Tensor) -> None:
         pass
 
-    def state(self) -> Mapping[str, Any] | None:
-        return None
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        raise AssertionError("it gave none")
-
     def full_weights(self) -> dict[str, Any]:
         return cast(dict[str, Any], _whole(self.model.state_dict()))  # all ranks take part
 
