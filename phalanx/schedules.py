@@ -9,4 +9,6 @@ __all__ = ["Constant", "Cosine", "Linear", "OneCycle", "Step"]
 if TYPE_CHECKING:
     from .train.optim.schedule import Constant, Cosine, Linear, OneCycle, Step
 else:
-    __getattr__, __dir__ = handed_on(__package__, __name__, {"train.optim.schedule": __all__})
+    __getattr__, __dir__ = handed_on(
+        __package__, __name__, {"train.optim.schedule": ["Constant", "Cosine", "Linear", "OneCycle", "Step"]}
+    )

@@ -9,4 +9,4 @@ __all__ = ["Classification"]
 if TYPE_CHECKING:
     from .train.tasks.classification import Classification
 else:
-    __getattr__, __dir__ = handed_on(__package__, __name__, {"train.tasks.classification": __all__})
+    __getattr__, __dir__ = handed_on(__package__, __name__, {"train.tasks.classification": ["Classification"]})
