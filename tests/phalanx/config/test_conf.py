@@ -18,14 +18,17 @@ OPTIONS = [f"{file.parent.relative_to(CONF)}={file.stem}" for file in FILES if f
 
 
 def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
+    """That of a group in each of its files, or in another that the file takes over."""
     root = yaml.safe_load((CONF / "config.yaml").read_text())
     groups = {next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)}
     for section in dataclasses.fields(Config):
         name = section.name
-        stored = root[name] if name in root else _option(CONF / name)
         assert (name in root) != (name in groups)
         if dataclasses.is_dataclass(section.type):
-            assert set(stored) == {entry.name for entry in dataclasses.fields(section.type)}, name
+            keys = {entry.name for entry in dataclasses.fields(section.type)}
+            files = [] if name in root else [*(CONF / name).glob("*.yaml")]
+            stored = {str(file): _keys(file) for file in files} or {name: set(root[name])}
+            assert {where: found ^ keys for where, found in stored.items() if found != keys} == {}
     assert set(root) - {"defaults", "hydra"} | groups - {"experiment"} == {
         *(entry.name for entry in dataclasses.fields(Config)),
         *(group for group in groups if group.startswith("override ")),
@@ -51,8 +54,9 @@ def test_every_option_of_every_group_composes(option: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONF)))
 def test_every_default_has_a_comment(file: Path) -> None:
     """But for `_target_`, which names itself, Hydra's own settings, and what an experiment only changes."""
+    own = ("#", "-", "_target_", "defaults:")
     lines = file.read_text().partition("\n# Hydra only composes here")[0].splitlines()
-    settings = [line for line in lines if ": " in line and not line.lstrip().startswith(("#", "-", "_target_"))]
+    settings = [line for line in lines if ": " in line and not line.lstrip().startswith(own)]
     if file.parent.name == "experiment":
         assert lines[1].startswith("# ")
     else:
@@ -71,7 +75,13 @@ def test_every_limit_is_kept_by_its_default() -> None:
     assert checked > 15
 
 
-def _option(group: Path) -> set[str]:
-    """The keys of one option of a group, those of the groups within it included."""
-    stored = yaml.safe_load(sorted(group.glob("*.yaml"))[0].read_text())
-    return set(stored) - {"defaults"} | {within.name for within in group.iterdir() if within.is_dir()}
+def _keys(file: Path) -> set[str]:
+    """The keys of a group's file, with those of the files that its defaults list names: `- ddp`, `- pruner: none`."""
+    stored = yaml.safe_load(file.read_text())
+    found = set(stored) - {"defaults"}
+    for entry in stored.get("defaults", []):
+        if isinstance(entry, dict):
+            found |= set(entry)
+        elif entry != "_self_":
+            found |= _keys(file.with_name(f"{entry}.yaml"))
+    return found
