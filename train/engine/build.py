@@ -7,9 +7,11 @@ from math import ceil
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
+from phalanx.compose.hydra_api import CONF
 from phalanx.config.instantiate import Targets
 from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
 from phalanx.config.trust import Trust
@@ -96,14 +98,19 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
 
 
 def _check_options(config: ParallelConfig, builder: Targets) -> None:
-    """Raise ConfigError for an option that is set and that the strategy does not read."""
+    """Raise ConfigError for an option that is set and that the strategy does not read.
+
+    It is set where it is not as in conf/parallel/ddp.yaml, whose keys the config of every strategy has.
+    """
     found = builder.resolve(_strategy(config), "parallel", ParallelStrategy)
     if not (isinstance(found, type) and issubclass(found, ParallelStrategy)):
         return
-    for name in ("bucket_mb", "static_graph", "find_unused", "sync_batchnorm", "broadcast_buffers", "comm_hook"):
+    unset = yaml.safe_load((CONF / "parallel" / "ddp.yaml").read_text(encoding="utf-8"))
+    for name in [name for name in unset if name not in ("_target_", "args", *found.options)]:
         value = getattr(config, name)
-        if name not in found.options and value not in (None, False, CommHook.none):
-            shown = value.name if isinstance(value, CommHook) else str(value).lower()
+        plain = value.name if isinstance(value, CommHook) else value
+        if plain != unset[name]:
+            shown = str(plain).lower()
             raise ConfigError(
                 f"parallel.{name}={shown} is set, and {found.__name__} does not read it. Leave it out, or list it in the "
                 "class's `options` where it does"

@@ -30,9 +30,7 @@ class ParallelStrategy(ABC):
 
     module: LossModule
     gradients: Gradients
-    options: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # keys of ParallelConfig that it reads; others are refused where set
+    options: ClassVar[frozenset[str]] = frozenset()  # of DDP's keys those that it reads; others are refused where set
     collective_forward: ClassVar[bool] = False
     """Whether a forward of the model communicates, as where weights are gathered for it.
 

@@ -11,6 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from phalanx.compose.compose import compose
+from phalanx.exit.codes import ConfigError
+from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.parallel.ddp import DDPStrategy
+from tests.phalanx.compose.others import other, with_value
 from tests.ranks import Results, Starter
 from tests.train.parallel.flat_strategy import FLAT
 from tests.train.parallel.sharded_strategy import SHARDED
@@ -137,3 +142,15 @@ def test_a_strategy_has_arguments_of_its_own_and_what_it_does_not_read_is_refuse
     ended = starter.run(2, *run(97), "optim.fused=false", SHARDED, *words.split())
     assert ended.codes == [2, 2], ended.output
     assert says in ended.output
+
+
+@pytest.mark.parametrize("option", sorted(DDPStrategy.options))
+def test_an_option_is_refused_where_it_is_set_and_the_strategy_does_not_read_it(option: str) -> None:
+    ddp, sharded = compose([]).config, compose([SHARDED]).config
+    builder = targets(ddp, foreign=False)
+    key = f"parallel.{option}"
+    value = other(key, getattr(ddp.parallel, option))
+    for accepted in (sharded, with_value(ddp, key, value)):
+        check_targets(accepted, builder)
+    with pytest.raises(ConfigError, match=rf"^parallel\.{option}=\w.* is set, and Sharded does not read it"):
+        check_targets(with_value(sharded, key, value), builder)
