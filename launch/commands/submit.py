@@ -202,12 +202,12 @@ def _layout(request: SubmitRequest, runs: Mapping[str, Config], backend: str) ->
     from phalanx.config.overrides import quoted  # here, as it imports Hydra
 
     # What is added is no part of what the sweep is, and its trials get it all the same.
-    also = [f"--also={word}" for word in found.words[len(request.words) :]]
-    there = [f"--there={name}" for name in _known_there(config)]
-    return replace(found, words=[*request.words, f"run.name={quoted(str(config.run.name))}", *also, *there])
+    added = [f"--trial-override={word}" for word in found.words[len(request.words) :]]
+    added += [f"--job-variable={name}" for name in _job_variables(config)]
+    return replace(found, words=[*request.words, f"run.name={quoted(str(config.run.name))}", *added])
 
 
-def _known_there(config: Config) -> list[str]:
+def _job_variables(config: Config) -> list[str]:
     """The environment variables that were left for the jobs to look up."""
     from phalanx.compose.digest import deferred_keys
 

@@ -52,8 +52,8 @@ _STATES = {ExitCode.BUG: "failed"}  # of a sweep, where it is not called as the 
 )
 @click.option("--root", type=Path, default=Path("runs"), show_default=True, help="Where --best looks for SWEEP.")
 @grace_option("How long trials that are told to leave may take to save.")
-@click.option("--also", multiple=True, hidden=True)  # what a job adds to each trial, and nobody typed
-@click.option("--there", multiple=True, hidden=True)  # variables that but the sweep's jobs know
+@click.option("--trial-override", "trial_overrides", multiple=True, hidden=True)  # added by a job; nobody typed it
+@click.option("--job-variable", "job_variables", multiple=True, hidden=True)  # that only the sweep's jobs know
 def sweep(
     overrides: Sequence[str],
     config_dir: str | None,
@@ -62,8 +62,8 @@ def sweep(
     save: Path | None,
     root: Path,
     grace: int,
-    also: Sequence[str],
-    there: Sequence[str],
+    trial_overrides: Sequence[str],
+    job_variables: Sequence[str],
 ) -> None:
     """Search for the best config: every point is a whole run, with its own ranks and its own folder.
 
@@ -78,7 +78,7 @@ def sweep(
         _print_best(results.best_of(find_sweep(best, root) or root / best), save)
         return
     ignore_broken_pipe()
-    asked = sweep_spec(hydra_words(config_dir, config_name, overrides), also, there)
+    asked = sweep_spec(hydra_words(config_dir, config_name, overrides), trial_overrides, job_variables)
     (asked.folder / OUTPUT).mkdir(parents=True, exist_ok=True)
     # Signals are held first: one would go to a thread that does not hold it back.
     with HeldSignals() as signals, SweepPeers(asked.folder) as peers:

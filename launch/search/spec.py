@@ -26,8 +26,9 @@ from .validation import validated_configs
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """`config` is that of a point, `sweep` says which metric ranks the trials, `also` is for every trial as well.
+    """`config` is that of a point, `sweep` says which metric ranks the trials.
 
+    `trial_overrides` are words for every trial as well, which have no part in what the sweep is.
     `identities`: what the sweep is, as this version spells it and as earlier ones did. `deferred` are the keys, with their
     values, that each job of the sweep looks up for itself.
     """
@@ -38,13 +39,15 @@ class SweepSpec:
     sweep: SweepConfig
     identities: Sequence[Mapping[str, Any]]
     deferred: Mapping[str, str]
-    also: tuple[str, ...]
+    trial_overrides: tuple[str, ...]
 
 
-def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection[str] = ()) -> SweepSpec:
-    """Parse `typed`; `also` are words for every trial that have no part in the sweep's identity.
+def sweep_spec(
+    typed: Sequence[str], trial_overrides: Sequence[str] = (), job_variables: Collection[str] = ()
+) -> SweepSpec:
+    """Parse `typed`; `trial_overrides` are words for every trial that have no part in the sweep's identity.
 
-    `there` are environment variables that but the sweep's jobs know, beside those that every job has.
+    `job_variables` are environment variables that only the sweep's jobs know, beside those that every job has.
 
     Raises ConfigError for whatever is wrong. Nothing is written.
     """
@@ -53,31 +56,31 @@ def sweep_spec(typed: Sequence[str], also: Sequence[str] = (), there: Collection
     from phalanx.compose.former_digests import former_definings
 
     space = parse_space(typed, lambda group: choices(group, [word for word in typed if word.startswith("-")]))
-    found = validated_configs(space, also)
+    found = validated_configs(space, trial_overrides)
     config = found[0]
     if not space.dimensions:
         raise nothing_swept([word for word in space.typed if isinstance(word, str)])
     sweep = _resolved(found, typed, space)
     if tries_all(sweep):
         space.grid()
-    anywhere = _anywhere(found, space, also, there)
+    anywhere = _anywhere(found, space, trial_overrides, job_variables)
     former = former_definings(anywhere[0])
     identities = [_identity(space, sweep, shared) for shared in (defining(anywhere[0]), *former)]
     left = {key: value for each in anywhere for key, value in deferred_keys(defining(each)).items()}
     named = [word for word in typed if word.startswith("run.name=")]
     hides = REDACTED in json.dumps(former)
     name = str(config.run.name) if named else _name(identities, hides, run_root(config.run))
-    return SweepSpec(run_root(config.run) / name, space, config, sweep, identities, left, tuple(also))
+    return SweepSpec(run_root(config.run) / name, space, config, sweep, identities, left, tuple(trial_overrides))
 
 
 def _anywhere(
-    found: Sequence[Config], space: SearchSpace, also: Sequence[str], there: Collection[str]
+    found: Sequence[Config], space: SearchSpace, trial_overrides: Sequence[str], job_variables: Collection[str]
 ) -> Sequence[Config]:
     """The points `found` without what one job alone knows: a sweep is the same one in all of its jobs."""
-    if not there and not any(map(is_job_variable, os.environ)):
+    if not job_variables and not any(map(is_job_variable, os.environ)):
         return found
-    with deferred_env(lambda name: name in there or is_job_variable(name)):
-        return validated_configs(space, also)
+    with deferred_env(lambda name: name in job_variables or is_job_variable(name)):
+        return validated_configs(space, trial_overrides)
 
 
 def _identity(space: SearchSpace, sweep: SweepConfig, shared: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from phalanx.compose.compose import Composed
 
 
-def validated_configs(space: SearchSpace, also: Sequence[str]) -> list[Config]:
+def validated_configs(space: SearchSpace, trial_overrides: Sequence[str]) -> list[Config]:
     """The configs of points that have, together, each choice and both ends of each interval; the first one at least.
 
     Raises ConfigError where one of them is none, or asks for what cannot be.
@@ -20,19 +20,19 @@ def validated_configs(space: SearchSpace, also: Sequence[str]) -> list[Config]:
     from phalanx.compose.compose import compose  # here, with Hydra
 
     try:
-        first = compose([*space.words(next(space.boundary_points(), {})), *also])
-        return [_checked(space, point, first, also) for point in space.boundary_points()] or [first.config]
+        first = compose([*space.words(next(space.boundary_points(), {})), *trial_overrides])
+        return [_checked(space, point, first, trial_overrides) for point in space.boundary_points()] or [first.config]
     except ConfigError as error:
         raise _about_whole_numbers(space, error) or error from None
 
 
-def _checked(space: SearchSpace, point: Mapping[str, Any], first: "Composed", also: Sequence[str]) -> Config:
+def _checked(space: SearchSpace, point: Mapping[str, Any], first: "Composed", trial_overrides: Sequence[str]) -> Config:
     from phalanx.compose.compose import compose
     from phalanx.config.limits import check
 
     config = _near(space, point, first)
     if config is None:
-        config = compose([*space.words(point), *also]).config
+        config = compose([*space.words(point), *trial_overrides]).config
         check(config, config.sweep.ranks)
     return config
 

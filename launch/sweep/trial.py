@@ -85,7 +85,7 @@ def plan_of(asked: SweepSpec, threads: int) -> SweepPlan:
     from phalanx.config.overrides import quoted
 
     config, sweep = asked.config, asked.sweep
-    shared = [*asked.also, f"run.root={quoted(str(asked.folder))}"]
+    shared = [*asked.trial_overrides, f"run.root={quoted(str(asked.folder))}"]
     if config.wandb.group is None and not os.environ.get("WANDB_RUN_GROUP"):
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
     assert sweep.metric is not None

@@ -39,7 +39,7 @@ def test_a_sweep_is_the_same_one_in_all_of_its_jobs(monkeypatch: pytest.MonkeyPa
     for job in ("1", "2"):
         monkeypatch.setenv("SLURM_TMPDIR", f"job{job}")
         monkeypatch.setenv("NODE_DISK", f"/disk{job}")
-        found.append(sweep_spec(SWEPT, there=["NODE_DISK"]))
+        found.append(sweep_spec(SWEPT, job_variables=["NODE_DISK"]))
         assert found[-1].config.data.train["root"] == f"/disk{job}/job{job}"
     assert found[0].identities == found[1].identities
     assert found[0].deferred == {"data.train.root": "${oc.env:NODE_DISK}/${oc.env:SLURM_TMPDIR}"}
