@@ -35,7 +35,7 @@ def test_what_the_deciding_rank_wrote_outweighs_how_ranks_ended(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "cause", ["", '{"code": 3', "[3]", '{"code": 0}', '{"code": 9}', '{"code": "3"}', '{"code": true}']
+    "cause", ["", '{"code": 3', "[3]", '{"code": 0}', '{"code": 256}', '{"code": "3"}', '{"code": true}']
 )
 def test_what_is_no_cause_leaves_it_to_the_ranks(tmp_path: Path, cause: str) -> None:
     assert told(tmp_path, cause, [[0, 6, 5]]).code == ExitCode.OUT_OF_MEMORY
