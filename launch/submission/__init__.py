@@ -1,1 +1,1 @@
-"""Submitting to a cluster, whichever: the backend seam, exit policy, submission folder, snapshot of the code."""
+"""Submitting to a cluster, whichever: the interface of a cluster, exit policy, submission folder, snapshot of the code."""

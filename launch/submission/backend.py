@@ -1,7 +1,8 @@
-"""The seam for clusters: what `phalanx submit`, `cancel`, `status` and `logs` ask of whatever runs jobs.
+"""The interface of a cluster: what `phalanx submit`, `cancel`, `status` and `logs` ask of whatever runs jobs.
 
-Slurm is one (launch/slurm/backend.py). Another is a class with these methods, and one more line in
-launch/commands/backend.py, where the choice is made; variables that each of its jobs has anew are added to
+Slurm is one (launch/slurm/backend.py). Another is a class with these methods. Both functions of
+launch/commands/backend.py, which know Slurm alone, then have a choice to make: by the name in a submission's record, and
+for a new job by a key of ClusterConfig, which is still to be added. Variables that each of its jobs has anew are added to
 launch/common/job_variables.py. What follows from a job's exit code is in exit_policy.py.
 
 At each start of a job its script exports, of an array for each element by itself:

@@ -27,8 +27,9 @@ class Failed:
 
 
 class Saver(ABC):
-    """Saves checkpoints, one at a time. All ranks call each method after the same step, and get the same answer.
+    """Saves checkpoints, one at a time.
 
+    All ranks call `begin`, `poll` and `wait` after the same step, and get the same answer; `abort` each calls by itself.
     Before the answer the checkpoint is not committed: a run that is killed continues from the one before.
     """
 
