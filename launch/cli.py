@@ -17,7 +17,7 @@ from phalanx.system.module_path import hide_trees
 
 VERBS = {  # each the module of its name; --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of the cluster's queue.",
-    "doctor": "Examine what ranks will need, before they start.",
+    "doctor": "Check what ranks will need, before they start.",
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",

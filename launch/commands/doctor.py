@@ -1,4 +1,4 @@
-"""`phalanx doctor`: starts the ranks that examine this machine, or several, and prints their findings."""
+"""`phalanx doctor`: starts the ranks that check this machine, or several, and prints their findings."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ from ..host.machine import this_machine
 from ..local import exit_cause
 
 _POLL_S = 0.5
-_SLACK_S = 10.0  # for ranks that end an examination last, and then name who did not
+_SLACK_S = 10.0  # for ranks that end a check last, and then name who did not
 _START_S = 300.0  # for ranks to import torch, on a slow disk
 
 
@@ -50,11 +50,11 @@ _START_S = 300.0  # for ranks to import torch, on a slow disk
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="How long one examination may take before a rank counts as hanging.",
+    help="How long one check may take before a rank counts as hanging.",
 )
 @click.option("--json", "as_data", is_flag=True, help="Print the findings as JSON.")
 def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit: float, as_data: bool) -> None:
-    """Examine versions, GPUs, network, folder and system limits, before money is spent.
+    """Check versions, GPUs, network, folder and system limits, before money is spent.
 
     With --nodes type the same command on each machine; each prints the same report. phalanx submit --doctor does it
     as a job.
@@ -75,7 +75,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
     if machine.gpus and ranks and ranks > len(machine.gpus):
         raise ConfigError(
             f"{ranks} ranks were asked for, one a GPU, and there are {len(machine.gpus)} GPUs to use. "
-            f"Type -n {len(machine.gpus)}, or CUDA_VISIBLE_DEVICES= before the command to examine without GPUs"
+            f"Type -n {len(machine.gpus)}, or CUDA_VISIBLE_DEVICES= before the command to check without GPUs"
         )
     with lock_gpus(machine.gpus, ranks, {}) as locked:
         size = ranks or len(locked.gpus) or 2
@@ -87,7 +87,7 @@ def doctor(ranks: int | None, nodes: int, head: str | None, folder: Path, limit:
         if head and (missed := _missed(nodes, head, limit)):
             findings = [*before, missed]
         else:
-            findings = before + _examined(argv, folder, environ, locked.descriptors, limit)
+            findings = before + _run_checks(argv, folder, environ, locked.descriptors, limit)
     show(as_json(findings) if as_data else table(findings, terminal_width(sys.stdout)))
     sys.exit(ExitCode.BUG if failed(findings) else ExitCode.FINISHED)
 
@@ -139,7 +139,7 @@ def _missed(nodes: int, head: str, limit_s: float) -> Finding | None:
     return Finding("rendezvous", Verdict.FAIL, f"{head}: {why}", expected, advice) if why else None
 
 
-def _examined(
+def _run_checks(
     argv: Sequence[str], folder: Path, environ: dict[str, str], descriptors: Sequence[int], limit_s: float
 ) -> list[Finding]:
     """Start the ranks, wait for their report, and kill what is left of them."""
@@ -177,24 +177,24 @@ def _examined(
 
 
 def _wait(agent: "subprocess.Popen[bytes]", report: Path, limit_s: float) -> int | None:
-    """The agent's exit code; None where the ranks report no examination any more, and do not end themselves either."""
+    """The agent's exit code; None where the ranks report no check any more, and do not end themselves either."""
     reported, end_s = 0, time.monotonic() + _START_S + 2 * limit_s
     while time.monotonic() < end_s:
         with suppress(subprocess.TimeoutExpired):
             return agent.wait(_POLL_S)
-        if report.exists() and (size := report.stat().st_size) != reported:  # it grows with each examination
+        if report.exists() and (size := report.stat().st_size) != reported:  # it grows with each check
             reported, end_s = size, time.monotonic() + 2 * limit_s + _SLACK_S
     return None
 
 
 def _read(report: Path, code: int | None, limit_s: float) -> list[Finding]:
-    """What the ranks found, and how they ended where that was before all was examined. `code` is None for never."""
+    """What the ranks found, and how they ended where that was before all was checked. `code` is None for never."""
     findings: list[Finding] = []
     with suppress(OSError, ValueError, KeyError):
         findings = from_json(report.read_text(encoding="utf-8"))
     expected = "all ranks come, answer and leave"
     if code == 0 and findings:
-        return [*findings, passes("ranks", "all were examined to the end", expected)]
+        return [*findings, passes("ranks", "all checks ran to the end", expected)]
     if any(finding.name == "ranks" for finding in findings):
         return findings
     told = (
@@ -202,7 +202,7 @@ def _read(report: Path, code: int | None, limit_s: float) -> list[Finding]:
     )
     if not findings and not any(report.parent.glob("*.json")):
         told += " and no rank said anything; with --nodes, as when fewer machines came than that"
-    last = f", after {findings[-1].name}" if findings else ", before the first examination"
+    last = f", after {findings[-1].name}" if findings else ", before the first check"
     advice = "see what that rank last printed above; look at its GPU and its host (dmesg) if it was killed"
     return [*findings, Finding("ranks", Verdict.FAIL, told + last, expected, advice)]
 

@@ -42,7 +42,7 @@ _DOCTOR = "doctor"  # the job's name
 class SubmitRequest:
     """What was typed: Hydra's words, and how to queue the job.
 
-    `sweep`: each element works on the sweep that the words spell; `doctor`: examine the machines, and train nothing.
+    `sweep`: each element works on the sweep that the words spell; `doctor`: check the machines, and train nothing.
     """
 
     words: tuple[str, ...]
@@ -60,7 +60,7 @@ class SubmitRequest:
     "--array", metavar="INDICES", help="A run an index, such as 0-3 or 0-99%10; %a in an override is the index."
 )
 @click.option("--sweep", is_flag=True, help="Search, as phalanx sweep does: each element of --array takes trials.")
-@click.option("--doctor", is_flag=True, help="Examine the machines of such a job, and train nothing.")
+@click.option("--doctor", is_flag=True, help="Check the machines of such a job, and train nothing.")
 @click.option("--wait", is_flag=True, help="Return when the job has ended, with its exit code.")
 @click.option("--test-only", is_flag=True, help="Ask the cluster when the job would start, and submit nothing.")
 @click.option(*("--dry-run", "--dryrun"), is_flag=True, help="Print what would be submitted, and submit nothing.")
@@ -85,7 +85,7 @@ def submit(
     """
     ignore_broken_pipe()
     if doctor and array is not None:
-        raise ConfigError(f"--doctor examines machines once, and --array={array} asks for runs. Leave one of them out")
+        raise ConfigError(f"--doctor checks machines once, and --array={array} asks for runs. Leave one of them out")
     if doctor and sweep:
         raise ConfigError("--doctor trains nothing, and --sweep asks for trials. Leave one of them out")
     typed = tuple(hydra_words(config_dir, config_name, overrides))

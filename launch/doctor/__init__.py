@@ -1,1 +1,1 @@
-"""The examinations of `phalanx doctor`, which run in every rank: measure with torch, gather through the store, judge."""
+"""The checks of `phalanx doctor`, which run in every rank: measure with torch, gather through the store, judge."""

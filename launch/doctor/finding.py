@@ -1,4 +1,4 @@
-"""The findings of an examination: as a table for people, as JSON for programs."""
+"""The findings of a check: as a table for people, as JSON for programs."""
 
 import json
 from collections.abc import Mapping, Sequence

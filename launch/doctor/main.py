@@ -41,7 +41,7 @@ from .finding import Finding, Verdict, as_json, failed, passes, table
 
 
 def main() -> None:
-    """Examine. Ends with 0, 1 when a finding is a failure, 2 for bad input, 5 when a rank hung."""
+    """Check all. Ends with 0, 1 when a finding is a failure, 2 for bad input, 5 when a rank hung."""
     asked = _arguments()
     report = Report(asked.json, asked.report)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads, which inherit it
@@ -50,13 +50,13 @@ def main() -> None:
     except ConfigError as error:
         refuse(error, prints_errors(os.environ))
     threading.Thread(target=report.told_to_leave, args=(rank_env,), daemon=True).start()
-    _examine(rank_env, asked, report)
+    _check_ranks(rank_env, asked, report)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("launch/doctor/main.py", allow_abbrev=False)
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where run folders will be")
-    parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="longest examination")
+    parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="longest check")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--report", type=Path, help="a file for the launcher of this node")
     return parser.parse_args()
@@ -87,7 +87,7 @@ class Report:
     def told_to_leave(self, rank_env: RankEnv) -> None:
         """Report what was found until SIGTERM, which ranks get when a peer died."""
         signal.sigwait({signal.SIGTERM})
-        text = "the ranks were ended before all was examined, as they are when one of them died"
+        text = "the ranks were ended before all was checked, as they are when one of them died"
         advice = "see what is said above of the rank that died first, and look at that rank's host"
         if self._file is None:
             self.add([Finding("ranks", Verdict.FAIL, text, "every rank answers", advice)], rank_env)
@@ -95,18 +95,18 @@ class Report:
         end(128 + signal.SIGTERM)
 
 
-def _examine(rank_env: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
+def _check_ranks(rank_env: RankEnv, asked: argparse.Namespace, report: Report) -> NoReturn:
     with gc_paused():
-        from .exams import all_exams
-        from .protocol.exam import examine
+        from .all_checks import all_checks
+        from .protocol.check import run_check
         from .protocol.ranks import SilentRanks, join_ranks  # torch is imported only now
     speaks_for_all = rank_env.is_rank_zero
     try:
         ranks = join_ranks(rank_env if rank_env.launched else _alone(rank_env), asked.limit)
         hosts = len(set(ranks.hosts))
         report.add([passes("rendezvous", f"{rank_env.size} ranks on {hosts} hosts", "every rank comes")], rank_env)
-        for exam in all_exams(ranks, asked.folder):
-            report.add(examine(exam, ranks), rank_env)
+        for check in all_checks(ranks, asked.folder):
+            report.add(run_check(check, ranks), rank_env)
         code = report.close(rank_env)
         ranks.leave()
         end(code)

@@ -1,1 +1,1 @@
-"""One file for each examination."""
+"""One file for each check."""

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
 from ..protocol.group import device
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _MIB = 2**20
 _SIZES_BYTES = {"cpu": (64 * 1024, _MIB, 16 * _MIB), "cuda": (_MIB, 32 * _MIB, 256 * _MIB)}
@@ -23,7 +23,7 @@ _EXPECTED = "half of what the slowest link between the ranks carries"
 class AllReduce:
     name = "all-reduce"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any] | None:
         if not dist.is_initialized():
             return None
         where = device()
@@ -33,7 +33,7 @@ class AllReduce:
             "backend": "nccl" if where.type == "cuda" else "gloo",
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         told = [fact for fact in facts if fact is not None]
         if len(told) < 2 or len(told) < len(facts):
             return [not_checked(self.name, "one rank, or no process group", _EXPECTED)]

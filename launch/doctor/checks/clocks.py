@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _ROUND_TRIPS = 8
 _MOST_S = 1.0  # seconds; leases and the order of events rely on the hosts' clocks
@@ -17,7 +17,7 @@ _EXPECTED = f"within {_MOST_S:g} s of rank 0's clock"
 class Clocks:
     name = "clock skew"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, float]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, float]:
         """Rank 0 asks the first rank of each other host for the time; others take no part."""
         if not ranks.several_hosts or not dist.is_initialized():
             return {}
@@ -30,7 +30,7 @@ class Clocks:
             if ranks.rank_env.is_rank_zero
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, float]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, float]]) -> list[Finding]:
         apart_s = facts[0]
         if not apart_s:
             return [not_checked(self.name, "one host, which has one clock, or no process group", _EXPECTED)]

@@ -9,7 +9,7 @@ from typing import Any
 from phalanx.system.listening_sockets import non_loopback_addresses
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _OURS = (b"torchrun", b"torch.distributed.run", b"launch.local.agent", b"train/main.py", b"launch/doctor/main.py")
 
@@ -19,12 +19,12 @@ class Listeners:
 
     name = "listening sockets"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         if ranks.rank_env.rank not in ranks.first_of_hosts:
             return {"open": []}
         return {"open": sorted([pid, port] for pid in _trainers() for _, port in non_loopback_addresses([pid]))}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         expected = "only the loopback, or a network that no stranger reaches"
         found = [(ranks.hosts[rank], pid, port) for rank, fact in enumerate(facts) for pid, port in fact["open"]]
         if not found:

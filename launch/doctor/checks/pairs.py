@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from ..finding import Finding, Verdict, not_checked, passes
 from ..protocol.group import device
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 from .allreduce import wait_for
 
 _SIZE_BYTES = {"cpu": 4 * 2**20, "cuda": 64 * 2**20}
@@ -22,7 +22,7 @@ _EXPECTED = "every rank exchanges with the others at half of the median rate, or
 class Pairs:
     name = "pairs"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any] | None:
         if not dist.is_initialized():
             return None
         rank, where = ranks.rank_env.rank, device()
@@ -40,7 +40,7 @@ class Pairs:
                     break  # NCCL's communicator does not outlive an error
         return {"rates": rates, "errors": errors, "device": where.type}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         told = [fact for fact in facts if fact is not None]
         if len(told) < 2 or len(told) < len(facts):
             return [not_checked(self.name, "one rank, or no process group", _EXPECTED)]
@@ -76,7 +76,7 @@ def slow_ones(rates: Mapping[tuple[int, int], float], kind: Mapping[tuple[int, i
     return [rank for rank in members if len(own[rank]) > 1 and all(own[rank])]
 
 
-def _judged(ranks: ExamRanks, rates: Mapping[tuple[int, int], float], sure: bool) -> Finding:
+def _judged(ranks: DoctorRanks, rates: Mapping[tuple[int, int], float], sure: bool) -> Finding:
     kind = {(a, b): "same host" if ranks.hosts[a] == ranks.hosts[b] else "two hosts" for a, b in rates}
     lowest = min(rates, key=lambda pair: rates[pair])
     shown = f"{len(rates)} pairs, {min(rates.values()):.2f} to {max(rates.values()):.2f} GB/s each way"
@@ -100,7 +100,7 @@ def _judged(ranks: ExamRanks, rates: Mapping[tuple[int, int], float], sure: bool
     return passes("pairs", measured, _EXPECTED)
 
 
-def _broken(ranks: ExamRanks, broken: Sequence[tuple[int, int]], told: Sequence[Mapping[str, Any]]) -> Finding:
+def _broken(ranks: DoctorRanks, broken: Sequence[tuple[int, int]], told: Sequence[Mapping[str, Any]]) -> Finding:
     """Names the ranks that are in every broken pair, where there are such."""
     common = set(broken[0]).intersection(*broken) if len(broken) > 1 else set(broken[0])
     text = next(iter(next(fact["errors"] for fact in told if fact["errors"]).values()))

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 from ..reach import why_closed
 
 _EXPECTED = "each host reaches the others on a free port"
@@ -17,7 +17,7 @@ class Ports:
 
     name = "host names and ports"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         rank_env = ranks.rank_env
         takes_part = not ranks.several_hosts or rank_env.rank in ranks.first_of_hosts
         address = "127.0.0.1" if rank_env.one_machine else _own_address(rank_env.address, rank_env.port)
@@ -34,7 +34,7 @@ class Ports:
             ranks.gather("ports tried", None)  # nobody stops to listen before
         return {"closed": closed, "nameless": nameless, "address": address}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         for rank, fact in enumerate(facts):
             if fact["closed"]:
                 peer, why = next(iter(fact["closed"].items()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _GIB = 2**30
 _SHM_BYTES = _GIB  # data workers hand over batches in it; containers start with 64 MiB
@@ -19,7 +19,7 @@ _RDMA = Path("/sys/class/infiniband")
 class ResourceLimits:
     name = "limits"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         there = Path("/dev/shm").is_dir()
         found = os.statvfs("/dev/shm") if there else None
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -33,11 +33,11 @@ class ResourceLimits:
             "rdma": _RDMA.is_dir() and any(_RDMA.iterdir()),
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         return [_shared_memory(ranks, facts), _open_files(ranks, facts), _locked_memory(ranks, facts)]
 
 
-def _shared_memory(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _shared_memory(ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     rank = min(range(len(facts)), key=lambda rank: facts[rank]["shm_free_bytes"])
     size_bytes, free_bytes = facts[rank]["shm_bytes"], facts[rank]["shm_free_bytes"]
     measured = f"{size_bytes / _GIB:.2f} GiB, {free_bytes / _GIB:.2f} GiB of it free, least on {ranks.hosts[rank]}"
@@ -49,7 +49,7 @@ def _shared_memory(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Find
     return Finding("/dev/shm", verdict, measured, expected, advice)
 
 
-def _open_files(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _open_files(ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     rank = min(range(len(facts)), key=lambda rank: facts[rank]["files"])
     files, most = facts[rank]["files"], facts[rank]["files_most"]
     measured = f"{files} may be raised to {most}, least on {ranks.hosts[rank]}"
@@ -61,7 +61,7 @@ def _open_files(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding
     return Finding("open files", verdict, measured, expected, advice)
 
 
-def _locked_memory(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _locked_memory(ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     expected = "unlimited where there is RDMA, which pins what it sends"
     limited = [rank for rank, fact in enumerate(facts) if fact["rdma"] and fact["locked_bytes"] is not None]
     if limited:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _WRITTEN_BYTES = 32 * 2**20
 _SLOW_MBYTE_PER_S = 20.0  # a checkpoint of 1 GB would take a minute
@@ -25,7 +25,7 @@ class SharedFolder:
     path: Path
     name: str = "shared folder"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         told = ranks.gather("folder nonce", [uuid.uuid4().hex, self.path.exists()])
         nonce, made = told[0][0], not all(there for _, there in told)
         ours = self.path.absolute() / f".phalanx-doctor-{nonce}"
@@ -41,7 +41,7 @@ class SharedFolder:
                 with suppress(OSError):
                     self.path.rmdir()
 
-    def _written(self, ranks: ExamRanks, ours: Path, nonce: str) -> dict[str, Any]:
+    def _written(self, ranks: DoctorRanks, ours: Path, nonce: str) -> dict[str, Any]:
         rank = ranks.rank_env.rank
         rate = _write_mbyte_per_s(ours / f"rank-{rank}-rate") if rank in ranks.first_of_hosts else None
         (ours / f"rank-{rank}").write_text(f"{nonce} {rank}")
@@ -51,10 +51,10 @@ class SharedFolder:
         free_bytes = os.statvfs(ours).f_bavail * os.statvfs(ours).f_frsize
         return {"missing": missing, "waited_s": waited_s, "mbyte_per_s": rate, "free_bytes": free_bytes}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         return [self._shared(ranks, facts), self._fast(ranks, facts)]
 
-    def _shared(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+    def _shared(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
         blind = [rank for rank, fact in enumerate(facts) if fact["missing"]]
         if blind:
             first = blind[0]
@@ -70,7 +70,7 @@ class SharedFolder:
             return Finding(self.name, Verdict.FAIL, measured, f"{_SHARED}; 1 GiB free", "free some space")
         return passes(self.name, measured, _SHARED)
 
-    def _fast(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+    def _fast(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
         rates = {ranks.hosts[rank]: fact["mbyte_per_s"] for rank, fact in enumerate(facts) if fact["mbyte_per_s"]}
         expected = f"at least {_SLOW_MBYTE_PER_S:g} MB/s a host, fsync included"
         if not rates:

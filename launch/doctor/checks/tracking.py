@@ -9,7 +9,7 @@ from typing import Any
 from phalanx.config.wandb_mode import resolve_mode
 
 from ..finding import Finding, Verdict, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _ANSWER_S = 10.0
 _EXPECTED = "offline or disabled, or its server answers"
@@ -18,7 +18,7 @@ _EXPECTED = "offline or disabled, or its server answers"
 class Tracking:
     name = "W&B"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         """Rank 0 alone writes to W&B."""
         if not ranks.rank_env.is_rank_zero:
             return {}
@@ -30,7 +30,7 @@ class Tracking:
         url = str(wandb.setup().settings.base_url)
         return {"mode": mode, "url": url, "why": why_unreachable(url)}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         told = facts[0]
         if told["mode"] != "online":
             why = "no key" if told["mode"] == "offline" and not os.environ.get("WANDB_MODE") else "as it is set"

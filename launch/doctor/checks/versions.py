@@ -11,7 +11,7 @@ from phalanx.system.gpu_visibility import given_gpus, why_no_gpu
 from phalanx.system.nvml import driver_version, has_driver
 
 from ..finding import Finding, Verdict, not_checked, passes
-from ..protocol.ranks import ExamRanks
+from ..protocol.ranks import DoctorRanks
 
 _PYTHON, _TORCH = (3, 11), (2, 11)
 # The oldest driver for Linux that runs programs of a major version of CUDA (CUDA Toolkit Release Notes, table "CUDA
@@ -22,7 +22,7 @@ _OLDEST_DRIVER = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
 class Versions:
     name = "versions"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         gpus = torch.cuda.is_available()
         index = ranks.rank_env.local_rank % torch.cuda.device_count() if gpus else None
         capability = None if index is None else torch.cuda.get_device_capability(index)
@@ -42,11 +42,11 @@ class Versions:
             "built_for": torch.cuda.get_arch_list() if gpus else [],
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         return [_same(ranks, facts), _new_enough(facts[0]), _fitting(ranks, facts)]
 
 
-def _same(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _same(ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     names, expected = ("Python", "torch", "CUDA", "NCCL", "driver"), "the same on all ranks"
     for name in names:
         others = [rank for rank, fact in enumerate(facts) if fact[name] != facts[0][name]]
@@ -67,7 +67,7 @@ def _new_enough(fact: Mapping[str, Any]) -> Finding:
     return Finding("releases", Verdict.FAIL, measured, expected, "install newer ones")
 
 
-def _fitting(ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
+def _fitting(ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> Finding:
     """CUDA, driver and card."""
     name, expected = "CUDA and driver", "a driver that runs torch's CUDA, and a torch built for the card"
     blind = [rank for rank, fact in enumerate(facts) if fact["driver_there"] and not fact["gpus"]]

@@ -1,1 +1,1 @@
-"""How ranks under examination meet, gather measurements, and notice a rank that hangs."""
+"""How ranks that are checked meet, gather measurements, and notice a rank that hangs."""

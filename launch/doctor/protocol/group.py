@@ -1,4 +1,4 @@
-"""The process group that the collectives of the next examinations run in: gloo, and NCCL where every rank has a GPU."""
+"""The process group that the collectives of the next checks run in: gloo, and NCCL where every rank has a GPU."""
 
 import os
 import socket
@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 
 from ..finding import Finding, not_checked, passes
-from .ranks import ExamRanks
+from .ranks import DoctorRanks
 
 
 class Group:
     name = "process group"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any]:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any]:
         rank_env = ranks.rank_env
         if rank_env.size == 1:
             return {"backend": None}
@@ -46,7 +46,7 @@ class Group:
             raise RuntimeError(f"the sum of ones over {rank_env.size} ranks is {float(one):g}")
         return {"backend": "nccl" if nccl else "gloo"}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any]]) -> list[Finding]:
         if facts[0]["backend"] is None:
             return [not_checked(self.name, "one rank", "an all-reduce of ones is the number of ranks")]
         measured = f"{facts[0]['backend']}, {len(facts)} ranks"

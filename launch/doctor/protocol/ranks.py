@@ -1,4 +1,4 @@
-"""The ranks under examination: rendezvous and gather through a TCPStore, by which a rank that does not answer is named."""
+"""The ranks that are checked: rendezvous and gather through a TCPStore, by which a rank that does not answer is named."""
 
 import json
 import socket
@@ -12,10 +12,10 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from phalanx.exit.rank_env import RankEnv
 
-_SLACK_S = 5.0  # for the ranks that end an examination last, before they count as silent
+_SLACK_S = 5.0  # for the ranks that end a check last, before they count as silent
 
 
-class SilentRanks(Exception):  # noqa: N818 - an outcome of the examination, not an error of the program
+class SilentRanks(Exception):  # noqa: N818 - an outcome of the checks, not an error of the program
     """Ranks that did not answer in time, by number; the message names them and their hosts."""
 
     def __init__(self, ranks: Sequence[int], message: str) -> None:
@@ -24,8 +24,8 @@ class SilentRanks(Exception):  # noqa: N818 - an outcome of the examination, not
 
 
 @dataclass(frozen=True)
-class ExamRanks:
-    """All ranks and the host of each. No examination may take longer than `limit_s` seconds."""
+class DoctorRanks:
+    """All ranks and the host of each. No check may take longer than `limit_s` seconds."""
 
     rank_env: RankEnv
     store: Store
@@ -63,7 +63,7 @@ class ExamRanks:
                 self.store.wait([f"gone/{rank}" for rank in range(self.rank_env.size)], timedelta(seconds=_SLACK_S))
 
 
-def join_ranks(rank_env: RankEnv, limit_s: float) -> ExamRanks:
+def join_ranks(rank_env: RankEnv, limit_s: float) -> DoctorRanks:
     """All ranks call it. Raises SilentRanks when some did not come, RuntimeError when the store did not."""
     timeout = timedelta(seconds=limit_s)
     listener = None
@@ -82,7 +82,7 @@ def join_ranks(rank_env: RankEnv, limit_s: float) -> ExamRanks:
         ),
     )
     hosts = _gather(store, rank_env, "rendezvous", socket.gethostname(), limit_s, ())
-    return ExamRanks(rank_env, store, tuple(hosts), limit_s)
+    return DoctorRanks(rank_env, store, tuple(hosts), limit_s)
 
 
 def _gather(store: Store, rank_env: RankEnv, key: str, value: Any, limit_s: float, hosts: Sequence[str]) -> list[Any]:

@@ -7,13 +7,13 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.doctor.finding import Finding
-from phalanx.launch.doctor.protocol.ranks import ExamRanks
+from phalanx.launch.doctor.protocol.ranks import DoctorRanks
 
 
-def ranks_on(*hosts: str) -> ExamRanks:
+def ranks_on(*hosts: str) -> DoctorRanks:
     """A rank on each of `hosts`, as a check's judge sees them."""
     rank_env = RankEnv(0, len(hosts), 0, hosts.count(hosts[0]), 0, True, "127.0.0.1", 1, False)
-    return ExamRanks(rank_env, HashStore(), hosts, 1.0)
+    return DoctorRanks(rank_env, HashStore(), hosts, 1.0)
 
 
 def one(found: list[Finding], name: str) -> Finding:

@@ -15,8 +15,8 @@ from tests.launch.doctor.findings import findings
 from tests.ranks import QUIET, ROOT, free_port
 
 WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links", "matmul", "host to device"}
-# Stands before the real examiner, which takes the place of this program.
-EXAMINER = (
+# Stands before launch/doctor/main.py, which takes the place of this program.
+REAL_CHECKS = (
     "import runpy\nsys.argv = sys.argv[sys.argv.index('-u') + 1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
@@ -53,7 +53,7 @@ BUSY = r"rank 0 on \S+ was still busy with all-reduce after 12 s"
 def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(launcher: Launcher) -> None:
     """Three at once, for most of the time they wait."""
     bodies = (DIES, NEVER_COMES, HANGS_IN_A_COLLECTIVE)
-    started = [launcher.start("doctor", "-n", "2", "--limit", "12", body=body + EXAMINER) for body in bodies]
+    started = [launcher.start("doctor", "-n", "2", "--limit", "12", body=body + REAL_CHECKS) for body in bodies]
     (code, died), (other_code, never_came), (last_code, hung) = [one.wait() for one in started]
     assert (code, other_code, last_code) == (1, 1, 1)
     assert re.search(r"FAIL +ranks +rank 1 was killed by SIGKILL, after listening sockets\n", died), died
@@ -63,7 +63,7 @@ def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(la
 
 
 def test_ranks_that_report_nothing_any_more_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many examinations there are, and however long all of them take."""
+    """However many checks there are, and however long all of them take."""
     monkeypatch.setattr(doctor, "_START_S", 0.0)
     monkeypatch.setattr(doctor, "_SLACK_S", 0.0)
     with subprocess.Popen(["sleep", "600"]) as agent:
@@ -90,7 +90,7 @@ def test_a_head_that_cannot_be_reached_is_a_line_and_starts_nothing(launcher: La
 
 
 def test_without_our_launcher_rank_0_prints_the_findings_and_a_failure_is_code_1(tmp_path: Path) -> None:
-    """As a job on an allocation does, which starts the examiner in the place of train/main.py."""
+    """As a job on an allocation does, which starts launch/doctor/main.py in the place of train/main.py."""
     few_files = 'ulimit -n 512; exec "$@"'
     entry = [sys.executable, str(ROOT / "launch" / "doctor" / "main.py"), "--folder", "runs"]
     environ = {**os.environ, **QUIET}

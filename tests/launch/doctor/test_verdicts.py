@@ -1,4 +1,4 @@
-"""What the examinations make of what was measured, on figures that no machine here has."""
+"""What the checks make of what was measured, on figures that no machine here has."""
 
 from itertools import combinations
 from pathlib import Path

@@ -47,7 +47,7 @@ def test_what_is_to_be_copied_stays_whole() -> None:
     assert wrap(f"see {path}", 80).split() == ["see", path]
 
 
-def test_the_report_of_an_examination_stays_within_its_columns() -> None:
+def test_the_report_of_a_check_stays_within_its_columns() -> None:
     expected = "half of what the slowest link between the ranks carries; compare with another day or host"
     text = table([Finding("all-reduce", Verdict.WARN, "1 GB/s", expected, f"see {expected}")], 80)
     *found, last = text.splitlines()

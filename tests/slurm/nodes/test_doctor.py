@@ -4,7 +4,7 @@ from tests.slurm.queued_runs import TWO
 from tests.slurm.slurm_lab import Desk
 
 
-def test_doctor_examines_the_machines_of_the_job_and_trains_nothing(desk: Desk) -> None:
+def test_doctor_checks_the_machines_of_the_job_and_trains_nothing(desk: Desk) -> None:
     root = f"run.root={desk.runs}"
     done = desk.phalanx("submit", "--doctor", "--wait", root, *TWO)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,4 +30,4 @@ def test_doctor_that_finds_something_is_not_asked_again(desk: Desk) -> None:
 def test_doctor_is_no_array(desk: Desk) -> None:
     done = desk.phalanx("submit", "--doctor", "--array=0-3", *TWO)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "--doctor examines machines once" in done.stderr
+    assert "--doctor checks machines once" in done.stderr

@@ -1,1 +1,1 @@
-"""Examinations of GPUs."""
+"""Checks of GPUs."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ...finding import Finding, Verdict, not_checked, passes
-from ...protocol.ranks import ExamRanks
+from ...protocol.ranks import DoctorRanks
 from ...protocol.stopwatch import mean_seconds
 from .facts import gpu_facts
 from .health import own_gpu
@@ -21,7 +21,7 @@ _LANE_GBYTE_PER_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
 class HostToDevice:
     name = "host to device"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any] | None:
         index = own_gpu(ranks)
         if index is None:
             return None
@@ -31,7 +31,7 @@ class HostToDevice:
         lanes = words.get("pcie_lanes")
         return {"rate": rate, "link": lane * lanes if lane and lanes else None}
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         have = {rank: fact for rank, fact in enumerate(facts) if fact is not None}
         expected = f"{_SHARE:.0%} of what the PCIe link carries, from pinned memory, all ranks at once"
         if not have:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ...finding import Finding, Verdict, not_checked, passes
-from ...protocol.ranks import ExamRanks
+from ...protocol.ranks import DoctorRanks
 from .facts import gpu_facts
 
 _GIB = 2**30
@@ -16,7 +16,7 @@ _USED_BYTES = 2 * _GIB  # by this process' own context and what the driver keeps
 class Gpus:
     name = "GPUs"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any] | None:
         index = own_gpu(ranks)
         if index is None:
             return None
@@ -30,7 +30,7 @@ class Gpus:
             "card": gpu_facts(index),
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         have = {rank: fact for rank, fact in enumerate(facts) if fact is not None}
         names = {
             "GPUs": "one of the same kind for every rank",
@@ -52,13 +52,13 @@ class Gpus:
         ]
 
 
-def own_gpu(ranks: ExamRanks) -> int | None:
+def own_gpu(ranks: DoctorRanks) -> int | None:
     """The CUDA device of this rank; None where it has none."""
     rank = ranks.rank_env.local_rank
     return rank if torch.cuda.is_available() and rank < torch.cuda.device_count() else None
 
 
-def _kinds(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
+def _kinds(ranks: DoctorRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     first = have[0]
     measured = f"{len(have)} ranks with {first['model']}, {first['memory_bytes'] / _GIB:.1f} GiB"
     if others := [rank for rank, fact in have.items() if fact["model"] != first["model"]]:
@@ -67,7 +67,7 @@ def _kinds(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: st
     return passes("GPUs", measured, expected)
 
 
-def _health(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
+def _health(ranks: DoctorRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     told = {rank: fact["card"] for rank, fact in have.items() if fact["card"]}
     if not told:
         return not_checked("GPU health", "NVML does not tell", expected, "see what nvidia-smi says there")
@@ -92,7 +92,7 @@ def _health(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: s
     return passes("GPU health", measured, expected)
 
 
-def _clocks(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
+def _clocks(ranks: DoctorRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     told = {rank: fact["card"] for rank, fact in have.items() if fact["card"]}
     if not told:
         return not_checked("GPU clocks", "NVML does not tell", expected, "see what nvidia-smi says there")
@@ -108,7 +108,7 @@ def _clocks(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: s
     return passes("GPU clocks", measured, expected)
 
 
-def _links(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
+def _links(ranks: DoctorRanks, have: Mapping[int, Mapping[str, Any]], expected: str) -> Finding:
     for rank, fact in have.items():
         words = fact["card"] or {}
         if words.get("nvlinks", 0) < words.get("nvlinks_there", 0):

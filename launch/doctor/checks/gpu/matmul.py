@@ -8,7 +8,7 @@ import torch
 
 from ...finding import Finding, Verdict, not_checked, passes
 from ...peaks import peak_of
-from ...protocol.ranks import ExamRanks
+from ...protocol.ranks import DoctorRanks
 from ...protocol.stopwatch import mean_seconds
 from .facts import gpu_facts
 from .health import own_gpu
@@ -23,7 +23,7 @@ _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.floa
 class Matmul:
     name = "matmul"
 
-    def measure(self, ranks: ExamRanks) -> dict[str, Any] | None:
+    def measure(self, ranks: DoctorRanks) -> dict[str, Any] | None:
         index = own_gpu(ranks)
         if index is None:
             return None
@@ -40,7 +40,7 @@ class Matmul:
             "peaks": {name: getattr(peak, name, None) for name in asked},
         }
 
-    def judge(self, ranks: ExamRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
+    def judge(self, ranks: DoctorRanks, facts: Sequence[Mapping[str, Any] | None]) -> list[Finding]:
         have = {rank: fact for rank, fact in enumerate(facts) if fact is not None}
         if not have:
             expected = f"{_OF_PEAK:.0%} of the card's peak, in each of {', '.join(_PRECISIONS)}"
@@ -49,7 +49,7 @@ class Matmul:
         return [_judged(ranks, have, name) for name in precisions]
 
 
-def _judged(ranks: ExamRanks, have: Mapping[int, Mapping[str, Any]], precision: str) -> Finding:
+def _judged(ranks: DoctorRanks, have: Mapping[int, Mapping[str, Any]], precision: str) -> Finding:
     rates = {rank: fact["rates"][precision] for rank, fact in have.items() if precision in fact["rates"]}
     slowest = min(rates, key=lambda rank: rates[rank])
     model, peak, rate = have[slowest]["model"], have[slowest]["peaks"][precision], rates[slowest]

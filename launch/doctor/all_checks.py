@@ -1,4 +1,4 @@
-"""The list of examinations, in their order: cheap ones first, then those that need what the first ones checked."""
+"""The list of checks, in their order: cheap ones first, then those that need what the first ones checked."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from .checks.resource_limits import ResourceLimits
 from .checks.shared_folder import SharedFolder
 from .checks.tracking import Tracking
 from .checks.versions import Versions
-from .protocol.exam import Exam
+from .protocol.check import Check
 from .protocol.group import Group
-from .protocol.ranks import ExamRanks
+from .protocol.ranks import DoctorRanks
 
 
-def all_exams(ranks: ExamRanks, folder: Path) -> list[Exam]:
-    """The same for one rank as for many: an examination that takes two ranks says that it was not checked."""
+def all_checks(ranks: DoctorRanks, folder: Path) -> list[Check]:
+    """The same for one rank as for many: a check that takes two ranks says that it was not checked."""
     return [
         *(Versions(), ResourceLimits(), Gpus(), Ports(), Listeners(), SharedFolder(folder), Tracking()),
         *(Matmul(), HostToDevice(), Group(), Clocks(), AllReduce(), Pairs()),
