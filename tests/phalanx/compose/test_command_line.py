@@ -15,6 +15,7 @@ from tests.ranks import ROOT, Starter
 
 SMALL = ("model=mlp", "model.hidden=[8]", "train.steps=2", "eval.every=null")
 MAIN = str(ROOT / "train" / "main.py")
+MODELS = sorted(file.stem for file in (ROOT / "conf/model").iterdir())
 
 MINE = """
 import torch
@@ -115,7 +116,7 @@ def test_what_hydra_can_show_it_still_shows(starter: Starter, words: tuple[str, 
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("model=", "model=alexnet model=convnet model=mlp"),
+        ("model=", " ".join(f"model={name}" for name in MODELS)),
         ("train.st", "train.steps="),
         ("parallel.comm", "parallel.comm_hook="),
     ],
