@@ -15,4 +15,5 @@ module = "launch.cli"
 if sys.argv[1:2] == ["-m"]:
     module = sys.argv[2]
     del sys.argv[1:3]
-import_module(f"phalanx.{module}").main()
+with import_module("phalanx.exit.interpreter_exit").skip_teardown():
+    import_module(f"phalanx.{module}").main()

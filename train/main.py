@@ -24,7 +24,10 @@ if not __package__:  # run as a file: become the module of the package that lies
     import phalanx.train.main as module
 
     sys.modules["__main__"] = module  # by which data workers are started
-    module.main()
+    from phalanx.exit.interpreter_exit import skip_teardown
+
+    with skip_teardown():
+        module.main()
 
 from phalanx.exit.linux_only import require_linux
 
@@ -33,6 +36,7 @@ require_linux()
 from phalanx.common import stdio
 from phalanx.exit import cause_file, folder_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
+from phalanx.exit.interpreter_exit import skip_teardown
 from phalanx.exit.messages import end, exit_as_one, refuse, say
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.exit.signals import Signals
@@ -172,4 +176,5 @@ def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
 if __name__ in ("__main__", "__mp_main__"):  # the latter in a data worker that was spawned
     hide_trees()
 if __name__ == "__main__":
-    main()
+    with skip_teardown():
+        main()

@@ -74,7 +74,6 @@ def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
         os.close(request_in)
         waiting[pid] = request_out
         return pid
-    code = 70
     try:
         end_with_server()
         for other in (request_out, *waiting.values()):
@@ -90,13 +89,9 @@ def _fork(asked: dict[str, Any], waiting: dict[int, int]) -> int:
         _set_up_rank(told)
         known = "plain" in told
         phalanx.train.main.main(composed_of(told["plain"], told["foreign"]) if known else None)
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 70
-    except BaseException:
+    except Exception:
         traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    sys.exit(70)
 
 
 def _init_gpu(asked: dict[str, Any]) -> None:
