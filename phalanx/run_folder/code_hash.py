@@ -32,8 +32,9 @@ def hash_code(packages: Iterable[str], package: Path) -> dict[str, str]:
     return dict(sorted(hashes.items()))
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _folders_of_ranks(package: Path) -> list[Path]:
@@ -96,14 +97,17 @@ def _source_roots(name: str) -> list[Path]:
     return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
 
 
-def _sources(root: Path) -> Iterator[tuple[str, Path]]:
-    """The `*.py` files at or under `root`, with names that begin with its own."""
+def _sources(root: Path) -> Iterator[tuple[str, str]]:
+    """The `*.py` files at or under `root`, each its path, and a name that begins with the root's own."""
     if root.is_file():
-        yield root.name, root
+        yield root.name, str(root)
         return
-    inside = root.resolve()
-    for folder, subfolders, files in os.walk(root):
+    inside = Path(os.path.realpath(root))
+    for folder, subfolders, files in os.walk(root):  # enters no folder that is a link
         subfolders[:] = sorted(name for name in subfolders if name != "__pycache__" and not name.startswith("."))
-        for path in (Path(folder, name) for name in sorted(files) if name.endswith(".py")):
-            if path.is_file() and path.resolve().is_relative_to(inside):
-                yield path.relative_to(root.parent).as_posix(), path
+        below = f"{root.name}{folder[len(str(root)) :]}"
+        for name in sorted(name for name in files if name.endswith(".py")):
+            path = f"{folder}/{name}"
+            leads_out = os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(inside)
+            if not leads_out and os.path.isfile(path):
+                yield f"{below}/{name}", path
