@@ -125,6 +125,7 @@ def test_each_element_of_an_array_is_queued_cancelled_and_waited_for_by_itself(s
 
 
 STOPS = (*TINY, TASK, "train.steps=60", "checkpoint.every=4", "run.name=r")
+LONG = ("train.steps=800", "checkpoint.every=100")  # to have steps left when all ranks know that they have to leave
 ONCE = (
     "cluster.setup=['[[ $restarts == 0 ]] || unset SABOTAGE']"  # a start of the job after the first goes on undisturbed
 )
@@ -145,11 +146,12 @@ def waited_for(scripts: ScriptBackend, codes: list[int]) -> Iterator[None]:
 
 
 @pytest.fixture
-def stopped(scripts: ScriptBackend, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
+def stopped(scripts: ScriptBackend, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ScriptBackend:
     """Submitted is job 1, whose first start will be stopped by SIGSTOP in step 6."""
+    words = getattr(request, "param", ())
     for name, value in Sabotage(0, "step", "stop", 6).environ().items():
         monkeypatch.setenv(name, value)
-    assert typed(submit, *STOPS, ONCE)[0] == 0
+    assert typed(submit, *STOPS, *words, ONCE)[0] == 0
     return scripts
 
 
@@ -178,6 +180,7 @@ def test_a_job_that_the_cluster_begins_again_takes_its_run_over_from_the_start_b
     assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 60)
 
 
+@pytest.mark.parametrize("stopped", [LONG], indirect=True, ids=["long"])
 def test_a_job_that_is_told_to_leave_is_requeued_and_goes_on(stopped: ScriptBackend) -> None:
     codes: list[int] = []
     with waited_for(stopped, codes):
@@ -186,7 +189,7 @@ def test_a_job_that_is_told_to_leave_is_requeued_and_goes_on(stopped: ScriptBack
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGCONT)
     assert (codes, stopped.starts("1")) == ([0], [ExitCode.PREEMPTED, ExitCode.FINISHED])
-    assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 60)
+    assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 800)
     events = [json.loads(line) for line in (Path("runs/r") / "events.jsonl").read_text().splitlines()]
     (resumed,) = [event["step"] for event in events if event["event"] == "resume"]
-    assert 6 <= resumed < 60
+    assert 6 <= resumed < 800

@@ -84,5 +84,7 @@ def everything_in(folder: Path) -> dict[str, bytes | None]:
     """Every path below `folder` with a file's content, without what the ranks printed."""
     found = {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
     return {
-        str(path): content for path, content in found.items() if not path.name.startswith(("output-", "__pycache__"))
+        str(path): content
+        for path, content in found.items()
+        if not path.name.startswith("output-") and "__pycache__" not in path.parts
     }

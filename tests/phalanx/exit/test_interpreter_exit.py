@@ -27,8 +27,13 @@ def late():
     print("joined")
 
 kept = Freed()
-followed = set()
-final = weakref.finalize(skip_teardown, print, "finalized")
+weakref.finalize(skip_teardown, print, "finalized")
+
+def remove_operators():
+    print("removed")
+
+remove_operators.__module__ = "torch.library"
+weakref.finalize(skip_teardown, remove_operators)
 with skip_teardown():
     with skip_teardown():  # as in a rank, which is forked within
         atexit.register(print, "last")

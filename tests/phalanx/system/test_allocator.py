@@ -52,6 +52,6 @@ def test_ranks_keep_what_a_step_frees_and_where_they_may_not_the_faults_are_told
 
 
 def test_data_workers_keep_what_a_sample_frees() -> None:
-    first, *_, last = Fetcher(source(Churning(4, tells=True)), 1, 1, False).batches(Span(i, i + 1) for i in range(10))
+    first, *later = Fetcher(source(Churning(4, tells=True)), 1, 1, False).batches(Span(i, i + 1) for i in range(10))
     assert first.item() > A_STEP / 2
-    assert last.item() < A_STEP / 4
+    assert statistics.median(faults.item() for faults in later) < A_STEP / 4
