@@ -27,15 +27,21 @@ COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a co
 
 
 class Nursery:
-    """The process that ranks are forked from; see launch/sweep/fork_server.py."""
+    """The process that ranks and commands are forked from; see tests/warm_process.py."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "phalanx"), "-m", "launch.sweep.fork_server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind("")  # to a name that the kernel makes up
+            listener.listen()
+            self.address: bytes = listener.getsockname()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.warm_process", str(listener.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=[listener.fileno()],
+            )
         self._codes: dict[int, int] = {}
 
     def fork(self, asked: Mapping[str, Any]) -> int:

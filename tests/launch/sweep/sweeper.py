@@ -13,7 +13,8 @@ from typing import Any
 
 from phalanx.launch.host.processes import children
 from phalanx.run_folder import lease_holders
-from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
+from tests.ranks import QUIET, ROOT, SMALL, Nursery, Results, quoted
+from tests.warm_command import WarmCommand, run_warm
 
 SHORT = ("model=mlp", "train.steps=8", "eval.every=4", "checkpoint.every=4", "data.augment=null", "log.every=4")
 
@@ -23,27 +24,31 @@ HYDRA = (sys.executable, str(ROOT / "train/main.py"), "-m")  # Hydra's own optio
 
 @dataclass(frozen=True)
 class Sweeper:
+    """Starts sweeps in `folder`; where there is a `nursery`, from a process that has imported all."""
+
     folder: Path
+    nursery: Nursery | None = None
 
     @property
     def sweep(self) -> Path:
         return self.folder / "runs" / "s"
 
     def start(
-        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = SWEEP
+        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] | None = None
     ) -> "subprocess.Popen[str]":
-        root = f"run.root={quoted(str(self.folder / 'runs'))}"
-        return subprocess.Popen(
-            [*command, root, "run.name=s", *SMALL, *words],
-            cwd=self.folder,
-            env={**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **(environ or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        whole = (f"run.root={quoted(str(self.folder / 'runs'))}", "run.name=s", *SMALL, *words)
+        options: dict[str, Any] = {
+            "cwd": self.folder,
+            "env": {**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **(environ or {})},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
+        if command is None and self.nursery is not None:
+            return WarmCommand(self.nursery, ["sweep", *whole], **options)
+        return subprocess.Popen([*(command or SWEEP), *whole], text=True, **options)
 
     def run(
-        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = SWEEP
+        self, *words: str, environ: Mapping[str, str] | None = None, command: Sequence[str] | None = None
     ) -> tuple[int, str, str]:
         """Exit code, output and errors."""
         process = self.start(*words, environ=environ, command=command)
@@ -59,6 +64,8 @@ class Sweeper:
     def phalanx(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Another verb, from this folder."""
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if self.nursery is not None:
+            return run_warm(self.nursery, words, cwd=self.folder, env=environ)
         command = [sys.executable, "-m", "phalanx.launch.cli", *words]
         return subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True)
 

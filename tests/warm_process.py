@@ -1,0 +1,118 @@
+"""The process that tests fork ranks and commands from, once it has imported all that they import.
+
+What it reads and writes as its standard streams is what the fork server of a sweep does, for ranks. Each connection to the
+socket whose descriptor is its argument is a command: a JSON object with "words", "cwd" and "environ", along with three
+descriptors, is answered with its pid, and with its status of wait once it has ended.
+"""
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from phalanx.compose.compose import compose
+from phalanx.exit.interpreter_exit import skip_teardown
+from phalanx.launch import cli
+from phalanx.launch.host.processes import raise_on_interrupt
+from phalanx.launch.local.preload import preload
+from phalanx.launch.sweep import fork_server
+from phalanx.system.garbage_collection import gc_paused
+from phalanx.system.parent_death import end_with
+
+
+def main() -> None:
+    compose([])
+    preload()
+    listener, parent = socket.socket(fileno=int(sys.argv[1])), os.getpid()
+    if os.fork() == 0:
+        end_with(parent, signal.SIGKILL)
+        _serve_commands(listener)
+    listener.close()
+    fork_server.serve()
+    os._exit(0)
+
+
+def _serve_commands(listener: socket.socket) -> NoReturn:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(null, descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those ended that wait for commands
+    with gc_paused():
+        for verb in cli.VERBS:
+            import_module(f"phalanx.launch.commands.{verb}")
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _serve_command(connection)
+        connection.close()
+
+
+def _serve_command(connection: socket.socket) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    words, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    if (pid := os.fork()) == 0:
+        connection.close()
+        asked = json.loads(words)
+        os.chdir(asked["cwd"])
+        _become(lambda: cli.main(), ["phalanx", *asked["words"]], asked["environ"], streams)
+    for descriptor in streams:
+        os.close(descriptor)
+    connection.send(str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    connection.send(str(status).encode())
+    os._exit(0)
+
+
+def _become(main: Callable[[], None], argv: list[str], environ: Mapping[str, str], streams: Sequence[int]) -> NoReturn:
+    """Do what a new Python would that runs `main` with `streams`."""
+    for target, descriptor in enumerate(streams):
+        os.dup2(descriptor, target)
+    os.closerange(3, 1024)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # the parent's, such as its folders
+        finalizer.detach()
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.argv = argv
+    sys.path[:0] = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    raise_on_interrupt()
+    subprocess.Popen = _Warm  # type: ignore[misc]
+    try:
+        with skip_teardown():
+            main()
+    except SystemExit:
+        atexit._run_exitfuncs()  # not by way of what called this, which is the parent's
+    os._exit(70)
+
+
+class _Warm(subprocess.Popen[Any]):
+    """Forks the fork server of a sweep from this process instead of starting a Python; all else is started as ever."""
+
+    def _execute_child(  # type: ignore[no-untyped-def]
+        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, info, flags, shell, *rest
+    ) -> None:
+        if "launch.sweep.fork_server" not in args:
+            super()._execute_child(  # type: ignore[misc]
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, info, flags, shell, *rest
+            )
+            return
+        from_parent, _, _, to_parent = rest[:4]
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            preexec_fn()
+            _become(fork_server.main, args[2:], env, [from_parent, to_parent, 2])
+        self._child_created = True
+        os.close(from_parent)
+        os.close(to_parent)
+
+
+if __name__ == "__main__":
+    main()
