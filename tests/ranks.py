@@ -16,6 +16,7 @@ from typing import Any
 
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
+from tests.warm_command import listening
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
@@ -30,12 +31,10 @@ class Nursery:
     """The process that ranks and commands are forked from; see tests/warm_process.py."""
 
     def __init__(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind("")  # to a name that the kernel makes up
-            listener.listen()
+        with listening() as listener:
             self.address: bytes = listener.getsockname()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.warm_process", str(listener.fileno())],
+                [sys.executable, "-m", "tests.warm_process", str(listener.fileno()), "--ranks"],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -5,17 +5,51 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from tests.ranks import Nursery
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def listening() -> socket.socket:
+    """The socket of a tests/warm_process.py to be, under a name that the kernel makes up."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind("")
+    listener.listen()
+    return listener
+
+
+class Warm(Protocol):
+    """What commands are forked from, at its socket's address."""
+
+    address: bytes
+
+
+class CommandServer:
+    """Commands are forked from it where it was started by `within`, a command that executes its arguments."""
+
+    def __init__(self, within: Sequence[str], environ: Mapping[str, str]) -> None:
+        with listening() as listener:
+            self.address: bytes = listener.getsockname()
+            self._process = subprocess.Popen(
+                [*within, sys.executable, "-m", "tests.warm_process", str(listener.fileno())],
+                cwd=_ROOT,
+                env=environ,
+                pass_fds=[listener.fileno()],
+            )
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 class WarmCommand(subprocess.Popen[str]):
     """`phalanx words`, as subprocess.Popen would have it; its parent is another process."""
 
-    def __init__(self, nursery: Nursery, words: Sequence[str], **options: Any) -> None:
-        self._address = nursery.address
+    def __init__(self, warm: Warm, words: Sequence[str], **options: Any) -> None:
+        self._address = warm.address
         super().__init__(list(words), text=True, **options)
 
     def _execute_child(  # type: ignore[no-untyped-def]
@@ -50,8 +84,8 @@ class WarmCommand(subprocess.Popen[str]):
         return self.returncode
 
 
-def run_warm(nursery: Nursery, words: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+def run_warm(warm: Warm, words: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":
     """`phalanx words` to its end, with what it printed."""
-    with WarmCommand(nursery, words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+    with WarmCommand(warm, words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
         output, errors = process.communicate(timeout=100)
     return subprocess.CompletedProcess(list(words), process.returncode, output, errors)

@@ -1,8 +1,8 @@
-"""The process that tests fork ranks and commands from, once it has imported all that they import.
+"""A process that tests fork commands from, once it has imported what they import, and ranks if it is told to.
 
-What it reads and writes as its standard streams is what the fork server of a sweep does, for ranks. Each connection to the
-socket whose descriptor is its argument is a command: a JSON object with "words", "cwd" and "environ", along with three
-descriptors, is answered with its pid, and with its status of wait once it has ended.
+Each connection to the socket whose descriptor is its argument is a command: a JSON object with "words", "cwd" and "environ"
+along with three descriptors is answered with its pid, and with its status of wait once it has ended. With --ranks it has
+imported torch, and reads and writes as its standard streams what the fork server of a sweep does.
 """
 
 import atexit
@@ -28,9 +28,12 @@ from phalanx.system.parent_death import end_with
 
 
 def main() -> None:
-    compose([])
-    preload()
     listener, parent = socket.socket(fileno=int(sys.argv[1])), os.getpid()
+    compose([])
+    if sys.argv[2:] != ["--ranks"]:
+        end_with(os.getppid(), signal.SIGKILL)
+        _serve_commands(listener)
+    preload()
     if os.fork() == 0:
         end_with(parent, signal.SIGKILL)
         _serve_commands(listener)

@@ -1,13 +1,16 @@
 """The cluster of these tests: started once, ended with everything that runs on it."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.slurm_lab import Cluster, Desk
+from tests.slurm.slurm_lab import CLUSTER, Cluster, Desk
+from tests.warm_command import CommandServer
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +22,9 @@ def started() -> Iterator[Cluster]:
     if up.returncode:
         shutil.rmtree(folder)
         pytest.skip(f"no Slurm here: {up.stderr[-4000:]}")
-    yield cluster
+    commands = CommandServer([str(CLUSTER), "run"], {**os.environ, "LAB_DIR": str(cluster.folder)})
+    yield replace(cluster, commands=commands)
+    commands.close()
     assert cluster.command("down").returncode == 0
     folder.rmdir()
 

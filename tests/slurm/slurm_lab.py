@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ranks import QUIET, ROOT, SMALL, Results, quoted
+from tests.warm_command import CommandServer, run_warm
 
 CLUSTER = Path(__file__).with_name("cluster")
 _POLL_S = 0.2  # Slurm announces nothing, and each question is a process
@@ -19,9 +20,15 @@ _POLL_S = 0.2  # Slurm announces nothing, and each question is a process
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes n1, n2, … with fake GPUs; `folder` is the cluster's own."""
+    """Nodes n1, n2, … with fake GPUs; `folder` is the cluster's own. `commands` is on its login node."""
 
     folder: Path
+    commands: CommandServer | None = None
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the login node's environment has in addition."""
+        return {"SLURM_CONF": f"{self.folder}/etc/slurm.conf", "LAB_DIR": str(self.folder)}
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """A command of the script `cluster`."""
@@ -98,9 +105,12 @@ class Desk:
         return self.phalanx("submit", *words, environ=environ)
 
     def phalanx(self, *words: str, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        path = {"PYTHONPATH": f"{ROOT}"}
-        python = (sys.executable, "-m", "phalanx.launch.cli")
-        return self.cluster.run(*python, *words, cwd=self.folder, environ={**path, **self.environ, **(environ or {})})
+        """Type `phalanx words`: from a process that has imported it, unless another is asked for by PYTHONPATH."""
+        given = {"PYTHONPATH": f"{ROOT}", **self.environ, **(environ or {})}
+        if self.cluster.commands is None or given["PYTHONPATH"] != f"{ROOT}":
+            return self.cluster.run(sys.executable, "-m", "phalanx.launch.cli", *words, cwd=self.folder, environ=given)
+        whole = {**os.environ, **self.cluster.environ, **QUIET, **given}
+        return run_warm(self.cluster.commands, words, cwd=self.folder, env=whole)
 
     def submit(self, *words: str, environ: Mapping[str, str] | None = None) -> "LabJob":
         done = self.type(f"run.root={quoted(str(self.runs))}", *SMALL, *words, environ=environ)
