@@ -47,13 +47,13 @@ def _try_twice(make: Callable[[list[Group]], Optimizer], few: list[Group]) -> Tr
     rates = _rates(one)
     _step(one, few, seed=1)
     own_rate = _rates(one) != rates
-    saved = {inner: _through_a_file(one, inner) for inner in (False, True)}
+    states = {inner: copy.deepcopy(optimizer_state.of(one, inner)) for inner in (False, True)}
     between = _copies(few)
     moved = _second_step(one, few, own_rate)
-    for inner, state in saved.items():
+    for inner, state in states.items():
         again = _copies(between)
         other = _made(make, again)
-        _load(other, state)
+        _load(other, _through_a_file(state, _name(one)))
         if _same(moved, _second_step(other, again, own_rate)):
             return Traits(inner, own_rate)
     raise ConfigError(
@@ -128,16 +128,15 @@ def _same(moves: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool
     return all(not d > _SAME * s for d, s in zip(differences, sizes, strict=True))
 
 
-def _through_a_file(optimizer: Optimizer, inner: bool) -> Mapping[str, Any]:
+def _through_a_file(state: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
     file = io.BytesIO()
-    state = copy.deepcopy(optimizer_state.of(optimizer, inner))
     try:
         torch.save(state, file)
         file.seek(0)
         found: Mapping[str, Any] = torch.load(file, weights_only=True)
     except (pickle.PicklingError, pickle.UnpicklingError, RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{_name(optimizer)} has a state that cannot be saved and loaded without running code: "
+            f"{whose} has a state that cannot be saved and loaded without running code: "
             f"{str(error).splitlines()[0]}. Keep tensors, numbers and texts there"
         ) from None
     return found
