@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import weakref
@@ -52,10 +53,16 @@ def _serve_commands(listener: socket.socket) -> NoReturn:
             import_module(f"phalanx.launch.commands.{verb}")
     while True:
         connection, _ = listener.accept()
-        if os.fork() == 0:
+        if _is_ours(connection) and os.fork() == 0:
             listener.close()
             _serve_command(connection)
         connection.close()
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether it was opened by this user: the name of the socket is no file, whose mode would keep others out."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(uid == os.getuid())
 
 
 def _serve_command(connection: socket.socket) -> NoReturn:
