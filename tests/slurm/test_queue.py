@@ -7,10 +7,11 @@ from tests.slurm.slurm_lab import Desk, first_on_path, program
 PACED = (TASK, *TINY, *ONE, "log.every=1")
 
 
-def test_run_is_queued_then_starting_then_running_then_finished(desk: Desk) -> None:
+def test_run_is_queued_then_starting_then_running_then_queued_again_then_finished(desk: Desk) -> None:
     pace = Pace(after=2, gate=str(desk.folder / "gate"))
     with held(desk) as before:
-        job = desk.submit(*PACED, "run.name=r", f"--after={before}", environ=pace.environ())
+        words = (*PACED, "train.steps=30", "run.name=r", f"--after={before}")
+        job = desk.submit(*words, environ=pace.environ())
         waiting = told(desk)["r"]
         assert (waiting["state"], waiting["job"], waiting["why"]) == ("queued", job.job, "Dependency")
         assert told(desk, "r") == {"r": waiting}, "it can be named, although it has no folder yet"
@@ -19,19 +20,14 @@ def test_run_is_queued_then_starting_then_running_then_finished(desk: Desk) -> N
     desk.cluster.until(lambda: seen.update({told(desk)["r"]["state"]: 1}) or seen["running"] == 1)
     assert told(desk)["r"]["job"] == job.job
     assert seen["starting"]
-    pace.open()
-    job.finish()
-    assert told(desk)["r"]["state"] == "finished"
-
-
-def test_run_whose_job_waits_once_more_is_queued_again(desk: Desk) -> None:
-    pace = Pace(after=2, gate=str(desk.folder / "gate"))
-    job = desk.submit(*PACED, "train.steps=30", "run.name=r", environ=pace.environ())
     job.until_step(2)
     desk.cluster.ask("scontrol", "requeuehold", job.job)
     pace.open()
     desk.cluster.until(lambda: told(desk)["r"]["state"] == "queued")
     assert told(desk)["r"]["why"] == "job requeued in held state"
+    desk.cluster.ask("scontrol", "release", job.job)
+    job.finish()
+    assert told(desk)["r"]["state"] == "finished"
 
 
 def test_run_that_never_began_has_failed_and_its_log_is_named(desk: Desk) -> None:

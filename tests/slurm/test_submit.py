@@ -46,10 +46,11 @@ def test_run_that_is_queued_or_running_is_not_submitted_twice(desk: Desk) -> Non
     assert again.returncode == 2
     assert f"is job {job.job} already" in again.stderr
     assert len(list((desk.runs / ".submitted").glob("*/"))) == 1
-    other = desk.submit(TASK, *TINY, *ONE, "seed=1", environ=pace.environ())
+    other = desk.submit(TASK, *TINY, *ONE, "seed=1", "cluster.sbatch=['--hold']", environ=pace.environ())
+    assert other.job != job.job
+    desk.cluster.ask("scancel", other.job)
     pace.open()
     job.finish()
-    other.finish()
     after = desk.type(f"run.root={desk.runs}", TASK, *TINY, *ONE, environ=pace.environ())
     assert after.returncode == 0, after.stderr
 

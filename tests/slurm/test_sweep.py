@@ -44,11 +44,18 @@ def finish(job: LabJob, *elements: int) -> None:
 def test_elements_share_the_trials_and_each_has_the_weights_of_one_that_was_started_alone(
     desk: Desk, starter: Starter
 ) -> None:
-    job = desk.submit(*SHORT, *SPACE, *ONE, "--sweep", "--array=0-1", "sweep.ranks=2")
+    """Though each element has the data elsewhere."""
+    for element in ("0", "1"):
+        (desk.folder / element).mkdir()
+        mnist()(desk.folder / element)
+    data = (*SHORT, "data=mnist", "data.train.download=false", "train.global_batch=16")
+    where = f"data.train.root={desk.folder}/${{oc.env:SLURM_ARRAY_TASK_ID}}/mnist"
+    job = desk.submit(*data, where, *SPACE, *ONE, "--sweep", "--array=0-1", "sweep.ranks=2")
     finish(job, 0, 1)
     assert [row["state"] for row in rows(desk)] == ["complete"] * 4
     assert starts(desk) == [["start"]] * 4
-    alone = starter.train(2, *SHORT, "optim.lr=0.01", "model.hidden=[8]", name="alone")
+    here = f"data.train.root={desk.folder}/0/mnist"
+    alone = starter.train(2, *data, here, "optim.lr=0.01", "model.hidden=[8]", name="alone")
     assert trial(desk, 2).sha256 == alone.sha256
     command = job.log.splitlines()
     assert any(re.match(r"phalanx run -n 2 (?!.*(grace_s|config-dir)).*optim.lr=", line) for line in command), job.log
@@ -57,16 +64,6 @@ def test_elements_share_the_trials_and_each_has_the_weights_of_one_that_was_star
         "finished",
         "4/4",
     ]
-
-
-def test_elements_share_a_sweep_though_each_has_the_data_elsewhere(desk: Desk) -> None:
-    for element in ("0", "1"):
-        (desk.folder / element).mkdir()
-        mnist()(desk.folder / element)
-    where = f"data.train.root={desk.folder}/${{oc.env:SLURM_ARRAY_TASK_ID}}/mnist"
-    job = desk.submit(*SHORT, *SPACE, *ONE, "--sweep", "--array=0-1", "data=mnist", where, "data.train.download=false")
-    finish(job, 0, 1)
-    assert [row["state"] for row in rows(desk)] == ["complete"] * 4
 
 
 def preempt(job: LabJob, node: str) -> None:
