@@ -13,9 +13,13 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
+import traceback
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from phalanx.compose.compose import compose
@@ -72,7 +76,7 @@ def _serve_command(connection: socket.socket) -> NoReturn:
         connection.close()
         asked = json.loads(words)
         os.chdir(asked["cwd"])
-        _become(lambda: cli.main(), ["phalanx", *asked["words"]], asked["environ"], streams)
+        _become(cli.main, ["phalanx", *asked["words"]], asked["environ"], streams)
     for descriptor in streams:
         os.close(descriptor)
     connection.send(str(pid).encode())
@@ -81,47 +85,70 @@ def _serve_command(connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _become(main: Callable[[], None], argv: list[str], environ: Mapping[str, str], streams: Sequence[int]) -> NoReturn:
-    """Do what a new Python would that runs `main` with `streams`."""
+def _become(
+    main: Callable[[], None],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    streams: Sequence[int],
+    kept: Collection[int] = (),
+) -> NoReturn:
+    """Do what a new Python would that runs `main` with `streams` and the descriptors `kept`."""
     for target, descriptor in enumerate(streams):
         os.dup2(descriptor, target)
-    os.closerange(3, 1024)
+    for low, high in pairwise([2, *sorted({*kept} - {0, 1, 2}), 1024]):
+        os.closerange(low + 1, high)
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # the parent's, such as its folders
         finalizer.detach()
     os.environ.clear()
     os.environ.update(environ)
-    sys.argv = argv
+    tempfile.tempdir = None
+    sys.argv = [*argv]
     sys.path[:0] = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    for heard in signal.valid_signals():
+        if callable(signal.getsignal(heard)):
+            signal.signal(heard, signal.SIG_DFL)
     raise_on_interrupt()
     subprocess.Popen = _Warm  # type: ignore[misc]
     try:
-        with skip_teardown():
+        with suppress(ModuleNotFoundError):
+            import_module("sitecustomize")
+        with suppress(SystemExit), skip_teardown():
             main()
-    except SystemExit:
         atexit._run_exitfuncs()  # not by way of what called this, which is the parent's
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
     os._exit(70)
 
 
+def _agent() -> None:
+    import_module("phalanx.launch.local.agent").main()
+
+
 class _Warm(subprocess.Popen[Any]):
-    """Forks the fork server of a sweep from this process instead of starting a Python; all else is started as ever."""
+    """Forks the agent of ranks and the fork server of a sweep from this process instead of starting a Python.
+
+    All else is started as ever.
+    """
 
     def _execute_child(  # type: ignore[no-untyped-def]
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, info, flags, shell, *rest
     ) -> None:
-        if "launch.sweep.fork_server" not in args:
+        mains = {"launch.sweep.fork_server": fork_server.main, "launch.local.agent": _agent}
+        name = next(filter(mains.get, args), None)
+        if name is None:
             super()._execute_child(  # type: ignore[misc]
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, info, flags, shell, *rest
             )
             return
-        from_parent, _, _, to_parent = rest[:4]
         self.pid = os.fork()
         if self.pid == 0:
+            streams = [given if given >= 0 else stream for stream, given in enumerate((rest[0], rest[3], rest[5]))]
             os.setsid()
             preexec_fn()
-            _become(fork_server.main, args[2:], env, [from_parent, to_parent, 2])
+            _become(mains[name], args[args.index(name) :], env, streams, pass_fds)
         self._child_created = True
-        os.close(from_parent)
-        os.close(to_parent)
+        self._close_pipe_fds(*rest[:6])  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

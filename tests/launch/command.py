@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from phalanx.launch.host.processes import children
-from tests.ranks import QUIET, ROOT, until
+from tests.ranks import QUIET, ROOT, Nursery, until
+from tests.warm_command import WarmCommand
 
 _ANSWER = re.compile(r"phalanx: (starting \d+ rank|SIG|ending it at once)")
 _RANK = """#!{python}
@@ -92,17 +93,12 @@ class Launcher:
 
         A variable of `environ` that is None is not set.
         """
-        here = self.folder / f"start-{len(self.started)}"
-        here.mkdir()
-        (self.folder / "tmp").mkdir(exist_ok=True)
-        here_alone = {"MARK": self.mark, "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
-        whole = {**os.environ, **QUIET, **here_alone, **(environ or {})}
-        if body is not None:
-            whole["PYTHON_EXEC"] = stand_in(here, body)
+        here = self._folder()
+        more = {**(environ or {}), **({} if body is None else {"PYTHON_EXEC": stand_in(here, body)})}
         process = subprocess.Popen(
             ["sh", "-c", within, "sh", sys.executable, "-m", "phalanx.launch.cli", *argv],
             cwd=here,
-            env={name: value for name, value in whole.items() if value is not None},
+            env=self._environ(more),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -110,6 +106,25 @@ class Launcher:
         )
         self.started.append(process)
         return Started(process, here)
+
+    def start_warm(self, nursery: Nursery, *argv: str, environ: Mapping[str, str | None] | None = None) -> Started:
+        """Start it, and the agent of its ranks, from a process that has imported all."""
+        here = self._folder()
+        whole = self._environ(environ or {})
+        process = WarmCommand(nursery, argv, cwd=here, env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.started.append(process)
+        return Started(process, here)
+
+    def _folder(self) -> Path:
+        here = self.folder / f"start-{len(self.started)}"
+        here.mkdir()
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        return here
+
+    def _environ(self, more: Mapping[str, str | None]) -> dict[str, str]:
+        here_alone = {"MARK": self.mark, "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
+        whole = {**os.environ, **QUIET, **here_alone, **more}
+        return {name: value for name, value in whole.items() if value is not None}
 
     def run(
         self, *argv: str, body: str | None = None, environ: Mapping[str, str | None] | None = None
@@ -123,6 +138,16 @@ def stand_in(here: Path, body: str) -> str:
     rank.write_text(_RANK.format(python=sys.executable, here=str(here), body=body))
     rank.chmod(0o700)
     return str(rank)
+
+
+def inside(folder: Path) -> list[int]:
+    """The other processes that work in `folder` or below it, also those of a warm start, whose environments do not show."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "cwd").readlink().is_relative_to(folder) and entry.name != str(os.getpid()):
+                found.append(int(entry.name))
+    return found
 
 
 def marked(mark: str) -> list[int]:

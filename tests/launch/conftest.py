@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.command import Launcher, marked
+from tests.launch.command import Launcher, inside, marked
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def launcher(tmp_path: Path) -> Iterator[Launcher]:
     forgotten = [process for process in made.started if process.poll() is None]
     for process in forgotten:
         process.kill()
-    left = marked(made.mark)
+    left = {*marked(made.mark), *inside(tmp_path)}
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     for process in made.started:

@@ -12,17 +12,26 @@ import pytest
 from phalanx.launch.commands import doctor
 from tests.launch.command import Launcher
 from tests.launch.doctor.findings import findings
-from tests.ranks import QUIET, ROOT, free_port
+from tests.ranks import QUIET, ROOT, Nursery, free_port
 
 WITHOUT_GPU = {"CUDA and driver", "GPUs", "GPU health", "GPU clocks", "GPU links", "matmul", "host to device"}
-# Stands before launch/doctor/main.py, which takes the place of this program.
-REAL_CHECKS = (
-    "import runpy\nsys.argv = sys.argv[sys.argv.index('-u') + 1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-)
+# What a start of ranks executes in each of them, before it meets the others.
+IN_RANKS = """
+import os, signal, sys, threading
+
+class Fault:
+    def find_spec(self, name, path=None, target=None):
+        if name == "phalanx.launch.doctor.all_checks":
+            exec({fault!r}, {{**globals(), "rank": int(os.environ["RANK"])}})
+
+sys.meta_path.insert(0, Fault())
+"""
 
 
-def test_where_all_is_well_every_line_passes_or_says_why_it_was_not_checked(launcher: Launcher) -> None:
-    code, output = launcher.run("doctor", "-n", "3", "--json", "--folder", "my runs $(id)")
+def test_where_all_is_well_every_line_passes_or_says_why_it_was_not_checked(
+    launcher: Launcher, nursery: Nursery
+) -> None:
+    code, output = launcher.start_warm(nursery, "doctor", "-n", "3", "--json", "--folder", "my runs $(id)").wait()
     found = findings(output)
     assert code == 0, output
     assert {words["verdict"] for words in found.values()} <= {"pass", "warn", "not checked"}
@@ -41,7 +50,7 @@ def dies(self, ranks):
 if rank == 1:
     SharedFolder.measure = dies
 """
-NEVER_COMES = "if rank == 1: wait()\n"
+NEVER_COMES = "if rank == 1: threading.Event().wait()"
 HANGS_IN_A_COLLECTIVE = """
 import phalanx.launch.doctor.checks.allreduce
 if rank == 0:
@@ -50,10 +59,17 @@ if rank == 0:
 BUSY = r"rank 0 on \S+ was still busy with all-reduce after 12 s"
 
 
-def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(launcher: Launcher) -> None:
+def test_a_rank_that_dies_or_hangs_is_named_and_what_was_found_before_is_kept(
+    launcher: Launcher, nursery: Nursery, tmp_path: Path
+) -> None:
     """Three at once, for most of the time they wait."""
-    bodies = (DIES, NEVER_COMES, HANGS_IN_A_COLLECTIVE)
-    started = [launcher.start("doctor", "-n", "2", "--limit", "12", body=body + REAL_CHECKS) for body in bodies]
+    started = []
+    for number, fault in enumerate((DIES, NEVER_COMES, HANGS_IN_A_COLLECTIVE)):
+        folder = tmp_path / f"fault-{number}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(IN_RANKS.format(fault=fault))
+        environ = {"PYTHONPATH": f"{folder}:{ROOT}"}
+        started.append(launcher.start_warm(nursery, "doctor", "-n", "2", "--limit", "12", environ=environ))
     (code, died), (other_code, never_came), (last_code, hung) = [one.wait() for one in started]
     assert (code, other_code, last_code) == (1, 1, 1)
     assert re.search(r"FAIL +ranks +rank 1 was killed by SIGKILL, after listening sockets\n", died), died
