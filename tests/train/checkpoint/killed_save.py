@@ -39,6 +39,8 @@ def commit(checkpoints: "Checkpoints", step: int) -> None:
 
 
 def crash_at_every_change(folder: Path) -> None:
+    import phalanx.run_folder.checkpoints  # noqa: F401 - once, and not in each process that is forked
+
     for n in itertools.count():
         pid = os.fork()
         if pid == 0:

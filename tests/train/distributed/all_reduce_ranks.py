@@ -1,15 +1,18 @@
 """Ranks that add tensors up and say what came out: python -m tests.train.distributed.all_reduce_ranks DTYPE:NUMBERS …
 
 Forks them for each line of JSON, {"ranks", "without"}, and answers with one: what each rank says, the first of it the
-way that sums go and what was warned of. `without` names what a rank lacks: one of LACKS, or nothing.
+way that sums go and what was warned of. `without` names what a rank lacks: one of LACKS, or nothing; or what all lack: one
+of MACHINES.
 """
 
+import ctypes
 import errno
 import hashlib
 import json
 import logging
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -41,6 +44,21 @@ def _no_sockets() -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     shared_memory.listen = refuse
+
+
+_CLONE_NEWNS = 0x20000
+MACHINES = {
+    "room in /dev/shm": "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero >/dev/shm/full",
+    "/dev/shm": "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 444 /dev/urandom c 1 9",
+}
+"""What a machine lacks, as a container may -> how."""
+
+
+def _move_to_machine(without: str) -> None:
+    """Give this process mounts of its own."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["sh", "-c", f"mount --make-rprivate / && {MACHINES[without]}"], check=True)
 
 
 LACKS: dict[str, tuple[int, Callable[[], None]]] = {
@@ -99,9 +117,10 @@ def main(cases: list[str]) -> None:
             hear, tell = os.pipe()
             if os.fork() == 0:
                 os.environ.update(rank_variables(rank, ranks, port))
-                lacking, lose = LACKS[asked["without"]]
-                if rank == lacking:
-                    lose()
+                if asked["without"] in MACHINES:
+                    _move_to_machine(asked["without"])
+                elif rank == LACKS[asked["without"]][0]:
+                    LACKS[asked["without"]][1]()
                 os.write(tell, json.dumps(list(added(cases))).encode())
                 os._exit(0)
             os.close(tell)

@@ -15,33 +15,24 @@ import torch.distributed as dist
 
 from phalanx.train.distributed.shared_memory import SharedMemoryReducer, connect, listen
 from tests.ranks import QUIET, ROOT, until
-from tests.train.distributed.all_reduce_ranks import digest, drawn
+from tests.train.distributed.all_reduce_ranks import MACHINES, digest, drawn
 
 _LARGE = 2**20 // 4 + 3  # numbers: more than one slot
 CASES = [("float32", 1), ("float64", 1000), ("float32", _LARGE), ("bfloat16", 77), ("float64", 3)]
 
-
-# A machine whose /dev/shm holds next to nothing, as a container's may be, and one that has none.
-TINY = "mount -t tmpfs -o size=4k tmpfs /dev/shm && head -c 4096 /dev/zero >/dev/shm/full && "
-NONE = "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 444 /dev/urandom c 1 9 && "
+pytestmark = pytest.mark.xdist_group("shared memory")  # they share the process that ranks are forked from
 
 
-@contextmanager
-def adding(*within: str) -> Iterator["subprocess.Popen[str]"]:
-    """The process that ranks are forked from, started by the command `within`."""
+@pytest.fixture(scope="module")
+def adders() -> Iterator["subprocess.Popen[str]"]:
+    """The process that ranks are forked from."""
     cases = (f"{dtype}:{numbers}" for dtype, numbers in CASES)
-    command = [*within, sys.executable, "-m", "tests.train.distributed.all_reduce_ranks", *cases]
+    command = [sys.executable, "-m", "tests.train.distributed.all_reduce_ranks", *cases]
     environ = {**os.environ, **QUIET}
     with subprocess.Popen(command, env=environ, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def adders() -> Iterator["subprocess.Popen[str]"]:
-    with adding() as process:
-        yield process
 
 
 def summed(adders: "subprocess.Popen[str]", ranks: int, without: str = "") -> list[list[str]]:
@@ -86,10 +77,11 @@ def test_where_a_rank_has_no_shared_memory_all_go_through_gloo_with_the_same_bit
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-@pytest.mark.parametrize("mount", [TINY, NONE], ids=["full", "missing"])
-def test_ranks_share_memory_also_where_dev_shm_is_full_or_missing(mount: str) -> None:
-    with adding("unshare", "-m", "sh", "-c", f'{mount} exec "$@"', "sh") as process:
-        assert summed(process, 2) == [["through memory"]] * 2
+@pytest.mark.parametrize("without", MACHINES, ids=["full", "missing"])
+def test_ranks_share_memory_also_where_dev_shm_is_full_or_missing(
+    adders: "subprocess.Popen[str]", without: str
+) -> None:
+    assert summed(adders, 2, without) == [["through memory"]] * 2
 
 
 @contextmanager
