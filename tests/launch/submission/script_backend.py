@@ -5,7 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.launch.submission.array import array_indices
 from phalanx.launch.submission.backend import JobPhase, JobSpec, QueuedJob, element_id
 from phalanx.launch.submission.exit_policy import EXIT_POLICY, Action
+from tests.ranks import Nursery
 
 SCRIPT = """#!/bin/bash
 # {token}
@@ -27,16 +28,31 @@ cd {directory}
 mapfile -d '' -t words <{quoted}/words
 exec {python} {code}/phalanx/{entry} "${{words[@]//"%a"/$element}}"
 """
+# Stands for Python where a rank is forked that has what it was given.
+TELLS = """#!/bin/sh
+printf '%s\\0' "$PWD" "$@" >"$TOLD.words"
+env -0 >"$TOLD.environ"
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start of a job: its process, and what waits for its exit code."""
+
+    pid: int
+    wait: Callable[[], int]
 
 
 @dataclass(frozen=True)
 class ScriptBackend:
     """`folder` holds a script a job, and for each element the processes and exit codes of its starts, and its own code.
 
-    It knows nothing of Slurm, and sets none of its variables.
+    It knows nothing of Slurm, and sets none of its variables. With a `nursery` the one rank of a job is forked from there,
+    once its script has come to where it would start Python.
     """
 
     folder: Path
+    nursery: Nursery | None = None
     name: str = "Script"
 
     def check(self, cluster: ClusterConfig) -> None:
@@ -56,12 +72,14 @@ class ScriptBackend:
             setup="\n".join(job.cluster.setup),
             folder=job.submission.folder,
             quoted=shlex.quote(str(job.submission.folder)),
-            python=shlex.quote(job.python),
+            python=shlex.quote(job.python if self.nursery is None else str(self.folder / "tells")),
             code=shlex.quote(str(job.submission.code)),
             entry=job.entry,
         )
 
     def submit(self, rendered: str) -> str:
+        (self.folder / "tells").write_text(TELLS)
+        (self.folder / "tells").chmod(0o700)
         job = str(len(list(self.folder.glob("*.sh"))) + 1)
         self._script(job).write_text(rendered)
         return job
@@ -108,16 +126,23 @@ class ScriptBackend:
         """The exit code of each start."""
         return list(map(int, (self.folder / f"{element_id(job, element)}.starts").read_text().split()))
 
-    def start(self, job: str, element: str = "") -> "subprocess.Popen[bytes]":
+    def start(self, job: str, element: str = "") -> Start:
         """Start a job as it is, though an earlier start of it should be running."""
         name = element_id(job, element)
-        started = len(self._pids(name))
-        command = ["bash", str(self._script(job)), element, name, str(started)]
-        log = Path(self._told(job, "folder: "), self.log_name(name))
-        with log.open("a") as output, (self.folder / f"{name}.pids").open("a") as pids:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-            pids.write(f"{process.pid} ")
-        return process
+        number = len(self._pids(name))
+        command = ["bash", str(self._script(job)), element, name, str(number)]
+        log, told = Path(self._told(job, "folder: "), self.log_name(name)), self.folder / f"{name}-{number}"
+        with log.open("a") as output:
+            environ = {**os.environ, "TOLD": str(told)}
+            process = subprocess.Popen(command, env=environ, stdout=output, stderr=output, start_new_session=True)
+        started = Start(process.pid, process.wait)
+        if self.nursery is not None:
+            process.wait()
+            if told.with_suffix(".environ").exists():
+                started = _forked(self.nursery, told, log)
+        with (self.folder / f"{name}.pids").open("a") as pids:
+            pids.write(f"{started.pid} ")
+        return started
 
     def stands_still(self, job: str) -> bool:
         """Whether the first start of a job was stopped by SIGSTOP."""
@@ -154,3 +179,11 @@ class ScriptBackend:
 
     def _code(self, job: str, element: str) -> Path:
         return self.folder / f"{element_id(job, element)}.code"
+
+
+def _forked(nursery: Nursery, told: Path, log: Path) -> Start:
+    directory, _, *words = told.with_suffix(".words").read_text().split("\0")[:-1]
+    lines = told.with_suffix(".environ").read_text().split("\0")[:-1]
+    environ = dict(line.split("=", 1) for line in lines)
+    pid = nursery.fork({"argv": words, "environ": environ, "cwd": directory, "output": str(log)})
+    return Start(pid, lambda: nursery.wait(pid))

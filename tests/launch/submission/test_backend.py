@@ -21,22 +21,25 @@ from phalanx.launch.slurm.backend import Slurm
 from phalanx.launch.submission.exit_policy import EXIT_POLICY
 from phalanx.run_folder.jsonl import Entry
 from tests.launch.submission.script_backend import ScriptBackend
-from tests.ranks import SMALL, until
+from tests.ranks import SMALL, Nursery, until
 from tests.train.distributed.fault_injection import TASK, Sabotage
 
 TINY = ("model=mlp", "model.hidden=[8]", "train.steps=3", "cluster.ranks_per_node=1", *SMALL)
 
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
-    folder = tmp_path / "jobs"
-    folder.mkdir()
-    made = ScriptBackend(folder)
+def scripts(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
+    return used(ScriptBackend(tmp_path / "jobs", nursery), tmp_path, monkeypatch)
+
+
+def used(made: ScriptBackend, here: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptBackend:
+    """A backend that verbs choose which are typed `here`."""
+    made.folder.mkdir()
     monkeypatch.setattr(backend, "choose_backend", lambda cluster, environ: made)
     monkeypatch.setattr(
         backend, "backend_named", lambda name, environ: made if name == "Script" else Slurm({"PATH": ""})
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(here)
     return made
 
 
@@ -86,7 +89,9 @@ def test_a_record_of_a_cluster_that_nobody_knows_is_one_message() -> None:
         backend.backend_named("Cloud", {})
 
 
-def test_waiting_for_a_run_trains_it_and_returns_its_exit_code(scripts: ScriptBackend) -> None:
+def test_waiting_for_a_run_trains_it_and_returns_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a Python that its script starts."""
+    used(ScriptBackend(tmp_path / "jobs"), tmp_path, monkeypatch)
     assert typed(submit, "--wait", *TINY, "run.name=r")[0] == 0
     assert (told()["r"]["state"], told()["r"]["step"]) == ("finished", 3)
     assert typed(submit, "--wait", *TINY, "run.name=bad", "cluster.setup=['exit 4']")[0] == ExitCode.GAVE_UP
