@@ -115,6 +115,8 @@ def _set_up_rank(asked: dict[str, Any]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for descriptor, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, target)
+    os.close(null)
+    os.close(output)
     os.chdir(asked["cwd"])
     os.environ.update(asked["environ"])
     sys.argv = ["train/main.py", *asked["argv"]]

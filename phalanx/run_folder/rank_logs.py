@@ -26,6 +26,11 @@ class _File(logging.StreamHandler[TextIO]):
         super().__init__(os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a", encoding="utf-8"))
         self.path = path
 
+    def close(self) -> None:
+        """Called by logging at exit."""
+        self.stream.close()
+        super().close()
+
 
 def to_console(is_rank_zero: bool, environ: Mapping[str, str]) -> None:
     """Before there is a run folder: warnings of rank 0 go to standard error, all else nowhere."""

@@ -69,6 +69,18 @@ def test_what_the_interpreter_prints_at_exit_it_prints(tmp_path: Path, leave: st
     assert ended.stderr.endswith(said)
 
 
+def test_a_file_that_nobody_has_closed_holds_all_that_was_written(tmp_path: Path) -> None:
+    """As that of a model which keeps a log of its own."""
+    ended = left(tmp_path, f"file = open({str(tmp_path / 'log')!r}, 'w'); file.write('text'); sys.exit(7)")
+    assert (ended.returncode, ended.stderr, (tmp_path / "log").read_text()) == (7, "", "text")
+
+
+def test_what_a_library_in_c_has_printed_is_there(tmp_path: Path) -> None:
+    ended = left(tmp_path, "import ctypes; ctypes.CDLL(None).printf(b'text')")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith("text")
+
+
 def test_a_profiler_that_starts_the_process_writes_what_it_measured(tmp_path: Path) -> None:
     ended = left(tmp_path, "sys.exit(7)", "-m", "cProfile", "-o", str(tmp_path / "profile"))
     assert ended.stdout.endswith("finalized\n")
