@@ -112,13 +112,17 @@ def _become(
     try:
         with suppress(ModuleNotFoundError):
             import_module("sitecustomize")
-        with suppress(SystemExit), skip_teardown():
+        with skip_teardown():
             main()
-        atexit._run_exitfuncs()  # not by way of what called this, which is the parent's
+    except SystemExit as leaving:
+        code = leaving.code or 0
     except Exception:
         traceback.print_exc()
         os._exit(1)
-    os._exit(70)
+    else:
+        code = 0
+    atexit._run_exitfuncs()  # not by way of what called this, which is the parent's
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def _agent() -> None:
@@ -152,4 +156,5 @@ class _Warm(subprocess.Popen[Any]):
 
 
 if __name__ == "__main__":
-    main()
+    with skip_teardown():
+        main()
