@@ -11,6 +11,8 @@ if not __package__:  # run as a folder, which comes first on the path, where its
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import_module("phalanx.system.module_path").move_root_back(sys.path[0])
 
+import_module("phalanx.exit.linux_only").require_linux()  # other systems lack what is imported next
+
 module = "launch.cli"
 if sys.argv[1:2] == ["-m"]:
     module = sys.argv[2]
