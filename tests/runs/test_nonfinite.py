@@ -9,7 +9,7 @@ import pytest
 from phalanx.train.loading.order import Order
 from tests.ranks import Results, Starter
 from tests.train.faulty_parts import SIGN
-from tests.train.small_runs import BATCH, SAMPLES, killed_once, planted
+from tests.train.small_runs import BATCH, SAMPLES, planted, undisturbed_and_killed
 
 RUN = ("train.steps=12", "checkpoint.every=1")
 
@@ -104,9 +104,8 @@ def test_restart_amid_skipped_steps_ends_with_the_same_bits_and_the_same_count(s
     """Checkpoints stand where records wait for their line, so records of skipped steps go through the file."""
     spoilt = [position(5, 1), position(6, 6), position(7, 3)]
     rest = (*RUN, "checkpoint.every=6", "train.max_skips=4")
-    undisturbed = starter.train(ranks, *planted(spoilt=spoilt), *rest, name="undisturbed")
     run = (*planted(spoilt=spoilt, kill_at=position(8, 7)), *rest)
-    killed = killed_once(starter, ranks, *run)
+    undisturbed, killed = undisturbed_and_killed(starter, ranks, *run)
     assert killed.sha256 == undisturbed.sha256
     assert killed.timeless() == undisturbed.timeless()
     assert killed.summary["skipped"] == undisturbed.summary["skipped"] == 3

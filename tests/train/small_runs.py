@@ -37,6 +37,15 @@ def _written(value: object) -> str:
     return str(value)
 
 
+def undisturbed_and_killed(starter: Starter, ranks: int, *run: str) -> tuple[Results, Results]:
+    """What one command line leaves where nobody dies, and what `killed_once` does."""
+    killed = starter.folder / "killed"  # Planted's marker
+    killed.touch()
+    undisturbed = starter.train(ranks, *run, name="undisturbed")
+    killed.unlink()
+    return undisturbed, killed_once(starter, ranks, *run)
+
+
 def killed_once(starter: Starter, ranks: int, *run: str) -> Results:
     """What a run leaves in which one rank kills itself and whose command is typed a second time."""
     ended = starter.run(ranks, *run, "run.name=killed")

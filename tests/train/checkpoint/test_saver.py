@@ -1,7 +1,6 @@
 """Events, retention, stops and restarts follow the end of a save, not its beginning."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from phalanx.exit.signals import UNTIL
 from phalanx.run_folder.checkpoints import Checkpoints
 from tests.ranks import Starter
 from tests.train.checkpoint.late_saver import LATE
-from tests.train.small_runs import killed_once, planted
+from tests.train.small_runs import planted, undisturbed_and_killed
 
 TRAINED = ("train.steps=12", "train.epochs=null", "checkpoint.every=4", "checkpoint.keep=1", "log.every=1", LATE)
 
@@ -60,19 +59,18 @@ def test_a_stop_waits_for_the_save_under_way_and_makes_no_second_one(starter: St
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_that_is_killed_before_a_save_has_ended_continues_from_the_one_before(
-    starter: Starter, ranks: int, tmp_path: Path
+    starter: Starter, ranks: int
 ) -> None:
     """It dies in the step after the eighth, in whose end the save of that one is begun."""
-    undisturbed = starter.train(ranks, *run(), name="undisturbed")
-    killed = killed_once(starter, ranks, *run(kill_at=8 * 8, marker=tmp_path / "killed"))
+    undisturbed, killed = undisturbed_and_killed(starter, ranks, *run(kill_at=8 * 8))
     assert "8 begins: [4] after 1 events" in (starter.folder / "notes").read_text().splitlines()
     assert [event["step"] for event in killed.events("resume")] == [4]
     assert killed.sha256 == undisturbed.sha256
 
 
-def test_a_failure_aborts_the_save_that_is_under_way(starter: Starter, tmp_path: Path) -> None:
+def test_a_failure_aborts_the_save_that_is_under_way(starter: Starter) -> None:
     """Rank 1 dies after rank 0 has begun to write; the run is given back then, and another start may take it."""
-    ended = starter.run(2, *run(kill_at=8 * 8 + 7, marker=tmp_path / "killed"), "run.name=late")
+    ended = starter.run(2, *run(kill_at=8 * 8 + 7), "run.name=late")
     assert ended.codes == [1, -signal.SIGKILL], ended.output
     assert (starter.folder / "notes").read_text().splitlines()[-2:] == [
         "8 begins: [4] after 1 events",

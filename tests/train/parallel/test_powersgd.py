@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.ranks import Results, Starter
-from tests.train.small_runs import BATCH, killed_once, planted
+from tests.train.small_runs import BATCH, planted, undisturbed_and_killed
 
 RUN = (
     "train.steps=10",
@@ -27,9 +27,8 @@ def memory(results: Results, step: int, rank: int) -> dict[str, dict[int, torch.
     ("ranks", "spoilt"), [(3, []), (2, [4 * BATCH + 1])], ids=["finite", "nan_right_after_the_restart"]
 )
 def test_a_killed_run_ends_with_the_same_bits(starter: Starter, ranks: int, spoilt: list[int]) -> None:
-    undisturbed = starter.train(ranks, *planted(spoilt=spoilt), *RUN, name="undisturbed")
     run = (*planted(spoilt=spoilt, kill_at=6 * BATCH), *RUN)
-    killed = killed_once(starter, ranks, *run)
+    undisturbed, killed = undisturbed_and_killed(starter, ranks, *run)
     assert killed.sha256 == undisturbed.sha256
     assert killed.timeless() == undisturbed.timeless()
 

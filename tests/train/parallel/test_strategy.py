@@ -4,7 +4,6 @@ import math
 import shutil
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from tests.phalanx.compose.others import other, with_value
 from tests.ranks import Results, Starter
 from tests.train.parallel.flat_strategy import FLAT
 from tests.train.parallel.sharded_strategy import SHARDED
-from tests.train.small_runs import SAMPLES, killed_once, planted
+from tests.train.small_runs import SAMPLES, planted, undisturbed_and_killed
 
 TRAINED = (
     *("train.precision=fp64", "train.clip_norm=0.55", "train.ema_decay=0.9", "train.micro_batch=2", "optim=sgd"),
@@ -67,11 +66,9 @@ def check_trains_alike(ddp: Results, other: Results) -> None:
 def test_one_flat_copy_of_the_parameters_trains_to_the_weights_of_ddp(starter: Starter, ranks: int) -> None:
     """With accumulation, a clipped norm, an average, evaluations and saves, on which it is continued bit for bit."""
     ddp = starter.train(ranks, *run(), name="ddp")
-    flat = starter.train(ranks, *run(), FLAT, name="flat")
+    flat, continued = undisturbed_and_killed(starter, ranks, *run(kill_at=8 * 7), FLAT)
     assert len(ddp.timeless()) == 15
     check_trains_alike(ddp, flat)
-    marker = Path(starter.folder) / "killed"
-    continued = killed_once(starter, ranks, *run(kill_at=8 * 7, marker=marker), FLAT)
     assert [event["step"] for event in continued.events("resume")] == [5]
     assert continued.sha256 == flat.sha256
     assert continued.timeless() == flat.timeless()
@@ -87,7 +84,7 @@ def test_shards_of_the_parameters_train_to_the_weights_of_ddp(starter: Starter, 
     ddp = starter.train(ranks, *run(97), *uneven, name="ddp")
     sharded = starter.train(ranks, *run(97), *uneven, SHARDED, name="sharded")
     check_trains_alike(ddp, sharded)
-    dying = (*run(97, kill_at=8 * 7, marker=Path(starter.folder) / "marker"), *uneven, SHARDED)
+    dying = (*run(97, kill_at=8 * 7), *uneven, SHARDED)
     ended = starter.run(ranks, *dying, "run.name=killed")
     assert -signal.SIGKILL in ended.codes, ended.output
     shutil.copytree(starter.results("killed").folder, starter.results("elsewhere").folder)
