@@ -13,9 +13,9 @@ from phalanx.exit.rank_env import RankEnv
 from phalanx.launch.host.processes import children
 from phalanx.launch.local.exit_cause import ExitCause
 from phalanx.system.listening_sockets import listening_addresses, non_loopback_addresses
-from tests.launch.command import Launcher, marked
+from tests.launch.command import Launcher, inside
 from tests.paced_task import TASK, Pace
-from tests.ranks import SMALL, Results, Starter, until
+from tests.ranks import SMALL, Nursery, Results, Starter, until
 
 
 def starts(launcher: Launcher) -> list[str]:
@@ -53,16 +53,16 @@ def test_what_was_told_to_stop_and_failed_at_that_is_not_started_again(launcher:
     assert starts(launcher) == ["restart0-0"]
 
 
-def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Starter) -> None:
+def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, nursery: Nursery, starter: Starter) -> None:
     """The restart continues from the newest checkpoint, to the bits of a run that nobody disturbed or launched."""
     words = ("model=mlp", TASK, "train.steps=30", "checkpoint.every=10")
     pace = Pace(after=15, gate=str(launcher.folder / "gate"))
     environ = {**pace.environ(), "GLOO_SOCKET_IFNAME": _network()}  # as is set for a cluster
     options = ("-n", "2", "--max-restarts", "1")
-    started = launcher.start("run", *options, *SMALL, *words, "run.name=r", environ=environ)
+    started = launcher.start_warm(nursery, "run", *options, *SMALL, *words, "run.name=r", environ=environ)
     until((started.here / "runs" / "r" / "checkpoints" / "step_00000010" / "manifest.json").exists, 120.0)
-    assert listening_addresses(marked(launcher.mark))
-    assert non_loopback_addresses(marked(launcher.mark)) == set()
+    assert listening_addresses(inside(started.here))
+    assert non_loopback_addresses(inside(started.here)) == set()
     first = started.agent
     ranks = children(first)
     assert [_words(rank) for rank in ranks] == [_words(first)] * 2, (
@@ -71,7 +71,7 @@ def test_a_killed_rank_costs_nothing_but_time(launcher: Launcher, starter: Start
     os.kill(ranks[1], signal.SIGKILL)
     pace.open()
     until(lambda: (started.here / "runs" / "r" / "events.jsonl").read_text().count('"resume"') > 0, 120.0)
-    assert non_loopback_addresses(marked(launcher.mark)) == set(), "the second start"
+    assert non_loopback_addresses(inside(started.here)) == set(), "the second start"
     code, output = started.wait()
     assert code == 0, output
     (again,) = [line for line in output.splitlines() if line.startswith("phalanx: starting again (1 of 1)")]
