@@ -204,19 +204,19 @@ def test_every_tensor_that_init_from_lacks_is_named(starter: Starter, results: R
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_finished_run_trained_longer_is_as_if_it_had_never_ended(starter: Starter, ranks: int) -> None:
     run = (*RUN, *SGD, "model.dropout=0.2", "train.micro_batch=16", "log.every=4", "eval.every=6")
-    whole = starter.train(ranks, *run, "train.steps=40", name="whole")
-    first = starter.train(ranks, *run, "train.steps=20", name="first")
+    whole = starter.train(ranks, *run, "train.steps=20", name="whole")
+    first = starter.train(ranks, *run, "train.steps=8", name="first")
     before = contents(first.folder)
     extend = f"train.extend_from={quoted(str(first.folder))}"
-    longer = starter.train(ranks, *run, "train.steps=40", extend, name="longer")
+    longer = starter.train(ranks, *run, "train.steps=20", extend, name="longer")
     assert longer.sha256 == whole.sha256
-    assert longer.timeless() == [line for line in whole.timeless() if line["step"] > 20]
-    assert longer.events("start")[0]["step"] == 20
-    averages = [run.folder / "checkpoints/step_00000040/ema.safetensors" for run in (whole, longer)]
+    assert longer.timeless() == [line for line in whole.timeless() if line["step"] > 8]
+    assert longer.events("start")[0]["step"] == 8
+    averages = [run.folder / "checkpoints/step_00000020/ema.safetensors" for run in (whole, longer)]
     assert averages[0].read_bytes() == averages[1].read_bytes()
     assert contents(first.folder) == before
     if ranks == 1:
-        again = (*run, "train.steps=40", extend, "run.fresh=true")
+        again = (*run, "train.steps=20", extend, "run.fresh=true")
         assert starter.train(ranks, *again, name="longer").sha256 == whole.sha256
 
 
