@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from tests.paced_task import TASK as PACED
 from tests.paced_task import Pace
-from tests.ranks import Starter, until
+from tests.ranks import Nursery, Starter, until
 from tests.train.distributed.fault_injection import TASK, Sabotage
 
 RUN = ("run.name=r", "model=mlp", "model.hidden=[64]", "train.steps=20", "log.every=2", "checkpoint.every=4")
@@ -114,15 +115,23 @@ def test_folder_of_checkpoints_that_is_closed_in_mid_run_is_one_message(
 BEREFT = "task._target_=tests.phalanx.run_folder.unprivileged_task.Bereft"
 
 
+@pytest.fixture(scope="module")
+def killed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was killed in step 12."""
+    starter = Starter(nursery, tmp_path_factory.mktemp("killed"))
+    assert starter.run(1, *RUN, BEREFT, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
+    return starter.results("r").folder
+
+
+@pytest.mark.xdist_group("killed")
 @pytest.mark.parametrize(
     "name",
     ["logs/rank_0.log", "metrics.jsonl", "events.jsonl", "checkpoints", "lease", "resolved.yaml", "environment.json"],
 )
-def test_what_belongs_to_another_user_is_one_message(starter: Starter, name: str) -> None:
+def test_what_belongs_to_another_user_is_one_message(starter: Starter, killed: Path, name: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
-    assert starter.run(1, *RUN, BEREFT, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
-    others = starter.results("r").folder / name
+    others = shutil.copytree(killed, starter.results("r").folder) / name
     os.chown(others, 1234, 1234)
     others.chmod(0o500 if others.is_dir() else 0o600)
     ended = starter.run(1, *RUN, BEREFT)
@@ -133,11 +142,12 @@ def test_what_belongs_to_another_user_is_one_message(starter: Starter, name: str
         assert f"/r/{name} cannot be {'written' if written else 'read'}" in ended.output
 
 
+@pytest.mark.xdist_group("killed")
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(starter: Starter, name: str) -> None:
-    assert starter.run(1, *RUN, TASK, environ=Sabotage(0, "step", "kill", 12).environ()).codes == [-signal.SIGKILL]
-    (starter.results("r").folder / name).unlink()
-    os.mkfifo(starter.results("r").folder / name)
-    ended = starter.run(1, *RUN, TASK)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(starter: Starter, killed: Path, name: str) -> None:
+    pipe = shutil.copytree(killed, starter.results("r").folder) / name
+    pipe.unlink()
+    os.mkfifo(pipe)
+    ended = starter.run(1, *RUN, BEREFT)
     assert ended.codes == [8], ended.output
     assert f"{name} cannot be written: it is no regular file" in ended.output
