@@ -17,5 +17,4 @@ module = "launch.cli"
 if sys.argv[1:2] == ["-m"]:
     module = sys.argv[2]
     del sys.argv[1:3]
-with import_module("phalanx.exit.interpreter_exit").skip_teardown():
-    import_module(f"phalanx.{module}").main()
+import_module("phalanx.exit.interpreter_exit").run_without_teardown(import_module(f"phalanx.{module}").main)

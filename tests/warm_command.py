@@ -87,5 +87,9 @@ class WarmCommand(subprocess.Popen[str]):
 def run_warm(warm: Warm, words: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[str]":
     """`phalanx words` to its end, with what it printed."""
     with WarmCommand(warm, words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
-        output, errors = process.communicate(timeout=100)
+        try:
+            output, errors = process.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return subprocess.CompletedProcess(list(words), process.returncode, output, errors)

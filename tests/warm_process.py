@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +24,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 from phalanx.compose.compose import compose
-from phalanx.exit.interpreter_exit import skip_teardown
+from phalanx.exit.interpreter_exit import run_without_teardown
 from phalanx.launch import cli
 from phalanx.launch.host.processes import raise_on_interrupt
 from phalanx.launch.local.preload import preload
@@ -112,16 +113,22 @@ def _become(
     try:
         with suppress(ModuleNotFoundError):
             import_module("sitecustomize")
-        with skip_teardown():
-            main()
+        main()
     except SystemExit as leaving:
         code = leaving.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
     except Exception:
         traceback.print_exc()
         os._exit(1)
     else:
         code = 0
-    atexit._run_exitfuncs()  # not by way of what called this, which is the parent's
+    # Not by way of what called this, which is the parent's.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code if isinstance(code, int) else 1)
 
 
@@ -156,5 +163,4 @@ class _Warm(subprocess.Popen[Any]):
 
 
 if __name__ == "__main__":
-    with skip_teardown():
-        main()
+    run_without_teardown(main)

@@ -1,9 +1,11 @@
 """Entry of every rank: torchrun --nproc_per_node=N train/main.py [key=value ...]"""
 
 import gc
+import logging
 import os
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,10 +26,9 @@ if not __package__:  # run as a file: become the module of the package that lies
     import phalanx.train.main as module
 
     sys.modules["__main__"] = module  # by which data workers are started
-    from phalanx.exit.interpreter_exit import skip_teardown
+    from phalanx.exit.interpreter_exit import run_without_teardown
 
-    with skip_teardown():
-        module.main()
+    run_without_teardown(module.main)
 
 from phalanx.exit.linux_only import require_linux
 
@@ -36,7 +37,7 @@ require_linux()
 from phalanx.common import stdio
 from phalanx.exit import cause_file, folder_file
 from phalanx.exit.codes import ConfigError, ExitCode, JoinFailed, Preempted
-from phalanx.exit.interpreter_exit import skip_teardown
+from phalanx.exit.interpreter_exit import run_without_teardown
 from phalanx.exit.messages import end, exit_as_one, refuse, say
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.exit.signals import Signals
@@ -58,12 +59,20 @@ def main(composed: "Composed | None" = None, begun_s: float | None = None) -> No
     stdio.open_closed_streams()
     stdio.wrap_streams()
     try:
-        sys.exit(_run(composed, begun_s or time.time()))
+        code = _run(composed, begun_s or time.time())
+        _log_threads()
+        sys.exit(code)
     except KeyboardInterrupt:
         say("interrupted before the run began")
         end(ExitCode.STOPPED)
     finally:
         stdio.drain()
+
+
+def _log_threads() -> None:
+    """Log what keeps a rank that is done from its end: Python waits for threads that are no daemons, also without end."""
+    if waits_for := [thread.name for thread in threading.enumerate()[1:] if not thread.daemon]:
+        logging.getLogger(__name__).info("waiting for threads that are no daemons: %s", ", ".join(waits_for))
 
 
 def _run(composed: "Composed | None", started: float) -> ExitCode:
@@ -176,5 +185,4 @@ def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
 if __name__ in ("__main__", "__mp_main__"):  # the latter in a data worker that was spawned
     hide_trees()
 if __name__ == "__main__":
-    with skip_teardown():
-        main()
+    run_without_teardown(main)
