@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 
 from phalanx.launch.common import sweep_folder
 from phalanx.run_folder import names
-from tests.ranks import QUIET, ROOT, SMALL
+from tests.ranks import QUIET, ROOT, SMALL, Nursery
+from tests.warm_command import run_warm
 
 TREES = ("phalanx", "train", "launch")
 HOME = ROOT / "phalanx/run_folder/names.py"
@@ -141,23 +140,31 @@ def other_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text, count = re.subn(rf'^{name} = ".*?"', f'{name} = "{value}"', text, flags=re.MULTILINE)
         assert count == 1, name
     home.write_text(text.replace('f"rank_{rank}.log"', 'f"of_{rank}.txt"'))
+    (top / "tests").symlink_to(ROOT / "tests")  # for a process that imports that Phalanx
     return top
 
 
-def phalanx(tree: Path, *words: str) -> str:
-    environ = {**os.environ, **QUIET, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "phalanx.launch.cli", *words]
-    done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def other_nursery(other_tree: Path) -> Iterator[Nursery]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tests.ranks.ROOT", other_tree)
+        made = Nursery()
+    yield made
+    made.close()
 
 
-def test_a_changed_layout_works_for_train_status_report_and_logs(other_tree: Path) -> None:
+def test_a_changed_layout_works_for_train_status_report_and_logs(other_tree: Path, other_nursery: Nursery) -> None:
+    def phalanx(*words: str) -> str:
+        environ = {**os.environ, **QUIET, "PYTHONPATH": str(other_tree)}
+        done = run_warm(other_nursery, words, cwd=other_tree, env=environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(done.stdout)
+
     root = other_tree / "results"
     run = root / "r"
     words = ("model=mlp", "model.hidden=[8]", "checkpoint.every=2", f"run.root={root}", "run.name=r", *SMALL)
     command = ["run", "-n", "1", "train.steps=4", *words]
-    phalanx(other_tree, *command)
+    phalanx(*command)
     found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert {
         "settings.yaml",
@@ -170,16 +177,16 @@ def test_a_changed_layout_works_for_train_status_report_and_logs(other_tree: Pat
     assert {"saves/after_00000004/contents.json", "saves/after_00000004/weights.safetensors"} <= found
     assert not {path.name for path in run.rglob("*")} & {value for name, value in TEXTS.items() if name in OTHER}
 
-    assert "finished already: 4 steps" in phalanx(other_tree, *command)
-    state = json.loads(phalanx(other_tree, "status", "--json", str(run)))
+    assert "finished already: 4 steps" in phalanx(*command)
+    state = json.loads(phalanx("status", "--json", str(run)))
     assert (state["state"], state["step"]) == ("finished", 4)
-    assert "step 4/4" in phalanx(other_tree, "logs", str(run))
+    assert "step 4/4" in phalanx("logs", str(run))
     before, numbers = (run / "result.json").read_text(), (run / "numbers.jsonl").read_text()
     (run / "result.json").unlink()
-    phalanx(other_tree, *command)
+    phalanx(*command)
     assert json.loads((run / "result.json").read_text())["weights_sha256"] == json.loads(before)["weights_sha256"]
     assert (run / "numbers.jsonl").read_text() == numbers, "it found its checkpoint, and trained no step again"
-    phalanx(other_tree, "report", str(run), "--out", str(root / "page.html"))
+    phalanx("report", str(run), "--out", str(root / "page.html"))
     page = (root / "page.html").read_text()
     assert "accuracy" in page
     assert "mlp" in page
