@@ -88,9 +88,9 @@ def test_ranks_that_report_nothing_any_more_are_not_waited_for(tmp_path: Path, m
     assert doctor._wait(agent, tmp_path / "report.json", 0.1) == -signal.SIGKILL
 
 
-def test_two_machines_print_the_same_report(launcher: Launcher) -> None:
+def test_two_machines_print_the_same_report(launcher: Launcher, nursery: Nursery) -> None:
     words = ("doctor", "-n", "1", "--nodes", "2", "--head", f"localhost:{free_port()}", "--json", "--folder", "../runs")
-    first, second = launcher.start(*words), launcher.start(*words)
+    first, second = launcher.start_warm(nursery, *words), launcher.start_warm(nursery, *words)
     (code, output), (other_code, other_output) = first.wait(), second.wait()
     assert (code, other_code) == (0, 0), output + other_output
     assert findings(output) == findings(other_output)
