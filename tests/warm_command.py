@@ -68,6 +68,8 @@ class WarmCommand(subprocess.Popen[str]):
             os.close(stream)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._connection.fileno() < 0:  # nobody has waited for it, and it is looked after once more
+            return self.pid, int(signal.SIGKILL)
         self._connection.setblocking(not wait_flags & os.WNOHANG)
         try:
             status = self._connection.recv(64)

@@ -18,6 +18,8 @@ from phalanx.exit.messages import refuse
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.system.garbage_collection import gc_paused
 
+_SETS_UP = "phalanx.train.loading.worker_parent"  # the process that imports it, for data workers
+
 
 def preload() -> None:
     """Import torch and all of train/. The ranks share the memory."""
@@ -25,7 +27,8 @@ def preload() -> None:
         import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
 
         for found in pkgutil.walk_packages(phalanx.train.__path__, "phalanx.train."):
-            importlib.import_module(found.name)
+            if found.name != _SETS_UP:
+                importlib.import_module(found.name)
 
 
 def become_main() -> None:

@@ -21,5 +21,5 @@ def _begin() -> None:
 
 
 gc.disable()
-atexit.register(os._exit, 0)  # at the server's end: it has nothing to tidy up, and to free torch takes half a second
+atexit.register(os._exit, 0)  # the server has nothing to tidy up at its end, and to free torch takes half a second
 os.register_at_fork(after_in_child=_begin)
