@@ -125,6 +125,7 @@ def wandb_server(wandb_env: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
 def wandb_wall(wandb_env: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A server that lets clients connect and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as wall:
+        wall.settimeout(60)  # no test waits longer for somebody to come
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{wall.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         yield wall
