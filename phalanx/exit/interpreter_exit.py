@@ -16,9 +16,9 @@ from types import FrameType
 
 from ..common import stdio
 
-# Of profilers that libc's exit calls, to write what they measured, and of MPI, which CPython ends after its teardown.
-_NEED_TEARDOWN = ("CUDA_INJECTION64_PATH", "HSA_TOOLS_LIB", "LD_AUDIT", "LD_PRELOAD", "NVTX_INJECTION64_PATH")
-_NEEDS_TEARDOWN = "mpi4py.MPI"
+# Variables by which profilers are loaded, which write what they measured when libc's exit calls them.
+_LOAD_PROFILERS = ("CUDA_INJECTION64_PATH", "HSA_TOOLS_LIB", "LD_AUDIT", "LD_PRELOAD", "NVTX_INJECTION64_PATH")
+_MPI = "mpi4py.MPI"  # finalized by what CPython calls after its teardown
 _OF_MODULES = {("<frozen runpy>", "_run_code"), ("<frozen runpy>", "_run_module_as_main")}  # what -m is made of
 
 
@@ -53,7 +53,7 @@ def _is_outermost(frame: FrameType) -> bool:
 
 def _end_after_handlers(code: int, before: Set[tuple[int, int, int]]) -> None:
     """Register what ends the process, which comes first of all handlers and so has to call the others."""
-    if _NEEDS_TEARDOWN in sys.modules or any(os.environ.get(name) for name in _NEED_TEARDOWN):
+    if _MPI in sys.modules or any(os.environ.get(name) for name in _LOAD_PROFILERS):
         return
 
     def end() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import ceil
 from typing import Any
 
@@ -105,8 +105,13 @@ def _check_options(config: ParallelConfig, builder: Targets) -> None:
     found = builder.resolve(_strategy(config), "parallel", ParallelStrategy)
     if not (isinstance(found, type) and issubclass(found, ParallelStrategy)):
         return
+    unread = [
+        option.name for option in fields(ParallelConfig) if option.name not in ("_target_", "args", *found.options)
+    ]
+    if not unread:
+        return
     unset = yaml.safe_load((CONF / "parallel" / "ddp.yaml").read_text(encoding="utf-8"))
-    for name in [name for name in unset if name not in ("_target_", "args", *found.options)]:
+    for name in unread:
         value = getattr(config, name)
         plain = value.name if isinstance(value, CommHook) else value
         if plain != unset[name]:
