@@ -18,18 +18,18 @@ OPTIONS = [f"{file.parent.relative_to(CONF)}={file.stem}" for file in FILES if f
 
 
 def test_every_key_of_the_schema_has_its_default_in_conf() -> None:
-    """That of a group in each of its files, or in another that the file takes over."""
+    """That of a group in each of its files, in another that the file takes over, or for all of them in config.yaml."""
     root = yaml.safe_load((CONF / "config.yaml").read_text())
     groups = {next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)}
     for section in dataclasses.fields(Config):
         name = section.name
-        assert (name in root) != (name in groups)
+        assert name in root or name in groups
         if dataclasses.is_dataclass(section.type):
             keys = {entry.name for entry in dataclasses.fields(section.type)}
-            files = [] if name in root else [*(CONF / name).glob("*.yaml")]
-            stored = {str(file): _keys(file) for file in files} or {name: set(root[name])}
+            files, common = [*(CONF / name).glob("*.yaml")] if name in groups else [], set(root.get(name, ()))
+            stored = {str(file): common | _keys(file) for file in files} or {name: common}
             assert {where: found ^ keys for where, found in stored.items() if found != keys} == {}
-    assert set(root) - {"defaults", "hydra"} | groups - {"experiment"} == {
+    assert (set(root) - {"defaults", "hydra"}) | (groups - {"experiment"}) == {
         *(entry.name for entry in dataclasses.fields(Config)),
         *(group for group in groups if group.startswith("override ")),
     }
