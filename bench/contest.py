@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from phalanx.compose.compose import compose
-from phalanx.config.instantiate import Targets
 from phalanx.config.schema import Config
 from phalanx.exit.rank_env import RankEnv
 from phalanx.exit.signals import Signals
+from phalanx.targets.instantiate import Targets
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
 from phalanx.train.engine import build, trainer

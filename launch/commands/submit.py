@@ -139,7 +139,7 @@ def _runs(request: SubmitRequest) -> dict[str, Config]:
 
 def _check_targets(runs: Mapping[str, Config]) -> None:
     """Raise ConfigError for what a job would end with after its time in the queue."""
-    from phalanx.config.check_targets import check_targets  # here, as it takes time to import
+    from phalanx.targets.check_targets import check_targets  # here, as it takes time to import
 
     check_targets(as_plain(config) for config in runs.values())
 

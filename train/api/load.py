@@ -101,8 +101,8 @@ class Run:
         import torch
         from torch import nn
 
-        from phalanx.config.instantiate import Targets
-        from phalanx.config.trust import Trust
+        from phalanx.targets.instantiate import Targets
+        from phalanx.targets.trust import Trust
 
         from ..checkpoint.preserve import unchanged
         from ..checkpoint.state import restore_model

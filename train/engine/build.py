@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from phalanx.compose.hydra_api import CONF
-from phalanx.config.instantiate import Targets
 from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
-from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
+from phalanx.targets.instantiate import Targets
+from phalanx.targets.trust import Trust
 
 from ..checkpoint import weights
 from ..checkpoint.extra_state import extra_state_of

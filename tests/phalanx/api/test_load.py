@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 import phalanx
 from phalanx.compose.digest import digest
-from phalanx.config.instantiate import Targets
 from phalanx.run_folder.checkpoints import Checkpoints
+from phalanx.targets.instantiate import Targets
 from phalanx.train.engine.build import KINDS
 from tests.ranks import ROOT, Nursery, Results, Starter
 

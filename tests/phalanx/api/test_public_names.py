@@ -15,10 +15,10 @@ from torch import nn
 
 import phalanx
 from phalanx.compose.alias import documented_name
-from phalanx.config.check_targets import check_targets
-from phalanx.config.instantiate import Targets
 from phalanx.config.moved_names import MOVED, current_name, find_old_import
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.check_targets import check_targets
+from phalanx.targets.instantiate import Targets
 from phalanx.train.tasks.task import Task
 from tests.ranks import ROOT
 

@@ -16,11 +16,11 @@ import phalanx.models
 from phalanx.compose.compose import Composed, compose, print_answer
 from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
-from phalanx.config.instantiate import Targets
 from phalanx.config.moved_names import MOVED
 from phalanx.config.schema import Config, as_plain, schema
-from phalanx.config.trust import Trust
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.instantiate import Targets
+from phalanx.targets.trust import Trust
 from phalanx.train.data import mnist
 from phalanx.train.engine.build import KINDS, check_targets, targets
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from phalanx.config.instantiate import Targets
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.instantiate import Targets
 from phalanx.train.optim.gradients import FlatGradients
 from phalanx.train.optim.optimizer_average import OptimizerAverage
 from phalanx.train.optim.optimizer_trial import Group, try_optimizer

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from urllib.error import URLError
 
 from ..common.suggest import nearest
+from ..config.annotations import as_annotated, example, fits
+from ..config.moved_names import OLD_PACKAGES, explain_old_import, explain_old_target
 from ..exit.codes import ConfigError
-from .annotations import as_annotated, example, fits
-from .moved_names import OLD_PACKAGES, explain_old_import, explain_old_target
 from .trust import Trust
 
 Kind = TypeVar("Kind")

@@ -14,8 +14,8 @@ from torch import nn
 
 from phalanx.compose.compose import compose
 from phalanx.config.annotations import as_annotated
-from phalanx.config.instantiate import Targets
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.instantiate import Targets
 from phalanx.train.engine.build import check_targets, targets
 
 

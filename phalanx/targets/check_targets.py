@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..config.moved_names import explain_old_target, find_old_import
 from ..exit.codes import ConfigError
-from .moved_names import explain_old_target, find_old_import
 
 
 def check_targets(configs: Iterable[Mapping[str, Any]]) -> None:
