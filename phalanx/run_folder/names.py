@@ -10,7 +10,7 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
             model.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
         lease/00000001.json  lease/00000001.released
         logs/rank_0.log
-        wandb/run_id  tensorboard/
+        wandb/run_id  mlflow/run_id  trackio/run_id  tensorboard/
 """
 
 import re
@@ -39,7 +39,9 @@ LEASE = "lease"
 RELEASED = ".released"  # suffix: this start has given the run back
 LOGS = "logs"
 WANDB = "wandb"
-WANDB_RUN_ID = "run_id"
+MLFLOW = "mlflow"
+TRACKIO = "trackio"
+RUN_ID = "run_id"  # in WANDB, MLFLOW and TRACKIO: the id of the run there
 TENSORBOARD = "tensorboard"
 
 SET_ASIDE = ".set-aside-"  # follows the name of a run folder that `run.fresh=true` has renamed

@@ -1,6 +1,5 @@
 """Open the sinks (trackers and files) that a run's config asks for."""
 
-import json
 import os
 import sys
 import time
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.config.schema import Config
-from phalanx.run_folder import names
 
 from .sink import FanOut, Sink
 
@@ -32,13 +30,9 @@ def open_sinks(
 
     `plain` is the config without secrets; `check` raises when this process may not write to `folder` any more.
     """
-    from phalanx.config.wandb_mode import resolve_mode
-
     from .console import Console
     from .jsonl import JsonLines
     from .rank_log import RankLog
-    from .wandb_names import wandb_names
-    from .weights_and_biases import WeightsAndBiases
 
     sinks: list[Sink] = [
         JsonLines(folder, step, check),
@@ -49,14 +43,29 @@ def open_sinks(
         from .tensorboard import TensorBoard
 
         sinks.append(TensorBoard(folder, step))
-    git = json.loads((folder / names.ENVIRONMENT).read_text(encoding="utf-8"))["git"]
-    sinks.append(
+    return FanOut([*sinks, *_trackers(config, plain, folder)])
+
+
+def _trackers(config: Config, plain: Mapping[str, Any], folder: Path) -> list[Sink]:
+    """Call it once metrics.jsonl has the lines of this run alone that the start continues from."""
+    from phalanx.config.wandb_mode import resolve_mode
+
+    mode = resolve_mode(config.wandb.mode.name, os.environ)
+    if mode == "disabled":
+        return []
+    from .trackers.attached_files import attached_files, git_commit
+    from .trackers.best_values import best_so_far
+    from .trackers.wandb_names import wandb_names
+    from .trackers.weights_and_biases import WeightsAndBiases
+
+    return [
         WeightsAndBiases(
             folder,
-            mode=resolve_mode(config.wandb.mode.name, os.environ),
+            mode=mode,
             **wandb_names(config.wandb, config.run.name, folder, os.environ),
-            config={**plain, "git_commit": None if git is None else git["commit"]},
+            config={**plain, "git_commit": git_commit(folder)},
+            files=attached_files(folder),
+            best=best_so_far(config.checkpoint, folder),
             finish_timeout_s=config.wandb.finish_timeout_s,
         )
-    )
-    return FanOut(sinks)
+    ]

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, final
 
 logger = logging.getLogger(__name__)
@@ -14,6 +16,17 @@ class Sink(ABC):
 
     essential: ClassVar[bool] = False
     """Whether an error of this sink ends the run. Others are closed and dropped, and training goes on."""
+
+    waits_to_close: ClassVar[bool] = False
+    """Whether `close` waits for another process or thread, so that such sinks are closed side by side."""
+
+    def open(self, folder: Path, config: Mapping[str, object], step: int) -> None:
+        """Begin, once, before all else. A sink of your own needs nothing but this to know the run.
+
+        `folder` is the run's folder, `config` the whole config without secrets, nested as in resolved.yaml, and `step` the
+        step that this start continues from, 0 for a new run: lines past it that an earlier start wrote come once more.
+        """
+        return
 
     @abstractmethod
     def write(self, line: Mapping[str, object]) -> None:
@@ -66,10 +79,21 @@ class FanOut(Sink):
         self._each(lambda sink: sink.sync())
 
     def close(self, summary: Mapping[str, object] | None) -> None:
-        """Close every sink, also after one failed. A second call does nothing."""
+        """Close every sink, also after one failed. A second call does nothing.
+
+        Those that wait to close come last, side by side: all together take as long as the slowest of them.
+        """
+
+        def close(sink: Sink) -> None:
+            self._guard(sink, lambda sink: sink.close(summary))
+
+        waiting = [sink for sink in self._sinks if sink.waits_to_close]
         with contextlib.ExitStack() as closing:
-            while self._sinks:
-                closing.callback(self._guard, self._sinks.pop(), lambda sink: sink.close(summary))
+            closing.callback(_side_by_side, close, waiting)
+            for sink in reversed(self._sinks):
+                if not sink.waits_to_close:
+                    closing.callback(close, sink)
+            self._sinks.clear()
 
     def _each(self, call: Callable[[Sink], None]) -> None:
         for sink in tuple(self._sinks):
@@ -88,3 +112,14 @@ class FanOut(Sink):
             logger.warning("%s takes no more of this run, which goes on: %s: %s", name, type(error).__name__, error)
             return False
         return True
+
+
+def _side_by_side(close: Callable[[Sink], None], sinks: Sequence[Sink]) -> None:
+    """`close` guards itself: it raises for essential sinks alone, and none of these is."""
+    threads = [threading.Thread(target=close, args=(sink,)) for sink in sinks[1:]]
+    for thread in threads:
+        thread.start()
+    for sink in sinks[:1]:
+        close(sink)
+    for thread in threads:
+        thread.join()

@@ -28,7 +28,7 @@ TEXTS = {name: value for name, value in vars(names).items() if isinstance(value,
 OF_SWEEP = {name: value for name, value in vars(sweep_folder).items() if isinstance(value, str) and name.isupper()}
 SUFFIXED = [value for value in (*TEXTS.values(), *OF_SWEEP.values()) if "." in value and " " not in value]
 FOLDERS = [
-    *(names.CHECKPOINTS, names.LEASE, names.LOGS, names.WANDB, names.TENSORBOARD, names.WANDB_RUN_ID),
+    *(names.CHECKPOINTS, names.LEASE, names.LOGS, names.WANDB, names.TENSORBOARD, names.RUN_ID),
     *(sweep_folder.OUTPUT, sweep_folder.WORKERS),
 ]
 OWN = [name for name in FOLDERS if name != names.WANDB]  # it has a folder of this name elsewhere, and keys

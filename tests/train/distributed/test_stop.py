@@ -150,7 +150,7 @@ def test_second_interrupt_of_one_rank_whose_sinks_close_slowly_is_not_the_others
     world = starter.start(2, *RUN, *SHORT, "wandb.mode=offline", "run.name=r", environ=pace.environ())
     until_saved(results)
     [bystander] = [
-        pid for pid in children(world.pids[0]) if "wandb_process" in Path(f"/proc/{pid}/cmdline").read_text()
+        pid for pid in children(world.pids[0]) if "wandb_recorder" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
     os.kill(bystander, signal.SIGSTOP)
     world.kill(0, with_signal=signal.SIGINT)

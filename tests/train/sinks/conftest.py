@@ -22,6 +22,7 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.files: dict[str, bytes] = {}
         self._arrived = threading.Condition()
 
     @property
@@ -56,7 +57,7 @@ class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_PUT(self) -> None:
-        self._read()
+        self.server.files[self.path.removeprefix("/")] = self._read()
         self._answer({})
 
     def do_POST(self) -> None:

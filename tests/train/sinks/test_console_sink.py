@@ -234,7 +234,7 @@ def test_nothing_heavy_is_imported_where_it_is_not_used() -> None:
 import sys
 sys.argv = ["", "False"]
 exec({RUN!r})
-import phalanx.train.sinks.jsonl, phalanx.train.sinks.tensorboard, phalanx.train.sinks.weights_and_biases
+import phalanx.train.sinks.jsonl, phalanx.train.sinks.tensorboard, phalanx.train.sinks.trackers.weights_and_biases
 print(sorted({{"rich", "torch", "tensorboard", "wandb"}} & set(sys.modules)), file=sys.stderr)
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

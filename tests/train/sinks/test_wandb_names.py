@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from phalanx.compose.compose import compose
-from phalanx.train.sinks.wandb_names import wandb_names
+from phalanx.train.sinks.trackers.wandb_names import wandb_names
 
 VARIABLES = {
     "WANDB_PROJECT": "theirs",

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from phalanx.config.wandb_mode import Mode
-from phalanx.train.sinks.wandb_process import ALONE_S, POLL_S
-from phalanx.train.sinks.weights_and_biases import WeightsAndBiases
+from phalanx.train.sinks.trackers.best_values import BestValues
+from phalanx.train.sinks.trackers.process import ALONE_S, POLL_S
+from phalanx.train.sinks.trackers.weights_and_biases import WeightsAndBiases
 
 if TYPE_CHECKING:
     from tests.train.sinks.conftest import WandbServer
@@ -32,9 +33,10 @@ SERVICE_LOOK_S = 2.0  # how often W&B's own processes see whether the one that s
 TRAINING = """
 import logging, os, signal, sys
 from pathlib import Path
-from phalanx.train.sinks.weights_and_biases import WeightsAndBiases
+from phalanx.train.sinks.trackers.best_values import BestValues
+from phalanx.train.sinks.trackers.weights_and_biases import WeightsAndBiases
 sink = WeightsAndBiases(Path(sys.argv[1]), mode=sys.argv[2], project="p", entity=None, group=None, tags=[], name="n",
-                        config={}, finish_timeout_s=10)
+                        config={}, files={}, best=BestValues({}), finish_timeout_s=10)
 for step in (1, 2):
     sink.write({"step": step, "split": "train", "time": 1.0, "loss": 0.5})
 print("logged", flush=True)
@@ -49,7 +51,8 @@ elif sys.argv[3] == "fork":
 
 def sink(folder: Path, mode: Mode, finish_timeout_s: float = 10.0, **given: Any) -> WeightsAndBiases:
     options = {"project": "p", "entity": None, "group": None, "tags": [], "name": "n", "config": {}, **given}
-    return WeightsAndBiases(folder, mode=mode, finish_timeout_s=finish_timeout_s, **options)
+    best, files = BestValues({}), {"environment.json": '{"python": "3.11"}', "diff.patch": "+é\n"}
+    return WeightsAndBiases(folder, mode=mode, files=files, best=best, finish_timeout_s=finish_timeout_s, **options)
 
 
 def train(sink: WeightsAndBiases, steps: range) -> None:
@@ -97,8 +100,8 @@ def test_a_run_is_charted_by_its_own_step_and_continued_by_a_restart(wandb_serve
     again.close({"weights_sha256": "abc", "steps": 2, "wall_s": 1.5, "folder": "/r", "eval": {"accuracy": 0.9}})
 
     assert wandb_server.history() == [
-        {"step": 1, "train/loss": 1, "train/lr": 0.1},
-        {"step": 2, "train/loss": 0.5, "train/lr": 0.1},
+        {"step": 1, "train/loss": 1, "lr": 0.1},
+        {"step": 2, "train/loss": 0.5, "lr": 0.1},
         {"step": 2, "eval/loss": 0.4, "eval/accuracy": 0.9},
     ]
     first, second, *_ = upserts = wandb_server.all("UpsertBucket")
@@ -113,6 +116,9 @@ def test_a_run_is_charted_by_its_own_step_and_continued_by_a_restart(wandb_serve
     assert [end["exitcode"] for end in ends] == [1, 0]
     summary = json.loads(ends[-1]["files"]["wandb-summary.json"]["content"][-1])
     assert (summary["weights_sha256"], summary["wall_s"], summary["eval/accuracy"]) == ("abc", 1.5, 0.9)
+    assert (summary["best/eval/accuracy"], summary["best/eval/loss"]) == (0.9, 0.4)
+    assert wandb_server.files["environment.json"] == b'{"python": "3.11"}'
+    assert wandb_server.files["diff.patch"].decode() == "+é\n"
 
 
 def test_an_offline_run_asks_nobody_says_nothing_and_tells_no_secret(wandb_env: str, tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_an_offline_run_asks_nobody_says_nothing_and_tells_no_secret(wandb_env: 
 def test_a_run_shorter_than_the_start_of_w_and_b_still_finishes_there(
     wandb_server: WandbServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phalanx.train.sinks.weights_and_biases.PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr("phalanx.train.sinks.trackers.process_sink.PIPE_BYTES", 1 << 16)
     run = sink(tmp_path, "online")
     train(run, range(1, 3_000))  # more than fits
     run.close({"weights_sha256": "ab" * 32})

@@ -1,98 +1,58 @@
-"""Weights & Biases sink: sends to a subprocess, so that training neither waits for W&B nor fails with it."""
+"""Sends a run to a tracker's subprocess, so that training neither waits for the tracker nor fails with it."""
 
 import fcntl
 import json
 import logging
 import os
-import secrets
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from typing import ClassVar
 
-from phalanx.common.files import write_atomic
-from phalanx.config.wandb_mode import Mode
-from phalanx.run_folder import names
+from ..scalars import scalars
+from ..sink import Sink
+from . import process
+from .best_values import BestValues
 
-from . import wandb_process
-from .scalars import scalars
-from .sink import Sink
-
-PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while W&B starts
+PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while a tracker starts
 SUMMARY_KEYS = ("samples", "wall_s", "goodput", "weights_sha256")  # the metrics are there, from the last line of each
-PRIVATE = {
-    "program": "train/main.py",
-    "silent": True,
-    "console": "off",
-    "x_disable_meta": True,  # the command line, among others
-    "x_save_requirements": False,
-    "disable_code": True,
-    "disable_git": True,
-}
 
 logger = logging.getLogger(__name__)
 
 
-@final
-class WeightsAndBiases(Sink):
-    """One W&B run for this run folder, however often the training starts; its files lie in wandb/ of `root`, or `folder`.
+class ProcessSink(Sink):
+    """A tracker whose work is done by the recorder in a process of its own (see `process`).
 
-    A process of its own does the work (see `wandb_process`). The pipe to it is the queue: while it is full, lines are
-    dropped. `config` must hold no secrets. `close` takes `finish_timeout_s` at most. A failure is one warning, after
-    which nothing more is sent.
+    The pipe to it is the queue: while it is full, lines are dropped. `close` takes `finish_timeout_s` at most. A failure
+    is one warning, after which nothing more is sent. A derived class calls `_start` with what its recorder begins with,
+    which must hold no secrets that the tracker must not show.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        mode: Mode,
-        project: str | None,
-        entity: str | None,
-        group: str | None,
-        tags: Sequence[str],
-        name: str | None,
-        root: Path | None = None,
-        config: Mapping[str, object],
-        finish_timeout_s: float,
-    ) -> None:
-        parent = (root or folder).absolute()
-        self._files = parent / names.WANDB
+    waits_to_close: ClassVar[bool] = True
+    title: ClassVar[str]
+    recorder: ClassVar[str]
+    """The name of the recorder's file, beside this one."""
+
+    def __init__(self, best: BestValues, finish_timeout_s: float) -> None:
+        self._best = best
         self._finish_timeout_s = finish_timeout_s
-        self._dropping = False
+        self._failed = self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
         self._process: subprocess.Popen[bytes] | None = None
-        if mode == "disabled":
-            return
-        settings = {
-            **PRIVATE,
-            "mode": mode,
-            "project": project,
-            "entity": entity,
-            "run_group": group,
-            "run_tags": list(tags),
-            "run_name": name,
-            "resume": "allow",
-            "root_dir": str(parent),
-            "x_stats_pid": os.getpid(),
-            "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
-        }
-        try:
-            settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.WANDB_RUN_ID)
-            self._process = _start_process()
-            _send_first(self._process, {"settings": settings, "config": config})
-        except OSError as error:
-            self._give_up(str(error))
 
     def write(self, line: Mapping[str, object]) -> None:
-        self._send({"log": {"step": line["step"], **scalars(line)}})
+        moment = {"step": line["step"], "time": line["time"]}
+        self._send({**moment, "log": scalars(line)})
+        if best := self._best.take(line):
+            self._send({**moment, "best": best})
 
     def event(self, event: Mapping[str, object]) -> None:
-        """Events are no curves; they stay in events.jsonl."""
+        """Events are no curves; they stay in events.jsonl. One says that the run fails."""
+        self._failed = self._failed or event["event"] == "error"
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         deadline_s = time.monotonic() + self._finish_timeout_s
@@ -101,18 +61,26 @@ class WeightsAndBiases(Sink):
             while self._unsent and time.monotonic() < deadline_s and self._process is not None:
                 _wait_for_room(self._process, deadline_s - time.monotonic())
                 self._send_pending()
-            self._send({"finish": finish})
+            self._send({"finish": finish, "failed": self._failed})
         if self._process is None:
             return
         try:
             code = self._process.wait(max(0.0, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
-            limit = f"not all was sent in {self._finish_timeout_s:g} s"
-            self._give_up(f"{limit}. To send the rest: wandb sync {self._files}/*run-*")
+            self._give_up(f"not all was sent in {self._finish_timeout_s:g} s{self._how_to_send_the_rest()}")
         else:
             if code != 0:
                 self._give_up(f"its process ended with code {code}")
             self._release()
+
+    def _how_to_send_the_rest(self) -> str:
+        """What to type where `close` ran out of time, as a sentence that goes on; empty where nothing helps."""
+        return ""
+
+    def _start(self, first: Mapping[str, object]) -> None:
+        """Start the process and send it its first message. Raises OSError."""
+        self._process = _start_process(self.recorder)
+        _send_first(self._process, first)
 
     def _send(self, message: Mapping[str, object]) -> None:
         if self._process is None:
@@ -122,7 +90,7 @@ class WeightsAndBiases(Sink):
             self._unsent = json.dumps(message).encode() + b"\n"
             self._send_pending()
         elif not self._dropping:
-            logger.warning("Weights & Biases is too slow for this run: some lines are missing there")
+            logger.warning("%s is too slow for this run: some lines are missing there", self.title)
             self._dropping = True
 
     def _send_pending(self) -> None:
@@ -139,7 +107,7 @@ class WeightsAndBiases(Sink):
 
     def _give_up(self, reason: str) -> None:
         said = self._release()
-        logger.warning("Weights & Biases gets no more of this run, which goes on: %s", said or reason)
+        logger.warning("%s gets no more of this run, which goes on: %s", self.title, said or reason)
 
     def _release(self) -> str:
         """Kill the process, if there is one; returns the error that it reported."""
@@ -151,18 +119,10 @@ class WeightsAndBiases(Sink):
         return said.decode(errors="replace").strip()
 
 
-def _run_id(path: Path) -> str:
-    """The id of the W&B run of this folder, drawn at its first start."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, secrets.token_hex(6))
-    return path.read_text()
-
-
-def _start_process() -> subprocess.Popen[bytes]:
+def _start_process(recorder: str) -> subprocess.Popen[bytes]:
     # A session of its own: neither Ctrl-C nor torchrun's signals to the process group end it before the trainer ends.
     return subprocess.Popen(
-        [sys.executable, "-P", wandb_process.__file__, str(os.getpid())],
+        [sys.executable, "-P", process.__file__, str(os.getpid()), str(Path(__file__).with_name(recorder))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

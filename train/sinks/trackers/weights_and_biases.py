@@ -1,0 +1,86 @@
+"""Weights & Biases sink."""
+
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, final
+
+from phalanx.common.files import write_atomic
+from phalanx.config.wandb_mode import Mode
+from phalanx.run_folder import names
+
+from .best_values import BestValues
+from .process_sink import ProcessSink
+
+PRIVATE = {
+    "program": "train/main.py",
+    "silent": True,
+    "console": "off",
+    "x_disable_meta": True,  # the command line, among others
+    "x_save_requirements": False,
+    "disable_code": True,
+    "disable_git": True,
+}
+
+
+@final
+class WeightsAndBiases(ProcessSink):
+    """One W&B run for this run folder, however often the training starts; its files lie in wandb/ of `root`, or `folder`.
+
+    `config` and `files`, the text of each by name, must hold no secrets.
+    """
+
+    title: ClassVar[str] = "Weights & Biases"
+    recorder: ClassVar[str] = "wandb_recorder.py"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mode: Mode,
+        project: str | None,
+        entity: str | None,
+        group: str | None,
+        tags: Sequence[str],
+        name: str | None,
+        root: Path | None = None,
+        config: Mapping[str, object],
+        files: Mapping[str, str],
+        best: BestValues,
+        finish_timeout_s: float,
+    ) -> None:
+        super().__init__(best, finish_timeout_s)
+        parent = (root or folder).absolute()
+        self._files = parent / names.WANDB
+        if mode == "disabled":
+            return
+        settings = {
+            **PRIVATE,
+            "mode": mode,
+            "project": project,
+            "entity": entity,
+            "run_group": group,
+            "run_tags": list(tags),
+            "run_name": name,
+            "resume": "allow",
+            "root_dir": str(parent),
+            "x_stats_pid": os.getpid(),
+            "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
+        }
+        try:
+            settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.RUN_ID)
+            self._start({"settings": settings, "config": config, "files": files})
+        except OSError as error:
+            self._give_up(str(error))
+
+    def _how_to_send_the_rest(self) -> str:
+        return f". To send the rest: wandb sync {self._files}/*run-*"
+
+
+def _run_id(path: Path) -> str:
+    """The id of the W&B run of this folder, drawn at its first start."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, secrets.token_hex(6))
+    return path.read_text()
