@@ -11,7 +11,7 @@ from ..common.suggest import nearest
 from ..exit.codes import ConfigError
 from .annotations import fits
 from .overrides import typed_for
-from .schema import Config
+from .schema import Config, Node
 
 _MISSING = "???"  # Hydra's mark of a value that must be given
 _KINDS = {
@@ -20,6 +20,7 @@ _KINDS = {
     bool: ("true or false", "true"),
     str: ("text", "text"),
     list[str]: ("a list of texts", "[a,b]"),
+    list[Node]: ("a list of rules", "[{match: regex}]"),
 }
 _NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 

@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..exit.codes import ConfigError
 from .metric_direction import of_checkpoint
 from .run_root import folder_of_runs
-from .schema import Backend, Config, Device, Leaf, ParallelConfig, RunConfig, TrainConfig, WandbMode
+from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
 
@@ -20,6 +21,7 @@ def check(config: Config, ranks: int) -> None:
         raise ConfigError(message)
     _check_name(config.run)
     _check_train(config.train)
+    _check_freeze(config.train.freeze, config.parallel.comm_hook)
     _check_batch(config.train, config.parallel, ranks)
     of_checkpoint(config.checkpoint)
     if type(config.optim.get("decay_1d")) is not bool:
@@ -83,6 +85,30 @@ def _check_train(train: TrainConfig) -> None:
             f"train.init_from={train.init_from} and train.extend_from={train.extend_from} are both set, and a run "
             "begins from one of them. Leave one out"
         )
+
+
+def _check_freeze(rules: Sequence[Node], hook: CommHook) -> None:
+    for i, rule in enumerate(rules):
+        key, example = f"train.freeze[{i}]", "Type train.freeze=[{match: backbone, from: 0, until: null}]"
+        if unknown := sorted(map(str, rule.keys() - {"match", "from", "until"})):
+            raise ConfigError(f"{key} has {unknown[0]}, and a rule has match, from and until. {example}")
+        match, start, until = rule.get("match"), rule.get("from", 0), rule.get("until")
+        try:
+            re.compile(match or "(")
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"{key}.match={match} is no regular expression: {error}. {example}") from None
+        if type(start) is not int or start < 0:
+            raise ConfigError(f"{key}.from={start} is no step. Steps are counted from 0: type from: 0")
+        if until is not None and (type(until) is not int or until <= start):
+            raise ConfigError(
+                f"{key}.until={until} is no step after {start}, the first one that is frozen. Type until: {start + 100}, "
+                "or until: null for ever"
+            )
+        if hook is CommHook.powersgd and (start or until is not None):
+            raise ConfigError(
+                f"{key} begins or ends within the run, and parallel.comm_hook=powersgd keeps an error of each bucket of "
+                "gradients, which are others then. Type parallel.comm_hook=bf16"
+            )
 
 
 def _check_batch(train: TrainConfig, parallel: ParallelConfig, ranks: int) -> None:

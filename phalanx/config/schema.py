@@ -127,6 +127,7 @@ class TrainConfig:
     max_skips: int = _inert(1)
     init_from: str | None = _defining()
     extend_from: str | None = _defining()
+    freeze: list[Node] = _defining(neutral=[])  # train/freezing/rules.py reads them
 
 
 @dataclass(frozen=True, kw_only=True)

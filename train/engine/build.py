@@ -23,6 +23,8 @@ from ..checkpoint.extra_state import extra_state_of
 from ..checkpoint.init_from import StartPoint, start_point
 from ..checkpoint.state import State
 from ..distributed.world import World
+from ..freezing.freezing import Freezing
+from ..freezing.plan import FreezePlan, freeze
 from ..loading.batch import Augment, apply
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
@@ -64,6 +66,7 @@ class Parts:
     task: Task
     sample_batch: SampleBatch
     notes: list[str]  # warnings for the user
+    freezing: Freezing | None  # where what trains changes within the run
 
 
 def targets(config: Config, foreign: bool) -> Targets:
@@ -159,6 +162,12 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     given = {"module": module, "world": world, "config": config.parallel}
     # Not inside raise_on_all: the constructor contains collectives, as the ranks compare their models.
     strategy = builder.build(_strategy(config.parallel), "parallel.args", ParallelStrategy, **given)  # type: ignore[type-abstract]
+    if alone.frozen.changes and type(strategy).retrain is ParallelStrategy.retrain:
+        raise ConfigError(
+            f"train.freeze begins or ends within the run, and {type(strategy).__name__} cannot change what trains. Type "
+            "parallel=ddp, or freeze for ever: from: 0, until: null",
+            agreed=True,
+        )
     return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
 
 
@@ -180,6 +189,7 @@ class _RankParts:
     sample_batch: SampleBatch
     convolutions: Convolutions
     nhwc: bool  # they are in NHWC memory order, or there are none
+    frozen: FreezePlan
 
 
 def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision) -> _RankParts:
@@ -198,13 +208,14 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     weights.check(model)
     if start.weights is not None:
         weights.load(model, start.weights)
+    frozen = freeze(model, config.train.freeze)
     mover = ToDevice(world.device, precision.of)
     convolutions = Convolutions(model)
     asked = config.train.channels_last and bool(convolutions)
     sample_batch = loader.sample_batch(few=asked)
     few = apply(sample_batch.few, mover)
     nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
-    return _RankParts(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc)
+    return _RankParts(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc, frozen)
 
 
 def _modules_in_eval_mode(model: nn.Module) -> list[str]:
@@ -248,6 +259,7 @@ def _parts(
         task=task,
         sample_batch=alone.sample_batch,
         notes=notes,
+        freezing=Freezing(alone.frozen) if alone.frozen.changes else None,
     )
 
 

@@ -16,13 +16,16 @@ from ..checkpoint.saver import Failed, Saved, Saver
 from ..distributed.rank_errors import code_of
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
+from ..freezing.freezing import Freezing
 from ..loading.prefetch import prefetch_to_device
 from .build import Parts
 from .metric_window import MetricWindow
 from .recorder import Recorder
+from .sanity_check import retrain
 from .skipped_steps import STRIDE, SkipPoll
 
 _LONGER = "a stop that the launcher grants stop.grace_s for would lose steps. Grant more and type stop.grace_s=…"
+_LISTED = 8  # names in an event
 _PATIENCE = 5  # failed saves in a row before the run gives up
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,8 @@ class TrainLoop:
             if (request := self.stop.before(progress.step)) is not None:
                 self._leave(request)
                 return request
+            if self.parts.freezing is not None:
+                self._freeze(self.parts.freezing)
             self.world.watchdog.at("data", progress.step)
             with user_error.context(step=progress.step + 1):
                 with self.meter.part("data"), user_error.context(set="data.train"):
@@ -88,6 +93,17 @@ class TrainLoop:
             elif self.saving is not None:
                 self._poll()
         return None
+
+    def _freeze(self, freezing: Freezing) -> None:
+        """Freeze and unfreeze what is due before the next step. All ranks call it."""
+        step = self.progress.step
+        if (change := freezing.before(step, self.parts.state.model)) is None:
+            return
+        self.world.watchdog.at("warm up", step)
+        with self.meter.part("freeze"):
+            retrain(self.parts, change.trained)  # all ranks take part
+        told = {"frozen": len(change.frozen), "trained": len(change.trained), "names": change.frozen[:_LISTED]}
+        self.recorder.event("freeze", **told, batch_norms_in_eval=change.batch_norms[:_LISTED])
 
     def _due(self, every: int | None) -> bool:
         step = self.progress.step

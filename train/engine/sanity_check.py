@@ -1,6 +1,7 @@
 """Sanity check before the first step of a start: one training and one evaluation batch. All state is restored."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -48,6 +49,17 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
         else:
             _check_metric(config, parts.evaluation.sanity_check(model, world), [])
     return names
+
+
+def retrain(parts: Parts, names: Sequence[str]) -> None:
+    """Between two steps: train the parameters `names` and no others from now on. All ranks call it.
+
+    The backward that counts for nothing is made again, on the same batch as at a start: what it decides, the layout of
+    the gradients, is then the same whether the run came here or was restarted here.
+    """
+    parts.step.retrain(names)  # all ranks take part, in this and what follows
+    with unchanged(parts.state.model, parts.task):
+        parts.step.warm_up(replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover)))
 
 
 def _check_parameters(now: list[str], known: list[str]) -> None:

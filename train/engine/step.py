@@ -1,6 +1,6 @@
 """One optimizer step over all micro-batches, without a device synchronisation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -50,9 +50,18 @@ class TrainStep:
     _trained: list[bool] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._remember()
+
+    def _remember(self) -> None:
+        """What trains, and the modules whose buffers a skipped step restores."""
         model = self.strategy.model
         self._modules, self._parameters = list(model.modules()), list(model.parameters())
         self._trained = [parameter.requires_grad for parameter in self._parameters]
+
+    def retrain(self, names: Sequence[str]) -> None:
+        """Train the parameters `names` and no others from the next step on. `warm_up` follows. All ranks call it."""
+        self.strategy.retrain(names)  # all ranks take part
+        self._remember()
 
     def __call__(self, work: StepBatch) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
@@ -128,8 +137,8 @@ class TrainStep:
         listed = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
         raise ConfigError(
             f"requires_grad changed in step {step + 1}: {listed}. What trains is decided once, before the first step: "
-            "optimizer and reduction would not follow. Set requires_grad in the model's __init__, and train in two runs "
-            "where a part joins later: train.init_from=RUN"
+            "optimizer and reduction would not follow. Set requires_grad in the model's __init__; what is to be frozen, or "
+            "to join, at a step is told by train.freeze=[{match: regex, from: 0, until: 100}]"
         )
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:

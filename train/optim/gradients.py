@@ -41,6 +41,7 @@ class FlatGradients(Gradients):
         self._flats: list[torch.Tensor] = []
         self._laid_out = False
         self._versions = 0
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         self._arrived: set[torch.nn.Parameter] | None = (
             None  # filled by hooks, used where a user's own hooks would disturb the version count
@@ -58,11 +59,20 @@ class FlatGradients(Gradients):
             self._lay_out()
             if any(parameter._post_accumulate_grad_hooks for parameter in self._parameters):
                 self._arrived = set()
-                for parameter in self._parameters:
+                self._hooks = [
                     parameter.register_post_accumulate_grad_hook(self._arrived.add)  # type: ignore[no-untyped-call]
+                    for parameter in self._parameters
+                ]
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad.zero_()
+
+    def retrain(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Be the gradients of `parameters` from now on; another uncounted backward and `begin` have to follow."""
+        for hook in self._hooks:
+            hook.remove()
+        self.drop()
+        self._parameters, self._hooks, self._arrived, self._laid_out = parameters, [], None, False
 
     def expect(self) -> None:
         """Before the step's last backward, whose gradients `missing` counts."""

@@ -1,6 +1,6 @@
 """Data parallelism: a replica on every rank, by DistributedDataParallel or flat buffers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any, cast
@@ -39,27 +39,47 @@ class DDPStrategy(ParallelStrategy):
         if config.sync_batchnorm:
             _sync_batchnorm(module, world)
         self.module = module
-        trained = [parameter for parameter in module.model.parameters() if parameter.requires_grad]
-        self.gradients: FlatGradients = FlatGradients(trained, find_unused=config.find_unused)
+        self.gradients: FlatGradients = FlatGradients(self._trained(), find_unused=config.find_unused)
         self._world = world
+        self._config = config
         self._find_unused = config.find_unused
         self._broadcasts = world.size > 1 and config.broadcast_buffers
         self._ddp: DistributedDataParallel | None = None
         self._feedback: PowerSGD | None = None
         broadcast_model(module.model, world)  # all ranks take part
-        if world.size > 1 and _needs_ddp(world, config):
-            self._ddp = DistributedDataParallel(
-                module,
-                device_ids=[world.device.index] if world.device.type == "cuda" else None,
-                bucket_cap_mb=_bucket_mb(module, world, config),
-                gradient_as_bucket_view=True,
-                static_graph=config.static_graph,
-                find_unused_parameters=config.find_unused,
-                init_sync=False,  # it cannot send complex numbers over gloo, nor fill expanded buffers
-            )
-            # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
-            self._ddp.broadcast_buffers = False
-            self._feedback = register(self._ddp, world, config)
+        self._wrap()  # all ranks take part
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _wrap(self) -> None:
+        """Make DDP, where it is needed, of the parameters that train now. All ranks call it."""
+        world, config = self._world, self._config
+        if world.size == 1 or not _needs_ddp(world, config):
+            return
+        self._ddp = DistributedDataParallel(
+            self.module,
+            device_ids=[world.device.index] if world.device.type == "cuda" else None,
+            bucket_cap_mb=_bucket_mb(self.module, world, config),
+            gradient_as_bucket_view=True,
+            static_graph=config.static_graph,
+            find_unused_parameters=config.find_unused,
+            init_sync=False,  # it cannot send complex numbers over gloo, nor fill expanded buffers
+        )
+        # Not by the constructor's argument: newer versions of torch call it otherwise and warn of the old name.
+        self._ddp.broadcast_buffers = False
+        self._feedback = register(self._ddp, world, config)
+
+    def retrain(self, names: Sequence[str]) -> None:
+        """DDP is made anew: its buckets hold exactly what trains, as if the process had begun so."""
+        if self._ddp is not None:
+            self._ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]
+            self._ddp = None
+        trains = set(names)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trains)
+        self.gradients.retrain(self._trained())
+        self._wrap()  # all ranks take part
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.model.named_parameters())

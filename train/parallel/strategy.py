@@ -1,7 +1,7 @@
 """The interface of a parallel strategy, for build, step, save and evaluation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -105,6 +105,14 @@ class ParallelStrategy(ABC):
     @abstractmethod
     def after_step(self, skipped: torch.Tensor) -> None:
         """After the optimizer's step. `skipped` is a scalar on the device, 1.0 where the gradient was not finite."""
+
+    def retrain(self, names: Sequence[str]) -> None:
+        """Train the parameters `names` from the next step on, and no others: set requires_grad, and reduce only these.
+
+        Those that are frozen keep a `.grad` of None. `gradients` stays the same object. An uncounted backward and
+        `after_warm_up` follow. Only needed where train.freeze changes within a run.
+        """
+        raise AssertionError("a strategy that does not retrain is refused before training")
 
     def state(self) -> Mapping[str, Any] | None:
         """This rank's own state, which is only restored on the same number of ranks; None if there is none."""
