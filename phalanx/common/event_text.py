@@ -11,7 +11,7 @@ NOT_A_METRIC = frozenset(
 )
 UNSAID = frozenset({"error", "evaluate", "finish"})  # printed by the failing rank, the metrics line and the summary
 _SPARED = ("epoch", "lr", "samples_per_s")  # dropped on a narrow terminal, in this order
-_BESIDE = frozenset({"time", "event", "step", "steps", "incarnation", "undone_until"})
+_BESIDE = frozenset({"time", "event", "step", "steps", "incarnation", "undone_until", "init_names"})
 
 
 def of_line(line: Mapping[str, object], total_steps: int, to_go: str = "", columns: float = math.inf) -> str:

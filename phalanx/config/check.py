@@ -21,6 +21,8 @@ _KINDS = {
     str: ("text", "text"),
     list[str]: ("a list of texts", "[a,b]"),
     list[Node]: ("a list of rules", "[{match: regex}]"),
+    list[list[str]]: ("a list of pairs of texts", "[[a,b]]"),
+    dict[str, str]: ("texts by name", "{a:b}"),
 }
 _NODE = ("a group of keys with a _target_", "{_target_:package.module.Class}")
 

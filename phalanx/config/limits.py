@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..exit.codes import ConfigError
+from .init_keys import check_init
 from .metric_direction import of_checkpoint
 from .run_root import folder_of_runs
 from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
@@ -85,6 +86,7 @@ def _check_train(train: TrainConfig) -> None:
             f"train.init_from={train.init_from} and train.extend_from={train.extend_from} are both set, and a run "
             "begins from one of them. Leave one out"
         )
+    check_init(train)
 
 
 def _check_freeze(rules: Sequence[Node], hook: CommHook) -> None:

@@ -126,6 +126,9 @@ class TrainConfig:
     threads: int | Auto = _rounding(1)
     max_skips: int = _inert(1)
     init_from: str | None = _defining()
+    init_strip: str | None = _defining(neutral=None)
+    init_rename: list[list[str]] | dict[str, str] | None = _defining(neutral=None)
+    init_skip: str | list[str] | None = _defining(neutral=None)
     extend_from: str | None = _defining()
     freeze: list[Node] = _defining(neutral=[])  # train/freezing/rules.py reads them
 

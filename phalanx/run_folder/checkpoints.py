@@ -268,7 +268,7 @@ def source(path: Path, *, want_best: bool) -> Checkpoint:
     steps = checkpoints.steps()
     if not steps:
         found = "holds no checkpoint" if path.exists() else "is not there"
-        raise ConfigError(f"{path} {found}. Type a run's folder, a checkpoint's, or a .safetensors file")
+        raise ConfigError(f"{path} {found}. Type a run's folder, a checkpoint's, or a file of weights")
     newest = _verified_or_explain(checkpoints.folder / names.step_folder(steps[-1]))
     best = newest.manifest.get("best_step")
     if want_best and best in steps:

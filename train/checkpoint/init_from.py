@@ -1,28 +1,41 @@
 """Start point of a new run: from scratch, from given weights (train.init_from), or extending a finished run."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from phalanx.compose import digest
-from phalanx.config.schema import Config
+from phalanx.config.schema import Config, TrainConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint, source
 
+from . import weight_files, weights
+from .match_names import Matched, match
 from .open_run import stored_config
 
 # A run that itself began from given weights is extended from its own end.
-_MAY_DIFFER = ("train.steps:", "train.epochs:", "train.extend_from:", "train.init_from:", "schedule.")
+_MAY_DIFFER = (
+    "train.steps:",
+    "train.epochs:",
+    "train.extend_from:",
+    "train.init_from:",
+    "train.init_strip:",
+    "train.init_rename",
+    "train.init_skip:",
+    "schedule.",
+)
 
 
 @dataclass(frozen=True)
 class StartPoint:
-    """`weights` is the file to initialise from, `extends` the last checkpoint of the run that is extended."""
+    """`weights` are the files to initialise from, `extends` is the last checkpoint of the run that is extended."""
 
     step: int
     position: int
-    weights: Path | None
+    weights: tuple[Path, ...]
     extends: Checkpoint | None
 
 
@@ -32,19 +45,29 @@ def start_point(config: Config) -> StartPoint:
     if train.extend_from is not None:
         found = _finished(Path(train.extend_from).expanduser(), config)
         progress = found.progress()
-        return StartPoint(progress["step"], progress["position"], None, found)
-    return StartPoint(0, 0, None if train.init_from is None else _weights(Path(train.init_from).expanduser()), None)
+        return StartPoint(progress["step"], progress["position"], (), found)
+    return StartPoint(0, 0, () if train.init_from is None else _weights(Path(train.init_from).expanduser()), None)
 
 
-def _weights(given: Path) -> Path:
-    """The file of the weights that `given` names; of a run its best, of a checkpoint its average where it has one."""
-    if given.is_file():
-        return given
+def load_initial(model: nn.Module, start: StartPoint, train: TrainConfig) -> Matched | None:
+    """Load the weights that the run starts from; what came of each name, or None if it starts from none.
+
+    What is skipped keeps what the model was built with. Raises ConfigError.
+    """
+    if not start.weights:
+        return None
+    where = str(train.init_from)
+    found, under = weight_files.read(start.weights)
+    matched = match(found, model.state_dict(), train, where)
+    weights.put(model, matched.tensors, where, matched.extra)
+    return replace(matched, said=[*under, *matched.said])
+
+
+def _weights(given: Path) -> tuple[Path, ...]:
     try:
-        found = source(given, want_best=True)
+        return weight_files.files_of(given)
     except ConfigError as error:
         raise ConfigError(f"train.init_from={given}: {error}") from None
-    return found.file(names.EMA if found.has(names.EMA) else names.MODEL)
 
 
 def _finished(run: Path, config: Config) -> Checkpoint:

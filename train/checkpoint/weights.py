@@ -24,7 +24,7 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
     Entries that are not tensors are not hashed.
     """
     digest = hashlib.sha256()
-    for name in sorted(_tensors(state)):
+    for name in sorted(tensors_of(state)):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
         digest.update(_bytes(tensor).numpy().data if tensor.numel() else b"")
@@ -33,7 +33,7 @@ def weights_sha256(state: Mapping[str, Any]) -> str:
 
 def on_host(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Copies of the tensors of a state_dict in the host's memory."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(state).items()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(state).items()}
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -41,7 +41,7 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     written: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     paired = []
-    for name, tensor in _tensors(state).items():
+    for name, tensor in tensors_of(state).items():
         whole = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
         if whole.dtype == torch.complex128:
             paired.append(name)
@@ -67,43 +67,59 @@ def load(
     ranks call it. Raises ConfigError that names every tensor which is missing, left over or of another
     shape, or which the model did not take.
     """
+    put(model, read(path), str(path), extra, free, strategy=strategy)
+
+
+def put(
+    model: nn.Module,
+    found: Mapping[str, torch.Tensor],
+    where: str,
+    extra: Mapping[str, Any] | None = None,
+    free: Collection[str] = frozenset(),
+    *,
+    strategy: ParallelStrategy | None = None,
+) -> None:
+    """`load` with tensors that are read already, of what messages call `where`."""
     give = model.state_dict if strategy is None else strategy.full_weights
     take = model.load_state_dict if strategy is None else strategy.load_full_weights
-    found = read(path)
     for name in free:
         if name in found:
             buffers.put(model, name, buffers.Buffer(found[name], persistent=True))
     wanted = give()  # all ranks take part
-    tensors = _tensors(wanted)
-    problems = [f"{name} is missing there" for name in tensors if name not in found]
-    problems += [f"{name} is not in the model" for name in found if name not in tensors]
-    problems += [
-        f"{name} is {_shape(found[name])} there and {_shape(tensor)} in the model"
-        for name, tensor in tensors.items()
-        if name in found
-        and (found[name].shape != tensor.shape or (found[name].is_complex() and not tensor.is_complex()))
-    ]
-    if problems:
-        raise ConfigError(f"The weights in {path} do not fit the model: {'; '.join(problems)}")
+    tensors = tensors_of(wanted)
+    if problems := list(misfits(found, tensors).values()):
+        raise ConfigError(f"The weights in {where} do not fit the model: {'; '.join(problems)}")
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     wanted.update({**(extra or {}), **found})
     try:
         with buffers.writable(model):
             take(wanted)
     except RuntimeError as error:
-        raise ConfigError(f"The model does not take the weights in {path}: {error}") from None
+        raise ConfigError(f"The model does not take the weights in {where}: {error}") from None
     now = give()  # all ranks take part
     lost = [name for name, dtype in dtypes.items() if not _equal(now.get(name), found[name].to(dtype))]
     if lost:
         raise ConfigError(
             f"{', '.join(lost[:5])} did not arrive in the model: after load_state_dict its state_dict tells other numbers "
-            f"than {path} holds. Where a model has a state_dict of its own, load_state_dict must be its inverse"
+            f"than {where} holds. Where a model has a state_dict of its own, load_state_dict must be its inverse"
         )
+
+
+def misfits(found: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """What keeps `found` from being loaded into a model whose state_dict has `tensors`: a sentence for each name."""
+    problems = {name: f"{name} is missing there" for name in tensors if name not in found}
+    problems |= {name: f"{name} is not in the model" for name in found if name not in tensors}
+    return problems | {
+        name: f"{name} is {_shape(found[name])} there and {_shape(tensor)} in the model"
+        for name, tensor in tensors.items()
+        if name in found
+        and (found[name].shape != tensor.shape or (found[name].is_complex() and not tensor.is_complex()))
+    }
 
 
 def check(model: nn.Module) -> None:
     """Raise ConfigError if the model holds a tensor that cannot be saved: sparse or quantized."""
-    for name, tensor in _tensors(model.state_dict()).items():
+    for name, tensor in tensors_of(model.state_dict()).items():
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise ConfigError(f"{name} is a tensor of layout {tensor.layout}, and only dense ones can be saved")
 
@@ -119,7 +135,8 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     return {name: torch.view_as_complex(tensor) if name in paired else tensor for name, tensor in found.items()}
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The entries of a state_dict that are tensors."""
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

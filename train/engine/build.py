@@ -20,7 +20,8 @@ from phalanx.targets.trust import Trust
 
 from ..checkpoint import weights
 from ..checkpoint.extra_state import extra_state_of
-from ..checkpoint.init_from import StartPoint, start_point
+from ..checkpoint.init_from import StartPoint, load_initial, start_point
+from ..checkpoint.match_names import Matched
 from ..checkpoint.state import State
 from ..distributed.world import World
 from ..freezing.freezing import Freezing
@@ -63,6 +64,7 @@ class Parts:
     parameters: int
     datasets: Mapping[str, Dataset[Any]]
     start_point: StartPoint
+    initial: Matched | None  # of the weights that it starts from
     task: Task
     sample_batch: SampleBatch
     notes: list[str]  # warnings for the user
@@ -183,6 +185,7 @@ class _RankParts:
     datasets: Mapping[str, Dataset[Any]]
     task: Task
     start_point: StartPoint
+    initial: Matched | None
     loader: Loader
     model: nn.Module
     mover: ToDevice
@@ -206,8 +209,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     model = _model(config, builder, world, precision)
     extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
-    if start.weights is not None:
-        weights.load(model, start.weights)
+    initial = load_initial(model, start, config.train)
     frozen = freeze(model, config.train.freeze)
     mover = ToDevice(world.device, precision.of)
     convolutions = Convolutions(model)
@@ -215,7 +217,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     sample_batch = loader.sample_batch(few=asked)
     few = apply(sample_batch.few, mover)
     nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
-    return _RankParts(datasets, task, start, loader, model, mover, sample_batch, convolutions, nhwc, frozen)
+    return _RankParts(datasets, task, start, initial, loader, model, mover, sample_batch, convolutions, nhwc, frozen)
 
 
 def _modules_in_eval_mode(model: nn.Module) -> list[str]:
@@ -256,6 +258,7 @@ def _parts(
         parameters=sum(p.numel() for p in alone.model.parameters()),
         datasets=alone.datasets,
         start_point=alone.start_point,
+        initial=alone.initial,
         task=task,
         sample_batch=alone.sample_batch,
         notes=notes,

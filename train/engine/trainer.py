@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from phalanx.common.files import sha256, write_json
+from phalanx.common.files import write_json
 from phalanx.common.meter import Meter, goodput, minor_faults
 from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
@@ -30,6 +30,7 @@ from ..checkpoint import state, weights
 from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
 from ..checkpoint.progress import Progress
 from ..checkpoint.saver import SynchronousSaver
+from ..checkpoint.weight_files import sha256_of
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..loading import data_hash
@@ -126,8 +127,8 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
             f"data.{name}": run_in_worker(data_hash.hash_data_twice, found, workers)
             for name, found in parts.datasets.items()
         }
-        if parts.start_point.weights is not None:
-            data["train.init_from"] = sha256(parts.start_point.weights)
+        if parts.start_point.weights:
+            data["train.init_from"] = sha256_of(parts.start_point.weights)
         record = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
@@ -243,6 +244,7 @@ def _log_start(
         logger.warning("%s", note)
     for note in notes:
         logger.warning("%s", note)
+    initial = parts.initial if opened.new else None
     recorder.event(
         "start" if opened.new else "resume",
         folder=str(opened.path),
@@ -256,6 +258,7 @@ def _log_start(
         took_s=round(time.time() - started, 3),
         **dropped,
         **({"changed": notes} if notes else {}),
+        **({} if initial is None else {"init_from": initial.told(), "init_names": initial.names()}),
     )
 
 
