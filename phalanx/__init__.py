@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .train.api.load import Run, load
     from .train.api.run import RunFailed, run
     from .train.loading.batch import Augment
-    from .train.optim.schedule import Schedule
+    from .train.schedules.schedule import Schedule
     from .train.sinks.sink import Sink
     from .train.tasks.metric import Metric, Update
     from .train.tasks.task import Ratio, Task
@@ -40,7 +40,7 @@ else:
             "train.api.load": ["Run", "load"],
             "train.api.run": ["RunFailed", "run"],
             "train.loading.batch": ["Augment"],
-            "train.optim.schedule": ["Schedule"],
+            "train.schedules.schedule": ["Schedule"],
             "train.sinks.sink": ["Sink"],
             "train.tasks.metric": ["Metric", "Update"],
             "train.tasks.task": ["Ratio", "Task"],

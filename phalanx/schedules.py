@@ -7,8 +7,8 @@ from .common.lazy import handed_on
 __all__ = ["Constant", "Cosine", "Linear", "OneCycle", "Step"]
 
 if TYPE_CHECKING:
-    from .train.optim.schedule import Constant, Cosine, Linear, OneCycle, Step
+    from .train.schedules.schedule import Constant, Cosine, Linear, OneCycle, Step
 else:
     __getattr__, __dir__ = handed_on(
-        __package__, __name__, {"train.optim.schedule": ["Constant", "Cosine", "Linear", "OneCycle", "Step"]}
+        __package__, __name__, {"train.schedules.schedule": ["Constant", "Cosine", "Linear", "OneCycle", "Step"]}
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.escaping import OPEN
 from ..common.redaction import REDACTED, redact
+from ..config.metric_direction import steering
 from ..config.schema import Config, Kind, Leaf, Neutral, part
 from .canonical import canonical, text
 
@@ -14,9 +15,13 @@ from .canonical import canonical, text
 def defining(config: Config) -> dict[str, Any]:
     """The part of a config that defines the result, as plain data in its canonical form. It may hold secrets.
 
-    A key with its neutral value is left out, so that adding the key to the schema renames no run.
+    A key with its neutral value is left out, so that adding the key to the schema renames no run. Where a metric of
+    evaluations steers the training, the section `eval` is part of it.
     """
-    found: dict[str, Any] = canonical(part(config, _defines))
+    kept = part(config, _defines)
+    if steering(config):
+        kept |= {name: section for name, section in part(config, _is_set).items() if name == "eval"}
+    found: dict[str, Any] = canonical(kept)
     return found
 
 
@@ -44,8 +49,12 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
 
 
 def _defines(leaf: Leaf, value: Any) -> bool:
-    neutral = leaf.neutral is not Neutral.none and text(canonical(value)) == text(canonical(leaf.neutral))
-    return leaf.kind is Kind.defining and not neutral
+    return leaf.kind is Kind.defining and _is_set(leaf, value)
+
+
+def _is_set(leaf: Leaf, value: Any) -> bool:
+    """Whether it is other than neutral."""
+    return leaf.neutral is Neutral.none or text(canonical(value)) != text(canonical(leaf.neutral))
 
 
 def _agree(was: Any, now: Any) -> bool:

@@ -25,7 +25,7 @@ def check(config: Config, ranks: int) -> None:
     _check_freeze(config.train.freeze, config.parallel.comm_hook)
     _check_batch(config.train, config.parallel, ranks)
     of_checkpoint(config.checkpoint)
-    if type(config.optim.get("decay_1d")) is not bool:
+    if "decay_1d" in config.optim and type(config.optim["decay_1d"]) is not bool:
         raise ConfigError(
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
             "Type ++optim.decay_1d=true"

@@ -1,6 +1,8 @@
-"""Whether a metric is maximised or minimised: as configured, else by its name; never guessed."""
+"""Which metrics decide something, and whether each is maximised or minimised: as configured, else by its name."""
 
 import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..exit.codes import ConfigError
 from .schema import CheckpointConfig, Config, Mode
@@ -45,3 +47,25 @@ def of_sweep(config: Config) -> tuple[str, Mode]:
         raise ConfigError("Nothing says what makes a trial good. Type sweep.metric=loss, or another one of the task")
     same = checkpoint.best_mode if metric == checkpoint.best_metric else None
     return metric, direction(metric, sweep.mode or same, "sweep.mode")
+
+
+def steering(config: Config) -> dict[str, str]:
+    """The metrics of evaluations that decide how training goes on, by the key that names each.
+
+    Where there is one, every key of `eval` defines the result: when evaluations are, and of what.
+    """
+    found = dict(_of_schedules(config.schedule, "schedule"))
+    for i, group in enumerate(_groups(config.optim)):
+        found |= _of_schedules(group.get("schedule"), f"optim.groups.{i}.schedule")
+    return found
+
+
+def _groups(optim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    groups = optim.get("groups")
+    return [group for group in groups if isinstance(group, Mapping)] if isinstance(groups, list) else []
+
+
+def _of_schedules(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """A schedule that waits for a plateau names its metric, and no other has such a key."""
+    if isinstance(node, Mapping) and isinstance(node.get("metric"), str):
+        yield f"{where}.metric", node["metric"]

@@ -5,9 +5,10 @@ import functools
 import math
 import operator
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 Node = dict[str, Any]
@@ -32,7 +33,8 @@ class Leaf:
     """Metadata of a key beside its type.
 
     A number lies in [low, high], or (low, high] with `above`. `neutral` is the meaning of configs from before the key: a
-    stored config without the key gets it, and a digest leaves the key out if it holds it.
+    stored config without the key gets it, and a digest leaves the key out if it holds it. `own` are keys of ours within an
+    open node, each with the value that means as much as its absence, which a digest leaves out, too.
     """
 
     kind: Kind
@@ -40,13 +42,22 @@ class Leaf:
     high: float
     above: bool
     neutral: Any
+    own: Mapping[str, Any]
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def _leaf(kind: Kind) -> Any:
     def declare(
-        low: float | None = None, high: float = math.inf, *, above: bool = False, neutral: Any = Neutral.none
+        low: float | None = None,
+        high: float = math.inf,
+        *,
+        above: bool = False,
+        neutral: Any = Neutral.none,
+        own: Mapping[str, Any] = NOTHING,
     ) -> Any:
-        return field(metadata={"leaf": Leaf(kind, low, high, above, neutral)})
+        return field(metadata={"leaf": Leaf(kind, low, high, above, neutral, own)})
 
     return declare
 
@@ -291,7 +302,7 @@ class Config:
     model: Node = _defining()
     data: DataConfig
     task: Node = _defining()
-    optim: Node = _defining()
+    optim: Node = _defining(own={"groups": [], "layer_decay": None})
     schedule: Node = _defining()
     parallel: ParallelConfig
     cluster: ClusterConfig
@@ -309,11 +320,13 @@ def schema(section: type = Config, path: str = "") -> dict[str, Leaf]:
 
 
 def part(config: Config, keep: Callable[[Leaf, Any], bool]) -> dict[str, Any]:
-    """The leaves for which `keep(leaf, value)` is true, nested as in `as_plain`."""
+    """The leaves for which `keep(leaf, value)` is true, nested as in `as_plain`, less keys of ours that mean nothing."""
     kept: dict[str, Any] = {}
     for key, leaf in schema().items():
         *sections, name = key.split(".")
         value = _plain(operator.attrgetter(key)(config))
+        if leaf.own:
+            value = {name: item for name, item in value.items() if name not in leaf.own or item != leaf.own[name]}
         if keep(leaf, value):
             functools.reduce(lambda node, section: node.setdefault(section, {}), sections, kept)[name] = value
     return kept

@@ -9,7 +9,7 @@ from ..exit.codes import ConfigError
 
 _OWN = (
     *("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks"),
-    *("phalanx.train.optim.schedule", "phalanx.train.parallel"),
+    *("phalanx.train.schedules", "phalanx.train.parallel"),
 )
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
 # They only re-export: each class is judged by the module that defines it.

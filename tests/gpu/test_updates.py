@@ -11,7 +11,7 @@ import torch
 
 from phalanx.train.loading.prefetch import prefetch_to_device
 from phalanx.train.optim.precision import LossScale
-from phalanx.train.optim.schedule import Cosine
+from phalanx.train.schedules.schedule import Cosine
 from tests.train.built_parts import built, warmed_up
 from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
 
@@ -54,7 +54,7 @@ def test_fused_steps_are_those_of_a_loop_by_hand_on_the_cpu(
         for parameter, gradient in zip(by_hand.parameters(), drawn(by_hand, step), strict=True):
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 2.0)
-        reference.param_groups[0]["lr"] = made.updater.rate(step)
+        reference.param_groups[0]["lr"] = made.updater.rates(step, step)["lr"]
         reference.step()
     assert int(made.updater.applied) == 20 < STEPS
     for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):

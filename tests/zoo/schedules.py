@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from phalanx.train.optim.schedule import Schedule
+from phalanx.train.schedules.schedule import Schedule
 
 
 @dataclass(frozen=True)

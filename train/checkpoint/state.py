@@ -66,10 +66,11 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
     for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
         buffers.put(model, name, buffers.Buffer(value, persistent))
-    state.updater.load(_moved(update, device))
+    progress = Progress.from_json(checkpoint.progress())
+    state.updater.load(_moved(update, device), progress.step)
     if own.get("hook") is not None:
         strategy.load_state(own["hook"])
-    return Progress.from_json(checkpoint.progress())
+    return progress
 
 
 def restore_model(model: nn.Module, checkpoint: Checkpoint, file: Path) -> None:

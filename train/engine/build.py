@@ -34,14 +34,15 @@ from ..loading.prefetch import ToDevice
 from ..loading.rng import seed_all
 from ..optim import optimizer_state
 from ..optim.ema import Average
+from ..optim.make_optimizers import Made, make_optimizers
 from ..optim.optimizer_average import OptimizerAverage
-from ..optim.optimizer_trial import try_optimizer
+from ..optim.param_groups import groups_of
 from ..optim.precision import LossScale, Precision, choose, set_up
-from ..optim.schedule import Schedule
 from ..optim.updater import Updater
-from ..optim.updater import groups as parameter_groups
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
+from ..schedules.make_rates import RatesMaker
+from ..schedules.schedule import Schedule
 from ..tasks.task import Task
 from . import model_checks
 from .evaluate import Evaluation
@@ -69,6 +70,7 @@ class Parts:
     sample_batch: SampleBatch
     notes: list[str]  # warnings for the user
     freezing: Freezing | None  # where what trains changes within the run
+    groups: list[dict[str, Any]]  # of the optimizers, for the log; empty where the config asks for none
 
 
 def targets(config: Config, foreign: bool) -> Targets:
@@ -96,8 +98,11 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
     if config.data.augment is not None:
         yield config.data.augment, "data.augment", Augment, ()
     yield config.task, "task", Task, ()
-    yield _without(config.optim, "decay_1d"), "optim", torch.optim.Optimizer, ("params",)
-    yield config.schedule, "schedule", Schedule, ()
+    for group in groups_of(config.optim, config.schedule):
+        yield group.node, group.node_where, torch.optim.Optimizer, ("params",)
+        if group.options:
+            yield {**group.node, **group.options}, group.where, torch.optim.Optimizer, ("params",)
+        yield group.schedule, group.schedule_where, Schedule, ()
     where = "parallel.args" if config.parallel.args else "parallel"
     yield _strategy(config.parallel), where, ParallelStrategy, ("module", "world", "config")
 
@@ -240,7 +245,7 @@ def _parts(
     notes: list[str],
 ) -> Parts:
     task, loader = alone.task, alone.loader
-    updater = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
+    updater, made = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
     return Parts(
         step=TrainStep(
             strategy=strategy,
@@ -261,7 +266,8 @@ def _parts(
         initial=alone.initial,
         task=task,
         sample_batch=alone.sample_batch,
-        notes=notes,
+        notes=[*notes, *made.notes],
+        groups=made.facts if config.optim.get("groups") or config.optim.get("layer_decay") is not None else [],
         freezing=Freezing(alone.frozen) if alone.frozen.changes else None,
     )
 
@@ -348,42 +354,34 @@ def _updater(
     steps: int,
     precision: Precision,
     device: torch.device,
-) -> Updater:
-    node = _without(config.optim, "decay_1d")
+) -> tuple[Updater, Made]:
     named = strategy.named_parameters()
-    if any(parameter.is_complex() for _, parameter in named) and node.get("fused"):
-        node["fused"] = False  # no fused kernel takes complex numbers; the maths is the same
-    groups = parameter_groups(named, float(config.optim.get("weight_decay") or 0.0), config.optim["decay_1d"])
-
-    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return builder.build(node, "optim", torch.optim.Optimizer, params=groups)
-
-    optimizer = make(groups)
-    return Updater(
-        optimizer,
+    aliases: dict[int, list[str]] = {}
+    for name, parameter in strategy.model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), []).append(name)
+    made = make_optimizers(config.optim, config.schedule, builder, named, aliases, RatesMaker(builder, steps))
+    updater = Updater(
+        made.optimizers,
         strategy.gradients,
-        builder.build(config.schedule, "schedule", Schedule),  # type: ignore[type-abstract]
-        steps,
-        traits=try_optimizer(make, groups),
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
-        average=_average(config.train.ema_decay, optimizer, [parameter for _, parameter in named]),
+        average=_average(config.train.ema_decay, made, [parameter for _, parameter in named]),
         device=device,
         on_device=device.type == "cuda",
     )
+    return updater, made
 
 
-def _average(
-    decay: float | None, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
-) -> Average | None:
-    if not optimizer_state.has_modes(optimizer):
+def _average(decay: float | None, made: Made, parameters: Sequence[nn.Parameter]) -> Average | None:
+    own = [each.optimizer for each in made.optimizers if optimizer_state.has_modes(each.optimizer)]
+    if not own:
         return None if decay is None else Average(parameters, decay)
     if decay is not None:
         raise ConfigError(
-            f"train.ema_decay={decay:g} would average what the optimizer {type(optimizer).__name__} averages itself, which "
+            f"train.ema_decay={decay:g} would average what the optimizer {type(own[0]).__name__} averages itself, which "
             "its eval() puts in place. Type train.ema_decay=null"
         )
-    return OptimizerAverage(optimizer, parameters)
+    return OptimizerAverage(own, parameters)
 
 
 def _evaluation(
@@ -401,7 +399,3 @@ def _evaluation(
         mover=alone.mover,
         collective_forward=strategy.collective_forward,
     )
-
-
-def _without(node: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name != key}

@@ -101,7 +101,7 @@ class Recorder:
                 "time": time.time(),
                 "epoch": progress.position / self.epoch_samples,
                 **means,
-                "lr": updater.rate(max(0, progress.applied - (not records[-1].skipped))),
+                **updater.rates(max(0, progress.applied - (not records[-1].skipped)), progress.step - 1),
                 "grad_norm": records[-1].norm,
                 **skipped,
                 **rates(spent, steps, samples),

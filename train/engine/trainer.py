@@ -254,6 +254,7 @@ def _log_start(
         device=world.device.type,
         precision=parts.precision.name,
         hosts=dict(Counter(world.hosts)),
+        **({"groups": parts.groups} if parts.groups else {}),
         incarnation=opened.incarnation,
         took_s=round(time.time() - started, 3),
         **dropped,

@@ -1,6 +1,6 @@
-"""The average of an optimizer that keeps one itself, such as schedule-free ones: its eval() puts it into the weights."""
+"""The average of optimizers that keep one themselves, such as schedule-free ones: eval() puts it into the weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -11,12 +11,12 @@ from .ema import Average, copy_each
 
 @final
 class OptimizerAverage(Average):
-    """Nothing to update or to load: it is in the optimizer's state and the trained weights."""
+    """Nothing to update or to load: it is in the optimizers' state and the trained weights."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor]) -> None:
-        """`optimizer` has modes: train() and eval()."""
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], parameters: Iterable[torch.Tensor]) -> None:
+        """`optimizers` have modes: train() and eval()."""
         super().__init__((), 1.0)
-        self._optimizer = optimizer
+        self._optimizers = optimizers
         self._trained: list[torch.Tensor] = list(parameters)
 
     def update(self, applied: torch.Tensor, skipped: torch.Tensor) -> None:
@@ -29,9 +29,11 @@ class OptimizerAverage(Average):
     def swapped_in(self) -> Iterator[None]:
         """Within it, the model holds the average. Afterwards the bits are as before, which train() alone rounds."""
         own = [parameter.detach().clone() for parameter in self._trained]
-        self._optimizer.eval()  # type: ignore[attr-defined]
+        for optimizer in self._optimizers:
+            optimizer.eval()  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            self._optimizer.train()  # type: ignore[attr-defined]
+            for optimizer in self._optimizers:
+                optimizer.train()  # type: ignore[attr-defined]
             copy_each(self._trained, own)

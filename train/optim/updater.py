@@ -1,97 +1,65 @@
-"""Optimizer steps: parameter groups, learning rate, clipping, and skipping of gradients that are not finite."""
+"""Optimizer steps: learning rates, clipping, and skipping of gradients that are not finite."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from phalanx.exit.codes import ConfigError
-
-from . import optimizer_state
 from .ema import Average
 from .gradients import Gradients
-from .optimizer_trial import Traits
+from .group_optimizer import GroupOptimizer
 from .precision import LossScale
-from .schedule import Factors, Schedule, factors
 
 _CLIP_EPS = 1e-6  # as in torch.nn.utils.clip_grad_norm_
 
 
-def groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, decay_1d: bool) -> list[dict[str, Any]]:
-    """Parameter groups of the trainable weights. Without `decay_1d`, no weight decay on biases and norm weights."""
-    named = [(name, p) for name, p in parameters if p.requires_grad]
-    if not named:
-        raise ConfigError("The model has no parameter to train: none requires a gradient")
-    for name, parameter in named:
-        if not _dense(parameter):
-            raise ConfigError(f"The parameter {name} has gaps or overlaps in memory. Make it with .contiguous()")
-    trainable = [parameter for _, parameter in named]
-    if decay_1d or not weight_decay:
-        return [{"params": trainable}]
-    return [
-        {"params": [p for p in trainable if p.dim() > 1]},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _dense(tensor: torch.Tensor) -> bool:
-    """Whether the elements fill their memory without gaps, in any order, so that a copy keeps the strides."""
-    return tensor.stride() == torch.empty_like(tensor, device="meta").stride()
-
-
 class Updater:
-    """Steps the optimizer.
+    """Steps the optimizers: one clipping over all, and one decision on a skip.
 
-    `applied` counts, on the device, the steps that were not skipped. Learning rate and average depend on that count, so
-    the host need not know of a skip: with `on_device` fused optimizers decide it in their kernels. Otherwise the host reads
-    the norm: free on a CPU, one synchronisation a step on a GPU with an optimizer that is not fused.
+    `applied` counts, on the device, the steps that were not skipped; `taken`, on the host, all of the run. Learning rate
+    and average depend on `applied`, so the host need not know of a skip: with `on_device` fused optimizers decide it in
+    their kernels. Otherwise the host reads the norm: free on a CPU, one synchronisation a step on a GPU with an optimizer
+    that is not fused.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[GroupOptimizer],
         gradients: Gradients,
-        schedule: Schedule,
-        steps: int,
         *,
-        traits: Traits,
         clip_norm: float | None,
         scale: LossScale | None,
         average: Average | None,
         device: torch.device,
         on_device: bool,
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizers = optimizers
         self.scale = scale
         self.average = average
         self.applied = torch.zeros((), dtype=torch.int64, device=device)
+        self.taken = 0
+        self._rates = [rates for each in optimizers for rates in each.rates]
         self._gradients = gradients
         self._clip_norm = clip_norm
-        self._fused = _takes_a_skip(optimizer)
-        self._on_device = on_device and self._fused
+        self._fused = all(each.fused for each in optimizers)
+        self._on_device = on_device and self._fused and all(rates.on_device for rates in self._rates)
         self._exact = gradients.exact
         # Fused kernels on GPUs read the rate as float32.
         self._rate_dtype = torch.float32 if device.type == "cuda" else torch.float64
-        optimizer_state.train(optimizer)
-        self._traits = traits
-        self._rates = _rates(optimizer, factors(schedule, steps), traits)
-        if self._fused:
-            _prime(optimizer)
-        if self._on_device:
-            self._device_rates = [
-                None if rates is None else torch.from_numpy(rates).to(device, self._rate_dtype) for rates in self._rates
-            ]
-            self._place_rates()
+        self._place_rates()
 
-    def rate(self, applied: int) -> float | None:
-        """The first group's learning rate for the step that follows `applied` ones; None where it has none of ours."""
-        rates = self._rates[0]
-        if rates is not None:
-            return float(rates[applied])
-        own = self.optimizer.param_groups[0].get("lr")
-        return None if own is None else float(own)
+    def rates(self, applied: int, taken: int) -> dict[str, float | None]:
+        """The learning rates of the step that follows `applied` ones that were not skipped, of `taken` in all.
+
+        "lr" is the first group's, None where it has none; those of other names are "lr/<name>".
+        """
+        found: dict[str, float | None] = {}
+        for each in self.optimizers:
+            for name, rate in each.named_rates(applied, taken):
+                found.setdefault(name, rate)
+        first, *others = found
+        return {"lr": found[first], **{f"lr/{name}": found[name] for name in others}}
 
     def step(self, divisor: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the gradients, which are still to be divided by `divisor` (None for 1), and clear them.
@@ -108,6 +76,7 @@ class Updater:
             excess = torch.clamp((norm + _CLIP_EPS) / self._clip_norm, min=1.0)
             divisor = excess if divisor is None else divisor * excess
         skipped = self._on_the_device(norm, divisor) if self._on_device else self._on_the_host(norm, divisor)
+        self.taken += 1
         self._gradients.zero()
         if self.average is not None:
             self.average.update(self.applied, skipped)
@@ -117,11 +86,9 @@ class Updater:
 
     def _on_the_device(self, norm: torch.Tensor, divisor: torch.Tensor | None) -> torch.Tensor:
         skipped = (norm * 0.0).nan_to_num(nan=1.0).float()  # infinity times zero is NaN, too
-        for group, rates in zip(self.optimizer.param_groups, self._device_rates, strict=True):
-            if rates is not None:
-                torch.take(rates, self.applied, out=group["lr"])
-        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        self._apply(divisor)
+        for rates in self._rates:
+            rates.set_on_device(self.applied, self.taken)
+        self._apply(divisor, skipped)
         self.applied += 1 - skipped.long()
         return skipped
 
@@ -129,67 +96,51 @@ class Updater:
         if not math.isfinite(norm):
             return torch.ones((), device=norm.device)
         applied = int(self.applied)
-        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if rates is not None:
-                group["lr"] = float(rates[applied])
-        self._apply(divisor)
+        for rates in self._rates:
+            rates.set(applied, self.taken)
+        self._apply(divisor, None)
         self.applied += 1
         return torch.zeros((), device=norm.device)
 
-    def _apply(self, divisor: torch.Tensor | None) -> None:
+    def _apply(self, divisor: torch.Tensor | None, skipped: torch.Tensor | None) -> None:
         if divisor is not None and (self._exact or not self._fused):  # the kernels' own divisor is float32
             self._gradients.divide(divisor)
             divisor = None
-        if self._fused:
-            self.optimizer.grad_scale = None if divisor is None else divisor.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        for each in self.optimizers:
+            each.step(divisor, skipped)
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """After an evaluation, whose metrics are the same on all ranks, so that all take the same decision."""
+        for rates in self._rates:
+            rates.evaluated(metrics)
 
     def _place_rates(self) -> None:
-        """Give every group a rate that lives on the device, for the kernels to read and steps to overwrite."""
-        for group, rates in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if rates is not None:
-                group["lr"] = torch.zeros((), dtype=self._rate_dtype, device=self.applied.device)
+        if self._on_device:
+            for rates in self._rates:
+                rates.place(self.applied.device, self._rate_dtype)
 
     def state(self) -> dict[str, Any]:
         """Everything a restart needs, tensors on the device."""
+        applied = int(self.applied)
+        schedules = [rates.state(applied) for rates in self._rates]
+        first, *others = (each.state() for each in self.optimizers)
         return {
-            "optimizer": optimizer_state.of(self.optimizer, self._traits.inner),
+            "optimizer": first,
+            **({"optimizers": others} if others else {}),
+            **({"schedules": schedules} if any(schedules) else {}),
             "applied": self.applied,
             "scale": None if self.scale is None else self.scale.state(),
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        optimizer_state.load(self.optimizer, state["optimizer"])
+    def load(self, state: Mapping[str, Any], taken: int) -> None:
+        """Restore what `state` returned after `taken` steps."""
+        found = [state["optimizer"], *state.get("optimizers", ())]
+        for each, its in zip(self.optimizers, found, strict=True):
+            each.load(its)
         self.applied.copy_(state["applied"])
+        self.taken = taken
         if self.scale is not None and state["scale"] is not None:
             self.scale.load(state["scale"])
-        if self._on_device:
-            self._place_rates()
-
-
-def _rates(optimizer: torch.optim.Optimizer, factors: Factors, traits: Traits) -> "list[Factors | None]":
-    """Every group's rates, step by step; None for one whose rate is none of the schedule's. Raises ConfigError."""
-    constant = bool((factors[:-1] == 1.0).all())
-    peaks = [group.get("lr") for group in optimizer.param_groups]
-    if (traits.own_rate or all(peak is None for peak in peaks)) and not constant:
-        why = "changes its rate itself in its step()" if traits.own_rate else "has no rate, lr, in its groups"
-        raise ConfigError(
-            f"The optimizer {type(optimizer).__name__} {why}, so there is nothing for the schedule to set. "
-            "Type schedule=constant schedule.warmup_steps=0"
-        )
-    return [None if peak is None or traits.own_rate else factors * float(peak) for peak in peaks]
-
-
-def _takes_a_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the kernels support a skip (found_inf). Not SGD with dampening, which counts a skipped step as its first."""
-    dampened = any(group.get("dampening") for group in optimizer.param_groups)
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False)) and not dampened
-
-
-def _prime(optimizer: torch.optim.Optimizer) -> None:
-    """SGD's fused kernel leaves the momentum uninitialised when its very first step is skipped, and takes all or none."""
-    if isinstance(optimizer, torch.optim.SGD):
-        for group in optimizer.param_groups:
-            if group["momentum"] and group["fused"]:
-                for parameter in group["params"]:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for rates, its in zip(self._rates, state.get("schedules", [None] * len(self._rates)), strict=True):
+            rates.load(its)
+        self._place_rates()

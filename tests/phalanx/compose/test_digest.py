@@ -19,7 +19,7 @@ from phalanx.compose.compose import compose
 from phalanx.compose.digest import defining, differences, digest
 from phalanx.compose.former_digests import former_digests
 from phalanx.compose.resolved import to_yaml
-from phalanx.config.schema import Config, Kind, Leaf
+from phalanx.config.schema import NOTHING, Config, Kind, Leaf, schema
 from phalanx.exit.codes import ConfigError
 from tests.ranks import ROOT, Starter
 
@@ -224,7 +224,10 @@ def test_a_default_of_other_peoples_changes_no_name() -> None:
 
 
 def test_the_groups_of_other_peoples_classes_keep_their_keys() -> None:
-    """One more changes the name of each run of that group. It can be typed: +optim.amsgrad=true."""
+    """One more changes the name of each run of that group. It can be typed: +optim.amsgrad=true.
+
+    Keys of ours are left out of the digest where they mean nothing: `own` in the schema.
+    """
     keys = {
         "optim": {
             "adam": "betas decay_1d eps fused lr weight_decay",
@@ -236,7 +239,9 @@ def test_the_groups_of_other_peoples_classes_keep_their_keys() -> None:
     for group, options in keys.items():
         for option, known in options.items():
             found = yaml.safe_load((ROOT / "conf" / group / f"{option}.yaml").read_text())
-            assert " ".join(sorted(found.keys() - {"_target_"})) == known, option
+            own = schema()[group].own
+            assert {key: found[key] for key in own} == own
+            assert " ".join(sorted(found.keys() - {"_target_"} - own.keys())) == known, option
 
 
 def test_a_value_under_a_key_with_a_secrets_word_names_the_run() -> None:
@@ -259,7 +264,7 @@ def test_differences_show_no_secret() -> None:
 
 def test_a_key_that_came_later_is_left_out_while_it_is_neutral(monkeypatch: pytest.MonkeyPatch) -> None:
     found = compose([]).config
-    later = Leaf(Kind.defining, 1, 9, False, 2.0)
+    later = Leaf(Kind.defining, 1, 9, False, 2.0, NOTHING)
     monkeypatch.setattr("phalanx.config.schema.schema", lambda: {"parallel.powersgd_rank": later})
     assert defining(found) == {}
     other = replace(found, parallel=replace(found.parallel, powersgd_rank=3))
@@ -343,3 +348,18 @@ def test_a_stored_config_keeps_words_and_hides_secrets(starter: Starter) -> None
     ended = starter.run(1, f"--config-dir={results.folder}", "--config-name=resolved")
     assert ended.codes == [0], ended.output
     assert "finished already" in ended.output
+
+
+def test_where_an_evaluation_decides_how_training_goes_on_all_of_eval_is_in_the_name() -> None:
+    plain, plateau = (), ("+schedule.metric=loss",)
+    groups = ("optim.groups=[{match:head,schedule:{_target_:mine.Plateau,metric:f1}}]",)
+    for words, defines in ((plain, False), (plateau, True), (groups, True)):
+        for other in ("eval.every=7", "eval.batch=64"):
+            assert (name(*words) != name(*words, other)) is defines, (words, other)
+    assert name(*plateau, "eval.every=7") == name(*plateau, "eval.every=7", "checkpoint.every=3", "log.every=2")
+
+
+def test_groups_and_layer_decay_are_in_the_name_once_they_are_set() -> None:
+    known = {"", "optim.groups=[{match:bias,lr:0.1}]", "optim.groups=[{match:bias,lr:0.2}]", "optim.layer_decay=0.75"}
+    assert len({name(*filter(None, [words])) for words in known}) == 4
+    assert name("optim.layer_decay=null") == name("optim.groups=[]") == name()

@@ -87,7 +87,6 @@ TYPES = [
     case("model.dropout=true", says="model.dropout=True does not fit … ConvNet takes float"),
     case("optim.lr=fast", says="optim.lr=fast does not fit … Adam takes float"),
     case("optim.decay_1d=some", says="optim.decay_1d must be true or false … Type ++optim.decay_1d=true"),
-    case("~optim.decay_1d", says="optim.decay_1d must be true or false"),
     case("optim.betas=[a,0.9]", says="optim.betas=['a', 0.9] does not fit … Adam takes tuple"),
 ]
 
@@ -352,8 +351,8 @@ TARGETS = [
         says="data.train._target_=phalanx.train.models.mlp.MLP is no class derived from Dataset",
     ),
     case(
-        "schedule._target_=phalanx.train.optim.schedule.Schedule",
-        says="schedule._target_=phalanx.train.optim.schedule.Schedule is abstract",
+        "schedule._target_=phalanx.train.schedules.schedule.Schedule",
+        says="schedule._target_=phalanx.train.schedules.schedule.Schedule is abstract",
     ),
     case("optim._target_=torch.optim.Adm", says="torch.optim has no Adm … Did you mean torch.optim.Adam?"),
     case(

@@ -2,7 +2,6 @@
 
 import copy
 import io
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +11,10 @@ from torch import nn
 
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
-from phalanx.train.optim.gradients import FlatGradients
 from phalanx.train.optim.optimizer_average import OptimizerAverage
-from phalanx.train.optim.optimizer_trial import Group, try_optimizer
-from phalanx.train.optim.schedule import Constant
-from phalanx.train.optim.updater import Updater, groups
+from phalanx.train.optim.optimizer_trial import Group
 from tests.ranks import Starter
-from tests.train.optim.updaters import STEPS, Made, drawn, equal, small_model, trainable
+from tests.train.optim.updaters import Made, drawn, equal, small_model, trainable, updater_of
 from tests.train.small_runs import planted
 from tests.zoo.optimizers import REFUSED, TRAINABLE
 
@@ -28,25 +24,7 @@ def made_by(target: str, options: dict[str, Any], params: list[Group]) -> torch.
 
 
 def made(model: nn.Module, target: str, options: dict[str, Any]) -> Made:
-    """An updater over `model` as train/engine/build.py makes one."""
-    make = partial(made_by, target, options)
-    params = groups(model.named_parameters(), weight_decay=0.0, decay_1d=True)
-    gradients = FlatGradients(trainable(model), find_unused=False)
-    gradients.begin(wrapped=False)
-    optimizer = make(params)
-    updater = Updater(
-        optimizer,
-        gradients,
-        Constant(0),
-        STEPS,
-        traits=try_optimizer(make, params),
-        clip_norm=1.0,
-        scale=None,
-        average=None,
-        device=torch.device("cpu"),
-        on_device=False,
-    )
-    return Made(model, optimizer, gradients, updater)
+    return updater_of(model, {"_target_": target, **options})
 
 
 @pytest.mark.parametrize("target", TRAINABLE)
@@ -74,7 +52,7 @@ def test_an_optimizer_steps_as_by_hand_and_goes_on_after_a_restart_with_the_same
     again = copy.deepcopy(ours)
     _tag(again)
     other = made(again, target, TRAINABLE[target])
-    other.updater.load(torch.load(file, weights_only=True))
+    other.updater.load(torch.load(file, weights_only=True), 3)
     for step in range(3, 7):
         for each in (one, other):
             torch.manual_seed(step)
@@ -110,23 +88,12 @@ def test_a_schedule_that_no_rate_could_follow_is_refused() -> None:
         one = made(model, target, options)
         if name == "Cooling":
             one.step(drawn(model, 0))
-            assert one.updater.rate(1) == pytest.approx(0.009)
+            assert one.updater.rates(1, 1)["lr"] == pytest.approx(0.009)
         else:
-            assert one.updater.rate(0) is None
+            assert one.updater.rates(0, 0)["lr"] is None
         with pytest.raises(ConfigError, match=r"nothing for the schedule to set\. Type schedule=constant"):
-            Updater(
-                one.optimizer,
-                one.gradients,
-                Constant(5),
-                STEPS,
-                traits=try_optimizer(
-                    partial(made_by, target, options), groups(model.named_parameters(), 0.0, decay_1d=True)
-                ),
-                clip_norm=None,
-                scale=None,
-                average=None,
-                device=torch.device("cpu"),
-                on_device=False,
+            updater_of(
+                model, {"_target_": target, **options}, {"_target_": "phalanx.schedules.Constant", "warmup_steps": 5}
             )
 
 
@@ -138,7 +105,7 @@ def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_tra
     for step in range(3):
         one.step(drawn(model, step))
     trained, by_hand = copy.deepcopy(model.state_dict()), copy.deepcopy(one.optimizer)
-    with OptimizerAverage(one.optimizer, model.parameters()).swapped_in():
+    with OptimizerAverage([one.optimizer], model.parameters()).swapped_in():
         by_hand.eval()  # type: ignore[attr-defined]
         placed = [p for group in by_hand.param_groups for p in group["params"]]
         assert equal([p.detach() for p in model.parameters()], [p.detach() for p in placed])

@@ -12,9 +12,19 @@ from torch import nn
 
 from phalanx.exit.codes import ConfigError
 from phalanx.train.optim.precision import LossScale
-from phalanx.train.optim.schedule import Cosine
-from phalanx.train.optim.updater import groups
-from tests.train.optim.updaters import STEPS, drawn, equal, make, small_model, spoiled, take_six_steps, trainable
+from phalanx.train.schedules.schedule import Cosine
+from tests.train.optim.updaters import (
+    STEPS,
+    drawn,
+    equal,
+    made_optimizers,
+    make,
+    small_model,
+    spoiled,
+    take_six_steps,
+    trainable,
+    updater_of,
+)
 
 SCHEDULE = Cosine(warmup_steps=3, final=0.1)
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
@@ -85,13 +95,13 @@ def test_a_skipped_step_changes_nothing_at_all(name: str, fused: bool, value: fl
     model = small_model()
     made = make(model, optimizer(name, model, fused), schedule=SCHEDULE, clip_norm=2.0, decay=0.9, on_device=on_device)
     for step in range(4):
-        before, rate = made.everything(), made.updater.rate(int(made.updater.applied))
+        before, rate = made.everything(), made.updater.rates(int(made.updater.applied), 0)
         _, skipped = made.step(spoiled(drawn(model, 100), value))
         assert skipped
         # Before the very first step an optimizer may lay its state out, all of it zero.
         state = {**before, "state": made.everything()["state"] if step == 0 else before["state"]}
         assert equal(state, made.everything())
-        assert made.updater.rate(int(made.updater.applied)) == rate
+        assert made.updater.rates(int(made.updater.applied), 0) == rate
         made.step(drawn(model, step))
 
 
@@ -188,32 +198,40 @@ def test_state_comes_back_through_a_file_and_training_goes_on_with_the_same_bits
     continued = make(again, optimizer(name, again, fused), schedule=SCHEDULE, scale=LossScale(torch.device("cpu")))
     again.load_state_dict(weights)
     file.seek(0)
-    continued.updater.load(torch.load(file, weights_only=True))
+    continued.updater.load(torch.load(file, weights_only=True), 3)
     assert [continued.step(drawn(model, step)) for step in range(3, 6)] == after
     assert equal(made.everything(), continued.everything())
     assert equal(made.updater.scale.state(), continued.updater.scale.state())  # type: ignore[union-attr]
 
 
+ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.1, "fused": True}
+
+
 def test_without_decay_1d_biases_and_norms_keep_out_of_weight_decay() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Conv1d(3, 3, 1))
-    decayed, spared = groups(model.named_parameters(), weight_decay=0.1, decay_1d=False)
+    made = updater_of(model, {**ADAMW, "decay_1d": False})
+    decayed, spared = made.optimizer.param_groups
     assert {p.dim() for p in decayed["params"]} == {2, 3}
     assert {p.dim() for p in spared["params"]} == {1}
-    assert spared["weight_decay"] == 0.0
-    assert len(groups(model.named_parameters(), weight_decay=0.1, decay_1d=True)) == 1
-    made = make(model, torch.optim.AdamW([decayed, spared], lr=0.1, weight_decay=0.1, fused=True))
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert len(updater_of(model, ADAMW).optimizer.param_groups) == 1
     made.step([torch.zeros_like(p) for p in trainable(model)])
     assert equal(model[1].weight, torch.ones(3))
+
+
+def test_the_weight_decay_that_an_optimizer_has_by_itself_spares_them_too() -> None:
+    made = updater_of(small_model(), {"_target_": "torch.optim.AdamW", "lr": 0.1, "decay_1d": False})
+    assert [group["weight_decay"] for group in made.optimizer.param_groups] == [0.01, 0.0]
 
 
 def test_frozen_weights_are_in_no_group_and_a_model_of_them_alone_is_refused() -> None:
     model = small_model()
     first, *_ = model.parameters()
     first.requires_grad_(False)
-    [only] = groups(model.named_parameters(), weight_decay=0.1, decay_1d=True)
+    [only] = made_optimizers(model, ADAMW).optimizers[0].optimizer.param_groups
     assert all(parameter is not first for parameter in only["params"])
     with pytest.raises(ConfigError, match="no parameter to train"):
-        groups(model.requires_grad_(False).named_parameters(), weight_decay=0.0, decay_1d=True)
+        made_optimizers(model.requires_grad_(False), ADAMW)
 
 
 def test_a_weight_with_gaps_in_memory_is_refused_by_name() -> None:
@@ -221,4 +239,4 @@ def test_a_weight_with_gaps_in_memory_is_refused_by_name() -> None:
     model = nn.Module()
     model.register_parameter("slice", nn.Parameter(torch.zeros(4, 6)[:, :3]))
     with pytest.raises(ConfigError, match="slice has gaps"):
-        groups(model.named_parameters(), weight_decay=0.0, decay_1d=True)
+        made_optimizers(model, ADAMW)

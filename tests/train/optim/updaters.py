@@ -7,13 +7,20 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
+from phalanx.targets.instantiate import Targets
 from phalanx.train.optim.ema import Average
 from phalanx.train.optim.gradients import FlatGradients
+from phalanx.train.optim.group_optimizer import GroupOptimizer
+from phalanx.train.optim.make_optimizers import Made as MadeOptimizers
+from phalanx.train.optim.make_optimizers import make_optimizers
 from phalanx.train.optim.optimizer_trial import Traits
 from phalanx.train.optim.precision import LossScale
-from phalanx.train.optim.schedule import Constant, Schedule
 from phalanx.train.optim.updater import Updater
+from phalanx.train.schedules.group_rates import TableRates
+from phalanx.train.schedules.make_rates import RatesMaker
+from phalanx.train.schedules.schedule import Constant, Schedule, factors
 
 CPU = torch.device("cpu")
 STEPS = 40
@@ -70,12 +77,13 @@ def make(
     gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     average = None if decay is None else Average(model.parameters(), decay)
+    groups = optimizer.param_groups
+    table = factors(Constant(0) if schedule is None else schedule, STEPS)
+    rates = TableRates(groups, [float(group["lr"]) for group in groups], table)
+    traits = Traits(inner=False, own_rate=False)
     updater = Updater(
-        optimizer,
+        [GroupOptimizer(optimizer, traits, [rates], ["rest"] * len(groups))],
         gradients,
-        Constant(0) if schedule is None else schedule,
-        STEPS,
-        traits=Traits(inner=False, own_rate=False),
         clip_norm=clip_norm,
         scale=scale,
         average=average,
@@ -117,3 +125,28 @@ def take_six_steps(one: Made, *, disturbed: Made) -> None:
             disturbed.step(spoiled(drawn(one.model, 101), float("inf")))
         one.step(drawn(one.model, step))
         disturbed.step(drawn(one.model, step))
+
+
+def made_optimizers(
+    model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, steps: int = STEPS
+) -> MadeOptimizers:
+    """The optimizers of a run over `model`, by the sections `optim` and `schedule` of its config."""
+    builder = Targets((LRScheduler,), None)
+    aliases: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), []).append(name)
+    chosen = {"_target_": "phalanx.schedules.Constant", "warmup_steps": 0} if schedule is None else schedule
+    return make_optimizers(optim, chosen, builder, list(model.named_parameters()), aliases, RatesMaker(builder, steps))
+
+
+def updater_of(
+    model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, *, clip_norm: float = 1.0
+) -> Made:
+    """An updater over `model` as train/engine/build.py makes one."""
+    gradients = FlatGradients(trainable(model), find_unused=False)
+    gradients.begin(wrapped=False)
+    found = made_optimizers(model, optim, schedule)
+    updater = Updater(
+        found.optimizers, gradients, clip_norm=clip_norm, scale=None, average=None, device=CPU, on_device=False
+    )
+    return Made(model, found.optimizers[0].optimizer, gradients, updater)

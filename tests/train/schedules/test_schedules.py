@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from phalanx.exit.codes import ConfigError
-from phalanx.train.optim.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step
-from phalanx.train.optim.schedule import factors as checked
+from phalanx.train.schedules.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step
+from phalanx.train.schedules.schedule import factors as checked
 from tests.zoo.schedules import BAD, GOOD, Giving
 
 TOTAL = 100
