@@ -37,10 +37,10 @@ def _spelt(text: str, keep: str) -> str:
 
 
 def escape_nested(node: Any) -> Any:
-    """Nested dicts and lists with every string escaped."""
+    """Nested dicts and lists with every string escaped. A tuple becomes a list, as OmegaConf makes one of it."""
     if isinstance(node, dict):
         return {name: escape_nested(value) for name, value in node.items()}
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return [escape_nested(value) for value in node]
     return escape(node) if isinstance(node, str) else node
 

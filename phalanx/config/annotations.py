@@ -23,6 +23,7 @@ _NUMBERS = {int: (int,), float: (int, float)}
 _FROM_TEXT = (complex, Decimal, Fraction, PurePath)
 _EXAMPLES = {int: "1", float: "0.1", bool: "true", str: "text", types.NoneType: "null"}
 _DTYPE, _DEVICE, _TENSOR, _ARRAY = "torch.dtype", "torch.device", "torch.Tensor", "numpy.ndarray"
+_OPEN_CONFIG = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig")
 
 
 class MisfitError(ValueError):
@@ -53,6 +54,8 @@ def as_annotated(value: Any, annotation: Any) -> Any:
     kind = origin or annotation
     if not isinstance(kind, type) or kind is object or _is_protocol(kind):
         return value
+    if _named(kind) in _OPEN_CONFIG:
+        return _if(isinstance(value, Mapping if kind.__name__ == "DictConfig" else list), value)
     if isinstance(value, Mapping):
         return _mapping(value, kind, options)
     if isinstance(value, list):
@@ -78,10 +81,18 @@ def example(annotation: Any) -> str:
         return "text"
     if typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
         return "{" + ", ".join(f"{name}: {example(hint)}" for name, hint in typing.get_type_hints(kind).items()) + "}"
-    if issubclass(dict, kind) or _named(kind) in (_TENSOR, _ARRAY) or _is_list(kind):
-        return "{a: 1}" if issubclass(dict, kind) else "[1, 2]"
+    is_dict = issubclass(dict, kind) or kind.__name__ == "DictConfig"
+    if is_dict or _named(kind) in (_TENSOR, _ARRAY) or _is_list(kind):
+        return "{a: 1}" if is_dict else "[1, 2]"
     partial = ", _partial_: true" if kind in (type, Callable) else ""
     return "{_target_: package.module.Class" + partial + "}"
+
+
+def is_open_config(annotation: Any) -> bool:
+    """Whether it asks for a DictConfig or ListConfig of OmegaConf, which `as_annotated` leaves for the caller to make."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return any(is_open_config(option) for option in typing.get_args(annotation))
+    return _named(annotation) in _OPEN_CONFIG
 
 
 def _as_one_of(value: Any, options: Sequence[Any]) -> Any:

@@ -54,6 +54,14 @@ def user_line(error: BaseException) -> str | None:
     return f"{_short(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else None
 
 
+def own_line(error: BaseException) -> str | None:
+    """As `user_line`, but None where no frame is in a file of the user's own, only in installed packages."""
+    frames = [
+        frame for frame in _of_user(traceback.extract_tb(error.__traceback__)) if not _is_installed(frame.filename)
+    ]
+    return f"{_short(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else None
+
+
 def message(error: BaseException) -> str:
     """Type and text of the exception, all lines."""
     return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()

@@ -1,245 +1,195 @@
-"""Instantiate `_target_` nodes of the config: only classes derived from what their key expects are called."""
+"""Build what the `_target_` nodes of a config name, as Hydra does, and check what comes back."""
 
 import functools
-import importlib
 import inspect
-import pkgutil
-import typing
 from collections.abc import Callable, Collection, Mapping
-from types import SimpleNamespace
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
-from urllib.error import URLError
 
-from ..common.suggest import nearest
-from ..config.annotations import as_annotated, example, fits
-from ..config.moved_names import OLD_PACKAGES, explain_old_import, explain_old_target
+from ..exit import user_error
 from ..exit.codes import ConfigError
-from .trust import Trust
+from . import kinds as made_kinds
+from .arguments import Arguments, to_omegaconf
+from .build_errors import explained
+from .kinds import Kinds, cannot_make
+from .locate import is_dotted, locate
+from .node import TargetNode, children, is_node, read_node
+from .trust import Trust, modules_of
 
 Kind = TypeVar("Kind")
 
 
 class Targets:
-    """Checks and instantiates `_target_` nodes.
+    """Checks and builds `_target_` nodes.
 
-    `kinds` are the base classes that a nested `_target_` may derive from. `trust` limits what a stored config may build;
-    None, for what the user typed, admits any class of the kind.
+    A node of the user's own config (`trust` is None) may name any callable. `trust` limits what a stored config may build:
+    classes of its list, derived from one of `kinds`, and whatever lies in a trusted package. What the node of a key returns
+    is checked either way.
     """
 
-    def __init__(self, kinds: tuple[type, ...], trust: Trust | None) -> None:
+    def __init__(self, kinds: Kinds, trust: Trust | None) -> None:
         self._kinds = kinds
         self._trust = trust
 
-    def check(self, node: Mapping[str, Any], where: str, kind: type, given: Collection[str] = ()) -> None:
-        """Raise ConfigError unless `node` names a class of `kind` and the arguments that it takes, beside `given`."""
-        if node.get("_partial_"):
-            raise ConfigError(f"{where}._partial_=true makes no {kind.__name__}, only what makes one. Leave it out")
-        self._check(node, where, (kind,), given)
+    def check(self, node: Mapping[str, Any], where: str, kind: type | Kinds, given: Collection[str] = ()) -> None:
+        """Raise ConfigError unless `node` names what may give a `kind`, and the arguments that it takes.
 
-    def resolve(self, node: Mapping[str, Any], where: str, kind: type) -> Callable[..., Any]:
-        """What `node` names: a class of `kind`, or another callable that `trust` admits. Raises ConfigError."""
-        return self._resolve(node, where, (kind,))
+        `given` are the names of arguments that are passed besides when it is built.
+        """
+        kinds = _kinds(kind)
+        read = read_node(node, where)
+        if read.partial and not given and not made_kinds.wants_callable(kinds):
+            name = made_kinds.names(kinds)
+            raise ConfigError(f"{where}._partial_=true makes no {name}, only what makes one. Leave it out")
+        self._check(read, where, kinds, given)
+
+    def resolve(self, node: Mapping[str, Any], where: str, kind: type | Kinds) -> Callable[..., Any]:
+        """What `node` names: a callable that may give a `kind`. Raises ConfigError."""
+        return self._resolve(read_node(node, where), where, _kinds(kind))
 
     def build(self, node: Mapping[str, Any], where: str, kind: type[Kind], **given: Any) -> Kind:
-        """Instantiate `node`. Errors of its constructor become a ConfigError naming `where`."""
-        made = self._build(node, where, (kind,), given)
-        if not isinstance(made, kind):
+        """Build `node`; `given` are passed besides, also where it is partial. Raises ConfigError naming `where`.
+
+        An exception in what is called that no config is to blame for is raised as it is.
+        """
+        made: Kind = self.build_one_of(node, where, (kind,), **given)
+        return made
+
+    def build_one_of(self, node: Mapping[str, Any], where: str, kinds: Kinds, **given: Any) -> Any:
+        """As `build`, for a key that takes objects of several kinds."""
+        made = self._build(read_node(node, where), where, kinds, given, None)
+        if not made_kinds.is_made(made, kinds):
             raise ConfigError(
-                f"{where}: {node['_target_']} returned a {type(made).__name__}, no {kind.__name__}. Type {where}._target_= "
-                "with what makes one"
+                f"{where}: {node['_target_']} returned {made_kinds.described(made)}, no {made_kinds.names(kinds)}. Type "
+                f"{where}._target_= with what makes one"
             )
         return made
 
-    def packages(self, value: Any, where: str) -> set[str]:
-        """The top-level packages that the classes of a node, and those named further down, were defined in."""
-        own = isinstance(value, Mapping) and "_target_" in value
-        found = {str(self._resolve(value, where, self._kinds).__module__).partition(".")[0]} if own else set()
-        return found.union(*(self.packages(child, f"{where}.{name}") for name, child in _children(value)))
+    def packages(self, node: Mapping[str, Any], where: str, kind: type | Kinds) -> set[str]:
+        """The top-level packages with the code of a node's callable, and of those named further down."""
+        return self._packages(node, where, _kinds(kind), built=True)
 
-    def _check(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Collection[str]) -> None:
+    def _packages(self, value: Any, where: str, kinds: Kinds | None, built: bool) -> set[str]:
+        """`built`: by us; else a node may name what only the code that gets it understands."""
+        found: set[str] = set()
+        if is_node(value):
+            node = read_node(value, where)
+            with nullcontext() if built else suppress(ConfigError):
+                modules = modules_of(self._resolve(node, where, kinds)) or [str(node.target)]
+                found = {module.partition(".")[0] for module in modules}
+            built = built and (node.recursive or self._trust is not None)
+        return found.union(*(self._packages(child, f"{where}.{name}", None, built) for name, child in children(value)))
+
+    def _check(
+        self, node: TargetNode, where: str, kinds: Kinds | None, given: Collection[str], built: bool = True
+    ) -> None:
+        """`built`: by us, so that all arguments have to be there."""
         found = self._resolve(node, where, kinds)
-        arguments = _arguments(node)
-        for name, value in arguments.items():
-            self._check_nested(value, f"{where}.{name}")
+        inner = built and node.recursive
+        if inner or self._trust is not None:
+            self._check_nested({**node.keywords, "_args_": [*node.positional]}, where, inner)
         if self._trust is not None:
-            arguments = self._trust.without_downloads(found, arguments, where)
-        _check_arguments(found, where, arguments, given, whole=not node.get("_partial_"))
+            self._trust.check_node(node, found, where, handed_on=not built)
+        if built:
+            Arguments(found, given).check(node, where)
 
-    def _check_nested(self, value: Any, where: str) -> None:
-        if isinstance(value, Mapping) and "_target_" in value:
-            self._check(value, where, self._kinds, ())
-            return
-        for name, child in _children(value):
-            self._check_nested(child, f"{where}.{name}")
+    def _check_nested(self, value: Any, where: str, built: bool) -> None:
+        for name, child in children(value):
+            if is_node(child):
+                self._check(read_node(child, f"{where}.{name}"), f"{where}.{name}", None, (), built)
+            else:
+                self._check_nested(child, f"{where}.{name}", built)
 
-    def _build(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...], given: Mapping[str, Any]) -> Any:
+    def _build(
+        self, node: TargetNode, where: str, kinds: Kinds | None, given: Mapping[str, Any], convert: str | None
+    ) -> Any:
+        """`convert` is that of the node around it, which holds where this one says nothing."""
         found = self._resolve(node, where, kinds)
-        asked = arguments = {
-            name: self._value(as_annotated(value, _annotation(found, name)), f"{where}.{name}")
-            for name, value in _arguments(node).items()
-        }
         if self._trust is not None:
-            arguments = self._trust.without_downloads(found, arguments, where)
-        if node.get("_partial_"):
-            return functools.partial(found, **arguments) if arguments else found
+            self._check(node, where, kinds, given)  # also where nobody asked for that before
+        arguments, convert = Arguments(found, given), node.convert or convert
+
+        def value(given_value: Any, name: str | None, key: str) -> Any:
+            made = self._value(arguments.converted(given_value, name), key, node, convert)
+            return arguments.as_passed(made, name, convert)
+
+        names = arguments.by_position(len(node.positional))
+        positional = [
+            value(each, name, f"{where}._args_.{i}")
+            for i, (each, name) in enumerate(zip(node.positional, names, strict=True))
+        ]
+        keywords = {name: value(each, name, f"{where}.{name}") for name, each in node.keywords.items()}
+        passed = keywords if self._trust is None else self._trust.without_downloads(found, keywords)
+        if node.partial and not given:
+            return functools.partial(found, *positional, **passed) if positional or passed else found
+        first = [*given.values()] if arguments.given_first else []
+        named = passed if arguments.given_first else {**passed, **given}
         try:
-            return found(**arguments, **given)
+            return found(*first, *positional, **named)
         except ConfigError as error:
-            if self._trust is None or all(arguments[name] is asked[name] for name in asked):
+            if self._trust is None or all(passed[name] is keywords[name] for name in keywords):
                 raise
             raise ConfigError(f"{error}. {self._trust.download_hint(found)}") from None
-        except URLError as error:
-            raise ConfigError(
-                f"{where} cannot be built: {node['_target_']} could not fetch what it needs: {_line(error)}. "
-                "Fetch it on a machine that has a network, or leave out the argument that asks for it"
-            ) from error
-        except ValueError as error:
-            raise ConfigError(f"{where} cannot be built: {node['_target_']} says: {_line(error)}") from error
-        except RuntimeError as error:
-            if "negative dimension" not in str(error):  # what torch says of a size below zero
-                raise
-            raise ConfigError(
-                f"{where} cannot be built: {node['_target_']} got a negative size: {_line(error)}"
-            ) from error
+        except Exception as error:
+            refused = error.__traceback__ is not None and error.__traceback__.tb_next is None
+            takes_any, target = arguments.open_ended, str(node.target)
+            told = explained(error, where, target, keywords, refused=refused, takes_any=takes_any)
+            if told is not None:
+                raise told from error
+            user_error.add_context(error, act=f"while {where} was built by {target}")
+            raise
 
-    def _value(self, value: Any, where: str) -> Any:
-        if isinstance(value, Mapping) and "_target_" in value:
-            return self._build(value, where, self._kinds, {})
+    def _value(self, value: Any, where: str, around: TargetNode, convert: str | None) -> Any:
+        """A value with the nodes in it built, where the node `around` it does not build them itself."""
+        if is_node(value):
+            if around.recursive:
+                return self._build(read_node(value, where), where, None, {}, convert)
+            return value if convert in ("partial", "object", "all") else to_omegaconf(value)
         if isinstance(value, Mapping):
-            return {name: self._value(child, f"{where}.{name}") for name, child in value.items()}
+            return {name: self._value(child, f"{where}.{name}", around, convert) for name, child in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(self._value(child, f"{where}.{i}") for i, child in enumerate(value))
+            return type(value)(self._value(child, f"{where}.{i}", around, convert) for i, child in enumerate(value))
         return value
 
-    def _resolve(self, node: Mapping[str, Any], where: str, kinds: tuple[type, ...]) -> Callable[..., Any]:
-        path = node.get("_target_")
-        if not isinstance(path, str) or not _is_dotted(path):
-            raise ConfigError(f"{where}._target_={path} names no class. Type {where}._target_=package.module.Class")
-        if self._trust is not None:
-            self._trust.check_path(path, where)
-        found = _locate(path, where)
-        is_of_kind = _is_class(found, kinds) or _is_torchvision_builder(found, kinds)
-        if self._trust is not None:
-            self._trust.check(found, is_of_kind, path, where)
-        if not is_of_kind and not (self._trust is not None and callable(found)):
-            expected = " or ".join(kind.__name__ for kind in kinds)
+    def _resolve(self, node: TargetNode, where: str, kinds: Kinds | None) -> Callable[..., Any]:
+        """`kinds` are those of a key; None is for a node further down, which may be of any."""
+        path = node.target
+        if not isinstance(path, str) or not is_dotted(path):
             raise ConfigError(
-                f"{where}._target_={path} is no class derived from {expected}, so it is not called. "
-                f"Type {where}._target_=package.module.Class with a class that is"
+                f"{where}._target_={path} names no class or function. Type {where}._target_=package.module.Class"
+            )
+        found: Callable[..., Any] = self._find(path, where, kinds)
+        if not callable(found):
+            raise ConfigError(
+                f"{where}._target_={path} is {made_kinds.described(found)}, which cannot be called. Type {where}._target_= "
+                "with a class or function"
+            )
+        if self._trust is None and kinds is not None and not _makes_callable(node, kinds) and cannot_make(found, kinds):
+            raise ConfigError(
+                f"{where}._target_={path} is no class derived from {made_kinds.names(kinds)}, so it is not called. "
+                f"Type {where}._target_=package.module.Class with a class that is, or a function that returns one"
             )
         if inspect.isabstract(found):
             raise ConfigError(
                 f"{where}._target_={path} is abstract. Type {where}._target_= with a class derived from it"
             )
-        made: Callable[..., Any] = found
-        return made
+        return found
 
-
-def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
-
-
-def _children(value: Any) -> Collection[tuple[Any, Any]]:
-    return value.items() if isinstance(value, Mapping) else list(enumerate(value)) if isinstance(value, list) else ()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _is_dotted(path: str) -> bool:
-    return "." in path and all(part.isidentifier() for part in path.split("."))
-
-
-def _locate(path: str, where: str) -> Any:
-    if (told := explain_old_target(path, f"{where}._target_")) is not None:
-        raise ConfigError(told)
-    module, _, name = path.rpartition(".")
-    if module == "__main__":
-        raise ConfigError(
-            f"{where}._target_={path}: {name} is defined in a notebook or script, which ranks, being processes of their "
-            "own, do not run. Write it into a file beside that, such as mymodule.py, and type "
-            f"{where}._target_=mymodule.{name}"
+    def _find(self, path: str, where: str, kinds: Kinds | None) -> Any:
+        key = f"{where}._target_"
+        if self._trust is None:
+            return locate(path, key, of_classes=True)
+        self._trust.check_path(path, where)
+        found = locate(path, key, of_classes=self._trust.names(path))
+        self._trust.check(
+            found, self._kinds if kinds is None or made_kinds.wants_callable(kinds) else kinds, path, where
         )
-    try:
-        holder = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        why = explain_old_import(error) or _no_module(module, str(error.name))
-        raise ConfigError(f"{where}._target_={path}: {why}") from None
-    if not hasattr(holder, name):
-        hint = nearest(f"{module}.{name}", [f"{module}.{known}" for known in dir(holder)])
-        raise ConfigError(
-            f"{where}._target_={path}: {module} has no {name}. {hint or 'Type a name that it has'}".strip()
-        )
-    return getattr(holder, name)
+        return found
 
 
-def _no_module(wanted: str, lacking: str) -> str:
-    parent = lacking.rpartition(".")[0]
-    if not f"{wanted}.".startswith(f"{lacking}."):
-        return f"{wanted} imports {lacking}, which is not installed. Install it"
-    if lacking in OLD_PACKAGES:
-        return (
-            f"there is no package {lacking}, and all of Phalanx is in the package phalanx now. Type a name of "
-            "phalanx.models, phalanx.data, phalanx.tasks or phalanx.schedules, or put the folder of yours on PYTHONPATH"
-        )
-    if not parent:
-        return f"there is no package {lacking}. Install it, or put its folder on PYTHONPATH"
-    siblings = [
-        module.name for module in pkgutil.iter_modules(getattr(importlib.import_module(parent), "__path__", []))
-    ]
-    hint = nearest(lacking, [f"{parent}.{name}" for name in siblings])
-    return f"there is no module {lacking}. {hint or f'{parent} has: ' + ', '.join(siblings)}".strip()
+def _makes_callable(node: TargetNode, kinds: Kinds) -> bool:
+    return node.partial and made_kinds.wants_callable(kinds)
 
 
-def _is_class(found: Any, kinds: tuple[type, ...]) -> bool:
-    return isinstance(found, type) and issubclass(found, kinds)
-
-
-def _is_torchvision_builder(found: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether it is a function of torchvision.models that says it returns what is wanted."""
-    if not inspect.isfunction(found) or not found.__module__.startswith("torchvision.models."):
-        return False
-    return _is_class(typing.get_type_hints(found).get("return"), kinds)
-
-
-def _check_arguments(
-    found: Callable[..., Any], where: str, arguments: Mapping[str, Any], given: Collection[str], whole: bool
-) -> None:
-    """`whole`: all required arguments must be there; otherwise (_partial_) the caller adds the rest."""
-    parameters = _parameters(found)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for name, value in arguments.items():
-        if name not in names and not open_ended:
-            hint = nearest(f"{where}.{name}", [f"{where}.{known}" for known in names])
-            raise ConfigError(f"{where}.{name} is no argument of {found.__name__}. {hint}It takes: {', '.join(names)}")
-        if name in names and not fits(value, hint := _annotation(found, name)):
-            raise ConfigError(
-                f"{where}.{name}={value} does not fit: {found.__name__} takes {inspect.formatannotation(hint)} there. "
-                f"Type {where}.{name}= and a value such as {example(hint)}"
-            )
-    lacking = [n for n in names if parameters[n].default is inspect.Parameter.empty and n not in {*arguments, *given}]
-    if lacking and whole:
-        raise ConfigError(
-            f"{where}.{lacking[0]} is not set and {found.__name__} needs it. Type +{where}.{lacking[0]}= and its value"
-        )
-
-
-def _annotation(found: Callable[..., Any], name: str) -> Any:
-    """The annotation of an argument, Any where it has none or one that does not evaluate."""
-    function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
-    function = inspect.unwrap(function)
-    alone = SimpleNamespace(__annotations__={name: getattr(function, "__annotations__", {}).get(name, Any)})
-    try:  # by itself: another argument's may be a name that exists for type checkers only
-        return typing.get_type_hints(alone, getattr(function, "__globals__", {}))[name]
-    except Exception:  # it is the user's text, evaluated
-        return Any
-
-
-def _parameters(found: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a callable; **any if it is written in C without a signature."""
-    try:
-        return inspect.signature(found).parameters
-    except ValueError:
-        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
+def _kinds(kind: type | Kinds) -> Kinds:
+    return kind if isinstance(kind, tuple) else (kind,)

@@ -87,7 +87,7 @@ def check_targets(config: Config, builder: Targets) -> None:
 
 def packages(config: Config, builder: Targets) -> list[str]:
     """The packages whose code the config's targets run."""
-    return sorted(set().union(*(builder.packages(node, where) for node, where, _, _ in _nodes(config))))
+    return sorted(set().union(*(builder.packages(node, where, kind) for node, where, kind, _ in _nodes(config))))
 
 
 def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:

@@ -323,28 +323,15 @@ TARGETS = [
     case("model._target_=ConvNet", says="model._target_=ConvNet names no class … package.module.Class"),
     case("model._target_=null", says="names no class … Type model._target_=package.module.Class"),
     case("model._target_='..a.B'", says="model._target_=..a.B names no class"),
+    case("model._target_=os.getpid", says="model.classes is no argument of getpid … It takes: nothing"),
     case(
-        "model._target_=os.system",
-        "+model.command='touch called'",
-        says="model._target_=os.system is no class derived from Module",
+        *("~model.classes", "~model.dropout", "model._target_=os.getpid"),
+        says="model: os.getpid returned an int, no Module. Type model._target_=",
     ),
-    case("model._target_=builtins.eval", says="builtins.eval is no class derived from Module"),
-    case("model._target_=torch.load", "+model.f=resolved", says="torch.load is no class derived from Module"),
-    case("model._target_=torch.hub.load", says="torch.hub.load is no class derived from Module"),
-    case(
-        "model._target_=torch.utils.collect_env.run",
-        "+model.command='touch called'",
-        says="collect_env.run is no class",
-    ),
-    case(
-        "model._target_=torchvision.models.get_model_weights", says="get_model_weights is no class derived from Module"
-    ),
-    case("+model.inner={_target_:os.system,command:'touch called'}", says="model.inner._target_=os.system is no class"),
-    case(
-        "+model.inner=[{_target_:subprocess.Popen,args:[touch,called]}]",
-        says="model.inner.0._target_=subprocess.Popen is no class",
-    ),
-    case("+model.a={b:{c:{_target_:torch.load}}}", says="model.a.b.c._target_=torch.load is no class"),
+    case("model._target_=os.sep", says="model._target_=os.sep is a str, which cannot be called"),
+    case("+model.inner={_target_:os.getpd}", says="model.inner._target_=os.getpd: os has no getpd … os.getpid?"),
+    case("+model.inner=[{_target_:math.pi}]", says="model.inner.0._target_=math.pi is a float, which cannot be called"),
+    case("model._target_=torch.Tensor", says="torch.Tensor is no class derived from Module, so it is not called"),
     case("optim._target_=torch.nn.Linear", says="optim._target_=torch.nn.Linear is no class derived from Optimizer"),
     case(
         "data.train._target_=phalanx.train.models.mlp.MLP",
