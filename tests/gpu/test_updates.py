@@ -120,7 +120,7 @@ def test_between_two_logs_no_step_waits_for_the_device(precision: str, micro_bat
     with no_wait_for_the_device():
         taken = [parts.step(next(works)) for _ in range(8)]
     assert all(step.norm.isfinite() for step in taken)
-    assert int(parts.step.updater.applied) == 11
+    assert int(parts.state.updater.applied) == 11
 
 
 def test_channels_last_reaches_the_layers_and_autotuning_is_on() -> None:

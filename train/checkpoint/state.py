@@ -17,6 +17,7 @@ from phalanx.run_folder.checkpoints import Checkpoint
 from ..distributed.world import World
 from ..loading.batch import apply
 from ..optim.optimizer_average import OptimizerAverage
+from ..optim.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
@@ -32,7 +33,7 @@ class State:
     """The objects whose state a checkpoint holds."""
 
     strategy: ParallelStrategy
-    updater: Updater
+    updater: Updater | PhasedUpdater
     world: World
 
     @property

@@ -25,6 +25,7 @@ from ..checkpoint.match_names import Matched
 from ..checkpoint.state import State
 from ..distributed.world import World
 from ..freezing.freezing import Freezing
+from ..freezing.phase_parameters import phase_parameters
 from ..freezing.plan import FreezePlan, freeze
 from ..loading.batch import Augment, apply
 from ..loading.fetch import PositionDataset
@@ -37,16 +38,19 @@ from ..optim.ema import Average
 from ..optim.make_optimizers import Made, make_optimizers
 from ..optim.optimizer_average import OptimizerAverage
 from ..optim.param_groups import groups_of
+from ..optim.phased_updater import PhasedUpdater
 from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.updater import Updater
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
 from ..schedules.make_rates import RatesMaker
 from ..schedules.schedule import Schedule
+from ..tasks.now import Now
 from ..tasks.task import Task
 from . import model_checks
 from .evaluate import Evaluation
 from .memory_format import Convolutions, takes_nhwc
+from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
 
 KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy)
@@ -56,7 +60,7 @@ KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augm
 class Parts:
     """Everything a run is made of."""
 
-    step: TrainStep
+    step: TrainStep | PhasedStep
     state: State
     loader: Loader
     mover: ToDevice
@@ -175,7 +179,11 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
             "parallel=ddp, or freeze for ever: from: 0, until: null",
             agreed=True,
         )
-    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, notes))
+    if alone.phases:
+        check_phases(alone.task, type(strategy), config.parallel)
+    # All ranks take part, in one phase after the other.
+    phases = {phase: strategy.phase(names) for phase, names in alone.phases.items()}
+    return world.raise_on_all(lambda: _parts(config, builder, world, precision, alone, strategy, phases, notes))
 
 
 def _strategy(config: ParallelConfig) -> dict[str, Any]:
@@ -198,6 +206,7 @@ class _RankParts:
     convolutions: Convolutions
     nhwc: bool  # they are in NHWC memory order, or there are none
     frozen: FreezePlan
+    phases: Mapping[str, list[str]]  # the parameters of each phase of the task
 
 
 def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision) -> _RankParts:
@@ -216,13 +225,16 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     weights.check(model)
     initial = load_initial(model, start, config.train)
     frozen = freeze(model, config.train.freeze)
+    phases = phase_parameters(model, task.phases) if task.phases else {}
     mover = ToDevice(world.device, precision.of)
     convolutions = Convolutions(model)
     asked = config.train.channels_last and bool(convolutions)
     sample_batch = loader.sample_batch(few=asked)
     few = apply(sample_batch.few, mover)
     nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
-    return _RankParts(datasets, task, start, initial, loader, model, mover, sample_batch, convolutions, nhwc, frozen)
+    return _RankParts(
+        datasets, task, start, initial, loader, model, mover, sample_batch, convolutions, nhwc, frozen, phases
+    )
 
 
 def _modules_in_eval_mode(model: nn.Module) -> list[str]:
@@ -242,19 +254,15 @@ def _parts(
     precision: Precision,
     alone: _RankParts,
     strategy: ParallelStrategy,
+    phases: Mapping[str, ParallelStrategy],
     notes: list[str],
 ) -> Parts:
     task, loader = alone.task, alone.loader
-    updater, made = _updater(config, builder, strategy, loader.timeline.steps, precision, world.device)
+    task.now = Now(0, loader.timeline.steps)
+    strategies: Mapping[str | None, ParallelStrategy] = dict(phases.items()) or {None: strategy}
+    step, updater, made = _step(config, builder, world, precision, alone, strategies)
     return Parts(
-        step=TrainStep(
-            strategy=strategy,
-            updater=updater,
-            precision=precision,
-            world=world,
-            seed=config.seed,
-            counts_data=task.counts_data,
-        ),
+        step=step,
         state=State(strategy, updater, world),
         loader=loader,
         mover=alone.mover,
@@ -266,10 +274,50 @@ def _parts(
         initial=alone.initial,
         task=task,
         sample_batch=alone.sample_batch,
-        notes=[*notes, *made.notes],
-        groups=made.facts if config.optim.get("groups") or config.optim.get("layer_decay") is not None else [],
+        notes=[*notes, *_notes(made)],
+        groups=[fact for each in made for fact in each.facts]
+        if config.optim.get("groups") or config.optim.get("layer_decay") is not None
+        else [],
         freezing=Freezing(alone.frozen) if alone.frozen.changes else None,
     )
+
+
+def _step(
+    config: Config,
+    builder: Targets,
+    world: World,
+    precision: Precision,
+    alone: _RankParts,
+    strategies: Mapping[str | None, ParallelStrategy],
+) -> tuple[TrainStep | PhasedStep, Updater | PhasedUpdater, list[Made]]:
+    """The step by one strategy, or by one for each phase of the task."""
+    steps, by_phase = alone.loader.timeline.steps, dict[str, TrainStep]()
+    every: list[Made] = []
+    for i, (phase, strategy) in enumerate(strategies.items()):
+        strategy.begin_phase()
+        updater, made = _updater(config, builder, strategy, steps, precision, world.device, phased=bool(phase))
+        every.append(made)
+        by_phase[phase or ""] = TrainStep(
+            strategy=strategy,
+            updater=updater,
+            precision=precision,
+            world=world,
+            seed=config.seed,
+            counts_data=alone.task.counts_data,
+            steps=steps,
+            phase=phase,
+            stream=() if phase is None else (i,),
+        )
+    if not alone.phases:
+        return by_phase[""], by_phase[""].updater, every
+    updater_of_all = PhasedUpdater({name: own.updater for name, own in by_phase.items()})
+    return PhasedStep(by_phase, alone.phases), updater_of_all, every
+
+
+def _notes(made: Sequence[Made]) -> list[str]:
+    """Of groups without parameters those that have none in any phase."""
+    left = [note for note in made[0].left if all(note in each.left for each in made)]
+    return list(dict.fromkeys([*left, *(note for each in made for note in each.notes)]))
 
 
 def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
@@ -354,6 +402,8 @@ def _updater(
     steps: int,
     precision: Precision,
     device: torch.device,
+    *,
+    phased: bool,
 ) -> tuple[Updater, Made]:
     named = strategy.named_parameters()
     aliases: dict[int, list[str]] = {}
@@ -365,7 +415,7 @@ def _updater(
         strategy.gradients,
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
-        average=_average(config.train.ema_decay, made, [parameter for _, parameter in named]),
+        average=_average(config.train.ema_decay, made, [p for _, p in named if p.requires_grad or not phased]),
         device=device,
         on_device=device.type == "cuda",
     )

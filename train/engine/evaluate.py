@@ -25,6 +25,8 @@ from ..optim.precision import Precision
 from ..parallel import buffers
 from ..tasks.answer import checked, joined, updates
 from ..tasks.metric_set import MetricSet
+from ..tasks.now import Now
+from ..tasks.phases import ratios_of
 from ..tasks.task import Task
 
 _EVALUATE = 5  # tells these seeds from those of other uses
@@ -155,6 +157,8 @@ class Evaluation:
     @contextmanager
     def _evaluating(self, model: nn.Module, world: World) -> Iterator[None]:
         model.eval()
+        now = self.task.now
+        self.task.now = Now(now.step + now.training, now.steps)  # restored with the task
         with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
             yield
 
@@ -162,7 +166,7 @@ class Evaluation:
         """Sums and counts of batch `number`; `metrics` are updated with it."""
         seed_all(integer(_EVALUATE, number), world.device)
         try:
-            found = self.task.ratios(model, apply(batch, self.mover))
+            found = ratios_of(self.task, model, apply(batch, self.mover))
             ratios = checked(found, trains=False)
             seed_all(integer(_EVALUATE, number), world.device)  # whatever `ratios` drew
             metrics.update(updates(found), ratios)

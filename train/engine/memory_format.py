@@ -8,6 +8,7 @@ from ..distributed.world import World
 from ..loading.batch import Batch
 from ..optim.precision import Precision
 from ..tasks.answer import checked
+from ..tasks.phases import ratios_of
 from ..tasks.task import Task
 
 
@@ -55,7 +56,7 @@ def _works(model: nn.Module, task: Task, batch: Batch, precision: Precision, wor
     with unchanged(model, task), quick:
         try:
             with precision.autocast(world.device):
-                loss = checked(task.ratios(model, batch), trains=True)["loss"].total
+                loss = checked(ratios_of(task, model, batch), trains=True)["loss"].total
             torch.autograd.grad(loss, parameters, allow_unused=True)
         except Exception:
             return False

@@ -22,6 +22,7 @@ from phalanx.run_folder import names
 from ..checkpoint.progress import Progress, StepRecord
 from ..distributed.world import World
 from ..loading.loader import Loader
+from ..optim.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
 from ..sinks.sink import Sink
 from .metric_window import mean
@@ -86,7 +87,7 @@ class Recorder:
                     f"samples of data.train with the indices {_few(indices)}; train.max_skips allows more"
                 )
 
-    def write_train(self, spent: Spent, updater: Updater) -> None:
+    def write_train(self, spent: Spent, updater: Updater | PhasedUpdater) -> None:
         """Write one line over the steps since the last. `spent` is this rank's time since then."""
         progress, records = self.progress, self.progress.records
         applied = [record for record in records if not record.skipped]

@@ -19,6 +19,7 @@ from ..optim.updater import Updater
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 from ..tasks.answer import check_count
+from ..tasks.now import Now
 from ..tasks.task import Ratio
 from . import model_checks
 
@@ -44,6 +45,9 @@ class TrainStep:
     world: World
     seed: int
     counts_data: bool
+    steps: int
+    phase: str | None = None
+    stream: tuple[int, ...] = ()  # tells the random numbers of phases apart
     _first: bool = True  # no step of this start was applied yet
     _modules: list[nn.Module] = field(init=False)
     _parameters: list[nn.Parameter] = field(init=False)
@@ -65,6 +69,7 @@ class TrainStep:
 
     def __call__(self, work: StepBatch) -> StepResult:
         """Forward and backward of this rank's micro-batches, one reduction, one update. All ranks call it."""
+        self._tell(work.step)
         memory = ObjectState([self.strategy.module], parameters=False) if self._first else None
         self.strategy.begin_step()
         before = buffers.save_buffers(self._modules)
@@ -103,6 +108,7 @@ class TrainStep:
         metrics' names, and whether the task waits for other ranks in its forward. Raises ConfigError naming parameters
         that the loss does not reach, or a task that divides its loss by something else than it says.
         """
+        self._tell(0)
         span, begun = sample_batch.span, self.world.collectives()
         found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
@@ -121,8 +127,12 @@ class TrainStep:
 
     def try_alone(self, single: Batch) -> None:
         """A training forward of one sample, at which some models fail. The caller restores the model."""
+        self._tell(0)
         with self.precision.autocast(self.world.device):
             self.strategy.module(single)
+
+    def _tell(self, step: int) -> None:
+        self.strategy.module.task.now = Now(step, self.steps, training=True, phase=self.phase)
 
     def _check_trained(self, step: int) -> None:
         """Raise ConfigError if requires_grad of a parameter changed: optimizer and reduction would not follow."""
@@ -142,7 +152,7 @@ class TrainStep:
         )
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
-        seed_all(integer(self.seed, _DROPOUT, position), self.world.device)
+        seed_all(integer(self.seed, _DROPOUT, position, *self.stream), self.world.device)
         with self.precision.autocast(self.world.device):
             return self.strategy(batch)
 

@@ -17,6 +17,6 @@ def matching(pattern: str, names: Sequence[str], key: str) -> list[str]:
         return found
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     raise ConfigError(
-        f"{key}.match={pattern} is found in the name of no parameter. They are {', '.join(names[:_LISTED])}{more}. "
+        f"{key}={pattern} is found in the name of no parameter. They are {', '.join(names[:_LISTED])}{more}. "
         "A dot stands for any character, ^ for the beginning of a name"
     )

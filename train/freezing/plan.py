@@ -80,7 +80,7 @@ def freeze(model: nn.Module, rules: Sequence[Node]) -> FreezePlan:
     statistics = [name for norm in norms for name in norm.names if name not in every]
     found = []
     for i, rule in enumerate(rules):
-        names = matching(rule["match"], [*every, *statistics], f"train.freeze[{i}]")
+        names = matching(rule["match"], [*every, *statistics], f"train.freeze[{i}].match")
         shared = frozenset(
             first[id(every[name])] if name in every else name for name in names
         )  # of tied ones the first

@@ -21,11 +21,12 @@ ParamGroup = dict[str, Any]
 
 @dataclass(frozen=True)
 class Made:
-    """`facts` describe the groups, for the log; `notes` are warnings for the user."""
+    """`facts` describe the groups, for the log; `notes` are warnings for the user, `left` those of empty groups."""
 
     optimizers: list[GroupOptimizer]
     facts: list[dict[str, Any]]
     notes: list[str]
+    left: list[str]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def make_optimizers(
     """
     _check_parameters(named)
     groups = groups_of(optim, schedule)
-    found, notes = members(groups, named, aliases)
+    found, notes, left = members(groups, named, aliases)
     parts = [
         _Part(group, group.name, [parameter for _, parameter in its], group.options)
         for group, its in zip(groups, found, strict=True)
@@ -63,7 +64,9 @@ def make_optimizers(
     for part in parts:
         of_node.setdefault(repr(sorted(part.group.node.items(), key=str)), []).append(part)
     made = [_Optimizer(shared, builder, len(parts) == 1) for shared in of_node.values()]
-    return Made([each.with_rates(rates) for each in made], [fact for each in made for fact in each.facts()], notes)
+    return Made(
+        [each.with_rates(rates) for each in made], [fact for each in made for fact in each.facts()], notes, left
+    )
 
 
 def _check_parameters(named: Named) -> None:

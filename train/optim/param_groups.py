@@ -121,10 +121,11 @@ def _hyperparameter(value: Any, where: str) -> Any:
 
 def members(
     groups: Sequence[Group], named: Named, aliases: Mapping[int, Sequence[str]]
-) -> tuple[list[list[tuple[str, nn.Parameter]]], list[str]]:
-    """The trained parameters of each group, and notes for the user. The first group that matches takes a parameter.
+) -> tuple[list[list[tuple[str, nn.Parameter]]], list[str], list[str]]:
+    """The trained parameters of each group, notes for the user, and notes on groups without any.
 
-    `named` are all of the model's, once; `aliases` has further names by the parameter's id, as a tied weight has two.
+    The first group that matches takes a parameter. `named` are all of the model's, once; `aliases` has further names by
+    the parameter's id, as a tied weight has two.
     Raises ConfigError for a pattern that matches no name, with the names that there are.
     """
     taken: list[list[tuple[str, nn.Parameter]]] = [[] for _ in groups]
@@ -146,12 +147,12 @@ def members(
         f"({groups[first].match_text}), which comes first, takes them"
         for (first, other), names in shared.items()
     ]
-    notes += [
+    left = [
         f"{group.where} ({group.match_text}) is left with no parameter that trains"
         for group, found in list(zip(groups, taken, strict=True))[1:]
         if not found
     ]
-    return taken, notes
+    return taken, notes, left
 
 
 def _matching(groups: Sequence[Group], names: Mapping[str, None], parameter: nn.Parameter) -> Iterator[int]:

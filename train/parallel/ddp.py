@@ -1,5 +1,6 @@
 """Data parallelism: a replica on every rank, by DistributedDataParallel or flat buffers."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -46,6 +47,7 @@ class DDPStrategy(ParallelStrategy):
         self._broadcasts = world.size > 1 and config.broadcast_buffers
         self._ddp: DistributedDataParallel | None = None
         self._feedback: PowerSGD | None = None
+        self._trains: list[tuple[nn.Parameter, bool]] = []
         broadcast_model(module.model, world)  # all ranks take part
         self._wrap()  # all ranks take part
 
@@ -72,14 +74,29 @@ class DDPStrategy(ParallelStrategy):
 
     def retrain(self, names: Sequence[str]) -> None:
         """DDP is made anew: its buckets hold exactly what trains, as if the process had begun so."""
+        self._unwrap()
+        trains = set(names)
+        self._trains = [(parameter, name in trains) for name, parameter in self.model.named_parameters()]
+        self.begin_phase()
+        self.gradients.retrain(self._trained())
+        self._wrap()  # all ranks take part
+
+    def phase(self, names: Sequence[str]) -> "DDPStrategy":
+        """With a DDP of its own, whose hooks and buckets are those of the phase's parameters."""
+        self._unwrap()
+        found = copy.copy(self)
+        found.gradients = FlatGradients([], find_unused=self._find_unused)
+        found.retrain(names)  # all ranks take part
+        return found
+
+    def begin_phase(self) -> None:
+        for parameter, trains in self._trains:
+            parameter.requires_grad_(trains)
+
+    def _unwrap(self) -> None:
         if self._ddp is not None:
             self._ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]
             self._ddp = None
-        trains = set(names)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name in trains)
-        self.gradients.retrain(self._trained())
-        self._wrap()  # all ranks take part
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.model.named_parameters())

@@ -114,6 +114,17 @@ class ParallelStrategy(ABC):
         """
         raise AssertionError("a strategy that does not retrain is refused before training")
 
+    def phase(self, names: Sequence[str]) -> "ParallelStrategy":
+        """A strategy of the same model in which only the parameters `names` train, with gradients of its own.
+
+        There is one a phase of the task, and this one makes no forward then. All ranks call it.
+        """
+        raise AssertionError("a strategy that has no phases is refused before training")
+
+    def begin_phase(self) -> None:
+        """Set requires_grad as this strategy's phase has it: others of the same model have stepped since."""
+        return None
+
     def state(self) -> Mapping[str, Any] | None:
         """This rank's own state, which is only restored on the same number of ranks; None if there is none."""
         return None

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..loading.batch import Batch, apply
 from .answer import checked
+from .phases import ratios_of
 from .task import Ratio, Task
 
 _SAMPLES = 8  # that are tried, or half of a batch
@@ -45,7 +46,7 @@ def _loss(task: Task, model: nn.Module, batch: Batch, rows: Sequence[int]) -> Ra
     with torch.no_grad():
         try:
             few = apply(batch, lambda tensor: tensor[chosen.to(tensor.device)])
-            return checked(task.ratios(model, few), trains=False)["loss"]
+            return checked(ratios_of(task, model, few), trains=False)["loss"]
         except Exception:  # what a task makes of a few rows says nothing of whole batches
             return None
 

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from ..loading.batch import Batch
 from .metric import Metric, Update
+from .now import Now
 
 
 class Ratio(NamedTuple):
@@ -24,9 +25,14 @@ class Task(ABC):
 
     `counts_data` tells whether the loss is divided by something that only the data knows, such as tokens or labelled
     pixels. Where it is False, the loss counts samples.
+
+    `phases` are losses with parameters of their own, as of a GAN: the name of each and a regular expression for its
+    parameters, in the order of a step. `ratios` is called in each, and `self.now.phase` says which it is.
     """
 
     counts_data: ClassVar[bool] = False
+    phases: ClassVar[Mapping[str, str]] = {}
+    now: Now = Now()
 
     @abstractmethod
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Ratio | Update]:

@@ -9,6 +9,7 @@ from phalanx.exit.codes import GaveUp
 from phalanx.train.checkpoint.progress import Progress
 from phalanx.train.engine.metric_window import MetricWindow
 from phalanx.train.engine.recorder import Recorder
+from phalanx.train.engine.step import TrainStep
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.sinks.sink import Sink
 from tests.train.built_parts import built, warmed_up
@@ -36,6 +37,7 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     every_batch = range(0, 8 * steps, 8)
     overrides = planted(samples=8 * steps, spoilt=every_batch, value=f"'{value}'")
     _, world, parts = built([*overrides, f"train.steps={steps}", "train.clip_norm=1.0", "optim=sgd"])
+    assert isinstance(parts.step, TrainStep)
     scale = parts.step.updater.scale = LossScale(torch.device("cpu"))
     window = MetricWindow(warmed_up(parts))
     heard = Heard()

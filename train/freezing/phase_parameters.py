@@ -1,0 +1,39 @@
+"""Which parameters each phase of a task trains."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from phalanx.exit.codes import ConfigError
+
+from .name_patterns import matching
+
+
+def phase_parameters(model: nn.Module, phases: Mapping[str, str]) -> dict[str, list[str]]:
+    """The trained parameters of each phase, in the model's order. Raises ConfigError unless each is in exactly one."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for phase, pattern in phases.items():
+        if not isinstance(phase, str) or not phase.isidentifier() or phase == "loss":
+            raise ConfigError(f"The task has a phase called {phase!r}. Give it a name of letters, such as d")
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ConfigError(f"phases[{phase!r}]={pattern} of the task is no regular expression: {error}") from None
+    found = {phase: matching(pattern, names, f"phases[{phase!r}] of the task") for phase, pattern in phases.items()}
+    for name in names:
+        if len(ins := [phase for phase, members in found.items() if name in members]) != 1:
+            raise ConfigError(_not_one(name, ins, phases))
+    return found
+
+
+def _not_one(name: str, ins: Sequence[str], phases: Mapping[str, str]) -> str:
+    told = ", ".join(f"{phase}: {pattern}" for phase, pattern in phases.items())
+    if ins:
+        return (
+            f"The parameter {name} is in the phases {' and '.join(ins)} of the task ({told}), and one has to train it"
+        )
+    return (
+        f"The parameter {name} is in none of the task's phases ({told}), so nothing would train it. Let one of the "
+        f"patterns match it, or freeze it: train.freeze=[{{match: '^{re.escape(name)}$'}}]"
+    )
