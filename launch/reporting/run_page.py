@@ -9,7 +9,7 @@ from typing import Any
 
 from phalanx.common.event_text import details
 from phalanx.run_folder import names
-from phalanx.run_folder.jsonl import Entry, number
+from phalanx.run_folder.jsonl import Entry, newest_evaluations, number
 
 from ..common.text import duration_text
 from ..state.run import run_state
@@ -62,9 +62,7 @@ def _metrics(histories: Sequence[History]) -> list[str]:
 
 
 def _newest(history: History) -> Mapping[str, Any]:
-    evaluations = [line for line in history.lines if line.get("split") == "eval"]
-    newest = evaluations[-1] if evaluations else {}
-    return {name: value for name, value in newest.items() if name not in ("step", "split", "time")}
+    return newest_evaluations(history.lines)
 
 
 def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from phalanx.config.metric_direction import name_in
 from phalanx.config.schema import Mode
 from phalanx.run_folder.jsonl import number, read_lines
 
@@ -145,8 +146,8 @@ def _curves(found: SweepResults) -> str:
     """The evaluations of every trial; of those that ended early pale and with a cross at their end."""
     traces: list[dict[str, Any]] = []
     for row in found.rows:
-        lines = [line for line in read_lines(found.folder / row.run) if line["split"] == "eval"]
-        points = [(line["step"], number(line.get(found.metric))) for line in lines]
+        lines = [(line, name_in(found.metric, line["split"])) for line in read_lines(found.folder / row.run)]
+        points = [(line["step"], number(line.get(name))) for line, name in lines if name is not None]
         if not points:
             continue
         early = row.state != "complete"

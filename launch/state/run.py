@@ -10,7 +10,7 @@ from typing import Any
 from phalanx.common.files import read_json
 from phalanx.common.meter import goodput
 from phalanx.run_folder import names
-from phalanx.run_folder.jsonl import Entry, number, read_events, read_lines, whole
+from phalanx.run_folder.jsonl import Entry, newest_evaluations, number, read_events, read_lines, whole
 from phalanx.run_folder.liveness import LivenessProbe
 
 from ..submission.backend import JobPhase
@@ -19,7 +19,6 @@ from .submitted import Submitted
 _LINES_BYTES, _EVENTS_BYTES = 2**16, 2**20  # of the ends of the files, in which the newest lines and the last start are
 _STILL_S = 60.0  # a run without a new line for longer stands still, if its lines came far more often before
 _STILL_INTERVALS = 10
-_NO_METRIC = {"step", "time", "split"}
 _RECENT = 10  # lines that a pace is told by
 
 
@@ -67,7 +66,6 @@ def run_state(run: Path, now: float, probe: LivenessProbe | None = None) -> RunS
     probe = probe or LivenessProbe()
     written = list(read_lines(run, _LINES_BYTES))
     lines = [line for line in written if line["split"] == "train"]
-    evaluated: Entry = next((line for line in reversed(written) if line["split"] != "train"), {})
     events = list(read_events(run, _EVENTS_BYTES))
     summary = _object(run / names.SUMMARY)
     holder = None if summary else probe.live(run)
@@ -92,12 +90,12 @@ def run_state(run: Path, now: float, probe: LivenessProbe | None = None) -> RunS
         host=None if holder is None else holder.host,
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
-        evaluation=_metrics(evaluated),
+        evaluation=_metrics(newest_evaluations(written)),
     )
 
 
-def _metrics(line: Entry) -> dict[str, float]:
-    found = {name: number(line[name]) for name in line if name not in _NO_METRIC}
+def _metrics(evaluated: Mapping[str, object]) -> dict[str, float]:
+    found = {name: number(value) for name, value in evaluated.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

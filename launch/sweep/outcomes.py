@@ -39,12 +39,12 @@ class TrialOutcomes:
         """Report evaluations, and ask a run to leave whose trial the pruner ends. Raises ConfigError where the metric is
         none of the task."""
         for entry in attempt.evaluations.new():
-            if self._plan.metric not in entry:
+            if self._plan.metric_name not in entry:
                 names = ", ".join(name for name in entry if name not in ("step", "split", "time"))
                 raise ConfigError(
                     f"sweep.metric={self._plan.metric} is no metric of the task, which has {names}. Type one of them"
                 )
-            if not self._report(attempt, entry["step"], self._number(entry[self._plan.metric])):
+            if not self._report(attempt, entry["step"], self._number(entry[self._plan.metric_name])):
                 return
         if attempt.pruned:
             _ask_to_leave(attempt.run)

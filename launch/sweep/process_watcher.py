@@ -78,7 +78,7 @@ class ProcessWatcher:
         ranks = self._plan.config.ranks
         group = self._fork_server.start(slot, ranks, asked.words, asked.composed, output, environ)
         self._energy.begin(slot)
-        evaluations = Evaluations(asked.run)
+        evaluations = Evaluations(asked.run, self._plan.split)
         self.running[slot] = Attempt(
             asked.trial_run, asked.run, slot, group, evaluations, causes, asked.until, resumes, before
         )

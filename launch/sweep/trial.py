@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from phalanx.config.metric_direction import split_and_name
 from phalanx.config.schema import AshaConfig, Auto, Mode, SweepConfig
 
 from ..common.sweep_folder import OUTPUT
@@ -33,14 +34,17 @@ class SweepPlan:
     """`shared` are the words that a sweep adds to those of every point, `seed` is the first that trains.
 
     `threads` are those of a rank in this process's slots, None where the words say how many.
-    `metric` ranks the trials, where `mode` is better. `compose` composes a command line; `asha` is None for other
-    pruners; `deferred` are the keys that each of the sweep's jobs looks up for itself.
+    `metric` ranks the trials, which is `metric_name` of the evaluation set `split`, where `mode` is better. `compose`
+    composes a command line; `asha` is None for other pruners; `deferred` are the keys that each of the sweep's jobs looks
+    up for itself.
     """
 
     folder: Path
     space: SearchSpace
     config: SweepConfig
     metric: str
+    split: str
+    metric_name: str
     mode: Mode
     seed: int
     shared: tuple[str, ...]
@@ -90,11 +94,14 @@ def plan_of(asked: SweepSpec, threads: int) -> SweepPlan:
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
     assert sweep.metric is not None
     assert sweep.mode is not None
+    split, name = split_and_name(sweep.metric, config.data)
     return SweepPlan(
         folder=asked.folder,
         space=asked.space,
         config=sweep,
         metric=sweep.metric,
+        split=split,
+        metric_name=name,
         mode=sweep.mode,
         seed=config.seed,
         shared=tuple(shared),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from phalanx.common.files import read_json
 from phalanx.compose.digest import defining, differing, digest
 from phalanx.compose.former_digests import former_digests
+from phalanx.config.metric_direction import as_results
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
@@ -96,7 +97,8 @@ class TrialRecords:
         """A run was trained to its end; its trial has, too, where this was the last one."""
         summary = read_json(self._plan.run(trial_run) / names.SUMMARY)
         evaluation = summary.get("eval") if isinstance(summary, dict) else None
-        score = number(evaluation.get(self._plan.metric)) if isinstance(evaluation, dict) else None
+        found = as_results(evaluation).get(self._plan.split) if isinstance(evaluation, dict) else None
+        score = number(found.get(self._plan.metric_name)) if isinstance(found, dict) else None
         if score is None:
             self._search.fail(
                 trial_run.trial, f"its last evaluation has no finite {self._plan.metric}", out_of_memory=False

@@ -43,9 +43,9 @@ def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
     if "steps" in summary:
         wall = [f"{duration(cast(float, summary['wall_s']))} in all"] if "wall_s" in summary else []
         yield joined("finished", *_fields(summary, ["steps", "samples"]), *wall, *_fields(summary, ["goodput"]))
-    metrics, best = summary.get("eval"), summary.get("best")
-    if isinstance(metrics, Mapping) and metrics:
-        yield joined("  eval    ", *_fields(metrics, list(metrics)))
+    best = summary.get("best")
+    for split, metrics in _evaluated(summary):
+        yield joined(f"  {split:<8}", *_fields(metrics, list(metrics)))
     if isinstance(best, Mapping) and best.get("value") is not None:
         yield joined("  best    ", *_fields(best, ["value", "step"]))
     if summary.get("skipped"):
@@ -53,6 +53,15 @@ def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
     for label, key in (("weights", "weights_sha256"), ("folder", "folder")):
         if key in summary:
             yield f"  {label:<8}  {summary[key]}"
+
+
+def _evaluated(summary: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The metrics of each evaluation set by split; where "eval" holds metrics by split, those are of named sets."""
+    found, test = summary.get("eval"), summary.get("test")
+    sets = found if isinstance(found, Mapping) else {}
+    if not all(isinstance(metrics, Mapping) for metrics in sets.values()):
+        sets = {"eval": sets}
+    yield from ((split, metrics) for split, metrics in {**sets, "test": test}.items() if isinstance(metrics, Mapping))
 
 
 def _skipped(count: object, steps: object) -> str:

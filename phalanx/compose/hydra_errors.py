@@ -92,6 +92,9 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
         return f"{name} is in the config already, so {word} cannot add it. Type {word.lstrip('+')}"
     if override.is_delete():
         return f"{word} cannot delete what is null or not there. Type {name}=null to unset it, or leave it out"
+    if not override.is_add() and isinstance(override.value(), dict):
+        whole = shlex.quote(f"+{word.lstrip('+')}")
+        return f"{word} has keys that {name} lacks, into which it is merged. To replace {name} type ~{name} {whole}"
     return f"{word} cannot be used: {_flat(_compose_error([*before, word], composer))}. Type another value for {name}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..exit.codes import ConfigError
 from .init_keys import check_init
-from .metric_direction import of_checkpoint
+from .metric_direction import check_sets, of_checkpoint
 from .run_root import folder_of_runs
 from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
 
@@ -24,7 +24,9 @@ def check(config: Config, ranks: int) -> None:
     _check_train(config.train)
     _check_freeze(config.train.freeze, config.parallel.comm_hook)
     _check_batch(config.train, config.parallel, ranks)
-    of_checkpoint(config.checkpoint)
+    check_sets(config.data)
+    of_checkpoint(config)
+    _check_evaluations(config)
     if "decay_1d" in config.optim and type(config.optim["decay_1d"]) is not bool:
         raise ConfigError(
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
@@ -111,6 +113,13 @@ def _check_freeze(rules: Sequence[Node], hook: CommHook) -> None:
                 f"{key} begins or ends within the run, and parallel.comm_hook=powersgd keeps an error of each bucket of "
                 "gradients, which are others then. Type parallel.comm_hook=bf16"
             )
+
+
+def _check_evaluations(config: Config) -> None:
+    if config.data.eval is None and config.eval.first:
+        raise ConfigError(
+            "eval.first=true evaluates before step 1, and data.eval=null. Type data.eval=…, or eval.first=false"
+        )
 
 
 def _check_batch(train: TrainConfig, parallel: ParallelConfig, ranks: int) -> None:

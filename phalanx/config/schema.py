@@ -147,7 +147,10 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     every: int | None = _inert(1)
+    every_epochs: float | None = _inert(0, above=True)
+    first: bool = _inert()
     batch: int = _inert(1)
+    batches: int | None = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +198,7 @@ class StopConfig:
 class DataConfig:
     train: Node = _defining()
     eval: Node | None = _defining()
+    test: Node | None = _defining(neutral=None)
     augment: Node | None = _defining()
     workers: int = _inert(0)
     prefetch: int = _inert(1)

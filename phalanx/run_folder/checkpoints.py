@@ -276,6 +276,11 @@ def source(path: Path, *, want_best: bool) -> Checkpoint:
     return newest
 
 
+def verified_step(run: Path, step: int) -> Checkpoint:
+    """The checkpoint of `step` in the run's folder. Raises ConfigError."""
+    return _verified_or_explain(Checkpoints(run).folder / names.step_folder(step))
+
+
 def _verified_or_explain(folder: Path) -> Checkpoint:
     try:
         return verify(folder)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,22 @@ def read_events(run: Path, newest_bytes: int | None = None) -> Iterator[Entry]:
     return _entries(run / names.EVENTS, "event", newest_bytes)
 
 
-class Evaluations:
-    """Follows the evaluations of a running run."""
+def newest_evaluations(lines: Sequence[Entry]) -> dict[str, Any]:
+    """The metrics of the newest evaluation in each split: by name in that of `eval`, by split/name in others."""
+    newest = {line["split"]: line for line in lines if line.get("split") != "train"}
+    return {
+        name if split == "eval" else f"{split}/{name}": value
+        for split, line in newest.items()
+        for name, value in line.items()
+        if name not in ("step", "split", "time")
+    }
 
-    def __init__(self, run: Path) -> None:
+
+class Evaluations:
+    """Follows the evaluations of a running run on the set of `split`."""
+
+    def __init__(self, run: Path, split: str) -> None:
+        self._split = split
         self._path = run / names.METRICS
         self._read = 0
         self._file: int | None = None
@@ -43,7 +55,7 @@ class Evaluations:
             whole_lines = file.read().rpartition(b"\n")[0]
             self._read += len(whole_lines) + bool(whole_lines)
             found = [_entry(line + b"\n", "split") for line in whole_lines.split(b"\n")]
-            return [entry for entry in found if entry is not None and entry["split"] == "eval"]
+            return [entry for entry in found if entry is not None and entry["split"] == self._split]
         return []
 
 

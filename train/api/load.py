@@ -90,7 +90,7 @@ class Run:
         """
         from ..checkpoint import weights
 
-        return weights.read(_averaged(self._checkpoint(which)))
+        return weights.read(weights.averaged(self._checkpoint(which)))
 
     def model(self, which: Which = "best") -> "nn.Module":
         """The model as the config builds it, on the CPU in eval mode, with the weights that `weights` gives.
@@ -106,6 +106,7 @@ class Run:
 
         from ..checkpoint.preserve import unchanged
         from ..checkpoint.state import restore_model
+        from ..checkpoint.weights import averaged
         from ..engine.build import KINDS
         from ..loading.rng import seed_all
         from ..optim.precision import choose
@@ -118,7 +119,7 @@ class Run:
             model = targets.build(config.model, "model", nn.Module)
         if config.train.precision.name == "fp64":
             model = choose(config.train.precision, None).converted(model)
-        restore_model(model, checkpoint, _averaged(checkpoint))
+        restore_model(model, checkpoint, averaged(checkpoint))
         return model.eval()
 
     def _checkpoint(self, which: Which) -> Checkpoint:
@@ -129,8 +130,3 @@ class Run:
             known = ", ".join(map(str, steps)) or "none at all"
             raise ConfigError(f"{self.folder} has no checkpoint of step {which!r}. Steps: {known}; or 'best' or 'last'")
         return source(self.folder / names.CHECKPOINTS / names.step_folder(int(which)), want_best=False)
-
-
-def _averaged(checkpoint: Checkpoint) -> Path:
-    """The file of the weights' average, where there is one."""
-    return checkpoint.file(names.EMA if checkpoint.has(names.EMA) else names.MODEL)

@@ -40,7 +40,7 @@ class Progress:
     skipped_steps: list[int] = field(default_factory=list)  # the first of them, counted from 1
     best_step: int | None = None
     best_value: float | None = None
-    evaluation: dict[str, float] = field(default_factory=dict)  # the newest
+    evaluation: dict[str, Any] = field(default_factory=dict)  # the newest, as `metric_direction.as_stored` has it
     records: list[StepRecord] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
     seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
     world_sizes: list[int] = field(default_factory=list)

@@ -11,6 +11,7 @@ from typing import Any
 from phalanx.common.files import open_regular, read_json, read_text
 from phalanx.compose import digest, resolved
 from phalanx.compose.former_digests import former_digests
+from phalanx.config.metric_direction import data_sets
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import code_hash, names
@@ -137,9 +138,8 @@ def _digests(run: Path, before: Mapping[str, Any]) -> set[str]:
 
 def _whose_path(key: str, stored: Config, config: Config) -> str | None:
     """The data set that `key` says a place of; None where it says something else, in either config."""
-    name = next(
-        (name for name in ("data.train", "data.eval", "train.init_from") if f"{key}.".startswith(f"{name}.")), None
-    )
+    sets = [f"data.{name}" for name in data_sets(config.data)]
+    name = next((name for name in (*sets, "train.init_from") if f"{key}.".startswith(f"{name}.")), None)
     values = [_value(digest.defining(of), key) for of in (stored, config)]
     return (
         name if all(isinstance(value, str) and (os.sep in value or Path(value).exists()) for value in values) else None

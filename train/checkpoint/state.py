@@ -25,6 +25,8 @@ from . import weights
 from .extra_state import from_plain
 from .progress import Progress
 
+_CPU = torch.device("cpu")
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,12 +76,23 @@ def restore(state: State, checkpoint: Checkpoint) -> Progress:
     return progress
 
 
-def restore_model(model: nn.Module, checkpoint: Checkpoint, file: Path) -> None:
-    """Load a model alone, on the CPU: weights of `file`, which is one of `checkpoint`, and rank 0's buffers and extra
-    state. Raises ConfigError."""
-    found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
+def restore_model(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    file: Path,
+    strategy: ParallelStrategy | None = None,
+    device: torch.device = _CPU,
+) -> None:
+    """Load a model alone: weights of `file`, which is one of `checkpoint`, and rank 0's buffers and extra state.
+
+    `strategy` is what spreads the model over the ranks, where one does already; then all ranks call it. `device` is the
+    model's. Raises ConfigError.
+    """
+    found = _unpickled(checkpoint.file(names.STATE), _CPU)
+    del found["update"]
+    found = _moved(found, device)
     kept = {name: from_plain(value) for name, value in found.get("extra", {}).items()}
-    weights.load(model, file, kept, found.get("in_weights", []))
+    weights.load(model, file, kept, found.get("in_weights", []), strategy=strategy)
     for name, (value, persistent) in found.get("buffers", {}).items():
         buffers.put(model, name, buffers.Buffer(value, persistent))
 

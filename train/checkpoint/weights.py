@@ -11,11 +11,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 from phalanx.exit.codes import ConfigError
+from phalanx.run_folder import names
+from phalanx.run_folder.checkpoints import Checkpoint
 
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 
 _COMPLEX = "complex128"  # metadata key: names of tensors stored as pairs of float64, as safetensors lacks complex128
+
+
+def averaged(checkpoint: Checkpoint) -> Path:
+    """The file of a checkpoint's averaged weights, where there is an average, else of its weights."""
+    return checkpoint.file(names.EMA if checkpoint.has(names.EMA) else names.MODEL)
 
 
 def weights_sha256(state: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from phalanx.compose.hydra_api import CONF
+from phalanx.config.metric_direction import TEST, data_sets
 from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
@@ -24,6 +25,9 @@ from ..checkpoint.init_from import StartPoint, load_initial, start_point
 from ..checkpoint.match_names import Matched
 from ..checkpoint.state import State
 from ..distributed.world import World
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.sets import EvaluationSets
+from ..evaluation.times import EvaluationTimes
 from ..freezing.freezing import Freezing
 from ..freezing.phase_parameters import phase_parameters
 from ..freezing.plan import FreezePlan, freeze
@@ -48,7 +52,6 @@ from ..schedules.schedule import Schedule
 from ..tasks.now import Now
 from ..tasks.task import Task
 from . import model_checks
-from .evaluate import Evaluation
 from .memory_format import Convolutions, takes_nhwc
 from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
@@ -64,7 +67,7 @@ class Parts:
     state: State
     loader: Loader
     mover: ToDevice
-    evaluation: Evaluation | None
+    evaluations: EvaluationSets
     precision: Precision
     parameters: int
     datasets: Mapping[str, Dataset[Any]]
@@ -96,9 +99,8 @@ def packages(config: Config, builder: Targets) -> list[str]:
 
 def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
     yield config.model, "model", nn.Module, ()
-    yield config.data.train, "data.train", Dataset, ()
-    if config.data.eval is not None:
-        yield config.data.eval, "data.eval", Dataset, ()
+    for name, node in data_sets(config.data).items():
+        yield node, f"data.{name}", Dataset, ()
     if config.data.augment is not None:
         yield config.data.augment, "data.augment", Augment, ()
     yield config.task, "task", Task, ()
@@ -266,7 +268,7 @@ def _parts(
         state=State(strategy, updater, world),
         loader=loader,
         mover=alone.mover,
-        evaluation=_evaluation(config, alone, strategy, precision, world),
+        evaluations=_evaluations(config, alone, strategy, precision, world),
         precision=precision,
         parameters=sum(p.numel() for p in alone.model.parameters()),
         datasets=alone.datasets,
@@ -321,12 +323,11 @@ def _notes(made: Sequence[Made]) -> list[str]:
 
 
 def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
-    """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in both sets."""
+    """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in all sets."""
     datasets = {}
-    for name, node in (("train", config.data.train), ("eval", config.data.eval)):
-        if node is not None:
-            seed_all(config.seed, world.device)
-            datasets[name] = builder.build(node, f"data.{name}", Dataset)
+    for name, node in data_sets(config.data).items():
+        seed_all(config.seed, world.device)
+        datasets[name] = builder.build(node, f"data.{name}", Dataset)
     return datasets
 
 
@@ -434,18 +435,29 @@ def _average(decay: float | None, made: Made, parameters: Sequence[nn.Parameter]
     return OptimizerAverage(own, parameters)
 
 
-def _evaluation(
+def _evaluations(
     config: Config, alone: _RankParts, strategy: ParallelStrategy, precision: Precision, world: World
-) -> Evaluation | None:
-    dataset = alone.datasets.get("eval")
-    if dataset is None:
-        return None
-    return Evaluation(
-        fetcher=_fetcher(config, PositionDataset(dataset, SequentialOrder(), None, config.seed), world, stay=True),
-        samples=_length(dataset, "data.eval"),
-        batch=config.eval.batch,
-        task=alone.task,
-        precision=precision,
-        mover=alone.mover,
-        collective_forward=strategy.collective_forward,
-    )
+) -> EvaluationSets:
+    def evaluation(name: str, batches: int | None) -> Evaluation:
+        dataset, key, batch = alone.datasets[name], f"data.{name}", config.eval.batch
+        source = PositionDataset(dataset, SequentialOrder(), None, config.seed)
+        samples = _length(dataset, key)
+        return Evaluation(
+            key=key,
+            fetcher=_fetcher(config, source, world, stay=name != TEST),
+            samples=samples if batches is None else min(samples, batches * batch),
+            batch=batch,
+            task=alone.task,
+            precision=precision,
+            mover=alone.mover,
+            collective_forward=strategy.collective_forward,
+        )
+
+    sets = {
+        name.rpartition(".")[2]: evaluation(name, config.eval.batches)
+        for name in alone.datasets
+        if name not in ("train", TEST)
+    }
+    test = evaluation(TEST, None) if TEST in alone.datasets else None
+    times = EvaluationTimes(config.eval, alone.loader.timeline, _length(alone.datasets["train"], "data.train"))
+    return EvaluationSets(sets, test, times)

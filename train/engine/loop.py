@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from phalanx.common.meter import Meter
+from phalanx.config.metric_direction import of_checkpoint
 from phalanx.config.schema import Config
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError, ExitCode, NoRoom, PeerFailed
@@ -63,6 +64,8 @@ class TrainLoop:
     def fit(self) -> StopRequest | None:
         """Train to the end, or to a stop that all ranks agreed on, whose request is returned. All ranks call it."""
         loader, progress = self.parts.loader, self.progress
+        if self.parts.evaluations.times.before_training(progress.step) and self._evaluate():
+            self._save(ends=False)
         works = prefetch_to_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
         while progress.step < loader.timeline.steps:
             if (request := self.stop.before(progress.step)) is not None:
@@ -86,7 +89,7 @@ class TrainLoop:
                 save |= self._log()
             elif amid_skips:
                 self._take()
-            if self._due(self.config.eval.every):
+            if self.parts.evaluations.times.after(progress.step, progress.position, work.samples):
                 save |= self._evaluate()
             if save:
                 self._save(ends=progress.step == loader.timeline.steps)
@@ -133,17 +136,17 @@ class TrainLoop:
         return self.world.is_rank_zero and time.monotonic() - self.saved >= every_s
 
     def _evaluate(self) -> bool:
-        """Evaluate and write the line. Returns whether this is the best so far."""
-        evaluation, state = self.parts.evaluation, self.parts.state
-        if evaluation is None:
-            return False
-        begin = time.monotonic()
+        """Evaluate on each set and write its line. Returns whether this is the best so far."""
+        state, results = self.parts.state, dict[str, dict[str, float]]()
         self.world.watchdog.at("evaluate", self.progress.step)
-        facts = {"act": "in an evaluation", "step": self.progress.step, "set": "data.eval"}
-        with self.meter.part("evaluate"), user_error.context(**facts):
-            metrics = evaluation(state.model, state.updater.average, self.world)  # all ranks take part
-        self.recorder.event("evaluate", metrics=metrics, took_s=round(time.monotonic() - begin, 3))
-        return self.recorder.write_eval(metrics, self.config.checkpoint)
+        for split, evaluation in self.parts.evaluations.sets.items():
+            begin = time.monotonic()
+            facts = {"act": "in an evaluation", "step": self.progress.step, "set": evaluation.key}
+            with self.meter.part("evaluate"), user_error.context(**facts):
+                # All ranks take part, in one set after the other.
+                results[split] = evaluation(state.model, state.updater.average, self.world)
+            self.recorder.write_evaluation(split, results[split], took_s=round(time.monotonic() - begin, 3))
+        return bool(results) and self.recorder.take_results(results, of_checkpoint(self.config))
 
     def _leave(self, request: StopRequest) -> None:
         """Save, and record why the run stops. All ranks call it, after the same step."""

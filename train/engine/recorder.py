@@ -1,10 +1,9 @@
 """Record a run: lines of metrics, events, and the count of skipped steps."""
 
 import json
-import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ import torch
 
 from phalanx.common.files import read_bytes
 from phalanx.common.meter import Spent, rates
-from phalanx.config.metric_direction import of_checkpoint
-from phalanx.config.schema import CheckpointConfig, Mode
+from phalanx.config.metric_direction import Results, WatchedMetric, as_stored
 from phalanx.exit.codes import Failure, GaveUp
 from phalanx.run_folder import names
 
@@ -112,16 +110,19 @@ class Recorder:
         progress.records = []
         self._lined_step, self._lined_position = progress.step, progress.position
 
-    def write_eval(self, metrics: dict[str, float], best: CheckpointConfig) -> bool:
-        """Write one line; returns whether it is the best so far by the metric that `best` names."""
+    def write_evaluation(self, split: str, metrics: Mapping[str, float], **facts: object) -> None:
+        """Write the event and the line of one set's evaluation."""
+        self.event("evaluate", split=split, metrics=metrics, **facts)
+        self.sink.write({"step": self.progress.step, "split": split, "time": time.time(), **metrics})
+
+    def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
+        """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""
         progress = self.progress
-        progress.evaluation = metrics
-        self.sink.write({"step": progress.step, "split": "eval", "time": time.time(), **metrics})
-        value = metrics.get(best.best_metric) if best.best_metric is not None else None
-        if value is None or not math.isfinite(value):
+        progress.evaluation = as_stored(results)
+        value = None if best is None else best.value(results)
+        if best is None or value is None:
             return False
-        sign = 1 if of_checkpoint(best) is Mode.max else -1
-        if progress.best_value is not None and sign * value <= sign * progress.best_value:
+        if progress.best_value is not None and not best.is_better(value, progress.best_value):
             return False
         progress.best_step, progress.best_value = progress.step, value
         return True

@@ -1,21 +1,22 @@
 """Sanity check before the first step of a start: one training and one evaluation batch. All state is restored."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from phalanx.config.metric_direction import has_named_sets, of_checkpoint
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 
 from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
+from ..evaluation.evaluate import who_waits
 from ..loading.batch import Batch, apply
 from ..loading.loader import Loader
 from ..tasks.answer import new_metrics
 from ..tasks.mean_loss import warn_of_mean
 from .build import Parts
-from .evaluate import who_waits
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,13 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
         if single is not None:
             # All ranks take part: whether there is such a batch depends on the loader, which is the same on all.
             world.raise_on_all(lambda: _try_alone(parts, apply(single, parts.mover)))
-        if parts.evaluation is None:
+        of_sets = parts.evaluations.sanity_check(model, world)  # all ranks take part
+        if of_sets:
+            _check_metric(config, of_sets)
+        else:
             # All ranks take part.
             unused = list(world.raise_on_all(lambda: new_metrics(parts.task)))
-            _check_metric(config, names, unused)
-        else:
-            _check_metric(config, parts.evaluation.sanity_check(model, world), [])
+            _check_unused(config, names, unused)
     return names
 
 
@@ -70,7 +72,21 @@ def _check_parameters(now: list[str], known: list[str]) -> None:
         )
 
 
-def _check_metric(config: Config, names: list[str], unused: list[str]) -> None:
+def _check_metric(config: Config, found: Mapping[str, list[str]]) -> None:
+    """`found` are the metrics' names by evaluation set. Raises ConfigError on all ranks alike."""
+    best = of_checkpoint(config)
+    if best is None or best.name in found[best.split]:
+        return
+    named = has_named_sets(config.data)
+    known = [f"{split}/{name}" if named else name for split, names in found.items() for name in names]
+    raise ConfigError(
+        f"checkpoint.best_metric={config.checkpoint.best_metric} is no metric of the task. Type checkpoint.best_metric="
+        f"{known[0]}, or one of {', '.join(known)}",
+        agreed=True,
+    )
+
+
+def _check_unused(config: Config, names: list[str], unused: list[str]) -> None:
     """`unused` are metrics of evaluations, where there is none. Raises ConfigError on all ranks alike."""
     best = config.checkpoint.best_metric
     if best is not None and best.partition("/")[0] in unused:

@@ -17,6 +17,7 @@ from phalanx.common.meter import Meter, goodput, minor_faults
 from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
+from phalanx.config.metric_direction import TEST
 from phalanx.exit import folder_file, user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
 from phalanx.exit.disk_errors import writing
@@ -33,6 +34,7 @@ from ..checkpoint.saver import SynchronousSaver
 from ..checkpoint.weight_files import sha256_of
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
+from ..evaluation.best_weights import best_weights
 from ..loading import data_hash
 from ..loading.workers import run_in_worker
 from ..sinks.jsonl import undone_steps
@@ -89,7 +91,7 @@ def run(
         loop = TrainLoop(config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s)
         request = loop.fit()
     if request is None:
-        _finish(opened, progress, parts, recorder, world)
+        _finish(opened, progress, parts, recorder, meter, world)
     elif world.is_rank_zero:
         print(f"stopped after step {progress.step} and saved; the same command continues")
     release()
@@ -213,10 +215,12 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
     def act() -> Sink:
         if not world.is_rank_zero:
             return NullSink()
-        steps = parts.loader.timeline.steps
+        steps, step = parts.loader.timeline.steps, progress.step
+        if step == parts.loader.timeline.step:
+            step = 0  # whatever a start before wrote is written anew, an evaluation before step 1 too
         plain = _redacted_config(composed)
         with writing(opened.path):
-            return open_sinks(composed.config, plain, opened.path, progress.step, steps, lambda: _check(opened))
+            return open_sinks(composed.config, plain, opened.path, step, steps, lambda: _check(opened))
 
     return world.raise_on_all(act)  # all ranks take part
 
@@ -289,9 +293,11 @@ def _lease_lost(opened: OpenRun) -> StopRequest | None:
     return None if message is None else StopRequest(ExitCode.CONFIG, message)
 
 
-def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorder, world: World) -> None:
-    """Write the summary, which makes the run finished, so it comes last, before the sinks close."""
+def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorder, meter: Meter, world: World) -> None:
+    """Evaluate on data.test, and write the summary, which makes the run finished, so comes last, before the sinks close."""
     world.watchdog.at("finish", progress.step)
+    sha256 = weights.weights_sha256(parts.state.strategy.full_weights())  # all ranks take part
+    tested = _test(opened, progress, parts, recorder, meter, world)
     wall_s = time.time() - progress.began
     summary = {
         "steps": progress.step,
@@ -299,15 +305,38 @@ def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorde
         "skipped": progress.skips,
         **({"skipped_steps": progress.skipped_steps} if progress.skipped_steps else {}),
         "eval": progress.evaluation,
+        **tested,
         "best": {"step": progress.best_step, "value": progress.best_value},
         "world_sizes": progress.world_sizes,
         "wall_s": wall_s,
         **goodput(progress.seconds, wall_s),
-        "weights_sha256": weights.weights_sha256(parts.state.strategy.full_weights()),  # all ranks take part
+        "weights_sha256": sha256,
     }
-    recorder.event("finish", weights_sha256=summary["weights_sha256"])
+    recorder.event("finish", weights_sha256=sha256)
     world.raise_on_all(lambda: _write_summary(opened, summary) if world.is_rank_zero else None)
     recorder.close({**summary, "folder": str(opened.path)})
+
+
+def _test(
+    opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorder, meter: Meter, world: World
+) -> dict[str, Any]:
+    """The part of the summary that tells of data.test, evaluated with the best weights. All ranks call it."""
+    evaluation, begin = parts.evaluations.test, time.monotonic()
+    if evaluation is None:
+        return {}
+    world.watchdog.at("evaluate", progress.step)
+    facts = {"act": "in the evaluation at the end", "step": progress.step, "set": evaluation.key}
+    with (
+        meter.part("evaluate"),
+        user_error.context(**facts),
+        best_weights(parts.state, progress, opened.path) as (
+            step,
+            average,
+        ),  # all ranks take part, here and in what follows
+    ):
+        metrics = evaluation(parts.state.model, average, world)
+    recorder.write_evaluation(TEST, metrics, weights_step=step, took_s=round(time.monotonic() - begin, 3))
+    return {TEST: metrics}
 
 
 def _check(opened: OpenRun) -> None:

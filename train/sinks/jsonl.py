@@ -24,7 +24,7 @@ class JsonLines(Sink):
     """Appends to `folder`/metrics.jsonl and `folder`/events.jsonl.
 
     Opening removes what an interrupted start left behind: metrics past `step`, the step this start continues from
-    (0 begins anew), and any line that was not written to its end.
+    (0 begins anew), those of the test at the end, which comes again, and any line that was not written to its end.
     """
 
     essential: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class JsonLines(Sink):
         self._check = check
         self._folder = folder
         metrics, events = folder / names.METRICS, folder / names.EVENTS
-        _rewrite(metrics, lambda entry: step > 0 and _step(entry) <= step, check)
+        _rewrite(metrics, lambda entry: step > 0 and _step(entry) <= step and entry.get("split") != "test", check)
         _rewrite(events, lambda entry: True, check)
         self._metrics, self._events = _Lines(metrics), _Lines(events)
         sync_folder(folder)

@@ -50,7 +50,11 @@ def start(
     with SweepPeers(folder) as peers:
         search = open_search(folder, space, config, [{}], peers.lock)
         queue = TrialQueue(
-            SweepPlan(folder, space, config, "loss", Mode.min, 0, (), None, made, asha, frozenset(left)), search, peers
+            SweepPlan(
+                folder, space, config, "loss", "eval", "loss", Mode.min, 0, (), None, made, asha, frozenset(left)
+            ),
+            search,
+            peers,
         )
         queue.resume_stopped()
         yield queue

@@ -262,6 +262,8 @@ def test_telling_of_many_trials_costs_two_processes_little_of_their_time(tmp_pat
         space("a=interval(0.0,1.0)"),
         config(trials=40),
         "accuracy",
+        "eval",
+        "accuracy",
         Mode.max,
         0,
         (),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MLP = ("model=mlp", "model.hidden=[8]", "train.steps=5", "eval.every=null")
+_HELD_OUT = "{_target_: phalanx.data.Digits, split: held_out}"
+NAMED = (*MLP, "~data.eval", f"+data.eval={{val: {_HELD_OUT}, hard: {_HELD_OUT}}}")
 MNIST = ("experiment=mnist", *MLP, "data.train.root=mnist", "data.train.download=false")
 
 
@@ -283,6 +285,24 @@ DATA = [
     case(*MLP, "model.classes=5", says="(64, 5) … task.classes=10 … Type"),
     case(*MLP, "checkpoint.best_metric=f1", says="checkpoint.best_metric=f1 … Type checkpoint.best_metric=loss"),
     case(*MLP, "checkpoint.best_metric=f1", says="checkpoint.best_metric=f1 … accuracy", ranks=2),
+    case(
+        *NAMED,
+        "checkpoint.best_metric=vall/loss",
+        says="=vall/loss is no metric … val/loss, val/accuracy, hard/loss",
+        ranks=2,
+    ),
+    case(*NAMED, "checkpoint.best_metric=test/loss", says="by the split test: … at the end. Type val/loss, hard/loss"),
+    case(*NAMED, "checkpoint.best_metric=hard/psnr", says="best_metric=hard/psnr: no name tells … best_mode=max"),
+    case(*NAMED, "+data.eval.test={_target_: a.b}", says="data.eval.test has a name that is reserved … data.test=…"),
+    case(*NAMED, "+data.eval.train={_target_: a.b}", says="data.eval.train has a name that is reserved"),
+    case(*NAMED, "+data.eval.more=5", says="data.eval.more is 5, and should be a data set … +data.eval.more._target_="),
+    case("~data.eval", "+data.eval={a b: {_target_: a.b}}", says="data.eval has a set called 'a b' … letters, digits"),
+    case("~data.eval", "+data.eval={}", says="data.eval names no data set. Type data.eval=null"),
+    case(
+        "data.eval={val: {_target_: a.b}}",
+        says="data.eval={val: … To replace data.eval type ~data.eval '+data.eval={val",
+    ),
+    case("data.eval=null", "checkpoint.best_metric=null", "eval.first=true", says="eval.first=true … data.eval=null"),
 ]
 
 TARGETS = [

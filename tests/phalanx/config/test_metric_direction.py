@@ -41,7 +41,7 @@ def test_the_number_of_a_class_has_the_direction_of_its_metric() -> None:
 
 def test_the_metric_that_is_typed_alone_has_its_own_direction_whatever_the_experiment_says() -> None:
     found = {
-        words: of_checkpoint(config(*words).checkpoint)
+        words: found and found.mode
         for words in [
             (),
             ("checkpoint.best_metric=loss",),
@@ -49,6 +49,7 @@ def test_the_metric_that_is_typed_alone_has_its_own_direction_whatever_the_exper
             ("experiment=mnist", "checkpoint.best_metric=accuracy"),
             ("checkpoint.best_metric=null",),
         ]
+        for found in [of_checkpoint(config(*words))]
     }
     assert list(found.values()) == [Mode.max, Mode.min, Mode.max, Mode.max, None]
     check(config("checkpoint.best_metric=psnr", "checkpoint.best_mode=max"), 1)

@@ -52,8 +52,8 @@ def trained(parts: Parts, world: World, every: int | None) -> str:
     for work in parts.loader.from_step(0):
         parts.step(moved(work, parts.mover))
         if every is not None and work.step % every == 0:
-            assert parts.evaluation is not None
-            parts.evaluation(parts.state.model, parts.state.updater.average, world)
+            evaluation = parts.evaluations.sets["eval"]
+            evaluation(parts.state.model, parts.state.updater.average, world)
     return weights_sha256(parts.state.model.state_dict())
 
 
@@ -67,8 +67,8 @@ def test_sanity_check_and_evaluation_leave_no_trace(name: str, config: Config, s
     for work in parts.loader.from_step(4):
         parts.step(moved(work, parts.mover))
         before = everything(model)
-        assert parts.evaluation is not None
-        parts.evaluation(model, parts.state.updater.average, world)
+        evaluation = parts.evaluations.sets["eval"]
+        evaluation(model, parts.state.updater.average, world)
         assert everything(model) == before
 
 

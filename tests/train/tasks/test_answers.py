@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from phalanx.common.meter import Spent, rates
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.evaluate import _scalar
 from phalanx.train.engine.metric_window import _Chunk
 from phalanx.train.engine.step import StepResult
+from phalanx.train.evaluation.evaluate import _scalar
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.answer import RESERVED, check_count, checked
 from phalanx.train.tasks.mean_loss import warn_of_mean

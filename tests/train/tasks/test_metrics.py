@@ -99,12 +99,12 @@ def test_metrics_leave_training_and_one_another_alone(config: Config, switches: 
     found, seen = set(), []
     for every in (1, None):
         config, world, parts = built_of(with_task(config, "Careless", classes=10, label_smoothing=0.0))
-        assert parts.evaluation is not None
+        evaluation = parts.evaluations.sets["eval"]
         sanity_check(config, parts, world)
         for work in parts.loader.from_step(0):
             parts.step(moved(work, parts.mover))
             if every is not None:
-                twice = [parts.evaluation(parts.state.model, parts.state.updater.average, world) for _ in range(2)]
+                twice = [evaluation(parts.state.model, parts.state.updater.average, world) for _ in range(2)]
                 assert twice[0] == twice[1]
                 seen.append(twice[0]["drawn"])
         found.add(weights_sha256(parts.state.model.state_dict()))

@@ -40,6 +40,7 @@ class Evaluation:
     The model is restored afterwards: modes, buffers, caches, whatever its forward writes.
     """
 
+    key: str  # of the data set in the config, such as data.eval
     fetcher: Fetcher
     samples: int
     batch: int
@@ -128,10 +129,10 @@ class Evaluation:
     def _check_equal(self, ranks: int) -> None:
         if self.samples % (self.batch * ranks):
             fits = [batch for batch in range(1, self.batch + 1) if self.samples % (batch * ranks) == 0]
-            say = f"Type eval.batch={fits[-1]}" if fits else "Evaluate on a multiple of that, or type data.eval=null"
+            say = f"Type eval.batch={fits[-1]}" if fits else f"Evaluate on a multiple of that, or type {self.key}=null"
             raise ConfigError(
                 f"{who_waits(self.collective_forward)} waits for other ranks in its evaluation, so all need as many "
-                f"batches of one size, and data.eval has {self.samples} samples in batches of {self.batch} for {ranks} "
+                f"batches of one size, and {self.key} has {self.samples} samples in batches of {self.batch} for {ranks} "
                 f"ranks. {say}",
                 agreed=True,
             )
