@@ -5,11 +5,14 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 
 
-def find_module(module: str) -> ModuleSpec | None:
-    """The spec, or None if there is no such module. Submodules are looked up in the folder of their package."""
-    top, *rest = module.split(".")
+def find_module(module: str, parent: ModuleSpec | None = None) -> ModuleSpec | None:
+    """The spec, or None if there is no such module. Submodules are looked up in the folder of their package.
+
+    `parent` is that of the module's package, where it is known.
+    """
+    top, *rest = module.split(".") if parent is None else ("", module.rpartition(".")[2])
     try:
-        spec = find_spec(top)
+        spec = find_spec(top) if parent is None else parent
         for name in rest:
             if spec is None or spec.submodule_search_locations is None:
                 return None

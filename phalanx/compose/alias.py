@@ -3,198 +3,109 @@
 The launcher, which has no torch, and each rank read the same files, so they give a run the same name.
 """
 
-import ast
 import functools
-import os
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 
 from ..common.find_module import find_module
+from .module_source import ModuleSource, read_source, read_source_for
 
 APART = frozenset({"torch", "torchvision", "phalanx"})  # canonical.py has rules for their names
-_NOTHING = object()
-_BLOCKS = (ast.If, ast.Try, ast.TryStar, ast.With)
 
 
 def documented_name(target: str) -> str:
     """The shortest name under which packages re-export `target`, which is the one that they document.
 
-    `target` itself if the source does not tell: a missing module, or names made at run time.
+    `target` itself if the source does not tell: a missing module, or names made at run time. A method is named by its
+    class, as that is.
     """
-    home = _home(target, {})
+    sources = _Sources()
+    parts = target.split(".")
+    modules = (count for count in range(len(parts) - 1, 0, -1) if sources.find(".".join(parts[:count])) is not None)
+    end = next(modules, len(parts)) + 1
+    return ".".join([_documented(".".join(parts[:end]), sources), *parts[end:]])
+
+
+def _documented(target: str, sources: "_Sources") -> str:
+    home = sources.home(target, {})
     module, _, name = home.rpartition(".")
     parts = module.split(".")
     if parts[0] in APART:
         return home
     packages = (".".join(parts[:count]) for count in range(1, len(parts)))
-    return next((known for package in packages if _home(known := f"{package}.{name}", {}) == home), home)
+    return next((known for package in packages if sources.home(known := f"{package}.{name}", {}) == home), home)
 
 
 def defaults(target: str) -> Mapping[str, object]:
     """The literal defaults of a class's arguments."""
-    module, _, name = _home(target, {}).rpartition(".")
-    found = _read(module)
+    sources = _Sources()
+    module, _, name = sources.home(target, {}).rpartition(".")
+    found = sources.read(module)
     return {} if found is None or name not in found.defaults else found.defaults[name]
 
 
-@dataclass
-class _Module:
-    """`names`: the origin of each, None if defined here. `all_of`: modules of `from … import *`."""
+class _Sources:
+    """The modules that a name is followed through, each found and read once."""
 
-    names: dict[str, str | None] = field(default_factory=dict)
-    all_of: list[str] = field(default_factory=list)
-    public: frozenset[str] | None = None
-    defaults: dict[str, dict[str, object]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+        self._read: dict[tuple[str, str | None], ModuleSource | None] = {}
 
+    def home(self, path: str, known: dict[str, str | None]) -> str:
+        """The dotted path where `path` is defined, as far as the source tells; of a module its own name."""
+        return self._led(path, known) or path
 
-def _home(path: str, known: dict[str, str | None]) -> str:
-    """The dotted path where `path` is defined, as far as the source tells; of a module its own name."""
-    return _led(path, known) or path
+    def find(self, module: str) -> ModuleSpec | None:
+        if module not in self._specs:
+            self._specs[module] = find_module(module, self._specs.get(module.rpartition(".")[0]))
+        return self._specs[module]
 
+    def read(self, module: str, name: str | None = None) -> ModuleSource | None:
+        """The source of a module, with `name` what it says of that alone."""
+        if (module, name) not in self._read:
+            self._read[module, name] = self._source(module, name)
+        return self._read[module, name]
 
-def _led(path: str, known: dict[str, str | None]) -> str | None:
-    """The same, None if the source has no such name. `known` caches visited names: modules that import * from each other
-    would be walked along every path."""
-    if known and path.partition(".")[0] in APART:
-        return path
-    if path not in known:
-        known[path] = (
-            path if find_module(path) is not None else None
-        )  # a package that takes in a module of its own asks again
-        known[path] = _told(path, known) or known[path]
-    return known[path]
+    def _source(self, module: str, name: str | None) -> ModuleSource | None:
+        spec = self.find(module) if module else None
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            return None
+        package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+        return read_source(spec.origin, package) if name is None else read_source_for(name, spec.origin, package)
 
+    def _led(self, path: str, known: dict[str, str | None]) -> str | None:
+        """The same, None if the source has no such name. `known` caches visited names: modules that import * from each
+        other would be walked along every path."""
+        if known and path.partition(".")[0] in APART:
+            return path
+        if path not in known:
+            known[path] = (
+                path if self.find(path) is not None else None
+            )  # a package that takes in a module of its own asks again
+            known[path] = self._told(path, known) or known[path]
+        return known[path]
 
-def _told(path: str, known: dict[str, str | None]) -> str | None:
-    """Resolve a name by the source of its module."""
-    module, _, name = path.rpartition(".")
-    found = _read(module)
-    if found is None:
-        return None
-    if name in found.names:
-        origin = found.names[name]
-        return path if origin is None else _followed(module, origin, known)
-    for other in reversed(found.all_of):
-        there = None if other.partition(".")[0] in APART else _read(other)
-        if there is None or not (there.public or not name.startswith("_")) or name not in (there.public or {name}):
-            continue
-        if home := _led(f"{other}.{name}", known):
-            return home
-    return None
-
-
-def _followed(module: str, origin: str, known: dict[str, str | None]) -> str:
-    """`origin` is a full dotted name or, after a leading dot, a name in `module` and its attributes."""
-    if not origin.startswith("."):
-        return _home(origin, known)
-    first, *rest = origin[1:].split(".")
-    return functools.reduce(lambda home, name: _home(f"{home}.{name}", known), rest, _home(f"{module}.{first}", known))
-
-
-def _read(module: str) -> _Module | None:
-    spec = find_module(module) if module else None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
-    try:
-        told = os.stat(spec.origin)
-        return _parsed(spec.origin, package, (told.st_mtime_ns, told.st_size, told.st_ino))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+    def _told(self, path: str, known: dict[str, str | None]) -> str | None:
+        """Resolve a name by the source of its module."""
+        module, _, name = path.rpartition(".")
+        found = self.read(module, name)
+        if found is None:
+            return None
+        if name in found.names:
+            origin = found.names[name]
+            return path if origin is None else self._followed(module, origin, known)
+        for other in reversed(found.all_of):
+            there = None if other.partition(".")[0] in APART else self.read(other, name)
+            if there is None or not (there.public or not name.startswith("_")) or name not in (there.public or {name}):
+                continue
+            if home := self._led(f"{other}.{name}", known):
+                return home
         return None
 
-
-@functools.lru_cache(maxsize=256)
-def _parsed(file: str, package: str, _state: tuple[int, ...]) -> _Module:
-    """The parsed file, cached by its mtime, size and inode."""
-    with open(file, "rb") as source, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of "\d"; whoever imports the module gets them
-        body = ast.parse(source.read()).body
-    found = _Module()
-    for statement in _statements(body):
-        if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
-            found.all_of.append(_origin(statement, package))
-            continue
-        for name, origin in _bound(statement, package):
-            # Bound to several origins, depending on a condition: treat it as defined here.
-            found.names[name] = origin if found.names.get(name, origin) == origin else None
-        if isinstance(statement, ast.ClassDef):
-            bases = [found.defaults.get(str(_dotted(base)), {}) for base in reversed(statement.bases)]
-            found.defaults[statement.name] = _defaults(statement, functools.reduce(dict.__or__, bases, {}))
-        if isinstance(statement, ast.Assign) and any(_dotted(target) == "__all__" for target in statement.targets):
-            found.public = _listed(statement.value)
-    return found
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module, those in if, try and with included, and the imports inside a module `__getattr__`."""
-    for statement in body:
-        if isinstance(statement, _BLOCKS):
-            for part in ("body", "orelse", "finalbody"):
-                yield from _statements(getattr(statement, part, []))
-            for handler in getattr(statement, "handlers", []):
-                yield from _statements(handler.body)
-        elif isinstance(statement, ast.FunctionDef) and statement.name == "__getattr__":
-            yield from (inner for inner in ast.walk(statement) if isinstance(inner, ast.ImportFrom))
-        else:
-            yield statement
-
-
-def _bound(statement: ast.stmt, package: str) -> Iterator[tuple[str, str | None]]:
-    if isinstance(statement, ast.ImportFrom):
-        origin = _origin(statement, package)
-        yield from ((alias.asname or alias.name, f"{origin}.{alias.name}") for alias in statement.names)
-    elif isinstance(statement, ast.Import):
-        yield from ((alias.asname or alias.name.partition(".")[0], _imported(alias)) for alias in statement.names)
-    elif isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        yield statement.name, None
-    elif isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
-        value = _dotted(statement.value)
-        yield from ((str(_dotted(target)), value and f".{value}") for target in statement.targets)
-    else:
-        stored = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
-        yield from ((node.id, None) for node in stored if isinstance(node.ctx, ast.Store))
-
-
-def _imported(alias: ast.alias) -> str:
-    return alias.name if alias.asname else alias.name.partition(".")[0]
-
-
-def _origin(statement: ast.ImportFrom, package: str) -> str:
-    if not statement.level:
-        return str(statement.module)
-    parents = package.split(".")
-    return ".".join([*parents[: len(parents) - statement.level + 1], *filter(None, [statement.module])])
-
-
-def _dotted(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Attribute):
-        holder = _dotted(node.value)
-        return holder and f"{holder}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _listed(value: ast.expr) -> frozenset[str] | None:
-    found = _plain(value)
-    return frozenset(map(str, found)) if isinstance(found, list | tuple | set) else None
-
-
-def _defaults(made: ast.ClassDef, inherited: dict[str, object]) -> dict[str, object]:
-    """Of the arguments of `__init__`, or of the fields of a dataclass."""
-    init = next((inner for inner in made.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"), None)
-    if init is None:
-        fields = [inner for inner in made.body if isinstance(inner, ast.AnnAssign)]
-        given = {str(_dotted(entry.target)): entry.value for entry in fields}
-    else:
-        named = [each.arg for each in (*init.args.posonlyargs, *init.args.args)]
-        given = dict(zip(reversed(named), reversed(init.args.defaults), strict=False))
-        given |= {each.arg: value for each, value in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)}
-    found = {name: value for name, node in given.items() if (value := _plain(node)) is not _NOTHING}
-    return {**inherited, **found} if init is None else found
-
-
-def _plain(node: ast.expr | None) -> object:
-    try:
-        return _NOTHING if node is None else ast.literal_eval(node)
-    except ValueError:
-        return _NOTHING
+    def _followed(self, module: str, origin: str, known: dict[str, str | None]) -> str:
+        """`origin` is a full dotted name or, after a leading dot, a name in `module` and its attributes."""
+        if not origin.startswith("."):
+            return self.home(origin, known)
+        first, *rest = origin[1:].split(".")
+        beginning = self.home(f"{module}.{first}", known)
+        return functools.reduce(lambda home, name: self.home(f"{home}.{name}", known), rest, beginning)

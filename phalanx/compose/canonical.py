@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config.moved_names import current_name
+from ..targets.node import USUAL
 from .alias import APART, defaults, documented_name
 
 # Packages that re-export their modules: a class is named by the package, wherever it is defined inside.
@@ -24,6 +25,7 @@ _SUB_PACKAGES = re.compile(
     r"torchvision\.(?:models\.(?:detection|segmentation|video|quantization|optical_flow)|datasets\.samplers|transforms\.v2)\.\w+"
 )
 _OURS = re.compile(r"phalanx(?:\.\w+)*\.(\w+)")
+_METHOD = re.compile(r"((?:\w+\.)+?[A-Z]\w*)((?:\.\w+)+)")  # of torch's and our classes, whose modules have no capitals
 
 
 def canonical(value: Any) -> Any:
@@ -35,7 +37,11 @@ def canonical(value: Any) -> Any:
         target = value.get("_target_")
         if not isinstance(target, str):
             return {canonical(name): canonical(item) for name, item in value.items()}
-        others = {canonical(name): canonical(item) for name, item in value.items() if name != "_target_"}
+        others = {
+            canonical(name): canonical(item)
+            for name, item in value.items()
+            if name != "_target_" and not (name in USUAL and item == USUAL[name])
+        }
         return {"_target_": public(target), **_less_defaults(others, target)}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
@@ -46,8 +52,10 @@ def public(target: str) -> str:
     """The name of a class or builder that stays when it moves within its package.
 
     Ours are phalanx.<Class>; classes of torch, torchvision and other packages are named by the package that documents
-    them, for other packages as far as their source tells.
+    them, for other packages as far as their source tells. A method is named by its class.
     """
+    if target.partition(".")[0] in APART and (found := _METHOD.fullmatch(target)):
+        return f"{public(found[1])}{found[2]}"
     target = current_name(target) or target
     if target.partition(".")[0] not in APART and all(part.isidentifier() for part in target.split(".")):
         target = documented_name(target)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from phalanx.compose import module_source
 from phalanx.compose.alias import defaults
 from phalanx.compose.canonical import canonical, public, text
 from phalanx.compose.compose import compose
@@ -91,13 +92,21 @@ def test_a_package_of_the_users_that_is_called_train_is_like_any_other(
     for theirs in ("train.models.mlp.MLP", "train.models.mlp.ConvNet"):
         assert public(theirs) == theirs
     assert public("train.data.digits.Digits") == "phalanx.Digits"
+    assert (
+        public("phalanx.data.Digits.small")
+        == public("phalanx.train.data.digits.Digits.small")
+        == "phalanx.Digits.small"
+    )
+    assert public("torch.nn.modules.sparse.Embedding.from_pretrained") == "torch.nn.Embedding.from_pretrained"
+    assert public("torch.optim.Adam.of") != public("torch.optim.SGD.of")
 
 
 PACKAGE = {
     "own/__init__.py": "raise RuntimeError('a name imports nothing')\nfrom .models import *\nimport own.data as parts\n"
     "import own.models.net as n\nBig = n.Net\nfrom torch.nn import Linear\n",
-    "own/models/__init__.py": "from .net import Net, Other\nfrom . import net\n__all__ = ['Net', 'net']\n",
-    "own/models/net.py": "class Net: ...\nclass Other: ...\ntry:\n    class Fast: ...\nexcept: Fast = Net\n",
+    "own/models/__init__.py": "from .net import Net, Other, make\nfrom . import net\n__all__ = ['Net', 'net']\n",
+    "own/models/net.py": "class Net: ...\nclass Other: ...\ntry:\n    class Fast: ...\nexcept: Fast = Net\n"
+    "def make(): ...\n",
     "own/data/__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .blocks import Rows\n"
     "def __getattr__(name):\n    from .blocks import Columns\n    return Columns\n",
     "own/data/blocks.py": "class Rows: ...\nclass Columns: ...\nmade = type('made', (), {})\n",
@@ -107,6 +116,9 @@ PACKAGE = {
 ALIASES = {
     "own.Net": ("own.models.Net", "own.models.net.Net", "own.Big"),
     "own.models.Other": ("own.models.net.Other",),
+    "own.models.make": ("own.models.net.make",),
+    "own.Net.small": ("own.models.net.Net.small", "own.Big.small"),
+    "own.models.Other.inner.small": ("own.models.net.Other.inner.small",),
     "own.models.net.Fast": (),
     "own.data.Rows": ("own.data.blocks.Rows",),
     "own.data.Columns": ("own.data.blocks.Columns",),
@@ -148,6 +160,29 @@ def test_what_python_warns_of_in_a_users_file_is_told_by_its_import_alone(
         warnings.simplefilter("always")
         assert public("warned.Net") == "warned.Net"
     assert told == []
+
+
+def test_what_hydra_does_anyway_may_be_written_down() -> None:
+    node = {"_target_": "torch.nn.GELU"}
+    assert canonical({**node, "_partial_": False, "_recursive_": True, "_args_": []}) == canonical(node)
+    for more in ({"_partial_": True}, {"_recursive_": False}, {"_args_": [False]}, {"_convert_": "none"}):
+        assert text(canonical({**node, **more})) != text(canonical(node))
+
+
+def test_a_package_of_thousands_of_files_is_searched_and_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers, which hands on by * what the files of 500 folders define."""
+    (tmp_path / "many").mkdir()
+    files = {f"m{i}": f"__all__ = ['Net{i}']\nclass Net{i}: ...\n" for i in range(300)}
+    for module, source in files.items():
+        (tmp_path / "many" / f"{module}.py").write_text(source)
+    stars = "".join(f"    from .{module} import *\n" for module in files)
+    (tmp_path / "many/__init__.py").write_text(f"TYPE_CHECKING = False\nif TYPE_CHECKING:\n{stars}")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = module_source._parsed.cache_info().misses
+    assert public("many.m7.Net7.of") == public("many.Net7.of") == "many.Net7.of"
+    assert module_source._parsed.cache_info().misses < before + 20, "of 300"
 
 
 @pytest.mark.timeout(30)
