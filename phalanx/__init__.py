@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from .common.lazy import handed_on
 
 __all__ = [
+    "Audio",
     "Augment",
     "ConfigError",
+    "Image",
     "Metric",
     "Ratio",
     "Run",
     "RunFailed",
     "Schedule",
     "Sink",
+    "Table",
     "Task",
+    "Text",
     "Update",
     "load",
     "run",
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from .train.api.run import RunFailed, run
     from .train.loading.batch import Augment
     from .train.schedules.schedule import Schedule
+    from .train.sinks.shown import Audio, Image, Table, Text
     from .train.sinks.sink import Sink
     from .train.tasks.metric import Metric, Update
     from .train.tasks.task import Ratio, Task
@@ -41,6 +46,7 @@ else:
             "train.api.run": ["RunFailed", "run"],
             "train.loading.batch": ["Augment"],
             "train.schedules.schedule": ["Schedule"],
+            "train.sinks.shown": ["Audio", "Image", "Table", "Text"],
             "train.sinks.sink": ["Sink"],
             "train.tasks.metric": ["Metric", "Update"],
             "train.tasks.task": ["Ratio", "Task"],

@@ -27,7 +27,9 @@ def _links(run: Path) -> Iterator[Path]:
     """The links in folders that a run itself writes to; trackers may use links in theirs."""
     checkpoints = run / names.CHECKPOINTS
     yield from (entry for entry in _entries(run) if entry != checkpoints and entry.is_symlink())
-    for folder in (run / names.LEASE, run / names.LOGS, checkpoints, *_entries(checkpoints)):
+    shown = run / names.SHOWN
+    files = (run / names.LEASE, run / names.LOGS, run / names.PREDICTIONS, shown, *_entries(shown))
+    for folder in (*files, checkpoints, *_entries(checkpoints)):
         yield from (entry for entry in _entries(folder) if entry.is_symlink())
 
 

@@ -10,6 +10,8 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
             model.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
         lease/00000001.json  lease/00000001.released
         logs/rank_0.log
+        shown/val_step_00000090/examples.png
+        predictions/val_step_00000090.jsonl
         wandb/run_id  mlflow/run_id  trackio/run_id  tensorboard/
 """
 
@@ -38,6 +40,8 @@ DAMAGED, FENCED = ".damaged", ".fenced"  # suffixes: set aside as not whole; sav
 LEASE = "lease"
 RELEASED = ".released"  # suffix: this start has given the run back
 LOGS = "logs"
+SHOWN = "shown"  # what a task shows of its evaluations: a folder each
+PREDICTIONS = "predictions"  # what was predicted of each sample: a file for each evaluation
 WANDB = "wandb"
 MLFLOW = "mlflow"
 TRACKIO = "trackio"
@@ -53,6 +57,21 @@ DRAWS = "its samples come out different each time"  # stands in environment.json
 def step_folder(step: int) -> str:
     """The name of the checkpoint of `step`."""
     return f"{STEP}{step:08d}"
+
+
+def evaluation_name(split: str, step: int) -> str:
+    """What files of an evaluation begin with."""
+    return f"{split}_{step_folder(step)}"
+
+
+def shown_file(split: str, step: int, name: str, suffix: str) -> str:
+    """Where a task's item `name` of an evaluation lies, relative to the run folder."""
+    return f"{SHOWN}/{evaluation_name(split, step)}/{name}.{suffix}"
+
+
+def predictions_file(split: str, step: int) -> str:
+    """Where the predictions of an evaluation lie, relative to the run folder."""
+    return f"{PREDICTIONS}/{evaluation_name(split, step)}.jsonl"
 
 
 def rank_state(rank: int) -> str:

@@ -144,8 +144,9 @@ class TrainLoop:
             facts = {"act": "in an evaluation", "step": self.progress.step, "set": evaluation.key}
             with self.meter.part("evaluate"), user_error.context(**facts):
                 # All ranks take part, in one set after the other.
-                results[split] = evaluation(state.model, state.updater.average, self.world)
-            self.recorder.write_evaluation(split, results[split], took_s=round(time.monotonic() - begin, 3))
+                found = evaluation(state.model, state.updater.average, self.world)
+            results[split] = found.metrics
+            self.recorder.write_evaluation(split, found, took_s=round(time.monotonic() - begin, 3))
         return bool(results) and self.recorder.take_results(results, of_checkpoint(self.config))
 
     def _leave(self, request: StopRequest) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from phalanx.run_folder import names
 
 from ..checkpoint.progress import Progress, StepRecord
 from ..distributed.world import World
+from ..evaluation.evaluate import Found
 from ..loading.loader import Loader
 from ..optim.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
@@ -110,10 +111,13 @@ class Recorder:
         progress.records = []
         self._lined_step, self._lined_position = progress.step, progress.position
 
-    def write_evaluation(self, split: str, metrics: Mapping[str, float], **facts: object) -> None:
-        """Write the event and the line of one set's evaluation."""
-        self.event("evaluate", split=split, metrics=metrics, **facts)
-        self.sink.write({"step": self.progress.step, "split": split, "time": time.time(), **metrics})
+    def write_evaluation(self, split: str, found: Found, **facts: object) -> None:
+        """Write the event and the line of one set's evaluation, and what the task shows of it."""
+        self.event("evaluate", split=split, metrics=found.metrics, **facts)
+        line = {"step": self.progress.step, "split": split, "time": time.time()}
+        self.sink.write({**line, **found.metrics})
+        if found.shown:
+            self.sink.show(line, found.shown)
 
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
         """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""

@@ -334,9 +334,9 @@ def _test(
             average,
         ),  # all ranks take part, here and in what follows
     ):
-        metrics = evaluation(parts.state.model, average, world)
-    recorder.write_evaluation(TEST, metrics, weights_step=step, took_s=round(time.monotonic() - begin, 3))
-    return {TEST: metrics}
+        found = evaluation(parts.state.model, average, world)
+    recorder.write_evaluation(TEST, found, weights_step=step, took_s=round(time.monotonic() - begin, 3))
+    return {TEST: found.metrics}
 
 
 def _check(opened: OpenRun) -> None:

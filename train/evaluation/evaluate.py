@@ -1,8 +1,8 @@
 """Exact metrics over any number of ranks: every sample once, no padding, the same bits for any number of ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import ceil
 from typing import NamedTuple
@@ -23,13 +23,23 @@ from ..loading.shard import Span
 from ..optim.ema import Average
 from ..optim.precision import Precision
 from ..parallel import buffers
-from ..tasks.answer import checked, joined, updates
+from ..sinks.shown import Shown
+from ..tasks.answer import checked, checked_shown, joined, updates
 from ..tasks.metric_set import MetricSet
 from ..tasks.now import Now
 from ..tasks.phases import ratios_of
 from ..tasks.task import Task
 
 _EVALUATE = 5  # tells these seeds from those of other uses
+_SHOW = 7
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an evaluation found: `metrics`, the same on all ranks, and on rank 0 what the task shows."""
+
+    metrics: dict[str, float]
+    shown: Mapping[str, Shown] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,8 +60,8 @@ class Evaluation:
     collective_forward: bool = False  # the strategy's: all ranks call the model equally often
     with_grad: bool = False  # autograd on, for a model that differentiates in its forward
 
-    def __call__(self, model: nn.Module, average: Average | None, world: World) -> dict[str, float]:
-        """The metrics of `model`, with the weights of its average where there is one. All ranks call it.
+    def __call__(self, model: nn.Module, average: Average | None, world: World) -> Found:
+        """What is found of `model`, with the weights of its average where there is one. All ranks call it.
 
         All use rank 0's buffers. Sums and counts are kept per batch, gathered, and added in the order of the batches.
         Random numbers are seeded by the batch's number. Metrics that are no ratios are merged and computed on rank 0.
@@ -62,10 +72,13 @@ class Evaluation:
             mine = self._share(world, in_order=bool(metrics.names))
             numbers = [*mine, *self._repeated(len(mine), world)]
             rows: list[_Row] = []
+            shown: dict[str, Shown] = {}
             with self._evaluating(model, world):
                 for number, batch in zip(numbers, self.fetcher.batches(map(self._span, numbers)), strict=True):
                     counted = metrics if len(rows) < len(mine) else MetricSet(self.task, world)
                     rows.append(self._row(model, number, batch, counted, world))
+                    if len(rows) == 1 and (world.is_rank_zero or self.collective_forward):
+                        shown = self._shown(model, batch, world)
                     world.watchdog.touch()
             del rows[len(mine) :]
             computed = metrics.compute()  # all ranks take part
@@ -76,7 +89,7 @@ class Evaluation:
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
         totals = world.sum(table).cumsum(0)[-1]  # all ranks take part
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
-        return joined(ratios, computed)
+        return Found(joined(ratios, computed), shown)
 
     def sanity_check(self, model: nn.Module, world: World) -> list[str]:
         """Try one batch, and a batch of one sample if the last has no more. The caller restores the model.
@@ -118,6 +131,7 @@ class Evaluation:
             try:
                 with self._evaluating(model, world):
                     rows = [self._row(model, number, batch, metrics, world) for number, batch in numbered]
+                    self._shown(model, numbered[0][1], world)
             except RuntimeError as error:
                 if self.with_grad or "grad" not in str(error):
                     raise
@@ -162,6 +176,14 @@ class Evaluation:
         self.task.now = Now(now.step + now.training, now.steps)  # restored with the task
         with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
             yield
+
+    def _shown(self, model: nn.Module, batch: Batch, world: World) -> dict[str, Shown]:
+        """What the task shows of the first batch. All ranks call it where a forward needs all, else rank 0 alone."""
+        if type(self.task).show is Task.show:
+            return {}
+        seed_all(integer(_SHOW), world.device)
+        with user_error.context(batch=shapes(batch)):
+            return checked_shown(self.task.show(model, apply(batch, self.mover)))
 
     def _row(self, model: nn.Module, number: int, batch: Batch, metrics: MetricSet, world: World) -> "_Row":
         """Sums and counts of batch `number`; `metrics` are updated with it."""

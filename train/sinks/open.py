@@ -31,6 +31,7 @@ def open_sinks(
     `plain` is the config without secrets; `check` raises when this process may not write to `folder` any more.
     """
     from .console import Console
+    from .evaluation_files import EvaluationFiles
     from .jsonl import JsonLines
     from .rank_log import RankLog
 
@@ -38,6 +39,7 @@ def open_sinks(
         JsonLines(folder, step, check),
         Console(steps, sys.stdout, None, time.monotonic),
         RankLog(steps),
+        EvaluationFiles(folder, check),
     ]
     if config.tensorboard.enabled:
         from .tensorboard import TensorBoard

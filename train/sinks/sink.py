@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
+from .shown import Shown
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,6 +41,18 @@ class Sink(ABC):
     @abstractmethod
     def close(self, summary: Mapping[str, object] | None) -> None:
         """End, once. `summary` is None when the run did not finish."""
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        """Take what the task shows of an evaluation, by name. `line` has step, split and time.
+
+        Each item lies in the run folder by then, as a file: `phalanx.run_folder.names.shown_file`. A sink that has no
+        place for it leaves this out.
+        """
+        return
+
+    def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
+        """Take the predictions of an evaluation, by index of the sample. `line` has step, split and time."""
+        return
 
     def sync(self) -> None:
         """Make everything written so far durable, if the sink supports it."""
@@ -74,6 +88,12 @@ class FanOut(Sink):
 
     def event(self, event: Mapping[str, object]) -> None:
         self._each(lambda sink: sink.event(event))
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        self._each(lambda sink: sink.show(line, shown))
+
+    def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
+        self._each(lambda sink: sink.predictions(line, rows))
 
     def sync(self) -> None:
         self._each(lambda sink: sink.sync())

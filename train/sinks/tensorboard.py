@@ -8,6 +8,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 
 from .scalars import scalars
+from .shown import Audio, Image, Shown, Table, Text
 from .sink import Sink
 
 if TYPE_CHECKING:
@@ -32,6 +33,21 @@ class TensorBoard(Sink):
 
     def event(self, event: Mapping[str, object]) -> None:
         """Events are no curves."""
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        at = (line["step"], line["time"])
+        for name, item in shown.items():
+            chart = f"{line['split']}/{name}"
+            match item:
+                case Image():
+                    self._writer.add_image(chart, item.array(), *at, dataformats="HWC")
+                case Audio():
+                    first = item.array()[:, 0].astype("float32") / 32767
+                    self._writer.add_audio(chart, first[None], line["step"], item.rate, line["time"])
+                case Table():
+                    self._writer.add_text(chart, item.markdown(), *at)
+                case Text():
+                    self._writer.add_text(chart, item.text, *at)
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         self._writer.close()

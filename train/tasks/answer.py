@@ -1,12 +1,14 @@
 """Check what a task returns: ratios, metrics, names, numbers. Nothing here synchronises with a device."""
 
 import numbers
+import re
 from collections.abc import Mapping
 
 import torch
 
 from phalanx.exit.codes import ConfigError
 
+from ..sinks.shown import Shown
 from .metric import Metric, Update
 from .task import Ratio, Task
 
@@ -15,6 +17,7 @@ RESERVED = frozenset(
     {"step", "split", "time", "epoch", "lr", "grad_norm", "skipped", "memory_gib", "page_faults", "mfu"}
     | {"samples_per_s", "tokens_per_s", "step_time_s", "data_wait_s"}
 )
+_FILE = re.compile(r"\w[\w.-]*", re.ASCII)
 _SUM = 'Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))'
 
 
@@ -62,6 +65,25 @@ def new_metrics(task: Task) -> dict[str, Metric]:
             )
     if len({id(metric) for metric in found.values()}) < len(found):
         raise ConfigError("The task's metrics() gives one Metric under two names. Make one for each")
+    return dict(found)
+
+
+def checked_shown(found: object) -> dict[str, Shown]:
+    """What the task's `show` gave. Raises ConfigError for what cannot be shown."""
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"The task's show() answered with {_told(found)}, and not with what it shows by name. Write "
+            'return {"examples": Image(pixels)}'
+        )
+    for name, item in found.items():
+        if not isinstance(name, str) or not _FILE.fullmatch(name):
+            raise ConfigError(
+                f"The task shows something called {name!r}, which is to name a file. Use letters, digits, - and _"
+            )
+        if not isinstance(item, Shown):
+            raise ConfigError(
+                f"The task's show() has a {name} that is {_told(item)}. Show an Image, Table, Text or Audio of phalanx"
+            )
     return dict(found)
 
 

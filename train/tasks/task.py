@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..loading.batch import Batch
+from ..sinks.shown import Shown
 from .metric import Metric, Update
 from .now import Now
 
@@ -46,6 +47,14 @@ class Task(ABC):
         """Metrics that are no ratio of sums, by name, each made anew here: they are of one evaluation.
 
         Called on every rank at the start of each evaluation, and must give the same names there.
+        """
+        return {}
+
+    def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
+        """What to show of an evaluation beside numbers, by name: `Image`, `Table`, `Text` or `Audio`.
+
+        Called on rank 0 with the first batch of each evaluation, the model in eval mode and without autograd; nothing of
+        it is in the way of training. What it gives is in `shown/` of the run folder, in TensorBoard and in W&B.
         """
         return {}
 

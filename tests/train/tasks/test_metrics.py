@@ -104,7 +104,7 @@ def test_metrics_leave_training_and_one_another_alone(config: Config, switches: 
         for work in parts.loader.from_step(0):
             parts.step(moved(work, parts.mover))
             if every is not None:
-                twice = [evaluation(parts.state.model, parts.state.updater.average, world) for _ in range(2)]
+                twice = [evaluation(parts.state.model, parts.state.updater.average, world).metrics for _ in range(2)]
                 assert twice[0] == twice[1]
                 seen.append(twice[0]["drawn"])
         found.add(weights_sha256(parts.state.model.state_dict()))

@@ -1,5 +1,8 @@
 """Records a run in Weights & Biases, in the subprocess of `process.py`, which runs this as a file."""
 
+import csv
+import html
+import io
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -27,6 +30,10 @@ def record(start: Message, chunks: Iterator[list[Message]]) -> None:
     for message in chain.from_iterable(chunks):
         if "log" in message:
             run.log({"step": message["step"], **message["log"]})
+        elif "show" in message:
+            run.log(
+                {"step": message["step"], **{chart: _media(wandb, item) for chart, item in message["show"].items()}}
+            )
         elif "best" in message:
             run.summary.update(message["best"])
         else:
@@ -34,3 +41,17 @@ def record(start: Message, chunks: Iterator[list[Message]]) -> None:
             break
     run.summary.update(summary or {})
     run.finish(exit_code=1 if summary is None else 0)
+
+
+def _media(wandb: Any, item: dict[str, str]) -> Any:
+    """W&B's object for a file of `shown/`."""
+    path = item["path"]
+    if item["kind"] == "image":
+        return wandb.Image(path, caption=item["caption"] or None)
+    if item["kind"] == "audio":
+        return wandb.Audio(path)
+    text = Path(path).read_text(encoding="utf-8")
+    if item["kind"] == "text":
+        return wandb.Html(f"<pre>{html.escape(text)}</pre>", inject=False)
+    columns, *rows = csv.reader(io.StringIO(text))
+    return wandb.Table(columns=columns, data=rows)

@@ -1,0 +1,142 @@
+"""What a task shows of an evaluation beside numbers: pictures, tables, text and sound, each as a file of its own."""
+
+import csv
+import io
+import wave
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from phalanx.exit.codes import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = "torch.Tensor | NDArray[Any]"
+
+
+class Shown(ABC):
+    """One thing to show. `suffix` is that of its file, whose bytes `encoded` gives."""
+
+    suffix: ClassVar[str]
+
+    @abstractmethod
+    def encoded(self) -> bytes:
+        """The file, whole. Raises ConfigError for what cannot be one."""
+
+
+@dataclass(frozen=True)
+class Image(Shown):
+    """A picture of shape (h, w) or (channels, h, w) with 1, 3 or 4 channels: uint8, or floats from 0 to 1. A PNG file."""
+
+    pixels: "torch.Tensor | NDArray[Any]"
+    caption: str = ""
+    suffix: ClassVar[str] = "png"
+
+    def array(self) -> NDArray[np.uint8]:
+        """(h, w, channels) of uint8."""
+        found = _numpy(self.pixels)
+        found = found[None] if found.ndim == 2 else found
+        if found.ndim != 3 or found.shape[0] not in (1, 3, 4):
+            raise ConfigError(
+                f"An Image has pixels of shape {tuple(np.shape(self.pixels))}, and it wants (h, w) or (channels, h, w) "
+                "with 1, 3 or 4 channels. Show one picture at a time, or put them side by side: torchvision.utils.make_grid"
+            )
+        if found.dtype != np.uint8:
+            found = np.nan_to_num(found.astype(np.float64)).clip(0, 1) * 255
+        return np.ascontiguousarray(found.round().astype(np.uint8).transpose(1, 2, 0))
+
+    def encoded(self) -> bytes:
+        from PIL import Image as Picture  # here, as most runs show none
+
+        array, file = self.array(), io.BytesIO()
+        Picture.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(file, "PNG")
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Table(Shown):
+    """Rows of numbers and text under named columns. A CSV file."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    suffix: ClassVar[str] = "csv"
+
+    def cells(self) -> list[list[Any]]:
+        """The rows with numbers and text alone. Raises ConfigError for a row of another length."""
+        if odd := next((row for row in self.rows if len(row) != len(self.columns)), None):
+            raise ConfigError(
+                f"A Table has {len(self.columns)} columns, and a row of {len(odd)} cells. Give one a column"
+            )
+        return [[_cell(cell) for cell in row] for row in self.rows]
+
+    def encoded(self) -> bytes:
+        text = io.StringIO()
+        csv.writer(text).writerows([list(self.columns), *self.cells()])
+        return text.getvalue().encode()
+
+    def markdown(self) -> str:
+        lines = [list(self.columns), ["---"] * len(self.columns), *self.cells()]
+        return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+@dataclass(frozen=True)
+class Text(Shown):
+    """A piece of text."""
+
+    text: str
+    suffix: ClassVar[str] = "txt"
+
+    def encoded(self) -> bytes:
+        return self.text.encode()
+
+
+@dataclass(frozen=True)
+class Audio(Shown):
+    """Sound of shape (samples,) or (channels, samples), floats from -1 to 1, `rate` samples a second. A WAV file."""
+
+    samples: "torch.Tensor | NDArray[Any]"
+    rate: int
+    suffix: ClassVar[str] = "wav"
+
+    def array(self) -> NDArray[np.int16]:
+        """(samples, channels) of int16."""
+        found = _numpy(self.samples)
+        found = found[None] if found.ndim == 1 else found
+        if found.ndim != 2:
+            raise ConfigError(
+                f"An Audio has samples of shape {tuple(np.shape(self.samples))}, and it wants (samples,) or "
+                "(channels, samples)"
+            )
+        return np.ascontiguousarray((np.nan_to_num(found).clip(-1, 1) * 32767).round().astype("<i2").T)
+
+    def encoded(self) -> bytes:
+        array, file = self.array(), io.BytesIO()
+        with wave.open(file, "wb") as sound:
+            sound.setnchannels(array.shape[1])
+            sound.setsampwidth(2)
+            sound.setframerate(self.rate)
+            sound.writeframes(array.tobytes())
+        return file.getvalue()
+
+
+def _numpy(value: Any) -> NDArray[Any]:
+    """On the host; of bfloat16, which NumPy lacks, as float."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+        found: NDArray[Any] = value.numpy()
+        return found
+    return np.asarray(value)
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, bool | int | float | str) or cell is None:
+        return cell
+    return (
+        cell.item() if getattr(cell, "size", None) == 1 or (hasattr(cell, "numel") and cell.numel() == 1) else str(cell)
+    )
