@@ -12,6 +12,7 @@ from .checks.pairs import Pairs
 from .checks.ports import Ports
 from .checks.resource_limits import ResourceLimits
 from .checks.shared_folder import SharedFolder
+from .checks.tracker_server import TrackerServer
 from .checks.tracking import Tracking
 from .checks.versions import Versions
 from .protocol.check import Check
@@ -21,7 +22,12 @@ from .protocol.ranks import DoctorRanks
 
 def all_checks(ranks: DoctorRanks, folder: Path) -> list[Check]:
     """The same for one rank as for many: a check that takes two ranks says that it was not checked."""
+    trackers = (
+        Tracking(),
+        TrackerServer("MLflow", "MLFLOW_TRACKING_URI"),
+        TrackerServer("trackio", "TRACKIO_SERVER_URL"),
+    )
     return [
-        *(Versions(), ResourceLimits(), Gpus(), Ports(), Listeners(), SharedFolder(folder), Tracking()),
+        *(Versions(), ResourceLimits(), Gpus(), Ports(), Listeners(), SharedFolder(folder), *trackers),
         *(Matmul(), HostToDevice(), Group(), Clocks(), AllReduce(), Pairs()),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from phalanx.exit.codes import ConfigError
 
-_APART = ("run", "sweep", "cluster", "wandb")  # sections that do not say what is trained
+_APART = ("run", "sweep", "cluster", "wandb", "mlflow", "trackio", "sinks")  # sections that do not say what is trained
 
 
 def experiment(words: Sequence[str], title: str) -> str:

@@ -92,6 +92,10 @@ def plan_of(asked: SweepSpec, threads: int) -> SweepPlan:
     shared = [*asked.trial_overrides, f"run.root={quoted(str(asked.folder))}"]
     if config.wandb.group is None and not os.environ.get("WANDB_RUN_GROUP"):
         shared.append(f"wandb.group={quoted(asked.folder.name)}")
+    if config.mlflow.enabled and config.mlflow.experiment is None and not os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        shared.append(f"mlflow.experiment={quoted(asked.folder.name)}")
+    if config.trackio.enabled and config.trackio.project is None:
+        shared.append(f"trackio.project={quoted(asked.folder.name)}")
     assert sweep.metric is not None
     assert sweep.mode is not None
     split, name = split_and_name(sweep.metric, config.data)

@@ -13,6 +13,7 @@ from .metric_direction import check_sets, of_checkpoint
 from .run_root import folder_of_runs
 from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
 
+FINISH_S = 30.0  # longest wait at the end for a tracker that has no key for it
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
 
 
@@ -32,12 +33,7 @@ def check(config: Config, ranks: int) -> None:
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
             "Type ++optim.decay_1d=true"
         )
-    if config.wandb.mode is not WandbMode.disabled and config.world.timeout_s <= config.wandb.finish_timeout_s:
-        raise ConfigError(
-            f"world.timeout_s={config.world.timeout_s:g} is not more than wandb.finish_timeout_s="
-            f"{config.wandb.finish_timeout_s:g}, for which the other ranks wait at the end. "
-            f"Type world.timeout_s={config.wandb.finish_timeout_s + 30:g}"
-        )
+    _check_sinks(config)
     if config.world.device is Device.cpu and config.world.backend is Backend.nccl:
         raise ConfigError("world.backend=nccl needs GPUs, and world.device=cpu is set. Type world.backend=gloo")
 
@@ -66,6 +62,26 @@ def _within(value: float, leaf: Leaf) -> bool:
 def _range(leaf: Leaf) -> str:
     lower = f"more than {leaf.low}" if leaf.above else f"at least {leaf.low}"
     return lower if leaf.high == math.inf else f"{lower} and at most {leaf.high}"
+
+
+def _check_sinks(config: Config) -> None:
+    for name, node in config.sinks.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ConfigError(
+                f"sinks.{name}={node} names no class. Type +sinks.{name}._target_=package.module.Class with one that is "
+                "derived from phalanx.Sink"
+            )
+    waits = (
+        [] if config.wandb.mode is WandbMode.disabled else [("wandb.finish_timeout_s", config.wandb.finish_timeout_s)]
+    )
+    others = {"mlflow": config.mlflow.enabled, "trackio": config.trackio.enabled, "a sink": bool(config.sinks)}
+    waits += [(f"the longest wait for {name}", FINISH_S) for name, enabled in others.items() if enabled]
+    for what, seconds in waits:
+        if config.world.timeout_s <= seconds:
+            raise ConfigError(
+                f"world.timeout_s={config.world.timeout_s:g} is not more than {what}={seconds:g}, for which the other "
+                f"ranks wait at the end. Type world.timeout_s={seconds + 30:g}"
+            )
 
 
 def _check_name(run: RunConfig) -> None:

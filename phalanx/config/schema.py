@@ -183,6 +183,19 @@ class TensorboardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MlflowConfig:
+    enabled: bool = _inert()
+    uri: str | None = _inert()
+    experiment: str | None = _inert()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackioConfig:
+    enabled: bool = _inert()
+    project: str | None = _inert()
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     device: Device = _rounding()
     backend: Backend = _rounding()
@@ -301,6 +314,9 @@ class Config:
     log: LogConfig
     wandb: WandbConfig
     tensorboard: TensorboardConfig
+    mlflow: MlflowConfig
+    trackio: TrackioConfig
+    sinks: Node = _inert()  # a Sink of the user's own under each name
     world: WorldConfig
     stop: StopConfig
     model: Node = _defining()

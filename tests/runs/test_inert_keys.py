@@ -19,6 +19,8 @@ CHOSEN = {
     **dict.fromkeys(
         ("run.root", "run.name", "wandb.mode", "tensorboard.enabled", "world.device", "train.threads"), None
     ),
+    **dict.fromkeys(("mlflow.enabled", "trackio.enabled"), None),
+    "sinks": "+sinks.mine={_target_: tests.train.sinks.own_sinks.Kept, file: mine.jsonl}",
     "checkpoint.best_metric": "checkpoint.best_metric=loss",
     "eval.every": "eval.every=1",
     "checkpoint.every": "checkpoint.every=1",

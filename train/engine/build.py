@@ -49,6 +49,7 @@ from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
 from ..schedules.make_rates import RatesMaker
 from ..schedules.schedule import Schedule
+from ..sinks.sink import Sink
 from ..tasks.now import Now
 from ..tasks.task import Task
 from . import model_checks
@@ -56,7 +57,7 @@ from .memory_format import Convolutions, takes_nhwc
 from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
 
-KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy)
+KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def check_targets(config: Config, builder: Targets) -> None:
     """Check classes and arguments of all targets without building any. Raises ConfigError."""
     for node, where, kind, given in _nodes(config):
         builder.check(node, where, kind, given)
+    for name, node in config.sinks.items():  # apart from the others: their code changes no result
+        builder.check(node, f"sinks.{name}", Sink)
     _check_options(config.parallel, builder)
 
 

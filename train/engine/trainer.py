@@ -218,9 +218,14 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
         steps, step = parts.loader.timeline.steps, progress.step
         if step == parts.loader.timeline.step:
             step = 0  # whatever a start before wrote is written anew, an evaluation before step 1 too
-        plain = _redacted_config(composed)
+        plain, config = _redacted_config(composed), composed.config
+        builder = targets(config, composed.foreign)
+        own = {
+            name: partial(builder.build, node, f"sinks.{name}", Sink)  # type: ignore[type-abstract]
+            for name, node in config.sinks.items()
+        }
         with writing(opened.path):
-            return open_sinks(composed.config, plain, opened.path, step, steps, lambda: _check(opened))
+            return open_sinks(config, plain, own, opened.path, step, steps, lambda: _check(opened))
 
     return world.raise_on_all(act)  # all ranks take part
 

@@ -16,6 +16,7 @@ import phalanx.models
 from phalanx.compose.compose import Composed, compose, print_answer
 from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
+from phalanx.config.limits import check
 from phalanx.config.moved_names import MOVED
 from phalanx.config.schema import Config, as_plain, schema
 from phalanx.exit.codes import ConfigError
@@ -255,7 +256,7 @@ def test_stored_config_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_every_section_of_the_config_is_one_that_a_stranger_may_set_or_that_is_reset() -> None:
     """A tracker that comes later belongs to what compose/stored_config.py resets."""
-    reset = {"run", "wandb"}
+    reset = {"run", "wandb", "mlflow", "trackio", "sinks"}
     theirs = {*("seed", "model", "data", "task", "optim", "schedule", "train", "eval", "checkpoint", "log", "parallel")}
     theirs |= {"world", "stop", "cluster", "sweep", "tensorboard"}
     assert {key.partition(".")[0] for key in schema()} == reset | theirs
@@ -270,6 +271,29 @@ def test_stored_config_reaches_no_tracker(tmp_path: Path) -> None:
     assert (
         checked(stored(tmp_path / "theirs", wandb={**theirs, "mode": "disabled"})).config.wandb.mode.name == "disabled"
     )
+
+
+def test_stored_config_sends_nothing_to_a_server_or_a_sink_of_its_own(tmp_path: Path, evil: Path) -> None:
+    """What is typed beside it is not completed by what it says."""
+    theirs: dict[str, Any] = {
+        "mlflow": {"enabled": True, "uri": "http://mallory.example", "experiment": "e"},
+        "trackio": {"enabled": True, "project": "p"},
+        "sinks": {"theirs": {"_target_": "evil.Net", **LINEAR}},
+    }
+    folder, usual = tmp_path / "theirs", compose([]).config
+    found = checked(stored(folder, **theirs)).config
+    assert (found.mlflow, found.trackio, found.sinks) == (usual.mlflow, usual.trackio, {})
+    typed = ["mlflow.enabled=true", "trackio.project=mine"]
+    found = checked([*stored(folder, **theirs), *typed]).config
+    assert (found.mlflow.enabled, found.mlflow.uri, found.mlflow.experiment) == (True, None, None)
+    assert (found.trackio.enabled, found.trackio.project) == (False, "mine")
+    for word in ("sinks.theirs.inputs=8", "++sinks.theirs={inputs:8}", "++sinks={theirs:{inputs:8}}"):
+        config = compose([*stored(folder, **theirs), word]).config
+        with pytest.raises(ConfigError, match=r"sinks\.theirs=\{'inputs': 8\} names no class"):
+            check(config, 1)
+    with pytest.raises(ConfigError, match=r"type run\.trust=\[evil\]"):
+        checked([*stored(folder, **theirs), "+sinks.mine._target_=evil.Net"])
+    assert not evil.exists()
 
 
 def test_run_is_where_its_folder_lies(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""MLflow and trackio, the real ones: a run is one run there over a kill and a restart, and no secret gets out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.libraries.seen_data import SEEN
+from tests.ranks import Results, Starter, free_port, until
+from tests.train.small_runs import planted
+
+pytestmark = pytest.mark.zoo
+
+PASSWORD, TOKEN = "hunter2-of-the-address", "0123456789abcdef-token"
+EVALUATED = ("data.eval._target_=tests.train.faulty_parts.Planted", "~data.eval.split", "+data.eval.samples=19")
+RUN = (
+    "data.train._target_=tests.libraries.seen_data.KilledOnceSeen",
+    *(word for word in planted(samples=512, kill_at=8 * 37) if not word.startswith(("data.train._t", "data.eval"))),
+    *EVALUATED,
+    *("train.steps=60", "train.epochs=null", "log.every=2", "eval.every=10", "checkpoint.every=10"),
+    *("checkpoint.best_metric=accuracy", "data.prefetch=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real `mlflow server` on the loopback, which keeps files, too."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--artifacts-destination", str(folder / "files")]
+    environ = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True)
+    address = f"127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with suppress(OSError):
+            return bool(urlopen(f"http://{address}/health", timeout=5).read() == b"OK")
+        return False
+
+    until(answers, 120)
+    yield address
+    os.killpg(process.pid, signal.SIGKILL)  # of its own session: it has workers
+    process.wait()
+
+
+def killed_once_seen(starter: Starter, environ: dict[str, str], *words: str, seen: Callable[[], bool]) -> Results:
+    """A run of two ranks, one of which kills itself after step 36 once `seen` says so, and whose command is typed again."""
+    world = starter.start(2, *RUN, *words, "run.name=seen", environ=environ)
+    until(lambda: starter.results("seen").reached(34) and seen())
+    assert PASSWORD.encode() not in command_lines()
+    (starter.folder / SEEN).touch()
+    assert -signal.SIGKILL in world.wait().codes
+    again = starter.run(2, *RUN, *words, "run.name=seen", environ=environ)
+    assert again.codes == [0, 0], again.output
+    assert "goes on" not in again.output, "which a tracker says that takes no more"
+    return starter.results("seen")
+
+
+def command_lines() -> bytes:
+    found = b""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += path.read_bytes()
+    return found
+
+
+def check_no_secret(folder: Path) -> None:
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        for secret in (PASSWORD, TOKEN):
+            assert secret.encode() not in file.read_bytes(), file
+
+
+def test_mlflow_has_one_run_over_a_kill_and_each_step_once(starter: Starter, server: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client, known = MlflowClient(f"http://{server}"), starter.folder / "runs" / "seen" / "mlflow" / "run_id"
+
+    def metrics() -> dict[str, float]:
+        found: dict[str, float] = client.get_run(known.read_text()).data.metrics
+        return found
+
+    run = killed_once_seen(
+        starter,
+        {"HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_TOKEN": TOKEN},
+        *("mlflow.enabled=true", f"mlflow.uri='http://me:{PASSWORD}@{server}'", "mlflow.experiment=digits"),
+        seen=lambda: known.exists() and known.read_text() != "" and "best/eval/loss" in metrics(),
+    )
+    (found,) = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    assert (found.info.run_id, found.info.status, found.info.run_name) == (known.read_text(), "FINISHED", "seen")
+
+    def history(name: str) -> list[tuple[int, float]]:
+        return [(point.step, point.value) for point in client.get_metric_history(found.info.run_id, name)]
+
+    train, evaluations = run.metrics("train"), run.metrics("eval")
+    assert history("train/loss") == [(line["step"], line["loss"]) for line in train]
+    assert history("lr") == [(line["step"], line["lr"]) for line in train]
+    assert history("eval/accuracy") == [(line["step"], line["accuracy"]) for line in evaluations]
+    assert {"epoch", "train/grad_norm", "speed/samples_per_s", "goodput"} < found.data.metrics.keys()
+    assert found.data.metrics["best/eval/accuracy"] == max(line["accuracy"] for line in evaluations)
+    assert found.data.metrics["best/eval/loss"] == min(line["loss"] for line in evaluations)
+    assert found.data.params["model.hidden"] == "[8]"
+    assert found.data.params["train.steps"] == "60"
+    assert found.data.params["mlflow.uri"] == f"http://me:[redacted]@{server}"
+    assert found.data.tags["weights_sha256"] == run.sha256
+    commit = json.loads((run.folder / "environment.json").read_text())["git"]["commit"]
+    assert found.data.tags["mlflow.source.git.commit"] == commit
+    attached = {file.path for file in client.list_artifacts(found.info.run_id)}
+    assert attached >= {"resolved.yaml", "environment.json"}
+    kept = Path(client.download_artifacts(found.info.run_id, "resolved.yaml", str(tmp_path)))
+    assert kept.read_text() == (run.folder / "resolved.yaml").read_text()
+    check_no_secret(starter.folder)
+
+
+def test_trackio_has_one_run_over_a_kill(starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlite3
+
+    store = tmp_path / "home" / "trackio"
+    environ = {"HOME": str(tmp_path / "home"), "TRACKIO_DIR": str(store)}
+
+    def rows() -> list[Any]:
+        with suppress(sqlite3.OperationalError):  # not there yet
+            return sqlite3.connect(f"file:{store}/mine.db?mode=ro", uri=True).execute(
+                "select run_id, run_name, step, metrics from metrics"
+            ).fetchall()  # fmt: skip
+        return []
+
+    run = killed_once_seen(
+        starter,
+        environ,
+        *("trackio.enabled=true", "trackio.project=mine"),
+        seen=lambda: any(step == 34 for _, _, step, _ in rows()),
+    )
+    assert len({number for number, _, _, _ in rows()}) == 1
+    assert {name for _, name, _, _ in rows()} == {(run.folder / "trackio" / "run_id").read_text()}
+    charts = {(step, chart): value for _, _, step, row in rows() for chart, value in json.loads(row).items()}
+    for line in run.metrics("train"):
+        assert charts[line["step"], "train/loss"] == line["loss"]
+    assert charts[60, "eval/accuracy"] == run.metrics("eval")[-1]["accuracy"]
+    assert max(value for (_, chart), value in charts.items() if chart == "best/eval/accuracy") == max(
+        line["accuracy"] for line in run.metrics("eval")
+    )

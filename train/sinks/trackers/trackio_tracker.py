@@ -1,0 +1,43 @@
+"""trackio sink."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from phalanx.common.files import read_text, write_atomic
+from phalanx.config.limits import FINISH_S
+from phalanx.config.schema import TrackioConfig
+from phalanx.run_folder import names
+
+from .best_values import BestValues
+from .process_sink import ProcessSink
+
+PROJECT = "phalanx"  # where nothing names one
+
+
+@final
+class Trackio(ProcessSink):
+    """One trackio run for this run folder, however often the training starts: its name is kept in trackio/run_id there.
+
+    trackio finds a run by its name, so a few digits are added that make it this folder's. `config` must hold no secrets.
+    """
+
+    title: ClassVar[str] = "trackio"
+    recorder: ClassVar[str] = "trackio_recorder.py"
+
+    def __init__(self, folder: Path, asked: TrackioConfig, *, config: Mapping[str, Any], best: BestValues) -> None:
+        super().__init__(best, FINISH_S)
+        try:
+            known = _name(folder / names.TRACKIO / names.RUN_ID, folder.name)
+            self._start({"project": asked.project or PROJECT, "name": known, "config": config})
+        except OSError as error:
+            self._give_up(str(error))
+
+
+def _name(path: Path, name: str) -> str:
+    """The name of the trackio run of this folder, drawn at its first start. Raises OSError."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, f"{name}-{secrets.token_hex(2)}")
+    return read_text(path)
