@@ -99,6 +99,9 @@ def _check_name(run: RunConfig) -> None:
 def _check_train(train: TrainConfig) -> None:
     if train.steps is None and train.epochs is None:
         raise ConfigError("Neither train.steps nor train.epochs is set, so the run has no end. Type train.epochs=10")
+    every = train.checkpoint_activations
+    if isinstance(every, int) and every < 1:
+        raise ConfigError(f"train.checkpoint_activations={every} is no distance of blocks. Type 1 for each, or null")
     if train.init_from is not None and train.extend_from is not None:
         raise ConfigError(
             f"train.init_from={train.init_from} and train.extend_from={train.extend_from} are both set, and a run "

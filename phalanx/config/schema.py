@@ -141,6 +141,7 @@ class TrainConfig:
     init_rename: list[list[str]] | dict[str, str] | None = _defining(neutral=None)
     init_skip: str | list[str] | None = _defining(neutral=None)
     extend_from: str | None = _defining()
+    checkpoint_activations: int | str | None = _rounding()
     freeze: list[Node] = _defining(neutral=[])  # train/freezing/rules.py reads them
 
 

@@ -29,6 +29,7 @@ CHOSEN = {
     "world.timeout_s": "world.timeout_s=77",
     "stop.grace_s": "stop.grace_s=33",
     "sweep.pruner": "sweep/pruner=median",
+    "train.checkpoint_activations": "train.checkpoint_activations=.",  # each module that the model calls
     "train.compile": None,  # takes a minute; see test_compiled
 }
 

@@ -37,6 +37,7 @@ from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
 from ..loading.order import Order, SequentialOrder
 from ..loading.prefetch import ToDevice
 from ..loading.rng import seed_all
+from ..memory.activation_checkpointing import checkpoint_activations
 from ..optim import optimizer_state
 from ..optim.ema import Average
 from ..optim.make_optimizers import Made, make_optimizers
@@ -229,6 +230,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
     initial = load_initial(model, start, config.train)
+    checkpoint_activations(model, config.train.checkpoint_activations, compiled=config.train.compile)
     frozen = freeze(model, config.train.freeze)
     phases = phase_parameters(model, task.phases) if task.phases else {}
     mover = ToDevice(world.device, precision.of)

@@ -126,6 +126,12 @@ class SavedBuffers:
     where: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]  # the tensor itself and a copy
 
     @torch.no_grad()
+    def restore(self) -> None:
+        for module, leaf, tensor, before in self.where:
+            module._buffers[leaf] = tensor
+            tensor.copy_(before)
+
+    @torch.no_grad()
     def restore_if(self, skipped: torch.Tensor) -> None:
         """Restore them where `skipped`, a float tensor, is not 0: on the device, unless a shape changed."""
         if not self.where or (skipped.device.type == "cpu" and not skipped):

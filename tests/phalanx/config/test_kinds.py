@@ -12,7 +12,7 @@ from tests.phalanx.compose.others import other, with_value
 
 ROUNDING = {
     *("train.threads", "train.compile", "train.channels_last", "train.deterministic", "world.device", "world.backend"),
-    *("parallel.bucket_mb", "parallel.static_graph"),
+    *("parallel.bucket_mb", "parallel.static_graph", "train.checkpoint_activations"),
 }
 
 

@@ -1,0 +1,1 @@
+"""What keeps a training step in less memory."""
