@@ -9,7 +9,7 @@ from typing import Any
 
 from ..exit.codes import ConfigError
 from .init_keys import check_init
-from .metric_direction import check_sets, of_checkpoint
+from .metric_direction import check_sets, of_checkpoint, steering
 from .run_root import folder_of_runs
 from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
 
@@ -28,6 +28,8 @@ def check(config: Config, ranks: int) -> None:
     check_sets(config.data)
     of_checkpoint(config)
     _check_evaluations(config)
+    for key, metric in steering(config).items():
+        _check_evaluated(config, key, metric)
     if "decay_1d" in config.optim and type(config.optim["decay_1d"]) is not bool:
         raise ConfigError(
             "optim.decay_1d must be true or false: whether weight decay is for biases and norm weights, too. "
@@ -36,6 +38,19 @@ def check(config: Config, ranks: int) -> None:
     _check_sinks(config)
     if config.world.device is Device.cpu and config.world.backend is Backend.nccl:
         raise ConfigError("world.backend=nccl needs GPUs, and world.device=cpu is set. Type world.backend=gloo")
+
+
+def _check_evaluated(config: Config, key: str, metric: str) -> None:
+    """`key` names a metric that decides how training goes on, so there are to be evaluations before the end."""
+    if config.data.eval is None:
+        raise ConfigError(
+            f"{key}={metric} is of evaluations, and data.eval=null, so there are none. Type data.eval=… with a data set"
+        )
+    if config.eval.every is None and config.eval.every_epochs is None:
+        raise ConfigError(
+            f"{key}={metric} decides after evaluations how training goes on, and with eval.every=null and "
+            "eval.every_epochs=null there is one at the end alone. Type eval.every=100"
+        )
 
 
 def out_of_range(node: Any, path: str) -> Iterator[str]:

@@ -148,7 +148,7 @@ def direction(metric: str, mode: Mode | None, key: str) -> Mode:
 
 
 def _metric_key(key: str) -> str:
-    section = key.partition(".")[0]
+    section = key.rpartition(".")[0]
     return f"{section}.{'best_metric' if section == 'checkpoint' else 'metric'}"
 
 
@@ -191,6 +191,15 @@ def _groups(optim: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _of_schedules(node: Any, where: str) -> Iterator[tuple[str, str]]:
-    """A schedule that waits for a plateau names its metric, and no other has such a key."""
-    if isinstance(node, Mapping) and isinstance(node.get("metric"), str):
-        yield f"{where}.metric", node["metric"]
+    if isinstance(node, Mapping) and (metric := plateau_metric(node)) is not None:
+        yield f"{where}.metric", metric
+
+
+def plateau_metric(schedule: Mapping[str, Any]) -> str | None:
+    """The metric for whose plateau a schedule waits, None where it waits for none.
+
+    Such a schedule names its metric, and no other has a key of that name; for torch's, it is loss where none is named.
+    """
+    torchs = str(schedule.get("_target_")).endswith(".ReduceLROnPlateau")
+    metric = schedule.get("metric")
+    return metric if isinstance(metric, str) else "loss" if torchs else None

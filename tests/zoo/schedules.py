@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from phalanx.train.schedules.schedule import Schedule
 
@@ -39,3 +40,23 @@ BAD: dict[str, tuple[Any, str]] = {
     "text": (lambda applied, total: "half", "fails: ValueError: could not convert string"),
     "nothing": (lambda applied, total: None, "fails: TypeError|answers with the shape"),
 }
+
+
+class Forgetful(LRScheduler):
+    """Remembers in its state_dict nothing of what it counts."""
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        self._seen = getattr(self, "_seen", 0) + 1
+        return [0.1 / self._seen for _ in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch}
+
+
+class Failing(LRScheduler):
+    """Ends in an error after its first step."""
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        if self.last_epoch > 0:
+            raise ValueError("too far")
+        return [0.1 for _ in self.optimizer.param_groups]

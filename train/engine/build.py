@@ -48,7 +48,7 @@ from ..optim.precision import LossScale, Precision, choose, set_up
 from ..optim.updater import Updater
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
-from ..schedules.make_rates import RatesMaker
+from ..schedules.make_rates import RatesMaker, schedule_nodes
 from ..schedules.schedule import Schedule
 from ..sinks.sink import Sink
 from ..tasks.now import Now
@@ -58,7 +58,10 @@ from .memory_format import Convolutions, takes_nhwc
 from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
 
-KINDS: tuple[type, ...] = (nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink)
+KINDS: tuple[type, ...] = (
+    *(nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink),
+    torch.optim.lr_scheduler.LRScheduler,
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
         yield group.node, group.node_where, torch.optim.Optimizer, ("params",)
         if group.options:
             yield {**group.node, **group.options}, group.where, torch.optim.Optimizer, ("params",)
-        yield group.schedule, group.schedule_where, Schedule, ()
+        yield from schedule_nodes(group.schedule, group.schedule_where)
     where = "parallel.args" if config.parallel.args else "parallel"
     yield _strategy(config.parallel), where, ParallelStrategy, ("module", "world", "config")
 
@@ -298,11 +301,13 @@ def _step(
     strategies: Mapping[str | None, ParallelStrategy],
 ) -> tuple[TrainStep | PhasedStep, Updater | PhasedUpdater, list[Made]]:
     """The step by one strategy, or by one for each phase of the task."""
-    steps, by_phase = alone.loader.timeline.steps, dict[str, TrainStep]()
+    timeline, by_phase = alone.loader.timeline, dict[str, TrainStep]()
+    samples = _length(alone.datasets["train"], "data.train")
+    rates = RatesMaker(builder, config.data, timeline.steps, lambda step: timeline.span(step).start // samples)
     every: list[Made] = []
     for i, (phase, strategy) in enumerate(strategies.items()):
         strategy.begin_phase()
-        updater, made = _updater(config, builder, strategy, steps, precision, world.device, phased=bool(phase))
+        updater, made = _updater(config, builder, strategy, rates, precision, world.device, phased=bool(phase))
         every.append(made)
         by_phase[phase or ""] = TrainStep(
             strategy=strategy,
@@ -311,7 +316,7 @@ def _step(
             world=world,
             seed=config.seed,
             counts_data=alone.task.counts_data,
-            steps=steps,
+            steps=timeline.steps,
             phase=phase,
             stream=() if phase is None else (i,),
         )
@@ -405,7 +410,7 @@ def _updater(
     config: Config,
     builder: Targets,
     strategy: ParallelStrategy,
-    steps: int,
+    rates: RatesMaker,
     precision: Precision,
     device: torch.device,
     *,
@@ -415,7 +420,7 @@ def _updater(
     aliases: dict[int, list[str]] = {}
     for name, parameter in strategy.model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
-    made = make_optimizers(config.optim, config.schedule, builder, named, aliases, RatesMaker(builder, steps))
+    made = make_optimizers(config.optim, config.schedule, builder, named, aliases, rates)
     updater = Updater(
         made.optimizers,
         strategy.gradients,

@@ -147,6 +147,7 @@ class TrainLoop:
                 found = evaluation(state.model, state.updater.average, self.world)
             results[split] = found.metrics
             self.recorder.write_evaluation(split, found, took_s=round(time.monotonic() - begin, 3))
+        state.updater.evaluated(results)
         return bool(results) and self.recorder.take_results(results, of_checkpoint(self.config))
 
     def _leave(self, request: StopRequest) -> None:

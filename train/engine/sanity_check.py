@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from phalanx.config.metric_direction import has_named_sets, of_checkpoint
+from phalanx.config.metric_direction import has_named_sets, of_checkpoint, split_and_name, steering
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 
@@ -74,16 +74,19 @@ def _check_parameters(now: list[str], known: list[str]) -> None:
 
 def _check_metric(config: Config, found: Mapping[str, list[str]]) -> None:
     """`found` are the metrics' names by evaluation set. Raises ConfigError on all ranks alike."""
-    best = of_checkpoint(config)
-    if best is None or best.name in found[best.split]:
-        return
-    named = has_named_sets(config.data)
-    known = [f"{split}/{name}" if named else name for split, names in found.items() for name in names]
-    raise ConfigError(
-        f"checkpoint.best_metric={config.checkpoint.best_metric} is no metric of the task. Type checkpoint.best_metric="
-        f"{known[0]}, or one of {', '.join(known)}",
-        agreed=True,
-    )
+    best, wanted = of_checkpoint(config), steering(config)
+    asked = {key: split_and_name(metric, config.data) for key, metric in wanted.items()}
+    if best is not None:
+        wanted = {**wanted, "checkpoint.best_metric": str(config.checkpoint.best_metric)}
+        asked["checkpoint.best_metric"] = best.split, best.name
+    for key, (split, name) in asked.items():
+        if name not in found[split]:
+            named = has_named_sets(config.data)
+            known = [f"{of}/{metric}" if named else metric for of, metrics in found.items() for metric in metrics]
+            raise ConfigError(
+                f"{key}={wanted[key]} is no metric of the task. Type {key}={known[0]}, or one of {', '.join(known)}",
+                agreed=True,
+            )
 
 
 def _check_unused(config: Config, names: list[str], unused: list[str]) -> None:

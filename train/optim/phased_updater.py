@@ -6,6 +6,8 @@ from typing import Any, final
 
 import torch
 
+from phalanx.config.metric_direction import Results
+
 from .ema import Average
 from .updater import Updater
 
@@ -33,6 +35,11 @@ class PhasedUpdater:
             rate = own.pop("lr")
             found = {"lr": rate, **found, f"lr/{phase}": rate, **own}
         return found
+
+    def evaluated(self, results: Results) -> None:
+        """After an evaluation, whose results are the same on all ranks."""
+        for updater in self.phases.values():
+            updater.evaluated(results)
 
     def state(self) -> dict[str, Any]:
         """Everything a restart needs, tensors on the device. A phase that was frozen has taken fewer steps."""

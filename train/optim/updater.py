@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from phalanx.config.metric_direction import Results
+
 from .ema import Average
 from .gradients import Gradients
 from .group_optimizer import GroupOptimizer
@@ -109,10 +111,10 @@ class Updater:
         for each in self.optimizers:
             each.step(divisor, skipped)
 
-    def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """After an evaluation, whose metrics are the same on all ranks, so that all take the same decision."""
+    def evaluated(self, results: Results) -> None:
+        """After an evaluation, whose results are the same on all ranks, so that all take the same decision."""
         for rates in self._rates:
-            rates.evaluated(metrics)
+            rates.evaluated(results)
 
     def _place_rates(self) -> None:
         if self._on_device:
@@ -122,7 +124,7 @@ class Updater:
     def state(self) -> dict[str, Any]:
         """Everything a restart needs, tensors on the device."""
         applied = int(self.applied)
-        schedules = [rates.state(applied) for rates in self._rates]
+        schedules = [rates.state(applied, self.taken) for rates in self._rates]
         first, *others = (each.state() for each in self.optimizers)
         return {
             "optimizer": first,

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from phalanx.config.metric_direction import Results
+
 from .schedule import Factors
 
 ParamGroup = dict[str, Any]  # of an optimizer
@@ -36,10 +38,10 @@ class GroupRates(ABC):
     def set_on_device(self, applied: torch.Tensor, taken: int) -> None:
         """Before a step, without waiting for `applied`, a scalar on the device."""
 
-    def evaluated(self, metrics: Mapping[str, float]) -> None:  # noqa: B027
-        """After an evaluation, whose metrics are the same on all ranks. Most schedules do nothing then."""
+    def evaluated(self, results: Results) -> None:  # noqa: B027
+        """After an evaluation, whose results are the same on all ranks. Most schedules do nothing then."""
 
-    def state(self, applied: int) -> Mapping[str, Any] | None:
+    def state(self, applied: int, taken: int) -> Mapping[str, Any] | None:
         """What a restart needs beside the number of steps, as plain values; None for nothing."""
         return None
 
@@ -53,7 +55,8 @@ class TableRates(GroupRates):
     def __init__(self, groups: Sequence[ParamGroup], peaks: Sequence[float | None], factors: Factors) -> None:
         """`peaks` are the groups' rates where the factor is 1; None for a group without a rate of ours."""
         self.groups = groups
-        self._tables = [None if peak is None else factors * peak for peak in peaks]
+        tables = {peak: factors * peak for peak in peaks if peak is not None}  # one for all groups of a peak
+        self._tables = [None if peak is None else tables[peak] for peak in peaks]
         self._on_device: list[torch.Tensor | None] = []
 
     def rate(self, group: int, applied: int, taken: int) -> float | None:
@@ -66,9 +69,8 @@ class TableRates(GroupRates):
                 group["lr"] = float(table[applied])
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        self._on_device = [
-            None if table is None else torch.from_numpy(table).to(device, dtype) for table in self._tables
-        ]
+        placed = {id(table): torch.from_numpy(table).to(device, dtype) for table in self._tables if table is not None}
+        self._on_device = [None if table is None else placed[id(table)] for table in self._tables]
         for group, table in zip(self.groups, self._tables, strict=True):
             if table is not None:
                 group["lr"] = torch.zeros((), dtype=dtype, device=device)

@@ -1,28 +1,85 @@
 """Make the rates of an optimizer's groups by the schedule that the config names for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
+from phalanx.config.metric_direction import WatchedMetric, plateau_metric, watched
+from phalanx.config.schema import DataConfig, Mode
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 
 from .group_rates import GroupRates, ParamGroup, TableRates
+from .plateau import Plateau, PlateauRates
 from .schedule import Schedule, factors
+from .torch_rates import EpochRates, EvaluationRates, SteppedRates
+from .torch_scheduler import TorchScheduler, check_resumes
+
+Node = Mapping[str, Any]
+
+_OWN = {"_partial_", "interval", "metric"}  # keys of the node of a scheduler of torch that its class does not get
+_TORCHS = "torch.optim.lr_scheduler."
+
+
+def schedule_nodes(schedule: Node, where: str) -> Iterator[tuple[Node, str, type, tuple[str, ...]]]:
+    """The nodes of a schedule: node, place, base class, and arguments that are given besides. Raises ConfigError."""
+    if not schedule.get("_partial_"):
+        if str(schedule.get("_target_")).startswith(_TORCHS):
+            raise ConfigError(
+                f"{where}._target_={schedule['_target_']} is a scheduler of torch, which is made of the optimizer. Type "
+                f"{where}._partial_=true beside it, and {where}.interval=step or epoch"
+            )
+        yield schedule, where, Schedule, ()
+        return
+    interval = schedule.get("interval")
+    if plateau_metric(schedule) is None and interval not in ("step", "epoch"):
+        raise ConfigError(
+            f"{where}.interval={'null' if interval is None else interval} does not say when {schedule.get('_target_')} "
+            f"steps. Type {where}.interval=step for once a step, or {where}.interval=epoch for once a pass over the data"
+        )
+    yield from _scheduler_nodes(schedule, where)
+
+
+def _scheduler_nodes(node: Node, where: str) -> Iterator[tuple[Node, str, type, tuple[str, ...]]]:
+    own, nested = _parts(node, where)
+    yield own, where, LRScheduler, ("optimizer", *nested)
+    for children in nested.values():
+        for child, its in children if isinstance(children, list) else [children]:
+            yield from _scheduler_nodes(child, its)
+
+
+def _parts(node: Node, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A scheduler's node without its keys of ours, and apart its arguments that are schedulers, each with its place."""
+    own = {name: value for name, value in node.items() if name not in _OWN}
+    nested: dict[str, Any] = {}
+    for name in [name for name in own if "scheduler" in name]:
+        value = own[name]
+        if isinstance(value, Mapping) and value.get("_partial_"):
+            nested[name] = (own.pop(name), f"{where}.{name}")
+        elif isinstance(value, list) and all(isinstance(each, Mapping) and each.get("_partial_") for each in value):
+            nested[name] = [(each, f"{where}.{name}.{i}") for i, each in enumerate(own.pop(name))]
+    return own, nested
 
 
 @dataclass(frozen=True)
 class RatesMaker:
-    """`steps` are those of the run."""
+    """`steps` are those of the run; `epoch_of` a step, counted from 0, is the number of whole epochs before it.
+
+    `data` has the sets of evaluations.
+    """
 
     builder: Targets
+    data: DataConfig
     steps: int
+    epoch_of: Callable[[int], int]
 
     def make(
         self,
-        schedule: Mapping[str, Any],
+        schedule: Node,
         where: str,
         optimizer: torch.optim.Optimizer,
         groups: Sequence[ParamGroup],
@@ -32,12 +89,48 @@ class RatesMaker:
 
         `own_rate`: the optimizer's step() changes its rate itself, so no schedule can.
         """
+        peaks = [None if own_rate or group.get("lr") is None else float(group["lr"]) for group in groups]
+        if schedule.get("_partial_"):
+            if None in peaks:
+                raise ConfigError(_nothing_to_set(optimizer, own_rate))
+            return self._of_torch(schedule, where, optimizer, groups)
         built = self.builder.build(schedule, where, Schedule)  # type: ignore[type-abstract]
         table = factors(built, self.steps)
-        peaks = [group.get("lr") for group in groups]
-        if (own_rate or all(peak is None for peak in peaks)) and not bool((table[:-1] == 1.0).all()):
+        plateau = isinstance(built, Plateau)
+        if all(peak is None for peak in peaks) and (plateau or not bool((table[:-1] == 1.0).all())):
             raise ConfigError(_nothing_to_set(optimizer, own_rate))
-        return TableRates(groups, [None if peak is None or own_rate else float(peak) for peak in peaks], table)
+        if isinstance(built, Plateau):
+            return PlateauRates(groups, peaks, table, built, self._watched(built.metric, built.mode, where))
+        return TableRates(groups, peaks, table)
+
+    def _of_torch(
+        self, node: Node, where: str, optimizer: torch.optim.Optimizer, groups: Sequence[ParamGroup]
+    ) -> GroupRates:
+        metric, watch = plateau_metric(node), None
+        if metric is not None:
+            watch = self._watched(metric, Mode.__members__.get(str(node.get("mode"))), where)
+            node = {"mode": watch.mode.name, **node}  # as the metric's name tells, and not always min
+        name = str(node["_target_"]).rpartition(".")[2]
+        make = partial(TorchScheduler, partial(self._build, node, where), optimizer, groups)
+        check_resumes(make, name, where)
+        if watch is not None:
+            return EvaluationRates(groups, make(), watch)
+        if node["interval"] == "epoch":
+            return EpochRates(groups, make(), self.epoch_of)
+        return SteppedRates(groups, make(), self.steps, name)
+
+    def _watched(self, metric: str, mode: Mode | None, where: str) -> WatchedMetric:
+        return watched(metric, mode, f"{where}.mode", self.data)
+
+    def _build(self, node: Node, where: str, optimizer: torch.optim.Optimizer) -> LRScheduler:
+        own, nested = _parts(node, where)
+        made: dict[str, Any] = {
+            name: [self._build(child, its, optimizer) for child, its in children]
+            if isinstance(children, list)
+            else self._build(children[0], children[1], optimizer)
+            for name, children in nested.items()
+        }
+        return self.builder.build(own, where, LRScheduler, optimizer=optimizer, **made)
 
 
 def _nothing_to_set(optimizer: torch.optim.Optimizer, own_rate: bool) -> str:

@@ -47,17 +47,20 @@ def factors(schedule: Schedule, steps: int) -> Factors:
     return found
 
 
-def _share(applied: NDArray[np.int64], begin: float, end: float) -> Factors:
+def share_of(applied: NDArray[np.int64], begin: float, end: float) -> Factors:
+    """How much of the way from `begin` to `end` lies behind, between 0 and 1."""
     return np.clip((applied - begin) / max(end - begin, 1), 0.0, 1.0)
 
 
-def _fraction(name: str, value: float, low: float = 0.0, high: float = 1.0) -> None:
+def check_fraction(name: str, value: float, low: float = 0.0, high: float = 1.0) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}, which is not between {low} and {high}")
 
 
 @dataclass(frozen=True)
-class _Warmed(Schedule):
+class Warmed(Schedule):
+    """Rises linearly for `warmup_steps` steps, at the end of which it is where `after` is."""
+
     warmup_steps: int
 
     def __post_init__(self) -> None:
@@ -74,38 +77,38 @@ class _Warmed(Schedule):
 
 
 @dataclass(frozen=True)
-class Constant(_Warmed):
+class Constant(Warmed):
     def after(self, applied: NDArray[np.int64], total: int) -> Factors:
         return np.ones(len(applied))
 
 
 @dataclass(frozen=True)
-class Cosine(_Warmed):
+class Cosine(Warmed):
     final: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _fraction("final", self.final)
+        check_fraction("final", self.final)
 
     def after(self, applied: NDArray[np.int64], total: int) -> Factors:
-        share = _share(applied, self.warmup_steps, total)
+        share = share_of(applied, self.warmup_steps, total)
         return self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * share))
 
 
 @dataclass(frozen=True)
-class Linear(_Warmed):
+class Linear(Warmed):
     final: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _fraction("final", self.final)
+        check_fraction("final", self.final)
 
     def after(self, applied: NDArray[np.int64], total: int) -> Factors:
-        return 1 - (1 - self.final) * _share(applied, self.warmup_steps, total)
+        return 1 - (1 - self.final) * share_of(applied, self.warmup_steps, total)
 
 
 @dataclass(frozen=True)
-class Step(_Warmed):
+class Step(Warmed):
     step_every: int
     gamma: float
 
@@ -113,7 +116,7 @@ class Step(_Warmed):
         super().__post_init__()
         if self.step_every < 1:
             raise ValueError(f"step_every is {self.step_every}, which is less than 1")
-        _fraction("gamma", self.gamma)
+        check_fraction("gamma", self.gamma)
 
     def after(self, applied: NDArray[np.int64], total: int) -> Factors:
         return np.power(self.gamma, applied // self.step_every)
@@ -127,10 +130,10 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         for name in ("rise", "start", "final"):
-            _fraction(name, getattr(self, name))
+            check_fraction(name, getattr(self, name))
 
     def factor(self, applied: NDArray[np.int64], total: int) -> Factors:
         peak = self.rise * total
-        up = self.start + (1 - self.start) * 0.5 * (1 - np.cos(np.pi * _share(applied, 0, peak)))
-        down = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * _share(applied, peak, total)))
+        up = self.start + (1 - self.start) * 0.5 * (1 - np.cos(np.pi * share_of(applied, 0, peak)))
+        down = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * share_of(applied, peak, total)))
         return np.where(applied < peak, up, down)

@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from phalanx.compose.compose import compose
+from phalanx.config.schema import DataConfig
 from phalanx.targets.instantiate import Targets
 from phalanx.train.optim.ema import Average
 from phalanx.train.optim.gradients import FlatGradients
@@ -19,11 +22,12 @@ from phalanx.train.optim.optimizer_trial import Traits
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.optim.updater import Updater
 from phalanx.train.schedules.group_rates import TableRates
-from phalanx.train.schedules.make_rates import RatesMaker
+from phalanx.train.schedules.make_rates import RatesMaker, schedule_nodes
 from phalanx.train.schedules.schedule import Constant, Schedule, factors
 
 CPU = torch.device("cpu")
 STEPS = 40
+EPOCH = 7  # steps
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,11 @@ def take_six_steps(one: Made, *, disturbed: Made) -> None:
         disturbed.step(drawn(one.model, step))
 
 
+@cache
+def data_config() -> DataConfig:
+    return compose([]).config.data
+
+
 def made_optimizers(
     model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, steps: int = STEPS
 ) -> MadeOptimizers:
@@ -136,17 +145,18 @@ def made_optimizers(
     for name, parameter in model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
     chosen = {"_target_": "phalanx.schedules.Constant", "warmup_steps": 0} if schedule is None else schedule
-    return make_optimizers(optim, chosen, builder, list(model.named_parameters()), aliases, RatesMaker(builder, steps))
+    for node, where, kind, given in schedule_nodes(chosen, "schedule"):
+        builder.check(node, where, kind, given)
+    rates = RatesMaker(builder, data_config(), steps, lambda step: step // EPOCH)
+    return make_optimizers(optim, chosen, builder, list(model.named_parameters()), aliases, rates)
 
 
 def updater_of(
-    model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, *, clip_norm: float = 1.0
+    model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, steps: int = STEPS
 ) -> Made:
     """An updater over `model` as train/engine/build.py makes one."""
     gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
-    found = made_optimizers(model, optim, schedule)
-    updater = Updater(
-        found.optimizers, gradients, clip_norm=clip_norm, scale=None, average=None, device=CPU, on_device=False
-    )
+    found = made_optimizers(model, optim, schedule, steps)
+    updater = Updater(found.optimizers, gradients, clip_norm=1.0, scale=None, average=None, device=CPU, on_device=False)
     return Made(model, found.optimizers[0].optimizer, gradients, updater)
