@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from phalanx.config.schema import MlflowConfig
 from tests.libraries.seen_data import SEEN
 from tests.ranks import Results, Starter, free_port, until
 from tests.train.small_runs import planted
@@ -27,6 +29,7 @@ RUN = (
     *EVALUATED,
     *("train.steps=60", "train.epochs=null", "log.every=2", "eval.every=10", "checkpoint.every=10"),
     *("checkpoint.best_metric=accuracy", "data.prefetch=1"),
+    *("~task", "+task={_target_: tests.zoo.shown.Showing, classes: 10, label_smoothing: 0.0}"),
 )
 
 
@@ -118,7 +121,35 @@ def test_mlflow_has_one_run_over_a_kill_and_each_step_once(starter: Starter, ser
     assert attached >= {"resolved.yaml", "environment.json"}
     kept = Path(client.download_artifacts(found.info.run_id, "resolved.yaml", str(tmp_path)))
     assert kept.read_text() == (run.folder / "resolved.yaml").read_text()
+    assert {file.path for file in client.list_artifacts(found.info.run_id, "shown/eval_step_00000060")} == {
+        f"shown/eval_step_00000060/{name}" for name in ("picture.png", "answers.csv", "note.txt", "sound.wav")
+    }
+    assert any("picture+step+60" in file.path for file in client.list_artifacts(found.info.run_id, "images"))
     check_no_secret(starter.folder)
+
+
+def test_a_server_that_never_answers_holds_up_nothing_and_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phalanx.train.sinks.trackers import mlflow_tracker
+    from phalanx.train.sinks.trackers.best_values import BestValues
+
+    monkeypatch.setattr(mlflow_tracker, "FINISH_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as wall:
+        wall.settimeout(60)
+        asked = MlflowConfig(enabled=True, uri=f"http://127.0.0.1:{wall.getsockname()[1]}", experiment=None)
+        given: dict[str, Any] = {"environ": {}, "config": {"git_commit": None}, "files": {}, "best": BestValues({})}
+        sink = mlflow_tracker.MLflow(tmp_path, asked, **given)
+        assert sink._process is not None
+        process = sink._process.pid
+        wall.accept()[0].close()  # by now it is asking, and will ask again
+        for step in range(1, 1000):
+            sink.write({"step": step, "split": "train", "time": 1.0, "loss": 0.5})
+        sink.close({})
+    assert [record.message for record in caplog.records] == [
+        "MLflow gets no more of this run, which goes on: not all was sent in 1 s"
+    ]
+    assert not Path(f"/proc/{process}").exists()
 
 
 def test_trackio_has_one_run_over_a_kill(starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +176,9 @@ def test_trackio_has_one_run_over_a_kill(starter: Starter, tmp_path: Path, monke
     charts = {(step, chart): value for _, _, step, row in rows() for chart, value in json.loads(row).items()}
     for line in run.metrics("train"):
         assert charts[line["step"], "train/loss"] == line["loss"]
+    for name, kind in (("picture", "image"), ("answers", "table"), ("note", "markdown"), ("sound", "audio")):
+        assert charts[60, f"eval/{name}"]["_type"] == f"trackio.{kind}"
     assert charts[60, "eval/accuracy"] == run.metrics("eval")[-1]["accuracy"]
-    assert max(value for (_, chart), value in charts.items() if chart == "best/eval/accuracy") == max(
+    assert max(charts[at] for at in charts if at[1] == "best/eval/accuracy") == max(
         line["accuracy"] for line in run.metrics("eval")
     )

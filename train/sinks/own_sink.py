@@ -4,13 +4,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, final
 
 from phalanx.config.limits import FINISH_S
 from phalanx.exit import user_error
 
+from .shown import Shown
 from .sink import Sink
 
 MOST_WAITING = 10_000  # lines and events that are handed over and not taken yet
@@ -45,6 +46,14 @@ class OwnSink(Sink):
     def event(self, event: Mapping[str, object]) -> None:
         taken = dict(event)
         self._hand_over(lambda sink: sink.event(taken))
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        taken, items = dict(line), dict(shown)
+        self._hand_over(lambda sink: sink.show(taken, items))
+
+    def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
+        taken, copied = dict(line), list(rows)
+        self._hand_over(lambda sink: sink.predictions(taken, copied))
 
     def sync(self) -> None:
         self._hand_over(lambda sink: sink.sync())

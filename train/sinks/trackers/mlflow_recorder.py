@@ -10,6 +10,7 @@ from typing import Any
 
 _METRICS, _PARAMS = 1000, 100  # that MLflow takes in a request
 _FORBIDDEN = re.compile(r"[^\w .:/-]")  # in the name of a metric or a parameter
+_OF_IMAGES = re.compile(r"[^a-zA-Z0-9_./ -]")
 
 Message = dict[str, Any]
 
@@ -25,16 +26,17 @@ def record(start: Message, chunks: Iterator[list[Message]]) -> None:
     run = _run(client, start)
     _add_params(client, run, start["params"])
     done = {metric.key: metric.step for metric in run.data.to_proto().metrics}  # a restart repeats steps, not lines
-    unsaved = _attach(client, run.info.run_id, start["files"])
+    unsaved = [_attach(client, run.info.run_id, start["files"])]
     status = "FAILED"  # where the trainer dies
     for messages in chunks:
         _log(client, run.info.run_id, messages, done)
+        unsaved += [_show(client, run.info.run_id, message) for message in messages if "show" in message]
         if messages and "finish" in messages[-1]:
             status = _finish(client, run.info.run_id, messages[-1])
             break
     client.set_terminated(run.info.run_id, status)
-    if unsaved is not None:
-        raise unsaved
+    for error in filter(None, unsaved):
+        raise error
 
 
 def _run(client: Any, start: Message) -> Any:
@@ -94,6 +96,20 @@ def _attach(client: Any, run_id: str, files: Mapping[str, str]) -> Exception | N
     try:
         for name, text in files.items():
             client.log_text(run_id, text, name)
+    except Exception as error:
+        return error
+    return None
+
+
+def _show(client: Any, run_id: str, message: Message) -> Exception | None:
+    """What a task shows, as the files that it is; pictures by chart and step, too, which MLflow draws."""
+    from PIL import Image
+
+    try:
+        for chart, item in message["show"].items():
+            client.log_artifact(run_id, item["path"], "/".join(item["path"].split("/")[-3:-1]))
+            if item["kind"] == "image":
+                client.log_image(run_id, Image.open(item["path"]), key=_OF_IMAGES.sub("_", chart), step=message["step"])
     except Exception as error:
         return error
     return None

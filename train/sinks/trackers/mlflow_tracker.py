@@ -39,7 +39,7 @@ class MLflow(ProcessSink):
         files: Mapping[str, str],
         best: BestValues,
     ) -> None:
-        super().__init__(best, FINISH_S)
+        super().__init__(folder, best, FINISH_S)
         first = {
             "uri": asked.uri,
             "experiment": asked.experiment or environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT,

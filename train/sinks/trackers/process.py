@@ -6,9 +6,10 @@ for minutes.
 
 The second argument is the file of the recorder beside this one, whose `record(first, chunks)` does the work. Standard
 input brings messages as JSON lines: first what it begins with, then for each line {"step": 10, "time": 1.5, "log": {}},
-after an evaluation that is the best so far {"step": 10, "time": 1.5, "best": {}}, at the end {"finish": {}} with the
-summary, or {"finish": null, "failed": true} where the run stopped before its end, or failed. What went wrong leaves by
-standard output, in one line.
+after an evaluation that is the best so far {"step": 10, "time": 1.5, "best": {}}, for what a task shows
+{"step": 10, "time": 1.5, "show": {"eval/sample": {"kind": "image", "path": "/…", "caption": ""}}}, at the end
+{"finish": {}} with the summary, or {"finish": null, "failed": true} where the run stopped before its end, or failed. What
+went wrong leaves by standard output, in one line.
 """
 
 import json

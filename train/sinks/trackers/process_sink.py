@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..scalars import scalars
+from ..shown import Shown
 from ..sink import Sink
 from . import process
 from .best_values import BestValues
+from .shown_message import shown_message
 
 PIPE_BYTES = 1 << 20  # some thousand lines: more than is logged while a tracker starts
 SUMMARY_KEYS = ("samples", "wall_s", "goodput", "weights_sha256")  # the metrics are there, from the last line of each
@@ -37,7 +39,9 @@ class ProcessSink(Sink):
     recorder: ClassVar[str]
     """The name of the recorder's file, beside this one."""
 
-    def __init__(self, best: BestValues, finish_timeout_s: float) -> None:
+    def __init__(self, folder: Path, best: BestValues, finish_timeout_s: float) -> None:
+        """`folder` is the run's."""
+        self._folder = folder.absolute()
         self._best = best
         self._finish_timeout_s = finish_timeout_s
         self._failed = self._dropping = False
@@ -49,6 +53,9 @@ class ProcessSink(Sink):
         self._send({**moment, "log": scalars(line)})
         if best := self._best.take(line):
             self._send({**moment, "best": best})
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        self._send(shown_message(self._folder, line, shown))
 
     def event(self, event: Mapping[str, object]) -> None:
         """Events are no curves; they stay in events.jsonl. One says that the run fails."""

@@ -1,7 +1,10 @@
 """Records a run in trackio, in the subprocess of `process.py`, which runs this as a file."""
 
+import csv
+import io
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
@@ -15,5 +18,20 @@ def record(start: Message, chunks: Iterator[list[Message]]) -> None:
     for message in chain.from_iterable(chunks):
         if "finish" in message:
             break
-        trackio.log({**message.get("log", {}), **message.get("best", {})}, step=message["step"])
+        shown = {chart: _media(trackio, item) for chart, item in message.get("show", {}).items()}
+        trackio.log({**message.get("log", {}), **message.get("best", {}), **shown}, step=message["step"])
     trackio.finish()
+
+
+def _media(trackio: Any, item: dict[str, str]) -> Any:
+    """trackio's object for a file of `shown/`."""
+    path = item["path"]
+    if item["kind"] == "image":
+        return trackio.Image(path, caption=item["caption"] or None)
+    if item["kind"] == "audio":
+        return trackio.Audio(path)
+    text = Path(path).read_text(encoding="utf-8")
+    if item["kind"] == "text":
+        return trackio.Markdown(text)
+    columns, *rows = csv.reader(io.StringIO(text))
+    return trackio.Table(columns=columns, data=rows)

@@ -27,7 +27,7 @@ class Trackio(ProcessSink):
     recorder: ClassVar[str] = "trackio_recorder.py"
 
     def __init__(self, folder: Path, asked: TrackioConfig, *, config: Mapping[str, Any], best: BestValues) -> None:
-        super().__init__(best, FINISH_S)
+        super().__init__(folder, best, FINISH_S)
         try:
             known = _name(folder / names.TRACKIO / names.RUN_ID, folder.name)
             self._start({"project": asked.project or PROJECT, "name": known, "config": config})

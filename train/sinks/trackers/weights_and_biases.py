@@ -10,10 +10,8 @@ from phalanx.common.files import write_atomic
 from phalanx.config.wandb_mode import Mode
 from phalanx.run_folder import names
 
-from ..shown import Shown
 from .best_values import BestValues
 from .process_sink import ProcessSink
-from .shown_message import shown_message
 
 PRIVATE = {
     "program": "train/main.py",
@@ -52,10 +50,9 @@ class WeightsAndBiases(ProcessSink):
         best: BestValues,
         finish_timeout_s: float,
     ) -> None:
-        super().__init__(best, finish_timeout_s)
+        super().__init__(folder, best, finish_timeout_s)
         parent = (root or folder).absolute()
         self._files = parent / names.WANDB
-        self._folder = folder.absolute()
         if mode == "disabled":
             return
         settings = {
@@ -76,9 +73,6 @@ class WeightsAndBiases(ProcessSink):
             self._start({"settings": settings, "config": config, "files": files})
         except OSError as error:
             self._give_up(str(error))
-
-    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
-        self._send(shown_message(self._folder, line, shown))
 
     def _how_to_send_the_rest(self) -> str:
         return f". To send the rest: wandb sync {self._files}/*run-*"
