@@ -92,6 +92,7 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
     """
     # Imported here, because data workers import this file, too, and have no use for Hydra.
     from phalanx.compose.compose import compose, is_query, multirun, print_answer
+    from phalanx.compose.user_imports import import_modules
     from phalanx.config.limits import check
     from phalanx.config.run_root import folder_of_run
 
@@ -103,6 +104,7 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
             print_answer(argv)
         return None
     composed = composed or compose(argv)
+    import_modules(composed.config.run.imports)  # also where another process has composed it
     check(composed.config, rank_env.size)
     if rank_env.is_rank_zero:
         assert composed.config.run.name is not None

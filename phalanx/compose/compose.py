@@ -24,6 +24,7 @@ from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, hydra
 from .hydra_errors import explain, options
 from .resolved import migrate, missing_keys, redacted_keys
 from .stored_config import reset_run_settings
+from .user_imports import NotImported
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
             return composer(_forced(words, composer) if _foreign(flags) else words)
+        except NotImported:
+            raise
         except NOT_COMPOSED as error:
             raise ConfigError(explain(error, words, composer)) from None
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationTyp
 
 from ..common.escaping import without_resolvers
 from ..exit.codes import ConfigError
+from .user_imports import import_modules, imports_of, typed_imports
 from .yaml_source import install_yaml_source
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -62,9 +63,13 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
             warnings.filterwarnings("error", "provider=.* is not available")
             cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
+            if not is_foreign(config_name):
+                import_modules(imports_of(cfg))
             job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
             plain = OmegaConf.to_container(job, resolve=True)
         assert isinstance(plain, dict)
+        if is_foreign(config_name):  # now, for none of their resolvers may look anything up in it
+            import_modules(typed_imports(cfg, words))
         chosen = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
         return Composition({str(key): value for key, value in plain.items()}, chosen)
 

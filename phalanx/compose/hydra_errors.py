@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from ..common.suggest import nearest
 from ..config.check import unknown_key_message
@@ -18,6 +18,11 @@ from .hydra_api import NOT_COMPOSED, Composer, Composition
 
 def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
     """One message for why `composer` raised `error` over `words`."""
+    if isinstance(error, UnsupportedInterpolationType):
+        return (
+            f"{error.full_key} looks up what no resolver is registered for: {_flat(error)}. Type run.imports=[module] with "
+            "the module of yours that registers it"
+        )
     ordered = sorted(words, key=lambda word: (not word.startswith("hydra."), "." in key(word)))  # groups bring keys
     composer = _cached(composer)
     good = _longest_good(ordered, str(error), composer)

@@ -15,6 +15,7 @@ _STORED = names.RESOLVED.removesuffix(".yaml")  # the name of the config in a ru
 _QUIET = ("disabled", "offline")
 
 Plain = dict[str, Any]
+_ONCE: Plain = {"fresh": False, "accept": None, "trust": [], "imports": []}  # what only who types it may say
 
 
 def reset_run_settings(plain: Plain, config_dir: str | None, config_name: str, words: Sequence[str]) -> Plain:
@@ -22,7 +23,9 @@ def reset_run_settings(plain: Plain, config_dir: str | None, config_name: str, w
     usual = OmegaConf.load(CONF / f"{PRIMARY}.yaml")
     found = {**plain}
     if isinstance(found.get("run"), dict):
-        found["run"] = {**found["run"], "fresh": False, "accept": None, "trust": []} | _typed(plain, "run", words)
+        found["run"] = {**found["run"], "fresh": False, "accept": None, "trust": [], "imports": []} | _typed(
+            plain, "run", words
+        )
         if config_name == _STORED and config_dir is not None:
             found["run"] |= _placed(Path(config_dir).absolute(), str(usual.run.root), words)
     for section, defaults in (("wandb", usual.wandb), ("mlflow", usual.mlflow), ("trackio", usual.trackio)):

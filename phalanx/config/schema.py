@@ -120,6 +120,7 @@ class RunConfig:
     fresh: bool = _inert()
     accept: Accept | None = _inert()
     trust: list[str] = _inert()
+    imports: list[str] = _inert(neutral=[])
 
 
 @dataclass(frozen=True, kw_only=True)

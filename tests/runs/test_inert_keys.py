@@ -21,6 +21,7 @@ CHOSEN = {
     ),
     **dict.fromkeys(("mlflow.enabled", "trackio.enabled"), None),
     "sinks": "+sinks.mine={_target_: tests.train.sinks.own_sinks.Kept, file: mine.jsonl}",
+    "run.imports": "run.imports=[colorsys]",
     "checkpoint.best_metric": "checkpoint.best_metric=loss",
     "eval.every": "eval.every=1",
     "checkpoint.every": "checkpoint.every=1",

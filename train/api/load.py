@@ -101,6 +101,7 @@ class Run:
         import torch
         from torch import nn
 
+        from phalanx.compose.user_imports import import_modules
         from phalanx.targets.instantiate import Targets
         from phalanx.targets.trust import Trust
 
@@ -112,6 +113,8 @@ class Run:
         from ..optim.precision import choose
 
         checkpoint, config = self._checkpoint(which), self.config
+        if self._trust is None:
+            import_modules(config.run.imports)
         targets = Targets(KINDS, None if self._trust is None else Trust(self._trust, "trust="))
         targets.check(config.model, "model", nn.Module)
         with unchanged():  # the caller's generators
