@@ -25,18 +25,20 @@ class Arguments:
     passed first, by position.
     """
 
-    def __init__(self, found: Callable[..., Any], given: Collection[str] = ()) -> None:
+    def __init__(self, found: Callable[..., Any], given: Collection[str] = (), named: Collection[str] = ()) -> None:
+        """`named` are the arguments that the config passes by name."""
         self._found = found
         self._parameters = _parameters(found)
         kinds = {p.kind for p in self._parameters.values()}
-        self.open_ended = inspect.Parameter.VAR_KEYWORD in kinds
+        self.open_ended = inspect.Parameter.VAR_KEYWORD in kinds or _wrapper_takes_any(found)
         self._any_number = inspect.Parameter.VAR_POSITIONAL in kinds
         self._names = [name for name, p in self._parameters.items() if p.kind in _BY_NAME]
         self._order = [name for name, p in self._parameters.items() if p.kind in _BY_POSITION]
         self._known = {*self._names, *self._order}
         self._given = tuple(given)
+        first = next(iter(self._order), None)
         self.given_first = (
-            len(self._given) == 1 and self._given[0] not in self._names and not self.open_ended and bool(self._order)
+            len(self._given) == 1 and self._given[0] not in self._names and first is not None and first not in named
         )
 
     def check(self, node: TargetNode, where: str) -> None:
@@ -135,6 +137,17 @@ class Arguments:
 
     def _name(self, node: TargetNode) -> str:
         return str(getattr(self._found, "__name__", node.target))
+
+
+def _wrapper_takes_any(found: Callable[..., Any]) -> bool:
+    """Whether it is wrapped in what takes arguments of any name: what is done with them no signature tells."""
+    function: Any = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & inspect.CO_VARKEYWORDS:
+            return True
+        function = wrapped
+    return False
 
 
 def to_omegaconf(value: Any) -> Any:

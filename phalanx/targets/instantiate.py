@@ -91,7 +91,7 @@ class Targets:
         if self._trust is not None:
             self._trust.check_node(node, found, where, handed_on=not built)
         if built:
-            Arguments(found, given).check(node, where)
+            Arguments(found, given, node.keywords).check(node, where)
 
     def _check_nested(self, value: Any, where: str, built: bool) -> None:
         for name, child in children(value):
@@ -107,7 +107,7 @@ class Targets:
         found = self._resolve(node, where, kinds)
         if self._trust is not None:
             self._check(node, where, kinds, given)  # also where nobody asked for that before
-        arguments, convert = Arguments(found, given), node.convert or convert
+        arguments, convert = Arguments(found, given, node.keywords), node.convert or convert
 
         def value(given_value: Any, name: str | None, key: str) -> Any:
             made = self._value(arguments.converted(given_value, name), key, node, convert)

@@ -76,6 +76,19 @@ def optimizer(model_or_params, lr):
     return torch.optim.SGD(model_or_params, lr=lr)
 
 
+def any_optimizer(model_or_params, **options):
+    return optimizer(model_or_params, **options)
+
+
+def wrapped(width):
+    return Net(width)
+
+
+@functools.wraps(wrapped)
+def wrapper(*args, **options):
+    return Net(options.pop("broad", None) or options["width"])
+
+
 def pad(samples, value):
     return value
 
@@ -198,6 +211,11 @@ def test_what_a_callable_is_given() -> None:
     }
 
 
+def test_what_is_wrapped_takes_what_its_wrapper_does() -> None:
+    """As transformers' configs, whose signature does not name all that they take."""
+    assert built(OWN, {"_target_": "guest.wrapper", "width": 1, "broad": 5}).in_features == 5
+
+
 @pytest.mark.parametrize("builder", [OWN, TRUSTING])
 def test_lists_and_dicts_are_pythons_unless_omegaconfs_are_asked_for(builder: Targets) -> None:
     """By `_convert_: none`, which nested nodes take over, or by the annotation."""
@@ -303,8 +321,9 @@ def test_what_is_passed_besides_reaches_a_partial_node_too() -> None:
         for node in (sgd, {**sgd, "_partial_": True}):
             made = built(builder, node, torch.optim.Optimizer, "optim", params=weights)
             assert made.param_groups[0]["lr"] == 0.5
-    own = {"_target_": "guest.optimizer", "lr": 0.25}
-    assert built(OWN, own, torch.optim.Optimizer, "optim", params=weights).param_groups[0]["lr"] == 0.25
+    for name in ("optimizer", "any_optimizer"):
+        own = {"_target_": f"guest.{name}", "lr": 0.25}
+        assert built(OWN, own, torch.optim.Optimizer, "optim", params=weights).param_groups[0]["lr"] == 0.25
     assert "optim.lr is not set" in refused(
         OWN, {"_target_": "guest.optimizer"}, torch.optim.Optimizer, "optim", params=[]
     )
