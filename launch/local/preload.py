@@ -18,7 +18,7 @@ from phalanx.exit.messages import refuse
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.system.garbage_collection import gc_paused
 
-_SETS_UP = "phalanx.train.loading.worker_parent"  # the process that imports it, for data workers
+_SETS_UP = "phalanx.train.loading.workers.worker_parent"  # the process that imports it, for data workers
 
 
 def preload() -> None:

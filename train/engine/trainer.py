@@ -36,7 +36,7 @@ from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..evaluation.best_weights import best_weights
 from ..loading import data_hash
-from ..loading.workers import run_in_worker
+from ..loading.workers.workers import run_in_worker
 from ..sinks.jsonl import undone_steps
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink

@@ -9,7 +9,7 @@ from itertools import chain, tee
 from .batch import Batch
 from .fetch import PositionDataset, WithNotes
 from .shard import Span, split
-from .workers import Workers
+from .workers.workers import Workers
 
 logger = logging.getLogger(__name__)
 

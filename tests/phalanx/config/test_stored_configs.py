@@ -99,7 +99,7 @@ DOORS: dict[str, dict[str, object]] = {
     "torchvision.models.resnet._resnet": {"block": "x", "layers": [], "weights": None, "progress": False},
     "torchvision.datasets.DatasetFolder": {"root": ".", "loader": "x"},
     "phalanx.train.main.main": {},
-    "phalanx.train.loading.workers._SingleAnswer": {"act": "x", "argument": "x"},
+    "phalanx.train.loading.workers.workers._SingleAnswer": {"act": "x", "argument": "x"},
     "phalanx.launch.sweep.fork_server.serve": {},
     "phalanx.run": {},
     "phalanx.load": {"run": "x"},

@@ -11,7 +11,7 @@ import torch
 
 from phalanx.train.loading.loader import Fetcher
 from phalanx.train.loading.shard import Span
-from phalanx.train.loading.tensor_packing import pack, unpack
+from phalanx.train.loading.workers.tensor_packing import pack, unpack
 from tests.ranks import Starter
 from tests.train.loading.batches import flat, source
 from tests.zoo.datasets import Pieces, Rows, Sent, Wide

@@ -18,7 +18,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.loading import data_hash
 from phalanx.train.loading.loader import Fetcher, Timeline
 from phalanx.train.loading.shard import Span
-from phalanx.train.loading.workers import run_in_worker
+from phalanx.train.loading.workers.workers import run_in_worker
 from tests.ranks import ROOT
 from tests.train.loading.batches import loader, source, told
 from tests.train.loading.datasets import (

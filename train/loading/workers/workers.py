@@ -152,7 +152,7 @@ def _context() -> BaseContext:
     """The forkserver context, which imports torch once. Starts the server if it is not running."""
     leftovers.sweep_and_mark()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phalanx.train.loading.worker_parent", "torch.utils.data"])
+    context.set_forkserver_preload(["phalanx.train.loading.workers.worker_parent", "torch.utils.data"])
     for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
         with _signals_blocked():
             ensure_running()
