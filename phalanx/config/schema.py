@@ -215,6 +215,7 @@ class DataConfig:
     eval: Node | None = _defining()
     test: Node | None = _defining(neutral=None)
     augment: Node | None = _defining()
+    collate: Node | None = _defining(neutral=None)
     workers: int = _inert(0)
     prefetch: int = _inert(1)
 

@@ -7,9 +7,7 @@ from typing import Any
 Kinds = tuple[type, ...]
 _DATASET = "torch.utils.data.dataset.Dataset"
 _MODULE = "torch.nn.modules.module.Module"  # a Sequential has a length and items, which are no samples
-
-
-_CALLABLE: Any = Callable
+CALLABLE: Any = Callable
 
 
 def is_made(value: Any, kinds: Kinds) -> bool:
@@ -27,7 +25,7 @@ def cannot_make(found: Any, kinds: Kinds) -> bool:
 
 def wants_callable(kinds: Kinds) -> bool:
     """Whether what is wanted is to be called later, as a collate function is, so that _partial_ makes it."""
-    return _CALLABLE in kinds
+    return CALLABLE in kinds
 
 
 def names(kinds: Kinds) -> str:

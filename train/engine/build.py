@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import ceil
 from typing import Any
 
 import torch
 import yaml
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from phalanx.compose.hydra_api import CONF
 from phalanx.config.metric_direction import TEST, data_sets
@@ -17,6 +16,7 @@ from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
 from phalanx.targets.instantiate import Targets
+from phalanx.targets.kinds import CALLABLE
 from phalanx.targets.trust import Trust
 
 from ..checkpoint import weights
@@ -32,9 +32,10 @@ from ..freezing.freezing import Freezing
 from ..freezing.phase_parameters import phase_parameters
 from ..freezing.plan import FreezePlan, freeze
 from ..loading.batch import Augment, apply
+from ..loading.collation import UserCollation
 from ..loading.fetch import PositionDataset
-from ..loading.loader import Fetcher, Loader, SampleBatch, Timeline
-from ..loading.order import Order, SequentialOrder
+from ..loading.loader import Loader, SampleBatch
+from ..loading.order import SequentialOrder
 from ..loading.prefetch import ToDevice
 from ..loading.rng import seed_all
 from ..memory.activation_checkpointing import checkpoint_activations
@@ -53,7 +54,7 @@ from ..schedules.schedule import Schedule
 from ..sinks.sink import Sink
 from ..tasks.now import Now
 from ..tasks.task import Task
-from . import model_checks
+from . import data_loading, model_checks
 from .memory_format import Convolutions, takes_nhwc
 from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
@@ -110,6 +111,8 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
         yield node, f"data.{name}", Dataset, ()
     if config.data.augment is not None:
         yield config.data.augment, "data.augment", Augment, ()
+    if config.data.collate is not None:
+        yield config.data.collate, "data.collate", CALLABLE, ()
     yield config.task, "task", Task, ()
     for group in groups_of(config.optim, config.schedule):
         yield group.node, group.node_where, torch.optim.Optimizer, ("params",)
@@ -205,6 +208,7 @@ class _RankParts:
     """The parts that a rank builds without collectives."""
 
     datasets: Mapping[str, Dataset[Any]]
+    collations: Mapping[str, UserCollation | None]
     task: Task
     start_point: StartPoint
     initial: Matched | None
@@ -227,8 +231,8 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from None
     start = start_point(config)
-    timeline = _timeline(config, _length(datasets["train"], "data.train"), start)
-    loader = _loader(config, builder, datasets["train"], timeline, world)
+    collations = {name: data_loading.collation(config, builder, dataset) for name, dataset in datasets.items()}
+    loader = data_loading.loader(config, builder, datasets["train"], collations["train"], start, world)
     model = _model(config, builder, world, precision)
     extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
@@ -241,9 +245,21 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     asked = config.train.channels_last and bool(convolutions)
     sample_batch = loader.sample_batch(few=asked)
     few = apply(sample_batch.few, mover)
-    nhwc = not asked or takes_nhwc(convolutions, model, task, few, precision, world)
+    nhwc = not asked or few is None or takes_nhwc(convolutions, model, task, few, precision, world)
     return _RankParts(
-        datasets, task, start, initial, loader, model, mover, sample_batch, convolutions, nhwc, frozen, phases
+        datasets,
+        collations,
+        task,
+        start,
+        initial,
+        loader,
+        model,
+        mover,
+        sample_batch,
+        convolutions,
+        nhwc,
+        frozen,
+        phases,
     )
 
 
@@ -302,7 +318,7 @@ def _step(
 ) -> tuple[TrainStep | PhasedStep, Updater | PhasedUpdater, list[Made]]:
     """The step by one strategy, or by one for each phase of the task."""
     timeline, by_phase = alone.loader.timeline, dict[str, TrainStep]()
-    samples = _length(alone.datasets["train"], "data.train")
+    samples = alone.loader.epoch_samples
     rates = RatesMaker(builder, config.data, timeline.steps, lambda step: timeline.span(step).start // samples)
     every: list[Made] = []
     for i, (phase, strategy) in enumerate(strategies.items()):
@@ -316,6 +332,7 @@ def _step(
             world=world,
             seed=config.seed,
             counts_data=alone.task.counts_data,
+            collates=alone.collations["train"] is not None,
             steps=timeline.steps,
             phase=phase,
             stream=() if phase is None else (i,),
@@ -339,64 +356,6 @@ def _datasets(config: Config, builder: Targets, world: World) -> dict[str, Datas
         seed_all(config.seed, world.device)
         datasets[name] = builder.build(node, f"data.{name}", Dataset)
     return datasets
-
-
-def _length(dataset: Dataset[Any], where: str) -> int:
-    if isinstance(dataset, IterableDataset):
-        raise ConfigError(
-            f"{where} is a stream, an IterableDataset, whose samples come in their own order. Only data sets that can be "
-            "indexed have an exact order over ranks and restarts: give it __len__ and __getitem__(index) instead of "
-            "__iter__, or keep its samples in a list"
-        )
-    if not hasattr(dataset, "__len__") or not _indexed(dataset):
-        raise ConfigError(
-            f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
-        )
-    length = len(dataset)
-    if length < 1:
-        raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
-    return length
-
-
-def _indexed(dataset: Dataset[Any]) -> bool:
-    """Whether it is more than torch's base class, which has a __getitem__ that only raises."""
-    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(
-        dataset, "__getitems__"
-    )
-
-
-def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
-    train = config.train
-    if train.steps is not None:
-        end = start.position + (train.steps - start.step) * train.global_batch
-        steps = train.steps
-    else:
-        assert train.epochs is not None
-        end = max(1, round(train.epochs * samples))
-        steps = start.step + ceil((end - start.position) / train.global_batch)
-    if steps <= start.step:
-        raise ConfigError(
-            f"train.extend_from={train.extend_from} is a run of {start.step} steps and {start.position} samples already, "
-            f"and the config ends there or before. Type train.steps={start.step * 2}"
-        )
-    return Timeline(start.step, start.position, steps, end, train.global_batch)
-
-
-def _loader(config: Config, builder: Targets, dataset: Dataset[Any], timeline: Timeline, world: World) -> Loader:
-    augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
-    order = Order(_length(dataset, "data.train"), config.seed)
-    fetcher = _fetcher(config, PositionDataset(dataset, order, augment, config.seed), world, stay=False)
-    last = timeline.span(timeline.steps - 1)
-    if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
-        raise ConfigError(
-            f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
-            f"Type train.steps={timeline.steps - 1}"
-        )
-    return Loader(fetcher, timeline, config.train.micro_batch, world.rank, world.size)
-
-
-def _fetcher(config: Config, source: PositionDataset, world: World, *, stay: bool) -> Fetcher:
-    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
 
 
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
@@ -450,11 +409,11 @@ def _evaluations(
 ) -> EvaluationSets:
     def evaluation(name: str, batches: int | None) -> Evaluation:
         dataset, key, batch = alone.datasets[name], f"data.{name}", config.eval.batch
-        source = PositionDataset(dataset, SequentialOrder(), None, config.seed)
-        samples = _length(dataset, key)
+        source = PositionDataset(dataset, SequentialOrder(), None, config.seed, alone.collations[name])
+        samples = data_loading.length(dataset, key)
         return Evaluation(
             key=key,
-            fetcher=_fetcher(config, source, world, stay=name != TEST),
+            fetcher=data_loading.fetcher(config, source, world, stay=name != TEST),
             samples=samples if batches is None else min(samples, batches * batch),
             batch=batch,
             task=alone.task,
@@ -469,5 +428,7 @@ def _evaluations(
         if name not in ("train", TEST)
     }
     test = evaluation(TEST, None) if TEST in alone.datasets else None
-    times = EvaluationTimes(config.eval, alone.loader.timeline, _length(alone.datasets["train"], "data.train"))
+    times = EvaluationTimes(
+        config.eval, alone.loader.timeline, data_loading.length(alone.datasets["train"], "data.train")
+    )
     return EvaluationSets(sets, test, times)

@@ -11,7 +11,7 @@ from phalanx.exit.codes import ConfigError
 
 from ..checkpoint.preserve import ObjectState
 from ..distributed.world import World
-from ..loading.batch import Batch
+from ..loading.batch import Batch, has_rows
 from ..loading.loader import SampleBatch, StepBatch
 from ..loading.rng import integer, seed_all
 from ..optim.precision import Precision
@@ -45,6 +45,7 @@ class TrainStep:
     world: World
     seed: int
     counts_data: bool
+    collates: bool  # samples, by a callable of the user's, which may leave some out
     steps: int
     phase: str | None = None
     stream: tuple[int, ...] = ()  # tells the random numbers of phases apart
@@ -112,7 +113,8 @@ class TrainStep:
         span, begun = sample_batch.span, self.world.collectives()
         found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
-        check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
+        if not self.collates or has_rows(sample_batch.batch, span.stop - span.start):  # a collate may leave samples out
+            check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         held = self.strategy.graph_parameters()  # all ranks take part
         model_checks.check_loss_parameters(found["loss"].total, held.values(), self.strategy.module)
         with model_checks.raise_on_sparse_gradients(held):
@@ -167,7 +169,7 @@ class TrainStep:
         self, ratios: list[Mapping[str, Ratio]]
     ) -> "tuple[torch.Tensor, torch.distributed.Work | None] | None":
         """Start to sum the loss's divisor over all ranks, concurrently with the last backward."""
-        if not self.counts_data:
+        if not (self.counts_data or self.collates):
             return None
         total = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for ratio in ratios:

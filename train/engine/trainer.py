@@ -231,7 +231,7 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
 
 
 def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:
-    sink, samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
+    sink, samples = _sink(composed, opened, parts, progress, world), parts.loader.epoch_samples
     return Recorder(progress, sink, parts.loader, composed.config.train.max_skips, samples)
 
 

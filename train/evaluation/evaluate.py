@@ -84,7 +84,7 @@ class Evaluation:
             computed = metrics.compute()  # all ranks take part
         names = _all(rows, world)  # all ranks take part
         table = torch.zeros(self._batches, len(names), 2, dtype=torch.float64)
-        if rows:
+        if any(row.names for row in rows):
             cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
         totals = world.sum(table).cumsum(0)[-1]  # all ranks take part
@@ -186,7 +186,9 @@ class Evaluation:
             return checked_shown(self.task.show(model, apply(batch, self.mover)))
 
     def _row(self, model: nn.Module, number: int, batch: Batch, metrics: MetricSet, world: World) -> "_Row":
-        """Sums and counts of batch `number`; `metrics` are updated with it."""
+        """Sums and counts of batch `number`; `metrics` are updated with it. None is a batch that a collate left empty."""
+        if batch is None:
+            return _Row([], torch.zeros(0, 2, dtype=torch.float64, device=world.device))
         seed_all(integer(_EVALUATE, number), world.device)
         try:
             found = ratios_of(self.task, model, apply(batch, self.mover))

@@ -2,37 +2,55 @@
 
 from collections.abc import Callable, Sequence
 from operator import length_hint
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
 from phalanx.exit import user_error
+from phalanx.exit.codes import ConfigError
 
-from .batch import Augment, Batch, apply, collate_samples
-from .order import Order, SequentialOrder
-from .rng import DrawProbe, Draws, has_drawn, integer, seed_all
+from .asked import Asked
+from .batch import Augment, Batch, apply
+from .collation import DefaultCollation, UserCollation
+from .order import Indices, Positions
+from .rng import DrawProbe, Draws, has_drawn, integer, key, seed_all
 from .shard import Span
 
 _AUGMENT = 2  # separates these seeds from other uses of the run's seed
 _FETCH = 3
+_COLLATE = 6
+_PARTNER = 7
 _SPLIT = (
     "draws from a global generator for a batch as a whole, and how samples are put into micro-batches depends on the "
     "number of ranks: so does what is drawn"
 )
 _INSTEAD = (
     "Draw in __getitem__ or in a list of samples from __getitems__, where each sample has a seed, or in data.augment from "
-    "its `draws`; or set train.micro_batch"
+    "its `draws`, or in data.collate from an argument of that name; or set train.micro_batch"
 )
+
+
+class _Whole(NamedTuple):
+    """What a data set answered that puts its batches together itself."""
+
+    batch: Batch
+
+
+class _Partners(NamedTuple):
+    """Samples from anywhere in the global batch, one for each of a micro-batch, and their indices."""
+
+    samples: list[Any] | _Whole
+    indices: Indices
 
 
 class PositionDataset(Dataset[Batch]):
     """Fetches the samples at given positions of the run.
 
     A dataset with `__getitems__(indices)` is asked once a batch, with an array of int64. It answers with a list of
-    samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample.
+    samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample. A list of
+    samples becomes a batch by `collate`, the user's or torch's default collation.
 
     Python's, NumPy's and torch's global generators are seeded by each sample's position. Seeding costs more than reading
     a sample in memory, so a batch is first fetched without; if the generators were used, it is fetched again with a seed a
@@ -41,26 +59,38 @@ class PositionDataset(Dataset[Batch]):
     """
 
     def __init__(
-        self, dataset: Dataset[Any], order: Order | SequentialOrder, augment: Augment | None, seed: int
+        self,
+        dataset: Dataset[Any],
+        order: Positions,
+        augment: Augment | None,
+        seed: int,
+        collate: UserCollation | None = None,
+        whole: Callable[[int], Span] | None = None,
     ) -> None:
+        """`whole` gives the global batch that a position lies in; None where each batch is one, as in an evaluation."""
         self.notes: list[str] = []  # warnings, until they are collected for the log
         self._dataset = dataset
         self._order = order
         self._augment = augment
+        self._augment_asks = Asked.by(augment, given=2)
+        self._collate = collate
+        self._default = DefaultCollation(type(dataset).__name__)
+        self._wants_partners = "partners" in self._augment_asks | (collate.asked if collate else set())
+        self._whole = whole
         self._seed = seed
         self._by_batch = _by_batch(dataset)
         self._draws: bool | None = None  # whether samples draw; None before the first batch
         self._probe: DrawProbe | None = None
-        self._augmented = False
+        self._warned = set[str]()  # what has made its first batch
 
-    def __getitems__(self, positions: Span) -> Batch:
-        """The batch of the samples at positions.start..positions.stop-1."""
-        indices = self._order.indices(*positions)
+    def __getitems__(self, span: Span) -> Batch:
+        """The batch of the samples at positions span.start..span.stop-1; None where a collate has left nothing of them."""
+        indices = self._order.indices(*span)
         try:
-            batch = (
-                self._batch(indices, positions.start) if self._by_batch else self._collected(indices, positions.start)
-            )
-            return batch if self._augment is None else self._changed(self._augment, batch, positions)
+            samples = self._fetched(indices, np.arange(*span, dtype=np.int64))
+            mates = self._partners(span) if self._wants_partners else None
+            batch = self._collated(samples, indices, span, mates)
+            return batch if self._augment is None or batch is None else self._changed(batch, span, mates)
         except Exception as error:
             if "sample" not in user_error.context_of(error):
                 user_error.add_context(error, samples=indices.tolist())
@@ -71,10 +101,34 @@ class PositionDataset(Dataset[Batch]):
         found: list[int] = self._order.indices(*positions).tolist()
         return found
 
-    def _collected(self, indices: NDArray[np.int64], position: int) -> Batch:
-        """The batch of a dataset that is asked sample by sample."""
+    def _fetched(self, indices: Indices, positions: Indices) -> list[Any] | _Whole:
+        return self._batch(indices, positions) if self._by_batch else self._samples(indices, positions)
+
+    def _collated(
+        self, samples: list[Any] | _Whole, indices: Indices, span: Span, mates: "_Partners | None" = None
+    ) -> Batch:
+        if isinstance(samples, _Whole):
+            if self._collate is not None:
+                kind = type(self._dataset).__name__
+                raise ConfigError(
+                    f"{self._collate.name} has nothing to do: {kind}.__getitems__ answers with the batch itself. Return a "
+                    "list of samples from it, or leave the collate out"
+                )
+            return samples.batch
+        if self._collate is None:
+            return self._default(samples, indices.tolist())
+        seed, device = integer(self._seed, _COLLATE, span.stop - 1), _device()
+        seed_all(seed, device)
+        partners = None if mates is None else mates.samples
+        batch = self._collate(samples, **self._further(self._collate.asked, _COLLATE, span, partners))
+        if self._whole is not None:
+            self._note_split(self._collate.name, seed, device)
+        return batch
+
+    def _samples(self, indices: Indices, positions: Indices) -> list[Any]:
+        """The samples of a dataset that is asked sample by sample."""
         if self._draws is not False:
-            return collate_samples(self._each(self._one, indices, position))
+            return self._each(self._one, indices, positions)
         probe = self._probe = self._begun(_device())
         left = iter(indices.tolist())
         try:
@@ -83,7 +137,7 @@ class PositionDataset(Dataset[Batch]):
             user_error.add_context(error, sample=int(indices[len(indices) - length_hint(left) - 1]))
             raise
         self._draws = probe.touched()
-        return collate_samples(self._each(self._one, indices, position) if self._draws else samples)
+        return self._each(self._one, indices, positions) if self._draws else samples
 
     def _begun(self, device: torch.device) -> DrawProbe:
         if self._probe is None or self._probe.device != device:
@@ -91,25 +145,25 @@ class PositionDataset(Dataset[Batch]):
         self._probe.begin()
         return self._probe
 
-    def _batch(self, indices: NDArray[np.int64], position: int) -> Batch:
-        """The batch of a dataset that is asked once a batch."""
+    def _batch(self, indices: Indices, positions: Indices) -> list[Any] | _Whole:
+        """The answer of a dataset that is asked once a batch."""
         if self._draws:
-            return collate_samples(self._each(self._one_of_list, indices, position))
-        seed, device = self._seed_at(position), _device()
+            return self._each(self._one_of_list, indices, positions)
+        seed, device = self._seed_at(int(positions[0])), _device()
         seed_all(seed, device)
         found = self._dataset.__getitems__(indices)  # type: ignore[attr-defined]
         if not isinstance(found, list):
             self._note_chance(seed, device)
-            return apply(found, lambda tensor: tensor)
+            return _Whole(apply(found, lambda tensor: tensor))
         self._check_list(found, len(indices))
         self._draws = has_drawn(seed, device)
-        return collate_samples(self._each(self._one_of_list, indices, position) if self._draws else found)
+        return self._each(self._one_of_list, indices, positions) if self._draws else found
 
-    def _each(self, ask: Callable[[NDArray[np.int64]], Any], indices: NDArray[np.int64], position: int) -> list[Any]:
+    def _each(self, ask: Callable[[Indices], Any], indices: Indices, positions: Indices) -> list[Any]:
         """Fetch sample by sample, each with its own seed; the first time also find out whether they draw."""
         device, watches, samples = _device(), self._draws is None, []
-        for i in range(len(indices)):
-            seed = self._seed_at(position + i)
+        for i, position in enumerate(positions.tolist()):
+            seed = self._seed_at(position)
             seed_all(seed, device)
             with user_error.context(sample=int(indices[i])):
                 samples.append(ask(indices[i : i + 1]))
@@ -117,22 +171,52 @@ class PositionDataset(Dataset[Batch]):
                 self._draws = has_drawn(seed, device) or bool(self._draws)
         return samples
 
-    def _one(self, index: NDArray[np.int64]) -> Any:
+    def _one(self, index: Indices) -> Any:
         return self._dataset[int(index[0])]
 
-    def _one_of_list(self, index: NDArray[np.int64]) -> Any:
+    def _one_of_list(self, index: Indices) -> Any:
         (sample,) = self._dataset.__getitems__(index)  # type: ignore[attr-defined]
         return sample
 
-    def _changed(self, augment: Augment, batch: Batch, positions: Span) -> Batch:
+    def _partners(self, span: Span) -> "_Partners":
+        """For each sample the one that a random permutation of the whole batch puts in its place, with its own seed."""
+        whole = self._whole_of(span)
+        order = key(self._seed, _PARTNER, np.arange(*whole, dtype=np.uint64)).argsort()
+        chosen = order[span.start - whole.start : span.stop - whole.start]
+        indices = self._order.indices(*whole)[chosen]
+        return _Partners(self._fetched(indices, whole.start + chosen.astype(np.int64)), indices)
+
+    def _whole_of(self, span: Span) -> Span:
+        return span if self._whole is None else self._whole(span.start)
+
+    def _further(self, asked: Asked, use: int, span: Span, partners: Any) -> dict[str, Any]:
+        """The further arguments that a callable asks for."""
+        positions = np.arange(*span, dtype=np.int64)
+        found: dict[str, Callable[[], Any]] = {
+            "positions": lambda: positions,
+            "whole": lambda: self._whole_of(span),
+            "draws": lambda: Draws(integer(self._seed, use), positions),
+            "partners": lambda: partners,
+        }
+        return {name: found[name]() for name in asked}
+
+    def _changed(self, batch: Batch, span: Span, mates: "_Partners | None") -> Batch:
         """The augmented batch. Global generators have the last sample's seed; an augmentation should use `draws`."""
-        seed, device = self._seed_at(positions.stop - 1), _device()
+        assert self._augment is not None
+        asks = mates is not None and "partners" in self._augment_asks
+        partners = self._collated(mates.samples, mates.indices, span, mates) if asks and mates else None
+        seed, device = self._seed_at(span.stop - 1), _device()
         seed_all(seed, device)
-        batch = augment(batch, Draws(integer(self._seed, _AUGMENT), np.arange(*positions, dtype=np.int64)))
-        if not self._augmented and has_drawn(seed, device):
-            self.notes.append(f"{type(augment).__name__} {_SPLIT}. {_INSTEAD}")
-        self._augmented = True
+        draws = Draws(integer(self._seed, _AUGMENT), np.arange(*span, dtype=np.int64))
+        batch = self._augment(batch, draws, **self._further(self._augment_asks, _AUGMENT, span, partners))
+        self._note_split(type(self._augment).__name__, seed, device)
         return batch
+
+    def _note_split(self, name: str, seed: int, device: torch.device) -> None:
+        """Add a note if the first batch of an augmentation or a collate drew from a global generator."""
+        if name not in self._warned and has_drawn(seed, device):
+            self.notes.append(f"{name} {_SPLIT}. {_INSTEAD}")
+        self._warned.add(name)
 
     def _note_chance(self, seed: int, device: torch.device) -> None:
         """Add a note if the first batch that the dataset collated itself used a global generator."""

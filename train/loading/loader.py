@@ -32,6 +32,10 @@ class Timeline:
         start = self.position + (step - self.step) * self.global_batch
         return Span(start, min(start + self.global_batch, self.end))
 
+    def whole(self, position: int) -> Span:
+        """Positions of the batch that `position` lies in."""
+        return self.span(self.step + (position - self.position) // self.global_batch)
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -99,6 +103,7 @@ class Loader:
     micro_batch: int | None
     rank: int
     size: int
+    epoch_samples: int
 
     def from_step(self, first: int) -> Iterator[StepBatch]:
         """The rank's work of the steps `first`, first+1, … to the end of the timeline."""

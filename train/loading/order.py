@@ -6,6 +6,8 @@ sample (Black & Rogaway 2002, "cycle walking"). So neither a billion samples nor
 billion numbers.
 """
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,13 @@ _BLOCK = 1 << 14  # positions computed at once, so that NumPy's cost a call is s
 _SHUFFLE = 1  # tells the keys of the order from those of other uses of the seed
 
 Indices = NDArray[np.int64]
+
+
+class Positions(Protocol):
+    """Which sample stands at which position of the run."""
+
+    def indices(self, start: int, stop: int) -> Indices:
+        """Sample indices at positions start..stop-1, int64, shape (stop - start,)."""
 
 
 class SequentialOrder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -18,6 +19,10 @@ class ToDevice:
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._kept(tensor.dtype), non_blocking=True)
+
+    def other(self, held: Any) -> Any:
+        """Whatever else a batch holds: moved by its own method `to`, as batches of graphs and lists of images have."""
+        return held.to(self._device) if callable(getattr(held, "to", None)) else held
 
 
 def prefetch_to_device(step_batches: Iterator[StepBatch], mover: ToDevice, device: torch.device) -> Iterator[StepBatch]:
@@ -60,13 +65,17 @@ def _copied(
 
 
 def _pin(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.is_cuda or tensor.is_pinned() else tensor.pin_memory()
+    if tensor.layout is not torch.strided or tensor.is_cuda or tensor.is_pinned():
+        return tensor
+    return tensor.pin_memory()
 
 
 def _keep_until_used(step_batch: StepBatch, device: torch.device) -> None:
     """The side stream's allocator must not hand the memory out again before the main stream is done with it."""
 
     def record(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_cuda:  # a packed sequence's sizes
+            return tensor
         tensor.record_stream(torch.cuda.current_stream(device))
         return tensor
 

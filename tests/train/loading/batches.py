@@ -25,7 +25,8 @@ def loader(
     size: int = 1,
     workers: int = 0,
 ) -> Loader:
-    return Loader(Fetcher(source(dataset), workers, 2, False), timeline, micro_batch, rank, size)
+    samples = len(dataset)  # type: ignore[arg-type]
+    return Loader(Fetcher(source(dataset), workers, 2, False), timeline, micro_batch, rank, size, samples)
 
 
 def flat(batch: Any) -> list[Any]:

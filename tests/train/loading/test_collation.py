@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from phalanx.train.loading.batch import collate_samples
+from phalanx.train.loading.collation import collate_samples
 
 Pair = namedtuple("Pair", ["left", "right"])
 

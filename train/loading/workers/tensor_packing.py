@@ -19,14 +19,18 @@ from torch.storage import TypedStorage
 
 _ALIGNED = 64  # bytes, as torch allocates
 _LARGE = 2**26  # bytes of a tensor worth a descriptor, through which torch shares it without a copy
+_SHORT = 2**15  # bytes of a structure that go through a pipe, which holds twice as many
 _LARGEST = 100  # tensors of a data set that get one; 252 is the most that a process is started with
 
 
 @dataclass(frozen=True)
 class PackedTensors:
-    """An answer of a worker: its pickled structure, and the bytes of its tensors in shared memory."""
+    """An answer of a worker: its pickled structure, and the bytes of its tensors in shared memory.
 
-    structure: bytes
+    A long structure, as of images and texts, lies in the shared memory, too, from the byte that `structure` tells on.
+    """
+
+    structure: bytes | int
     memory: torch.Tensor
 
     def pin_memory(self) -> "PackedTensors":
@@ -39,11 +43,15 @@ def pack(answer: Any) -> PackedTensors:
     file = BytesIO()
     packer = _TensorPickler(file)
     packer.dump(answer)
-    shared = torch.UntypedStorage._new_shared(max(1, packer.size))  # type: ignore[no-untyped-call]
+    structure, inside = file.getbuffer(), file.tell() > _SHORT
+    size = packer.size + len(structure) if inside else packer.size
+    shared = torch.UntypedStorage._new_shared(max(1, size))  # type: ignore[no-untyped-call]
     memory = torch.empty(0, dtype=torch.uint8).set_(shared)
     for start, stretch in packer.pieces:
         memory[start : start + stretch.nbytes].view(stretch.dtype).copy_(stretch)
-    return PackedTensors(file.getvalue(), memory)
+    if inside:
+        memory[packer.size :].numpy()[:] = structure
+    return PackedTensors(packer.size if inside else bytes(structure), memory)
 
 
 def unpack(parcel: PackedTensors) -> Any:
@@ -72,6 +80,15 @@ class _TensorPickler(ForkingPickler):
             self._places[id(obj)] = self._append(obj.detach())
         return self._places[id(obj)]
 
+    def reducer_override(self, obj: Any) -> Any:
+        """Tensors of classes of their own, such as torchvision's images and boxes, as the tensor and their attributes."""
+        kind = type(obj)
+        if not isinstance(obj, torch.Tensor) or kind in (torch.Tensor, torch.nn.Parameter) or not _plain(obj):
+            return NotImplemented
+        if any(getattr(kind, own) is not getattr(torch.Tensor, own) for own in ("__reduce_ex__", "__torch_dispatch__")):
+            return NotImplemented
+        return _of_class, (obj.as_subclass(torch.Tensor), kind, vars(obj))
+
     def _append(self, tensor: torch.Tensor) -> _Place:
         if _extent(tensor) > 2 * tensor.numel():  # mostly gaps, such as every tenth column of a table
             tensor = tensor.contiguous()
@@ -97,11 +114,18 @@ def _extent(tensor: torch.Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
 
 
+def _of_class(tensor: torch.Tensor, kind: type[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
+    found: torch.Tensor = tensor.as_subclass(kind)
+    vars(found).update(attributes)
+    return found
+
+
 class _TensorUnpickler(Unpickler):
     """Loads what `pack` made in another process of this run."""
 
     def __init__(self, parcel: PackedTensors) -> None:
-        super().__init__(BytesIO(parcel.structure))
+        known = parcel.structure
+        super().__init__(BytesIO(known if isinstance(known, bytes) else parcel.memory[known:].numpy().data))
         self._memory = parcel.memory
 
     def persistent_load(self, pid: _Place) -> torch.Tensor:

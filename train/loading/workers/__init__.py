@@ -1,0 +1,1 @@
+"""Data worker processes, and how data sets and batches get to them and back."""
