@@ -379,7 +379,7 @@ def _updater(
     aliases: dict[int, list[str]] = {}
     for name, parameter in strategy.model.named_parameters(remove_duplicate=False):
         aliases.setdefault(id(parameter), []).append(name)
-    made = make_optimizers(config.optim, config.schedule, builder, named, aliases, rates)
+    made = make_optimizers(config.optim, config.schedule, builder, strategy.model, named, aliases, rates)
     updater = Updater(
         made.optimizers,
         strategy.gradients,

@@ -13,6 +13,7 @@ from phalanx.targets.instantiate import Targets
 
 from ..schedules.make_rates import RatesMaker
 from .group_optimizer import GroupOptimizer
+from .layer_decay import check_decay, depths
 from .optimizer_trial import Traits, try_optimizer
 from .param_groups import Group, Named, groups_of, members
 
@@ -43,6 +44,7 @@ def make_optimizers(
     optim: Mapping[str, Any],
     schedule: Mapping[str, Any],
     builder: Targets,
+    model: nn.Module,
     named: Named,
     aliases: Mapping[int, Sequence[str]],
     rates: RatesMaker,
@@ -55,11 +57,14 @@ def make_optimizers(
     _check_parameters(named)
     groups = groups_of(optim, schedule)
     found, notes, left = members(groups, named, aliases)
-    parts = [
-        _Part(group, group.name, [parameter for _, parameter in its], group.options)
-        for group, its in zip(groups, found, strict=True)
-        if its
-    ]
+    decay = check_decay(optim)
+    layers = None if decay is None else depths(model, [name for name, _ in named])
+    parts: list[_Part] = []
+    for group, its in zip(groups, found, strict=True):
+        if decay is None or layers is None or "lr" in group.options:
+            parts += [_Part(group, group.name, [parameter for _, parameter in its], group.options)] if its else []
+        elif its:
+            parts += _by_layer(group, its, decay, layers, _defaults(builder, group)["lr"])
     of_node: dict[str, list[_Part]] = {}
     for part in parts:
         of_node.setdefault(repr(sorted(part.group.node.items(), key=str)), []).append(part)
@@ -67,6 +72,35 @@ def make_optimizers(
     return Made(
         [each.with_rates(rates) for each in made], [fact for each in made for fact in each.facts()], notes, left
     )
+
+
+def _by_layer(
+    group: Group, its: Sequence[tuple[str, nn.Parameter]], decay: float, layers: Mapping[str, int], rate: Any
+) -> list[_Part]:
+    """A group's parameters apart by layer, the topmost first, each layer with a rate of its own."""
+    if type(rate) not in (int, float):
+        raise ConfigError(
+            f"optim.layer_decay lowers the rate from layer to layer, and {group.node.get('_target_')} has none to begin "
+            f"with. Type {group.node_where}.lr=0.001"
+        )
+    bottom = max(layers.values())
+    prefix = "" if group.match is None else f"{group.name}/"
+    return [
+        _Part(
+            group,
+            f"{prefix}layer_{bottom - depth}",
+            [parameter for name, parameter in its if layers[name] == depth],
+            {**group.options, "lr": rate * decay**depth},
+        )
+        for depth in sorted({layers[name] for name, _ in its})
+    ]
+
+
+def _defaults(builder: Targets, group: Group) -> dict[str, Any]:
+    """The arguments of a group's optimizer: those that are set, else its own."""
+    target = builder.resolve(group.node, group.node_where, torch.optim.Optimizer)
+    own = {name: p.default for name, p in _parameters(target).items() if p.default is not p.empty}
+    return {"lr": None, **own, **group.node}
 
 
 def _check_parameters(named: Named) -> None:
@@ -92,13 +126,12 @@ class _Optimizer:
         first = parts[0].group
         self._where, self._node = first.node_where, dict(first.node)
         target = builder.resolve(self._node, self._where, torch.optim.Optimizer)
-        signature = _parameters(target)
-        self._takes = next(iter(signature), "params")
+        self._takes = next(iter(_parameters(target)), "params")
         if any(p.is_complex() for part in parts for p in part.parameters) and self._node.get("fused"):
             self._node["fused"] = False  # no fused kernel takes complex numbers; the maths is the same
         self._part_of = {id(parameter): part for part in parts for parameter in part.parameters}
-        own = {name: p.default for name, p in signature.items() if p.default is not p.empty}
-        groups = [group for part in parts for group in _split(part, {**own, **self._node}, alone=alone)]
+        set_ = _defaults(builder, first)
+        groups = [group for part in parts for group in _split(part, set_, alone=alone)]
         self.optimizer = self._make(groups)
         self._traits: Traits = try_optimizer(self._make, groups)
         self._parts = [self._part(group) or parts[0] for group in self.optimizer.param_groups]

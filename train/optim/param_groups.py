@@ -10,6 +10,8 @@ from torch import nn
 from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError
 
+from .layer_decay import check_decay
+
 Named = Sequence[tuple[str, nn.Parameter]]
 
 _OWN = {"decay_1d", "groups", "layer_decay", "_partial_"}  # keys of an optimizer's node that its class does not get
@@ -43,6 +45,7 @@ class Group:
 
 def groups_of(optim: Mapping[str, Any], schedule: Mapping[str, Any]) -> list[Group]:
     """The groups of the sections `optim` and `schedule`, first that of the rest. Raises ConfigError."""
+    check_decay(optim)
     node, decay_1d = without_own_keys(optim), _flag(optim, "optim", default=True)
     rest = Group("rest", "optim", None, None, node, "optim", schedule, "schedule", {}, decay_1d)
     entries = optim["groups"] if optim.get("groups") is not None else []

@@ -148,7 +148,7 @@ def made_optimizers(
     for node, where, kind, given in schedule_nodes(chosen, "schedule"):
         builder.check(node, where, kind, given)
     rates = RatesMaker(builder, data_config(), steps, lambda step: step // EPOCH)
-    return make_optimizers(optim, chosen, builder, list(model.named_parameters()), aliases, rates)
+    return make_optimizers(optim, chosen, builder, model, list(model.named_parameters()), aliases, rates)
 
 
 def updater_of(
