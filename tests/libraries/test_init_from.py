@@ -9,8 +9,8 @@ from torch import nn
 
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
-from phalanx.train.checkpoint.init_from import load_initial, start_point
-from phalanx.train.checkpoint.match_names import Matched
+from phalanx.train.start_point.init_from import load_initial, start_point
+from phalanx.train.start_point.match_names import Matched
 from tests.ranks import Starter, quoted
 from tests.train.small_runs import planted
 

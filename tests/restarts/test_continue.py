@@ -220,17 +220,104 @@ def test_finished_run_trained_longer_is_as_if_it_had_never_ended(starter: Starte
         assert starter.train(ranks, *again, name="longer").sha256 == whole.sha256
 
 
-def test_only_a_finished_run_of_the_same_config_is_trained_longer(starter: Starter, results: Results) -> None:
+def test_a_run_is_extended_under_its_own_config_but_for_length_rate_schedule_and_batch(
+    starter: Starter, results: Results
+) -> None:
     extend = (f"train.extend_from={quoted(str(results.folder))}", "run.name=longer", "train.steps=24")
-    message = error(starter, *extend, "optim.lr=0.5", "train.global_batch=32", ranks=2)
-    assert "optim.lr: 0.001 -> 0.5" in message
-    assert "train.global_batch: 64 -> 32" in message
+    message = error(starter, *extend, "optim.lr=0.5", "train.global_batch=32", "seed=1", "+optim.amsgrad=true", ranks=2)
+    assert "rate, schedule and batch may change: optim.amsgrad: (absent) -> True; seed: 0 -> 1. Drop" in message
     assert "12 steps" in error(starter, *extend, "train.steps=12")
-    unfinish(results)
-    assert "has not finished" in error(starter, *extend)
-    checkpoint = quoted(str(results.folder / "checkpoints/step_00000012"))
-    assert "is no run's folder" in error(starter, "run.name=longer", f"train.extend_from={checkpoint}")
+    nothing = quoted(str(results.folder / "checkpoints/step_00000011"))
+    assert "step_00000011 is not there" in error(starter, "run.name=longer", f"train.extend_from={nothing}")
     assert not (starter.folder / "runs/longer").exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_goes_on_with_another_rate_and_batch_and_the_state_of_its_optimizer(starter: Starter, ranks: int) -> None:
+    """As torch's own optimizer does, whose state is loaded and whose rate and weight decay are then set."""
+    run = (
+        *(
+            "model=mlp",
+            "model.hidden=[8]",
+            "optim=adamw",
+            "train.precision=fp64",
+            "schedule=cosine",
+            "data.augment=null",
+        ),
+        *("checkpoint.best_metric=null", "optim.weight_decay=0.1"),
+    )
+    first = starter.train(ranks, *run, "train.steps=8", name="first")
+    extend = f"train.extend_from={quoted(str(first.folder))}"
+    others = ("optim.lr=0.01", "optim.weight_decay=0.2", "train.global_batch=48", "schedule=constant")
+    longer = starter.train(ranks, *run, *others, extend, "train.steps=9", name="longer")
+    assert longer.summary["samples"] == 8 * 64 + 48
+    (start,) = longer.events("start")
+    assert start["lr"]["after"] == 0.01
+    assert start["lr"]["before"] == first.metrics("train")[-1]["lr"] < 0.0001
+    before = torch.load(first.folder / "checkpoints/step_00000008/state.pt", weights_only=True)["update"]["optimizer"]
+    after = torch.load(longer.folder / "checkpoints/step_00000009/state.pt", weights_only=True)["update"]["optimizer"]
+    assert {group["weight_decay"] for group in before["param_groups"]} == {0.1, 0.0}
+    assert {group["weight_decay"] for group in after["param_groups"]} == {0.2, 0.0}
+    names = ["layers.0.weight", "layers.3.weight"]  # those of the group that decays
+    for index, name in enumerate(names):
+        was, now = (found["state"][index] for found in (before, after))
+        assert now["step"] == was["step"] + 1 == 9
+        gradient = (now["exp_avg"] - 0.9 * was["exp_avg"]) / 0.1
+        assert torch.allclose(now["exp_avg_sq"], 0.999 * was["exp_avg_sq"] + 0.001 * gradient**2, rtol=1e-9)
+        moved = now["exp_avg"] / (1 - 0.9**9) / ((now["exp_avg_sq"] / (1 - 0.999**9)).sqrt() + 1e-8)
+        expected = first.weights()[name] * (1 - 0.01 * 0.2) - 0.01 * moved
+        assert torch.allclose(longer.weights()[name], expected, rtol=1e-9, atol=1e-12), name
+
+
+def test_a_rate_that_jumps_where_a_run_is_extended_is_told_with_what_to_type(starter: Starter) -> None:
+    run = (*RUN, "optim.lr=0.01", "schedule=cosine", "checkpoint.best_metric=null")
+    first = starter.train(1, *run, name="first")
+    extend = (f"train.extend_from={quoted(str(first.folder))}", "train.steps=24")
+    ended = starter.run(2, *run, *extend, "run.name=longer")
+    (told,) = [line for line in ended.output.splitlines() if line.startswith("WARNING: lr:")]
+    rate = starter.results("longer").events("start")[0]["lr"]
+    assert f"lr: {rate['before']:.3g} before, in the last step" in told
+    assert f"{rate['after']:.3g} after" in told
+    assert rate["after"] > 10 * rate["before"]
+    typed, _, constant = told.partition("To go on at the rate it had type ")[2].partition(" for this schedule, or ")
+    for words in ([typed], constant.split()):
+        ended = starter.run(1, *run, *extend, *words, "run.name=smooth", "run.fresh=true")
+        assert ended.codes == [0], ended.output
+        assert "WARNING: lr:" not in ended.output
+        smooth = starter.results("smooth").events("start")[0]["lr"]
+        assert smooth["after"] == pytest.approx(rate["before"], rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_unfinished_run_is_extended_from_where_it_stood_then(starter: Starter, ranks: int) -> None:
+    """It goes on afterwards, and its checkpoint is gone: what extends it has begun where it did."""
+    run = (*RUN, *SGD, "checkpoint.keep=1", "train.steps=20")
+    whole = starter.train(ranks, *run, name="whole")
+    first = starter.train(ranks, *(*run, "train.steps=8"), name="first")
+    unfinish(first)  # as if it were the run of 20 steps and killed at step 8
+    resolved = first.folder / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("steps: 8\n", "steps: 20\n"))
+    extend = f"train.extend_from={quoted(str(first.folder))}"
+    longer = starter.train(ranks, *run, extend, name="longer")
+    assert longer.sha256 == whole.sha256
+    assert longer.events("start")[0]["step"] == 8
+    unfinish(longer)
+    shutil.rmtree(longer.folder / "checkpoints/step_00000020")
+    shutil.copytree(first.folder, starter.folder / "runs" / "aside")
+    assert starter.train(ranks, *run, "run.accept=changed", name="first").sha256 == whole.sha256
+    assert not (first.folder / "checkpoints/step_00000008").exists()
+    nothing = starter.run(ranks, *run, extend, "run.name=longer")
+    assert nothing.codes == [2] * ranks
+    assert "though step 20 was saved" in nothing.output
+    (longer.folder / "events.jsonl").write_text("")
+    nothing = starter.run(ranks, *run, extend, "run.name=longer")
+    assert nothing.codes == [2] * ranks
+    assert "step_00000008 is not there" in nothing.output
+    assert "Type run.fresh=true to begin anew from where it is now" in nothing.output
+    shutil.copytree(starter.folder / "runs/aside/checkpoints/step_00000008", first.folder / "checkpoints/step_00000008")
+    assert starter.train(ranks, *run, extend, name="longer").sha256 == whole.sha256
+    middle = f"train.extend_from={quoted(str(first.folder / 'checkpoints/step_00000008'))}"
+    assert starter.train(ranks, *run, middle, name="middle").sha256 == whole.sha256
 
 
 def test_trained_longer_with_another_schedule_and_in_epochs(starter: Starter) -> None:

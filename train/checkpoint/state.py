@@ -3,7 +3,7 @@
 import logging
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,20 @@ class State:
         return self.strategy.model
 
 
-def restore(state: State, checkpoint: Checkpoint) -> Progress:
-    """Load `checkpoint` into `state`. All ranks call it.
+def restore(state: State, checkpoint: Checkpoint, *, schedules: bool = True) -> Progress:
+    """Load `checkpoint` into `state`; without `schedules` what the learning rate's schedules keep stays. All ranks call it.
 
     State of single ranks (own buffers, extra state, communication hooks) is only loaded if the number of ranks is the same;
     otherwise all take rank 0's.
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
     strategy, model = state.strategy, state.model
-    found = _unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
+    found = unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
     update = strategy.own_optimizer_state(
         found.pop("update")
     )  # before the device: its part may be all that has room there
+    if not schedules:
+        update = _without_schedules(update)
     found = _moved(found, device)
     own: dict[str, Any] = {}
     if checkpoint.manifest["world_size"] == state.world.size:
@@ -88,7 +90,7 @@ def restore_model(
     `strategy` is what spreads the model over the ranks, where one does already; then all ranks call it. `device` is the
     model's. Raises ConfigError.
     """
-    found = _unpickled(checkpoint.file(names.STATE), _CPU)
+    found = unpickled(checkpoint.file(names.STATE), _CPU)
     del found["update"]
     found = _moved(found, device)
     kept = {name: from_plain(value) for name, value in found.get("extra", {}).items()}
@@ -102,7 +104,7 @@ def _own(checkpoint: Checkpoint, rank: int, device: torch.device) -> dict[str, A
     name = names.rank_state(rank)
     if not checkpoint.has(name):
         return {}
-    found = _unpickled(checkpoint.file(name), device)
+    found = unpickled(checkpoint.file(name), device)
     return {"hook": found} if "iteration" in found else found
 
 
@@ -118,12 +120,12 @@ def _say_rank_0s(checkpoint: Checkpoint, size: int) -> None:
     )
 
 
-def extend(state: State, checkpoint: Checkpoint, began: float) -> Progress:
-    """Load the last `checkpoint` of a finished run into a new run that extends it. All ranks call it."""
-    progress = restore(state, checkpoint)
-    assert not progress.records, "a run writes a line at its last step"
-    # The best step and the times are the new run's own.
-    return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[])
+def _without_schedules(update: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an updater, or of the updaters of a task's phases, less that of schedules."""
+    kept = {name: value for name, value in update.items() if name != "schedules"}
+    if "phases" in kept:
+        kept["phases"] = {phase: _without_schedules(its) for phase, its in kept["phases"].items()}
+    return kept
 
 
 def _moved(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _moved(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return moved
 
 
-def _unpickled(path: Path, device: torch.device) -> dict[str, Any]:
+def unpickled(path: Path, device: torch.device) -> dict[str, Any]:
     """torch.load with weights_only=True. Raises ConfigError for a file that holds anything else."""
     try:
         found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

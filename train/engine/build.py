@@ -21,8 +21,6 @@ from phalanx.targets.trust import Trust
 
 from ..checkpoint import weights
 from ..checkpoint.extra_state import extra_state_of
-from ..checkpoint.init_from import StartPoint, load_initial, start_point
-from ..checkpoint.match_names import Matched
 from ..checkpoint.state import State
 from ..distributed.world import World
 from ..evaluation.evaluate import Evaluation
@@ -52,6 +50,8 @@ from ..parallel.strategy import ParallelStrategy
 from ..schedules.make_rates import RatesMaker, schedule_nodes
 from ..schedules.schedule import Schedule
 from ..sinks.sink import Sink
+from ..start_point.init_from import StartPoint, load_initial, start_point
+from ..start_point.match_names import Matched
 from ..tasks.now import Now
 from ..tasks.task import Task
 from . import data_loading, model_checks
@@ -174,7 +174,9 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
 def build(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
     """The parts of this rank. All ranks call it: it contains collectives. Raises ConfigError, the same on all ranks."""
     # All ranks take part, in this and what follows.
-    alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision))
+    # A run that trains on, and that this one extends, is looked at once.
+    start = world.broadcast_object(world.raise_on_all(lambda: start_point(config) if world.is_rank_zero else None))
+    alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision, start))
     notes = [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
@@ -222,7 +224,7 @@ class _RankParts:
     phases: Mapping[str, list[str]]  # the parameters of each phase of the task
 
 
-def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision) -> _RankParts:
+def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision, start: StartPoint) -> _RankParts:
     datasets = _datasets(config, builder, world)
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     for name, dataset in datasets.items():
@@ -230,7 +232,6 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
             task.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from None
-    start = start_point(config)
     collations = {name: data_loading.collation(config, builder, dataset) for name, dataset in datasets.items()}
     loader = data_loading.loader(config, builder, datasets["train"], collations["train"], start, world)
     model = _model(config, builder, world, precision)

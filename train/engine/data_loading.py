@@ -10,13 +10,13 @@ from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.kinds import CALLABLE
 
-from ..checkpoint.init_from import StartPoint
 from ..distributed.world import World
 from ..loading.batch import Augment
 from ..loading.collation import UserCollation
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, Timeline
 from ..loading.order import Order
+from ..start_point.init_from import StartPoint
 
 
 def collation(config: Config, builder: Targets, dataset: Dataset[Any]) -> UserCollation | None:

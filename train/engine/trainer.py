@@ -31,7 +31,6 @@ from ..checkpoint import state, weights
 from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
 from ..checkpoint.progress import Progress
 from ..checkpoint.saver import SynchronousSaver
-from ..checkpoint.weight_files import sha256_of
 from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..evaluation.best_weights import best_weights
@@ -40,6 +39,8 @@ from ..loading.workers.workers import run_in_worker
 from ..sinks.jsonl import undone_steps
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
+from ..start_point import extend_from
+from ..start_point.weight_files import sha256_of
 from .build import Parts, build, packages, set_up_process, targets
 from .loop import TrainLoop
 from .metric_window import MetricWindow
@@ -131,6 +132,8 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
         }
         if parts.start_point.weights:
             data["train.init_from"] = sha256_of(parts.start_point.weights)
+        if (extends := parts.start_point.extends) is not None and extends.record is not None:
+            data[extend_from.KEY] = extends.record
         record = RunRecord(
             digest=digest(config),
             environment=environment.describe(sys.argv, os.environ, ROOT),
@@ -174,7 +177,7 @@ def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, st
     began = started if opened.began is None else opened.began
     extends = parts.start_point.extends
     if extends is not None:
-        return world.raise_on_all(lambda: state.extend(parts.state, extends, began))  # all ranks take part
+        return world.raise_on_all(lambda: extend_from.extend(parts.state, extends, began))  # all ranks take part
     return Progress(began=began)
 
 
@@ -254,6 +257,11 @@ def _log_start(
     for note in notes:
         logger.warning("%s", note)
     initial = parts.initial if opened.new else None
+    extends, told = parts.start_point.extends, dict[str, Any]()
+    if extends is not None and recorder.progress.step == extends.step:
+        told, jump = extend_from.seam(extends, parts.state)
+        if jump is not None:
+            logger.warning("%s", jump)
     recorder.event(
         "start" if opened.new else "resume",
         folder=str(opened.path),
@@ -268,6 +276,7 @@ def _log_start(
         took_s=round(time.time() - started, 3),
         **dropped,
         **({"changed": notes} if notes else {}),
+        **told,
         **({} if initial is None else {"init_from": initial.told(), "init_names": initial.names()}),
     )
 

@@ -15,7 +15,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import source
 
-from . import weights
+from ..checkpoint import weights
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar")  # what torch.save writes
 _INDEX = ".index.json"  # of weights that are split over several files, https://huggingface.co/docs/safetensors

@@ -12,7 +12,7 @@ from phalanx.config.init_keys import rename_pairs, skip_patterns
 from phalanx.config.schema import TrainConfig
 from phalanx.exit.codes import ConfigError
 
-from .weights import misfits, tensors_of
+from ..checkpoint.weights import misfits, tensors_of
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module that it wraps
 _WRAPPED = "module."  # what DistributedDataParallel and DataParallel put before all names

@@ -1,0 +1,1 @@
+"""Where a new run starts: from given weights, or from where another run stands."""
