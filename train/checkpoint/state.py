@@ -15,9 +15,9 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint
 
 from ..distributed.world import World
+from ..freezing.phased_updater import PhasedUpdater
 from ..loading.batch import apply
 from ..optim.optimizer_average import OptimizerAverage
-from ..optim.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy

@@ -28,6 +28,7 @@ from ..evaluation.sets import EvaluationSets
 from ..evaluation.times import EvaluationTimes
 from ..freezing.freezing import Freezing
 from ..freezing.phase_parameters import phase_parameters
+from ..freezing.phased_updater import PhasedUpdater
 from ..freezing.plan import FreezePlan, freeze
 from ..loading.batch import Augment, apply
 from ..loading.collation import UserCollation
@@ -42,8 +43,8 @@ from ..optim.ema import Average
 from ..optim.make_optimizers import Made, make_optimizers
 from ..optim.optimizer_average import OptimizerAverage
 from ..optim.param_groups import groups_of
-from ..optim.phased_updater import PhasedUpdater
 from ..optim.precision import LossScale, Precision, choose, set_up
+from ..optim.sparse_gradients import mark_tables
 from ..optim.updater import Updater
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
@@ -193,6 +194,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
             "parallel=ddp, or freeze for ever: from: 0, until: null",
             agreed=True,
         )
+    model_checks.check_sparse(strategy.model, type(strategy))
     if alone.phases:
         check_phases(alone.task, type(strategy), config.parallel)
     # All ranks take part, in one phase after the other.
@@ -363,7 +365,9 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
     seed_all(config.seed, world.device)
     model = builder.build(config.model, "model", nn.Module)
     model_checks.check_model(model)
-    return precision.converted(model.to(world.device))
+    model = precision.converted(model.to(world.device))
+    mark_tables(model)
+    return model
 
 
 def _updater(

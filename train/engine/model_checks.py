@@ -10,14 +10,15 @@ from torch.nn.parameter import is_lazy
 
 from phalanx.exit.codes import ConfigError
 
+from ..optim.sparse_gradients import is_table
 from ..parallel.loss_module import LossModule
+from ..parallel.strategy import ParallelStrategy
 
-_LAYERS = (nn.Embedding, nn.EmbeddingBag)
 _DEEP = 6  # how many containers within one another are searched for weights
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise ConfigError for weights that have no shape yet, and for layers whose gradients are sparse."""
+    """Raise ConfigError for weights that have no shape yet."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if is_lazy(parameter):
             layer = model.get_submodule(name.rpartition(".")[0])
@@ -26,19 +27,16 @@ def check_model(model: nn.Module) -> None:
                 "its number of inputs, such as nn.Linear(64, 8) for nn.LazyLinear(8): optimizer and ranks need "
                 "every weight from the start"
             )
-    for name, module in model.named_modules():
-        if isinstance(module, _LAYERS) and module.sparse and module.weight.requires_grad:
-            raise ConfigError(_sparse(f"{name}.weight" if name else "weight"))
 
 
 @contextmanager
-def raise_on_sparse_gradients(parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, a backward raises ConfigError if the gradient of a parameter is sparse."""
+def check_layouts(parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Inside, a backward raises ConfigError if a gradient is sparse and not that of a layer's table, or the other way."""
 
     def hook_of(name: str) -> Any:
         def check(gradient: torch.Tensor) -> None:
-            if gradient.layout is not torch.strided:
-                raise ConfigError(_sparse(name))
+            if (gradient.layout is torch.strided) == is_table(parameters[name]):
+                raise ConfigError(_dense(name) if is_table(parameters[name]) else _sparse(name))
 
         return check
 
@@ -108,6 +106,24 @@ def _bare(model: nn.Module) -> Iterator[tuple[int, str]]:
 
 def _sparse(name: str) -> str:
     return (
-        f"The gradient of {name} is sparse, and gradients are added up over ranks in dense buffers here. Make the layer "
-        "with sparse=False, such as nn.Embedding(n, d), and type an optimizer for dense gradients, such as optim=adam"
+        f"The gradient of {name} is sparse, and it is no table of an nn.Embedding or nn.EmbeddingBag with "
+        "sparse=True, whose rows alone are added up over ranks. Look it up by such a layer, or without sparse=True"
     )
+
+
+def _dense(name: str) -> str:
+    return (
+        f"{name} is the table of a layer with sparse=True, and its gradient is dense: it is used otherwise, too, as where "
+        "it is tied to an output layer. Make the layer with sparse=False, such as nn.Embedding(n, d)"
+    )
+
+
+def check_sparse(model: nn.Module, strategy: type[ParallelStrategy]) -> None:
+    """Raise ConfigError where a table's gradient is sparse, and the strategy takes dense ones alone."""
+    tables = [name for name, parameter in model.named_parameters() if is_table(parameter) and parameter.requires_grad]
+    if tables and not strategy.sparse_gradients:
+        raise ConfigError(
+            f"The gradient of {tables[0]} is sparse, and {strategy.__name__} takes dense ones alone. Make the layer with "
+            "sparse=False, such as nn.Embedding(n, d), or type parallel=ddp",
+            agreed=True,
+        )

@@ -20,8 +20,8 @@ from phalanx.run_folder import names
 from ..checkpoint.progress import Progress, StepRecord
 from ..distributed.world import World
 from ..evaluation.evaluate import Found
+from ..freezing.phased_updater import PhasedUpdater
 from ..loading.loader import Loader
-from ..optim.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
 from ..sinks.sink import Sink
 from .metric_window import mean

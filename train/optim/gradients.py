@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from .sparse_gradients import SparseGradients, is_table
+
 
 class Gradients(ABC):
     """The gradients as an updater uses them, sharded or not."""
@@ -36,7 +38,9 @@ class FlatGradients(Gradients):
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], *, find_unused: bool) -> None:
         """`find_unused`: some parameters get no gradient in some steps, and keep out of those steps' updates."""
-        self._parameters = parameters
+        self._parameters: Sequence[torch.nn.Parameter]
+        self.sparse: SparseGradients
+        self._split(parameters)
         self._find_unused = find_unused
         self._flats: list[torch.Tensor] = []
         self._laid_out = False
@@ -47,14 +51,20 @@ class FlatGradients(Gradients):
             None  # filled by hooks, used where a user's own hooks would disturb the version count
         )
 
+    def _split(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Tables whose gradients are sparse are kept apart: neither flat buffers nor DDP's buckets hold those."""
+        self._parameters = [parameter for parameter in parameters if not is_table(parameter)]
+        self.sparse = SparseGradients([parameter for parameter in parameters if is_table(parameter)])
+
     @property
     def exact(self) -> bool:
-        return any(parameter.dtype == torch.float64 for parameter in self._parameters)
+        return any(parameter.dtype == torch.float64 for parameter in [*self._parameters, *self.sparse.tables])
 
     def begin(self, *, wrapped: bool) -> None:
         """After the uncounted backward: clear the gradients, and without DDP lay them out in one buffer a dtype."""
         if self._find_unused or not wrapped:
             self.drop()
+        self.sparse.drop()
         if not self._find_unused and not wrapped:
             self._lay_out()
             if any(parameter._post_accumulate_grad_hooks for parameter in self._parameters):
@@ -72,7 +82,8 @@ class FlatGradients(Gradients):
         for hook in self._hooks:
             hook.remove()
         self.drop()
-        self._parameters, self._hooks, self._arrived, self._laid_out = parameters, [], None, False
+        self._split(parameters)
+        self._hooks, self._arrived, self._laid_out = [], None, False
 
     def expect(self) -> None:
         """Before the step's last backward, whose gradients `missing` counts."""
@@ -117,13 +128,16 @@ class FlatGradients(Gradients):
 
     def norm(self) -> torch.Tensor:
         self.find()
-        norms: list[torch.Tensor] = [torch.linalg.vector_norm(flat) for flat in self._flats]
+        norms: list[torch.Tensor] = [torch.linalg.vector_norm(flat) for flat in self._flats] + self.sparse.norms()
+        if not norms:  # no rank has met a row of the tables, and there is nothing else
+            return torch.zeros((), device=self.sparse.tables[0].device)
         whole: torch.Tensor = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
         return whole
 
     def divide(self, divisor: torch.Tensor) -> None:
         for flat in self._flats:
             flat.div_(divisor)
+        self.sparse.divide(divisor)
 
     def zero(self) -> None:
         if self._find_unused:
@@ -133,10 +147,12 @@ class FlatGradients(Gradients):
                 parameter.grad = gradient
         for flat in self._flats:
             flat.zero_()
+        self.sparse.drop()
 
     def drop(self) -> None:
         """Forget all gradients, as before the first backward."""
         self._flats, self._held = [], []
+        self.sparse.drop()
         for parameter in self._parameters:
             parameter.grad = None
 

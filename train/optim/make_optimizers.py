@@ -16,6 +16,7 @@ from .group_optimizer import GroupOptimizer
 from .layer_decay import check_decay, depths
 from .optimizer_trial import Traits, try_optimizer
 from .param_groups import Group, Named, groups_of, members
+from .sparse_gradients import is_table
 
 ParamGroup = dict[str, Any]
 
@@ -127,8 +128,15 @@ class _Optimizer:
         self._where, self._node = first.node_where, dict(first.node)
         target = builder.resolve(self._node, self._where, torch.optim.Optimizer)
         self._takes = next(iter(_parameters(target)), "params")
-        if any(p.is_complex() for part in parts for p in part.parameters) and self._node.get("fused"):
-            self._node["fused"] = False  # no fused kernel takes complex numbers; the maths is the same
+        every = [parameter for part in parts for parameter in part.parameters]
+        if self._node.get("fused") and any(p.is_complex() or is_table(p) for p in every):
+            self._node["fused"] = False  # no fused kernel takes complex numbers, nor sparse gradients
+        if self._node.get("momentum") and any(map(is_table, every)):
+            raise ConfigError(
+                f"{self._where}.momentum={self._node['momentum']} moves all rows of a table in each step, and the "
+                f"gradient of an nn.Embedding(sparse=True) has few. Type {self._where}.momentum=0, or make the "
+                "layer with sparse=False"
+            )
         self._part_of = {id(parameter): part for part in parts for parameter in part.parameters}
         set_ = _defaults(builder, first)
         groups = [group for part in parts for group in _split(part, set_, alone=alone)]

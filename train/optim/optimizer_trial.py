@@ -15,6 +15,7 @@ from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
 
 from . import optimizer_state
+from .sparse_gradients import is_table
 
 _SAME = 1e-3  # the largest relative difference of two moves that are the same; one without momentum differs by far more
 _EACH = 2  # parameters of a kind that stand for all
@@ -95,7 +96,8 @@ def _step(optimizer: Optimizer, groups: Sequence[Group], seed: int) -> None:
     torch.manual_seed(seed)
     for group in groups:
         for parameter in group["params"]:
-            parameter.grad = torch.randn_like(parameter) * 1e-2
+            gradient = torch.randn_like(parameter) * 1e-2
+            parameter.grad = gradient.to_sparse(1) if is_table(parameter) else gradient
     try:
         optimizer_state.train(optimizer)
         optimizer.step()
@@ -107,8 +109,19 @@ def _step(optimizer: Optimizer, groups: Sequence[Group], seed: int) -> None:
         line = user_error.user_line(error)
         raise ConfigError(
             f"{_name(optimizer)} cannot take a step: {' '.join(user_error.message(error).split())}"
-            f"{f' ({line})' if line else ''}. Tried on copies of the weights; nothing was trained"
+            f"{f' ({line})' if line else ''}. Tried on copies of the weights; nothing was trained{_sparse_hint(groups)}"
         ) from error
+
+
+def _sparse_hint(groups: Sequence[Group]) -> str:
+    kinds = {is_table(parameter) for group in groups for parameter in group["params"]}
+    if True not in kinds:
+        return ""
+    return (
+        ". The gradient of an nn.Embedding(sparse=True) takes an optimizer of its own: type "
+        "+optim.groups=[{match: embedding, optimizer: {_target_: torch.optim.SparseAdam, lr: 0.001}}] with a match for "
+        "its table"
+    )
 
 
 def _second_step(optimizer: Optimizer, groups: Sequence[Group], own_rate: bool) -> list[torch.Tensor]:

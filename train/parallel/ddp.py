@@ -16,10 +16,12 @@ from phalanx.exit.codes import ConfigError
 from ..distributed.world import World
 from ..loading.batch import Batch
 from ..optim.gradients import FlatGradients
+from ..optim.sparse_gradients import is_table
 from ..tasks.task import Ratio
 from . import buffers
 from .broadcast_model import broadcast_model
 from .comm_hooks import PowerSGD, all_reduce_mean, register
+from .gather_rows import gather_rows
 from .loss_module import LossModule
 from .strategy import ParallelStrategy, unused
 
@@ -34,6 +36,7 @@ class DDPStrategy(ParallelStrategy):
     buffers are reduced after the backward, unless an option of DDP is set.
     """
 
+    sparse_gradients = True
     options = frozenset(option.name for option in fields(ParallelConfig)) - {"_target_", "args"}
 
     def __init__(self, module: LossModule, world: World, config: ParallelConfig) -> None:
@@ -57,8 +60,12 @@ class DDPStrategy(ParallelStrategy):
     def _wrap(self) -> None:
         """Make DDP, where it is needed, of the parameters that train now. All ranks call it."""
         world, config = self._world, self._config
-        if world.size == 1 or not _needs_ddp(world, config):
+        tables = [f"model.{name}" for name, p in self.model.named_parameters() if is_table(p)]
+        dense = any(not is_table(parameter) for parameter in self._trained())
+        if world.size == 1 or not dense or not _needs_ddp(world, config):
             return
+        # A bucket holds dense gradients: those of tables are gathered apart.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.module, tables)  # type: ignore[no-untyped-call]
         self._ddp = DistributedDataParallel(
             self.module,
             device_ids=[world.device.index] if world.device.type == "cuda" else None,
@@ -127,6 +134,9 @@ class DDPStrategy(ParallelStrategy):
         self.gradients.expect()
 
     def reduce_gradients(self) -> None:
+        if sparse := self.gradients.sparse.tables:
+            rows = gather_rows(self.gradients.sparse.own(), sparse, self._world)  # all ranks take part
+            self.gradients.sparse.combine(rows, self._world.size)
         if self._ddp is not None:
             self._check_reduced()
             return
@@ -181,7 +191,7 @@ class DDPStrategy(ParallelStrategy):
 
     def _without_gradient(self, message: str) -> list[str]:
         """Names behind the parameter indices that DDP's message lists."""
-        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad and not is_table(p)]
         tail = message.rpartition("did not receive grad for rank")[2].partition(":")[2]
         indices = [int(word) for word in tail.split() if word.isdigit()]
         return [names[i] for i in indices if i < len(names)]

@@ -8,6 +8,7 @@ from torch import nn
 from phalanx.exit import user_error
 
 from ..loading.batch import Batch, shapes
+from ..optim.sparse_gradients import is_table, no_rows
 from ..tasks.answer import checked
 from ..tasks.task import Ratio, Task
 
@@ -28,7 +29,8 @@ class LossModule(nn.Module):
             parameters = [p for p in self.model.parameters() if p.requires_grad]
             if self._find_unused:
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
-            nothing = torch.stack([_first(p).float() for p in parameters]).sum() * 0.0
+            parts = [no_rows(p) if is_table(p) else _first(p) for p in parameters]
+            nothing = torch.stack([part.float() for part in parts]).sum() * 0.0
             return {"loss": Ratio(nothing, 0)}
         try:
             return checked(self.task.ratios(self.model, batch), trains=True)

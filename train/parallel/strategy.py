@@ -31,6 +31,7 @@ class ParallelStrategy(ABC):
     module: LossModule
     gradients: Gradients
     options: ClassVar[frozenset[str]] = frozenset()  # of DDP's keys those that it reads; others are refused where set
+    sparse_gradients: ClassVar[bool] = False  # whether it takes those of nn.Embedding(sparse=True)
     collective_forward: ClassVar[bool] = False
     """Whether a forward of the model communicates, as where weights are gathered for it.
 

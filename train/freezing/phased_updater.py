@@ -8,8 +8,8 @@ import torch
 
 from phalanx.config.metric_direction import Results
 
-from .ema import Average
-from .updater import Updater
+from ..optim.ema import Average
+from ..optim.updater import Updater
 
 
 class PhasedUpdater:
