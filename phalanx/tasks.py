@@ -4,9 +4,19 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "Detection", "ModelLoss"]
 
 if TYPE_CHECKING:
     from .train.tasks.classification import Classification
+    from .train.tasks.detection import Detection
+    from .train.tasks.model_loss import ModelLoss
 else:
-    __getattr__, __dir__ = handed_on(__package__, __name__, {"train.tasks.classification": ["Classification"]})
+    __getattr__, __dir__ = handed_on(
+        __package__,
+        __name__,
+        {
+            "train.tasks.classification": ["Classification"],
+            "train.tasks.detection": ["Detection"],
+            "train.tasks.model_loss": ["ModelLoss"],
+        },
+    )

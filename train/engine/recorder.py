@@ -24,6 +24,8 @@ from ..freezing.phased_updater import PhasedUpdater
 from ..loading.loader import Loader
 from ..optim.updater import Updater
 from ..sinks.sink import Sink
+from ..tasks.answer import derived
+from ..tasks.task import Sum, Task
 from .metric_window import mean
 
 _GIB = 2**30
@@ -39,6 +41,7 @@ class Recorder:
     loader: Loader
     max_skips: int
     epoch_samples: int
+    task: Task
 
     def __post_init__(self) -> None:
         # Of the last line, or where this start began.
@@ -91,7 +94,10 @@ class Recorder:
         progress, records = self.progress, self.progress.records
         applied = [record for record in records if not record.skipped]
         names = dict.fromkeys(name for record in records for name in record.ratios)
-        means = {name: mean([record.ratios.get(name, (0.0, 0.0)) for record in applied]) for name in names}
+        sums = {name: [record.ratios.get(name, (0.0, 0.0)) for record in applied] for name in names}
+        means = {name: mean(pairs) for name, pairs in sums.items()}
+        totals = {name: Sum(sum(t for t, _ in pairs), sum(c for _, c in pairs)) for name, pairs in sums.items()}
+        more = derived(self.task, totals) if applied else {}
         skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
         steps, samples = progress.step - self._lined_step, progress.position - self._lined_position
         self.sink.write(
@@ -101,6 +107,7 @@ class Recorder:
                 "time": time.time(),
                 "epoch": progress.position / self.epoch_samples,
                 **means,
+                **more,
                 **updater.rates(max(0, progress.applied - (not records[-1].skipped)), progress.step - 1),
                 "grad_norm": records[-1].norm,
                 **skipped,

@@ -24,11 +24,11 @@ from ..optim.ema import Average
 from ..optim.precision import Precision
 from ..parallel import buffers
 from ..sinks.shown import Shown
-from ..tasks.answer import checked, checked_shown, joined, updates
+from ..tasks.answer import checked, checked_shown, derived, joined, updates
 from ..tasks.metric_set import MetricSet
 from ..tasks.now import Now
 from ..tasks.phases import ratios_of
-from ..tasks.task import Task
+from ..tasks.task import Sum, Task
 
 _EVALUATE = 5  # tells these seeds from those of other uses
 _SHOW = 7
@@ -88,8 +88,9 @@ class Evaluation:
             cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
         totals = world.sum(table).cumsum(0)[-1]  # all ranks take part
+        sums = {name: Sum(float(total), float(count)) for name, (total, count) in zip(names, totals, strict=True)}
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
-        return Found(joined(ratios, computed), shown)
+        return Found(joined(joined(ratios, derived(self.task, sums)), computed), shown)
 
     def sanity_check(self, model: nn.Module, world: World) -> list[str]:
         """Try one batch, and a batch of one sample if the last has no more. The caller restores the model.
@@ -105,25 +106,28 @@ class Evaluation:
         # All ranks take part, in this and what follows.
         found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
-        rows, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
-        seen = world.gather((self.with_grad, talks, list(computed)))
+        rows, metrics, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
+        fixed = [name for name in computed if not metrics.may_lack(name)]
+        seen = world.gather((self.with_grad, talks, fixed))
         self.with_grad = any(with_grad for with_grad, _, _ in seen)
         if any(talks for _, talks, _ in seen):
             self._check_equal(world.size)
-        if odd := [names for _, _, names in seen if names != list(computed)]:
+        if odd := [names for _, _, names in seen if names != fixed]:
             raise ConfigError(
-                f"The task's metrics are {', '.join(computed) or 'none'} on one rank and {', '.join(odd[0]) or 'none'} on "
+                f"The task's metrics are {', '.join(fixed) or 'none'} on one rank and {', '.join(odd[0]) or 'none'} on "
                 "another. metrics() and compute() are to give the same names on all, whatever the samples",
                 agreed=True,
             )
         ratios = dict.fromkeys(_all(rows, world), 0.0)
-        return list(world.raise_on_all(lambda: joined(ratios, computed)))  # all ranks take part
+        more = world.raise_on_all(lambda: derived(self.task, _sums(rows)))
+        return list(world.raise_on_all(lambda: joined(joined(ratios, more), computed)))  # all ranks take part
 
     def _try(
         self, model: nn.Module, numbered: Sequence[tuple[int, Batch]], world: World
-    ) -> "tuple[list[_Row], dict[str, float], bool]":
-        """Rows of the batches, the metrics' values, and whether the batches used collectives. Sets `with_grad` if the model
-        fails without autograd; raises what it raises with autograd.
+    ) -> "tuple[list[_Row], MetricSet, dict[str, float], bool]":
+        """Rows of the batches, the metrics and their values, and whether the batches used collectives.
+
+        Sets `with_grad` if the model fails without autograd; raises what it raises with autograd.
         """
         before = world.collectives()
         for self.with_grad in (False, True):
@@ -138,7 +142,7 @@ class Evaluation:
             else:
                 break
         talks = world.collectives() != before
-        return rows, metrics.sanity_check(), talks
+        return rows, metrics, metrics.sanity_check(), talks
 
     def _check_equal(self, ranks: int) -> None:
         if self.samples % (self.batch * ranks):
@@ -207,6 +211,16 @@ class _Row(NamedTuple):
 
     names: list[str]
     cells: torch.Tensor
+
+
+def _sums(rows: Sequence[_Row]) -> dict[str, Sum]:
+    """Over these batches."""
+    found: dict[str, Sum] = {}
+    for row in rows:
+        for name, (total, count) in zip(row.names, row.cells.tolist(), strict=True):
+            before = found.get(name, Sum(0.0, 0.0))
+            found[name] = Sum(before.total + total, before.count + count)
+    return found
 
 
 def who_waits(collective_forward: bool) -> str:

@@ -10,7 +10,8 @@ from phalanx.exit.codes import ConfigError
 
 from ..sinks.shown import Shown
 from .metric import Metric, Update
-from .task import Ratio, Task
+from .task import Ratio, Sum, Task
+from .torch_metric import TorchMetric, is_torch_metric
 
 # Keys of a metrics line beside the task's own.
 RESERVED = frozenset(
@@ -55,10 +56,15 @@ def new_metrics(task: Task) -> dict[str, Metric]:
             f"The task's metrics() answered with {_told(found)}, and not with its metrics by name. Write "
             'return {"f1": MacroF1()}'
         )
+    found = {name: TorchMetric(metric) if is_torch_metric(metric) else metric for name, metric in found.items()}
     for name, metric in found.items():
         _check_name(name)
         if not isinstance(metric, Metric):
-            made = f"Make one: {metric.__name__}(…)" if isinstance(metric, type) else "Derive it from phalanx.Metric"
+            made = (
+                f"Make one: {metric.__name__}(…)"
+                if isinstance(metric, type)
+                else "Derive it from phalanx.Metric, or take one of torchmetrics"
+            )
             raise ConfigError(
                 f"The task's metrics() has a {name} that is {_told(metric)}, and no Metric. {made}. Sums and counts are "
                 "Ratios, which ratios() returns"
@@ -88,13 +94,32 @@ def checked_shown(found: object) -> dict[str, Shown]:
 
 
 def numbers_of(name: str, value: object) -> dict[str, float]:
-    """The values of metric `name` by the keys of a metrics line. Raises ConfigError."""
+    """The values of metric `name` by the keys of a metrics line: `name/key`. Raises ConfigError.
+
+    Where one key is "" that is the metric's own value, and keys such as "_50" are `name_50`.
+    """
     if not isinstance(value, Mapping):
         return {name: _computed(name, value)}
-    found = {f"{name}/{key}": _computed(f"{name}/{key}", number) for key, number in value.items()}
+    keys = {key: f"{name}{key if '' in value and str(key)[:1] in ('', '_') else f'/{key}'}" for key in value}
+    found = {keys[key]: _computed(keys[key], number) for key, number in value.items()}
     for key in found:
         _check_name(key)
     return found
+
+
+def derived(task: Task, sums: Mapping[str, Sum]) -> dict[str, float]:
+    """What the task derives from the sums. Raises ConfigError for what is no number, or under another's name."""
+    if type(task).derive is Task.derive:
+        return {}
+    found: object = task.derive(sums)
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"The task's derive() answered with {_told(found)}, and not with numbers by name. Write "
+            'return {"perplexity": math.exp(sums["loss"].mean)}'
+        )
+    for name in found:
+        _check_name(name)
+    return {name: _computed(name, value) for name, value in found.items()}
 
 
 def joined(ratios: Mapping[str, float], metrics: Mapping[str, float]) -> dict[str, float]:

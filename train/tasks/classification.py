@@ -14,32 +14,41 @@ from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
 from .metric import Update
+from .model_answer import logits_of
 from .task import Ratio, Task
 
 
 class Classification(Task):
     """Cross entropy in nats a sample, and accuracy. A batch is (inputs, labels), labels (b,) within 0..classes-1.
 
-    A class derived from it that has `metrics` needs no more: each is updated with logits (b, classes) and labels (b,).
+    A batch may also be a dict that holds `labels`; all else of it is passed to the model by keyword. The model answers with
+    logits (b, classes), or with something that holds them: `logits` of a dict or an object, or the first of a tuple.
+
+    `metrics` are of torchmetrics, by name, each updated with logits (b, classes) and labels (b,). A class derived from this
+    one that has a method `metrics` needs no more, either.
     """
 
-    def __init__(self, classes: int, label_smoothing: float) -> None:
+    def __init__(self, classes: int, label_smoothing: float, metrics: Mapping[str, Any] | None = None) -> None:
         if classes < 2:
             raise ConfigError(f"task.classes={classes} leaves nothing to tell apart. It must be at least 2")
         self._classes = classes
         self._label_smoothing = label_smoothing
+        self._given = dict(metrics or {})
         self._metrics: list[str] | None = None  # their names, once an evaluation has asked
         self._looked_at: set[bool] = set()  # whether in training, of the batches that were looked at
 
     # Any is Ratio | Update, and lets a derived class that has ratios alone say so.
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
         inputs, labels = self._checked(batch, model.training)
-        logits = model(inputs)
+        logits = logits_of(model(**inputs) if isinstance(inputs, dict) else model(inputs))
         self._check_shape(logits, len(labels))
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self._label_smoothing)
         correct = (logits.argmax(1) == labels).sum()
         ratios: dict[str, Any] = {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
         return ratios if model.training else {**self._updates(logits, labels), **ratios}
+
+    def metrics(self) -> Mapping[str, Any]:
+        return self._given
 
     def _updates(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Update]:
         if self._metrics is None:
@@ -48,11 +57,13 @@ class Classification(Task):
 
     def _checked(self, batch: Batch, training: bool) -> tuple[Any, torch.Tensor]:
         """Inputs and labels. The range is checked in the first batch of training and of evaluation."""
+        if isinstance(batch, Mapping) and isinstance(batch.get("labels"), torch.Tensor):
+            batch = ({name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
         if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
             raise ConfigError(
                 f"This task's batches are pairs of inputs and labels, and the data give {shapes(batch)} in a "
-                f"{type(batch).__name__}. Return (input, label) from __getitem__, or type task._target_= and a task of "
-                "your own"
+                f"{type(batch).__name__}. Return (input, label) from __getitem__, or a dict with labels in it, or type "
+                "task._target_= and a task of your own"
             )
         inputs, labels = batch
         if labels.dim() != 1 or labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
@@ -66,13 +77,8 @@ class Classification(Task):
             self._check_range(int(labels.min()), int(labels.max()), f"of {'training' if training else 'evaluation'}")
         return inputs, labels.long()
 
-    def _check_shape(self, logits: object, samples: int) -> None:
+    def _check_shape(self, logits: torch.Tensor, samples: int) -> None:
         """A label without a place in the logits would be found by an assertion in a GPU kernel, which names nothing."""
-        if not isinstance(logits, torch.Tensor):
-            raise ConfigError(
-                f"The model answers with a {type(logits).__name__}, and this task wants a tensor of shape ({samples}, "
-                f"{self._classes}). Type task._target_= and a task of your own, which takes what the model gives"
-            )
         if logits.shape != (samples, self._classes):
             raise ConfigError(
                 f"The model answers {samples} samples with {tuple(logits.shape)} numbers, and task.classes={self._classes}"

@@ -15,6 +15,7 @@ from ..loading.rng import integer, seed_all
 from .answer import joined, new_metrics, numbers_of
 from .metric import Update
 from .task import Task
+from .torch_metric import TorchMetric
 
 _COMPUTE = 6  # separates this seed from other uses
 _CLOSE = 1e-6  # relative rounding error of a merge with empty metrics
@@ -32,6 +33,11 @@ class MetricSet:
     @property
     def names(self) -> list[str]:
         return list(self._metrics)
+
+    def may_lack(self, name: str) -> bool:
+        """Whether it depends on the samples that there is a value of this name, as of a class."""
+        metric = self._metrics.get(name.partition("/")[0])
+        return "/" in name and isinstance(metric, TorchMetric) and metric.classes_vary
 
     def update(self, updates: Mapping[str, Update], ratios: Iterable[str]) -> None:
         """Update with a batch; `ratios` are the names of its ratios. Raises ConfigError."""

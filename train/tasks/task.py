@@ -1,5 +1,6 @@
 """The interface of a task: loss and metrics of a model and a batch."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ..loading.batch import Batch
 from ..sinks.shown import Shown
-from .metric import Metric, Update
+from .metric import Update
 from .now import Now
 
 
@@ -19,6 +20,18 @@ class Ratio(NamedTuple):
 
     total: torch.Tensor
     count: torch.Tensor | int  # type: ignore[assignment]  # hides tuple's own count, which nobody needs here
+
+
+class Sum(NamedTuple):
+    """A ratio's sum and its count over all samples of an evaluation, or of a line of training."""
+
+    total: float
+    count: float  # type: ignore[assignment]  # hides tuple's own count, which nobody needs here
+
+    @property
+    def mean(self) -> float:
+        """Their ratio; NaN where nothing was counted."""
+        return self.total / self.count if self.count else math.nan
 
 
 class Task(ABC):
@@ -43,10 +56,19 @@ class Task(ABC):
         it alone: nothing there adds up what is no sum.
         """
 
-    def metrics(self) -> Mapping[str, Metric]:
+    def metrics(self) -> Mapping[str, Any]:
         """Metrics that are no ratio of sums, by name, each made anew here: they are of one evaluation.
 
-        Called on every rank at the start of each evaluation, and must give the same names there.
+        Called on every rank at the start of each evaluation, and must give the same names there. Metrics of torchmetrics
+        are welcome, and collections of them: each is copied, and merged over ranks without its own synchronisation.
+        """
+        return {}
+
+    def derive(self, sums: Mapping[str, Sum]) -> Mapping[str, float]:
+        """Further numbers that are functions of the sums, such as {"perplexity": math.exp(sums["loss"].mean)}.
+
+        `sums` are those of `ratios` by name, over all samples of an evaluation, and in training over the steps of a line of
+        metrics.jsonl; the latter may have others. Called on every rank with the same numbers.
         """
         return {}
 

@@ -1,0 +1,84 @@
+"""Boxes in pictures, by models that compute their losses themselves, as torchvision's detectors do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from phalanx.exit.codes import ConfigError
+
+from ..loading.batch import Batch, shapes
+from .metric import Update
+from .model_loss import in_full, losses_of
+from .task import Ratio, Task
+
+
+class Detection(Task):
+    """A batch is (images, targets): a list of pictures (channels, h, w), and a dict of `boxes` (n, 4), `labels` for each.
+
+    In training the model is called with both and answers with its losses, whose sum is the loss; in an evaluation with the
+    images alone, and answers with a dict of `boxes`, `scores` and `labels` for each. The loss of an evaluation is the
+    model's in training mode, its BatchNorm and Dropout aside. Mean average precision (COCO's, by torchmetrics and
+    pycocotools) is `map`, with `map_50`, `map_75` and more; `map/<class>` with class_metrics.
+    """
+
+    def __init__(self, class_metrics: bool = False, box_format: str = "xyxy", iou_type: str = "bbox") -> None:
+        self._options = {"class_metrics": class_metrics, "box_format": box_format, "iou_type": iou_type}
+
+    def metrics(self) -> Mapping[str, Any]:
+        try:
+            from torchmetrics.detection import MeanAveragePrecision
+
+            return {"map": MeanAveragePrecision(**self._options)}
+        except ImportError as error:  # it asks for pycocotools by this, too
+            raise ConfigError(
+                f"Mean average precision needs torchmetrics and pycocotools ({error}). "
+                "Type: pip install 'torchmetrics[detection]'"
+            ) from None
+
+    def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
+        images, targets = _pair(batch)
+        if model.training:
+            return _ratios(losses_of(model(images, targets)), len(images))
+        with _with_losses(model):
+            losses = losses_of(model(images, targets))
+        return {**_ratios(losses, len(images)), "map": Update(model(images), targets)}
+
+
+def _ratios(losses: Mapping[str, torch.Tensor], samples: int) -> dict[str, Ratio]:
+    """The sum of the losses, and each by its name."""
+    total = torch.stack([in_full(loss) for loss in losses.values()]).sum()
+    return {
+        "loss": Ratio(total * samples, samples),
+        **{name: Ratio(loss.detach() * samples, samples) for name, loss in losses.items() if name != "loss"},
+    }
+
+
+@contextmanager
+def _with_losses(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in training mode but for what would learn from the batch or drop parts of it."""
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        module.training = not isinstance(module, _BatchNorm | _DropoutNd)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _pair(batch: Batch) -> tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """Images and targets; samples that were put together one by one come as two lists or tuples."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        images, targets = (list(each) if isinstance(each, list | tuple | torch.Tensor) else each for each in batch)
+        if isinstance(targets, list) and len(images) == len(targets) and all(isinstance(t, dict) for t in targets):
+            return images, targets
+    raise ConfigError(
+        f"This task's batches are (images, targets), two lists with an entry a picture, and the data give {shapes(batch)} "
+        f"in a {type(batch).__name__}. Return (image, {{'boxes': …, 'labels': …}}) from __getitem__, and put samples "
+        "together as tuple(zip(*samples)), in data.collate"
+    )
