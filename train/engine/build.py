@@ -433,7 +433,5 @@ def _evaluations(
         if name not in ("train", TEST)
     }
     test = evaluation(TEST, None) if TEST in alone.datasets else None
-    times = EvaluationTimes(
-        config.eval, alone.loader.timeline, data_loading.length(alone.datasets["train"], "data.train")
-    )
+    times = EvaluationTimes(config.eval, alone.loader.timeline, alone.loader.epoch_samples)
     return EvaluationSets(sets, test, times)

@@ -234,13 +234,8 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
 
 
 def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:
-<<<<<<< HEAD
     sink, samples = _sink(composed, opened, parts, progress, world), parts.loader.epoch_samples
-    return Recorder(progress, sink, parts.loader, composed.config.train.max_skips, samples)
-=======
-    sink, samples = _sink(composed, opened, parts, progress, world), len(parts.datasets["train"])  # type: ignore[arg-type]
     return Recorder(progress, sink, parts.loader, composed.config.train.max_skips, samples, parts.task)
->>>>>>> 30759be (Any metric of torchmetrics, numbers derived from sums, and models that answer with dicts, objects or losses of their own: what transformers and torchvision give trains as it is)
 
 
 def _redacted_config(composed: Composed) -> dict[str, Any]:
