@@ -62,6 +62,12 @@ def own_line(error: BaseException) -> str | None:
     return f"{_short(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name}" if frames else None
 
 
+def is_of_library(error: BaseException) -> bool:
+    """Whether an installed package that is not torch raised it, called by no code of the user's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1] in _of_user(frames) and own_line(error) is None
+
+
 def message(error: BaseException) -> str:
     """Type and text of the exception, all lines."""
     return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()

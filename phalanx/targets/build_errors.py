@@ -10,6 +10,7 @@ from ..exit.codes import ConfigError
 
 _LACKING = re.compile(r"missing \d+ required .*?argument.*?: '(\w+)'")
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+_REFUSALS = (RuntimeError, LookupError, AssertionError)  # what libraries raise for arguments that they do not know
 _NETWORKS = ("aiohttp", "httpcore", "httpx", "huggingface_hub", "requests", "urllib3")  # whose errors are of a download
 _NOT_HERE = {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}  # not there, or not readable
 
@@ -39,6 +40,8 @@ def explained(
         return ConfigError(f"{where} cannot be built: {said}. Install what it needs")
     if isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in _NOT_HERE):
         return ConfigError(f"{where} cannot be built: {said}")
+    if isinstance(error, _REFUSALS) and "memory" not in str(error) and user_error.is_of_library(error):
+        return ConfigError(f"{where} cannot be built: {target} says: {type(error).__name__}: {_line(error)}")
     if isinstance(error, RuntimeError) and "negative dimension" in str(error):  # what torch says of a size below zero
         return ConfigError(f"{where} cannot be built: {target} got a negative size: {_line(error)}")
     return None
