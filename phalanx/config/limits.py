@@ -11,7 +11,19 @@ from ..exit.codes import ConfigError
 from .init_keys import check_init
 from .metric_direction import check_sets, of_checkpoint, steering
 from .run_root import folder_of_runs
-from .schema import Backend, CommHook, Config, Device, Leaf, Node, ParallelConfig, RunConfig, TrainConfig, WandbMode
+from .schema import (
+    Backend,
+    CommHook,
+    Config,
+    Device,
+    Leaf,
+    Node,
+    ParallelConfig,
+    PrecisionName,
+    RunConfig,
+    TrainConfig,
+    WandbMode,
+)
 
 FINISH_S = 30.0  # longest wait at the end for a tracker that has no key for it
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
@@ -114,6 +126,11 @@ def _check_name(run: RunConfig) -> None:
 def _check_train(train: TrainConfig) -> None:
     if train.steps is None and train.epochs is None:
         raise ConfigError("Neither train.steps nor train.epochs is set, so the run has no end. Type train.epochs=10")
+    if train.precision is PrecisionName.bf16_pure and train.ema_decay is not None:
+        raise ConfigError(
+            f"train.ema_decay={train.ema_decay:g} with train.precision=bf16_pure would keep an average of 8 bits, which "
+            "its small moves leave where it is. Type train.ema_decay=null, or train.precision=bf16"
+        )
     every = train.checkpoint_activations
     if isinstance(every, int) and every < 1:
         raise ConfigError(f"train.checkpoint_activations={every} is no distance of blocks. Type 1 for each, or null")

@@ -74,6 +74,7 @@ class PrecisionName(Enum):
     fp32 = "fp32"
     tf32 = "tf32"
     bf16 = "bf16"
+    bf16_pure = "bf16_pure"
     fp16 = "fp16"
     fp64 = "fp64"
 

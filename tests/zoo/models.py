@@ -533,6 +533,20 @@ class FromData(Two):
         return hidden * self.scale
 
 
+class OfManyTypes(Two):
+    """With a BatchNorm, a table in a buffer, and a number that its author made double."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(HIDDEN)
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.register_buffer("table", torch.linspace(0.5, 1.5, HIDDEN))
+        self.table: torch.Tensor
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        return self.norm(hidden) * self.table * self.scale.float()
+
+
 class Thawing(Two):
     """Freezes a layer, or begins to train it, in the fourth forward of training; `dies` leaves it out from then on."""
 

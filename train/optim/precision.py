@@ -1,10 +1,11 @@
-"""Precision of training: fp32, tf32, bf16, fp16 with loss scaling, fp64 as a reference."""
+"""Precision of training: fp32, tf32, bf16, fp16 with loss scaling, bf16 in weights, too, and fp64 as a reference."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from phalanx.config.schema import PrecisionName
 from phalanx.exit.codes import ConfigError
@@ -15,22 +16,28 @@ class Precision:
     """`compute` is the dtype of autocast's matrix products, if any.
 
     Parameters, buffers and batches keep their dtypes, also double, half and complex ones. Only `doubled` converts float32
-    to float64 and complex64 to complex128.
+    to float64 and complex64 to complex128, and `halved` converts float32 parameters to bfloat16, and with them gradients
+    and the optimizer's state: not those of BatchNorms, whose running statistics need more digits, and no buffer.
     """
 
     name: str
     compute: torch.dtype | None
     scaled: bool
     doubled: bool = False
+    halved: bool = False
 
     def of(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype that `dtype` is converted to."""
         return _DOUBLE.get(dtype, dtype) if self.doubled else dtype
 
     def converted(self, model: nn.Module) -> nn.Module:
-        """The model with numbers of 64 bits where `doubled`; in place."""
+        """The model with numbers of 64 bits where `doubled`, and weights of 16 where `halved`; in place."""
         if self.doubled:
             model._apply(lambda tensor: tensor.to(self.of(tensor.dtype)))  # type: ignore[no-untyped-call]
+        for module in model.modules() if self.halved else ():
+            for parameter in module.parameters(recurse=False):
+                if parameter.dtype == torch.float32 and not isinstance(module, _NormBase):
+                    parameter.data = parameter.data.to(torch.bfloat16)
         return model
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
@@ -40,10 +47,17 @@ class Precision:
 
 
 _DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+_NEEDS = {
+    PrecisionName.tf32: (8, 0),
+    PrecisionName.bf16: (8, 0),
+    PrecisionName.bf16_pure: (8, 0),
+    PrecisionName.fp16: (7, 0),
+}
 _CHOICES = {
     PrecisionName.fp32: Precision("fp32", None, False),
     PrecisionName.tf32: Precision("tf32", None, False),
     PrecisionName.bf16: Precision("bf16", torch.bfloat16, False),
+    PrecisionName.bf16_pure: Precision("bf16_pure", torch.bfloat16, False, halved=True),
     PrecisionName.fp16: Precision("fp16", torch.float16, True),
     PrecisionName.fp64: Precision("fp64", None, False, doubled=True),
 }
@@ -57,7 +71,7 @@ def choose(asked: PrecisionName, capability: tuple[int, int] | None) -> Precisio
     """
     if asked is PrecisionName.auto:
         return _CHOICES[_best(capability)]
-    needs = {PrecisionName.tf32: (8, 0), PrecisionName.bf16: (8, 0), PrecisionName.fp16: (7, 0)}.get(asked)
+    needs = _NEEDS.get(asked)
     if capability is None:
         if asked in (PrecisionName.tf32, PrecisionName.fp16):
             instead = "fp32" if asked is PrecisionName.tf32 else "bf16"

@@ -7,8 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import phalanx
 from tests.ranks import Results, Starter
-from tests.train.small_runs import planted
+from tests.train.faulty_parts import CLASSES, WIDTH
+from tests.train.small_runs import planted, undisturbed_and_killed
+from tests.zoo.models import untamed
 
 RUN = ("train.steps=60", "optim.lr=0.05", "log.every=20")
 
@@ -40,6 +43,29 @@ def test_bf16_computes_in_bf16_and_fp64_in_fp64(starter: Starter) -> None:
     }
     assert 0 < abs(loss["fp32"] - loss["fp64"]) < 1e-6
     assert 1e-6 < abs(loss["bf16"] - loss["fp64"]) < 0.05
+
+
+def test_bf16_pure_keeps_weights_and_the_optimizers_state_in_bf16_but_batch_norms(starter: Starter) -> None:
+    """It is killed and continues to the same bits; what its author made double stays so; the loaded model takes fp32."""
+    words = (
+        *untamed("OfManyTypes", planted(kill_at=8 * 4)),
+        "train.precision=bf16_pure",
+        "optim=adam",
+        "train.steps=8",
+    )
+    undisturbed, killed = undisturbed_and_killed(starter, 2, *words, "train.epochs=null", "checkpoint.every=3")
+    assert killed.sha256 == undisturbed.sha256
+    dtypes = {name: tensor.dtype for name, tensor in killed.weights().items()}
+    assert dtypes.pop("norm.num_batches_tracked") == torch.int64
+    assert dtypes.pop("scale") == torch.float64
+    assert {dtype for name, dtype in dtypes.items() if name.startswith("norm")} == {torch.float32}
+    assert dtypes.pop("table") == torch.float32, "a buffer"
+    assert {dtype for name, dtype in dtypes.items() if not name.startswith("norm")} == {torch.bfloat16}
+    state = torch.load(max(killed.folder.glob("checkpoints/step_*/state.pt")), weights_only=True)
+    kept = {found["exp_avg"].dtype for found in state["update"]["optimizer"]["state"].values()}
+    assert kept == {torch.bfloat16, torch.float32, torch.float64}
+    model = phalanx.load(killed.folder, trust=["tests"]).model()
+    assert model(torch.ones(2, WIDTH)).shape == (2, CLASSES)
 
 
 def test_deterministic_runs_end_with_equal_bits(starter: Starter) -> None:
