@@ -16,6 +16,7 @@ __all__ = [
     "Ratio",
     "Run",
     "RunFailed",
+    "Sampler",
     "Schedule",
     "Sink",
     "Table",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .train.api.load import Run, load
     from .train.api.run import RunFailed, run
     from .train.loading.batch import Augment
+    from .train.samplers.sampler import Sampler
     from .train.schedules.schedule import Schedule
     from .train.sinks.shown import Audio, Image, Table, Text
     from .train.sinks.sink import Sink
@@ -45,6 +47,7 @@ else:
             "train.api.load": ["Run", "load"],
             "train.api.run": ["RunFailed", "run"],
             "train.loading.batch": ["Augment"],
+            "train.samplers.sampler": ["Sampler"],
             "train.schedules.schedule": ["Schedule"],
             "train.sinks.shown": ["Audio", "Image", "Table", "Text"],
             "train.sinks.sink": ["Sink"],

@@ -217,6 +217,8 @@ class DataConfig:
     test: Node | None = _defining(neutral=None)
     augment: Node | None = _defining()
     collate: Node | None = _defining(neutral=None)
+    sampler: Node | None = _defining(neutral=None)
+    drop_last: bool = _defining(neutral=False)
     workers: int = _inert(0)
     prefetch: int = _inert(1)
 

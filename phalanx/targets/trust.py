@@ -13,11 +13,14 @@ from .node import TargetNode
 
 _OWN = (
     *("phalanx.train.models", "phalanx.train.data", "phalanx.train.tasks"),
-    *("phalanx.train.schedules", "phalanx.train.parallel"),
+    *("phalanx.train.schedules", "phalanx.train.parallel", "phalanx.train.samplers"),
 )
 _MODULES = ("torch.nn", "torch.optim", "torchvision.models", *_OWN)
 # They only re-export: each class is judged by the module that defines it.
-_PUBLIC = ("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel")
+_PUBLIC = (
+    *("phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.samplers"),
+    "phalanx.parallel",
+)
 _ADMITTED = (
     "classes of torch.nn and torch.optim, models of torchvision.models, and Phalanx's own models, data, tasks and "
     "schedules"

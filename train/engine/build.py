@@ -48,6 +48,7 @@ from ..optim.sparse_gradients import mark_tables
 from ..optim.updater import Updater
 from ..parallel.loss_module import LossModule
 from ..parallel.strategy import ParallelStrategy
+from ..samplers.sampler import Sampler
 from ..schedules.make_rates import RatesMaker, schedule_nodes
 from ..schedules.schedule import Schedule
 from ..sinks.sink import Sink
@@ -62,7 +63,7 @@ from .step import TrainStep
 
 KINDS: tuple[type, ...] = (
     *(nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink),
-    torch.optim.lr_scheduler.LRScheduler,
+    *(torch.optim.lr_scheduler.LRScheduler, Sampler),
 )
 
 
@@ -114,6 +115,8 @@ def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple
         yield config.data.augment, "data.augment", Augment, ()
     if config.data.collate is not None:
         yield config.data.collate, "data.collate", CALLABLE, ()
+    if config.data.sampler is not None:
+        yield config.data.sampler, "data.sampler", Sampler, ()
     yield config.task, "task", Task, ()
     for group in groups_of(config.optim, config.schedule):
         yield group.node, group.node_where, torch.optim.Optimizer, ("params",)

@@ -15,7 +15,9 @@ from ..loading.batch import Augment
 from ..loading.collation import UserCollation
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, Timeline
-from ..loading.order import Order
+from ..loading.order import Order, Positions
+from ..samplers.sampler import Sampled, Sampler, set_up
+from ..samplers.whole_batches import WholeBatches
 from ..start_point.init_from import StartPoint
 
 
@@ -39,10 +41,10 @@ def loader(
     world: World,
 ) -> Loader:
     """The loader of the training set on this rank."""
-    samples = length(dataset, "data.train")
-    timeline = _timeline(config, samples, start)
+    order, epoch = _order(config, builder, dataset)
+    timeline = _timeline(config, epoch, start)
     augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
-    source = PositionDataset(dataset, Order(samples, config.seed), augment, config.seed, collate, timeline.whole)
+    source = PositionDataset(dataset, order, augment, config.seed, collate, timeline.whole)
     last = timeline.span(timeline.steps - 1)
     if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
         raise ConfigError(
@@ -50,7 +52,21 @@ def loader(
             f"Type train.steps={timeline.steps - 1}"
         )
     made = fetcher(config, source, world, stay=False)
-    return Loader(made, timeline, config.train.micro_batch, world.rank, world.size, samples)
+    return Loader(made, timeline, config.train.micro_batch, world.rank, world.size, epoch)
+
+
+def _order(config: Config, builder: Targets, dataset: Dataset[Any]) -> tuple[Positions, int]:
+    """Which sample stands at which position, and the positions of an epoch."""
+    samples, batch = length(dataset, "data.train"), config.train.global_batch
+    order: Positions = Order(samples, config.seed)
+    epoch = samples
+    if config.data.sampler is not None:
+        sampled = Sampled(dataset, samples, config.seed, config.train.micro_batch or batch, config.data.drop_last)
+        order, epoch = set_up(builder.build(config.data.sampler, "data.sampler", Sampler), sampled)  # type: ignore[type-abstract]
+    if config.data.drop_last:
+        order = WholeBatches(order, epoch, batch)
+        epoch = order.epoch
+    return order, epoch
 
 
 def length(dataset: Dataset[Any], where: str) -> int:
@@ -85,6 +101,8 @@ def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
     else:
         assert train.epochs is not None
         end = max(1, round(train.epochs * samples))
+        if config.data.drop_last:
+            end = max(1, end // train.global_batch) * train.global_batch
         steps = start.step + ceil((end - start.position) / train.global_batch)
     if steps <= start.step:
         raise ConfigError(

@@ -22,7 +22,10 @@ from phalanx.targets.instantiate import Targets
 from phalanx.train.tasks.task import Task
 from tests.ranks import ROOT
 
-MODULES = ["phalanx", "phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.parallel"]
+MODULES = [
+    *("phalanx", "phalanx.models", "phalanx.data", "phalanx.tasks", "phalanx.schedules", "phalanx.samplers"),
+    "phalanx.parallel",
+]
 NAMES = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
 
 

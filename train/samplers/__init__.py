@@ -1,0 +1,1 @@
+"""Samplers: which sample stands at which position of a run."""
