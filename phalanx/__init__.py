@@ -23,6 +23,7 @@ __all__ = [
     "Task",
     "Text",
     "Update",
+    "gather",
     "load",
     "run",
 ]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .train.api.load import Run, load
     from .train.api.run import RunFailed, run
     from .train.loading.batch import Augment
+    from .train.parallel.gather_features import gather
     from .train.samplers.sampler import Sampler
     from .train.schedules.schedule import Schedule
     from .train.sinks.shown import Audio, Image, Table, Text
@@ -47,6 +49,7 @@ else:
             "train.api.load": ["Run", "load"],
             "train.api.run": ["RunFailed", "run"],
             "train.loading.batch": ["Augment"],
+            "train.parallel.gather_features": ["gather"],
             "train.samplers.sampler": ["Sampler"],
             "train.schedules.schedule": ["Schedule"],
             "train.sinks.shown": ["Audio", "Image", "Table", "Text"],

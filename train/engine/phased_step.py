@@ -35,6 +35,10 @@ class PhasedStep:
         """Of the first phase."""
         return next(iter(self.phases.values())).strategy
 
+    @property
+    def gathers(self) -> bool:
+        return any(step.gathers for step in self.phases.values())
+
     def __call__(self, work: StepBatch) -> StepResult:
         """All ranks call it."""
         found = {}

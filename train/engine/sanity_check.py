@@ -35,6 +35,8 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
         # All ranks take part; their batches may differ in metrics.
         names = list(dict.fromkeys(chain(*world.gather(found))))
         _check_parameters([name for name, _ in model.named_parameters()], known)
+        if parts.step.gathers:
+            _check_whole(loader)
         if waits:
             _check_equal(loader, world.size, parts.step.strategy.collective_forward)
         elif not config.train.compile:  # which would compile for each of its shapes
@@ -123,6 +125,17 @@ def _check_equal(loader: Loader, ranks: int, collective_forward: bool) -> None:
         f"{' train.micro_batch=null' if loader.micro_batch and not short else ''}",
         agreed=True,
     )
+
+
+def _check_whole(loader: Loader) -> None:
+    """Raise ConfigError where a rank takes its share in pieces, of which a loss over all samples sees one at a time."""
+    if (step := loader.step_in_pieces()) is not None:
+        raise ConfigError(
+            f"The task gathers features (phalanx.gather), and its loss compares all samples of a batch, but with "
+            f"train.micro_batch={loader.micro_batch} a rank takes its share of step {step + 1} in several pieces, each of "
+            "which would be compared alone. Type train.micro_batch=null",
+            agreed=True,
+        )
 
 
 def _multiple(batch: int, ranks: int) -> int:

@@ -1,7 +1,7 @@
 """One optimizer step over all micro-batches, without a device synchronisation."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from ..loading.rng import integer, seed_all
 from ..optim.precision import Precision
 from ..optim.updater import Updater
 from ..parallel import buffers
+from ..parallel.gather_features import Gatherer
 from ..parallel.strategy import ParallelStrategy
 from ..tasks.answer import check_count
 from ..tasks.now import Now
@@ -53,9 +54,16 @@ class TrainStep:
     _modules: list[nn.Module] = field(init=False)
     _parameters: list[nn.Parameter] = field(init=False)
     _trained: list[bool] = field(init=False)
+    _gatherer: Gatherer = field(init=False)
 
     def __post_init__(self) -> None:
+        self._gatherer = Gatherer(self.world)
         self._remember()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the task gathered features of all ranks in the warm-up."""
+        return bool(self._gatherer.calls)
 
     def _remember(self) -> None:
         """What trains, and the modules whose buffers a skipped step restores."""
@@ -111,7 +119,8 @@ class TrainStep:
         """
         self._tell(0)
         span, begun = sample_batch.span, self.world.collectives()
-        found = self._forward(span.start, sample_batch.batch)
+        with self._gatherer.active(remember=True):
+            found = self._forward(span.start, sample_batch.batch)
         talks = self.world.collectives() != begun
         if not self.collates or has_rows(sample_batch.batch, span.stop - span.start):  # a collate may leave samples out
             check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
@@ -155,8 +164,11 @@ class TrainStep:
 
     def _forward(self, position: int, batch: Batch | None) -> Mapping[str, Ratio]:
         seed_all(integer(self.seed, _DROPOUT, position, *self.stream), self.world.device)
-        with self.precision.autocast(self.world.device):
+        with self.precision.autocast(self.world.device), self._gathering():
             return self.strategy(batch)
+
+    def _gathering(self) -> AbstractContextManager[None]:
+        return self._gatherer.active() if self.gathers else nullcontext()
 
     def _backward(self, loss: torch.Tensor, weight: float) -> None:
         """A loss that is not finite sends NaN through backward, so that every rank sees it in the reduced gradient."""

@@ -142,6 +142,10 @@ class Loader:
         )
         return next(alone, None)
 
+    def step_in_pieces(self) -> int | None:
+        """The first step, 0-based, in which some rank has more than one micro-batch, or None."""
+        return next((step for step in self._distinct_steps() if max(map(len, self._sizes(step))) > 1), None)
+
     def step_with_unequal_shares(self) -> int | None:
         """The first step, 0-based, in which not all ranks have as many micro-batches of one size, or None."""
         return next(

@@ -11,6 +11,7 @@ from ..loading.batch import Batch, shapes
 from ..optim.sparse_gradients import is_table, no_rows
 from ..tasks.answer import checked
 from ..tasks.task import Ratio, Task
+from .gather_features import take_part
 
 
 class LossModule(nn.Module):
@@ -31,7 +32,8 @@ class LossModule(nn.Module):
                 del parameters[1:]  # whether the others take part is for the ranks with samples to say
             parts = [no_rows(p) if is_table(p) else _first(p) for p in parameters]
             nothing = torch.stack([part.float() for part in parts]).sum() * 0.0
-            return {"loss": Ratio(nothing, 0)}
+            waits = take_part(nothing.device)  # all ranks take part, where the task gathers features
+            return {"loss": Ratio(nothing if waits is None else nothing + waits, 0)}
         try:
             return checked(self.task.ratios(self.model, batch), trains=True)
         except Exception as error:
