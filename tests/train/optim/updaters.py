@@ -152,11 +152,18 @@ def made_optimizers(
 
 
 def updater_of(
-    model: nn.Module, optim: Mapping[str, Any], schedule: Mapping[str, Any] | None = None, steps: int = STEPS
+    model: nn.Module,
+    optim: Mapping[str, Any],
+    schedule: Mapping[str, Any] | None = None,
+    steps: int = STEPS,
+    *,
+    on_device: bool = False,
 ) -> Made:
     """An updater over `model` as train/engine/build.py makes one."""
     gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     found = made_optimizers(model, optim, schedule, steps)
-    updater = Updater(found.optimizers, gradients, clip_norm=1.0, scale=None, average=None, device=CPU, on_device=False)
+    updater = Updater(
+        found.optimizers, gradients, clip_norm=1.0, scale=None, average=None, device=CPU, on_device=on_device
+    )
     return Made(model, found.optimizers[0].optimizer, gradients, updater)

@@ -107,17 +107,21 @@ def saved(made: Made) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("optim", [ADAMW, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("optim", "on_device"), [(ADAMW, True), (ADAMW, False), (SGD, False)], ids=["device", "adamw", "sgd"]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scheduler_of_torch_gives_the_steps_of_a_loop_by_hand_over_skips_and_a_restart(
-    kind: str, optim: dict[str, Any]
+    kind: str, optim: dict[str, Any], on_device: bool
 ) -> None:
+    """With `on_device` kernels find the rates by the number of applied steps, which the host does not ask for."""
     node, make = KINDS[kind]
     model, reference = small_model(), small_model()
     options = {name: value for name, value in optim.items() if name != "_target_"}
     theirs = getattr(torch.optim, optim["_target_"].rpartition(".")[2])(reference.parameters(), **options)
     expected = by_hand(theirs, make, reference, STEPS)
-    made = updater_of(model, optim, node)
+    made = updater_of(model, optim, node, on_device=on_device)
+    assert made.updater._on_device is (on_device and kind not in ("OneCycleLR", "CyclicLR"))
     for step in range(STEPS):
         if step in (0, 3, 21):
             assert made.step(spoiled(drawn(model, 99)))[1]
@@ -130,16 +134,19 @@ def test_a_scheduler_of_torch_gives_the_steps_of_a_loop_by_hand_over_skips_and_a
             model = small_model()
             model.load_state_dict(weights)
             taken = made.updater.taken
-            made = updater_of(model, optim, node)
+            made = updater_of(model, optim, node, on_device=on_device)
             made.updater.load(state, taken)
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_scheduler_by_epochs_changes_the_rate_where_an_epoch_begins_also_where_steps_were_skipped() -> None:
+@pytest.mark.parametrize("on_device", [True, False])
+def test_a_scheduler_by_epochs_changes_the_rate_where_an_epoch_begins_also_where_steps_were_skipped(
+    on_device: bool,
+) -> None:
     node = partial("StepLR", "epoch", step_size=2, gamma=0.5)
     model = small_model()
-    made = updater_of(model, SGD, node)
+    made = updater_of(model, {**SGD, "fused": True}, node, on_device=on_device)
     for step in range(STEPS):
         gradients = drawn(model, step)
         made.step(spoiled(gradients) if step in (0, 9, 10) else gradients)
@@ -148,7 +155,7 @@ def test_a_scheduler_by_epochs_changes_the_rate_where_an_epoch_begins_also_where
             assert numbers(made)["lr"] == made.updater.rates(0, step)["lr"]
         if step == 17:
             state = saved(made)
-            made = updater_of(model, SGD, node)
+            made = updater_of(model, {**SGD, "fused": True}, node, on_device=on_device)
             made.updater.load(state, step + 1)
 
 
