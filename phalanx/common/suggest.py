@@ -13,6 +13,7 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     parent, _, last = word.rpartition(".")
     siblings = {choice.rpartition(".")[2]: choice for choice in choices if choice.rpartition(".")[0] == parent}
     found = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=1)]
-    found = found or [choice for choice in choices if choice.endswith(f".{last}")]
+    same = [choice for choice in choices if choice.endswith(f".{last}")]
+    found = found or difflib.get_close_matches(word, same, n=1, cutoff=0.0)
     found = found or difflib.get_close_matches(word, choices, n=1, cutoff=0.75)
     return f"Did you mean {found[0]}? " if found else ""

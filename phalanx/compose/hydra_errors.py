@@ -25,6 +25,8 @@ def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
         )
     ordered = sorted(words, key=lambda word: (not word.startswith("hydra."), "." in key(word)))  # groups bring keys
     composer = _cached(composer)
+    if _compose_error(ordered, composer) is None:  # it is their order: optim.lr=0.1 ~optim +optim={…}
+        ordered = list(words)
     good = _longest_good(ordered, str(error), composer)
     if good is not None:
         return _blame(ordered[good], ordered[:good], composer)
@@ -80,6 +82,9 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     except HydraException as unread:
         return _unreadable(word, unread)
     name, found = override.key_or_group, composer(before)
+    inside = [each for each in before if key(each).startswith(f"{name}.")]
+    if override.is_delete() and inside:
+        return f"{word} takes out what {inside[-1]} sets a key of. Leave one of the two out"
     known = _known(found)
     if not name:
         return f"{word!r} has no key before the equals sign. Type a key and a value, such as train.steps=100"

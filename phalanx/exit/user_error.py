@@ -3,6 +3,7 @@
 Frames of Phalanx and torch are stripped from tracebacks: a wrong shape is rarely the trainer's bug.
 """
 
+import inspect
 import os
 import sysconfig
 import traceback
@@ -68,6 +69,12 @@ def is_of_library(error: BaseException) -> bool:
     return bool(frames) and frames[-1] in _of_user(frames) and own_line(error) is None
 
 
+def place_of(function: Any) -> str | None:
+    """Where a function or method of the user's begins, such as "mypkg/curves.py:29"; None for one that is not theirs."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None or _is_ours(code.co_filename) else f"{_short(code.co_filename)}:{code.co_firstlineno}"
+
+
 def message(error: BaseException) -> str:
     """Type and text of the exception, all lines."""
     return context_of(error).get("said") or "".join(traceback.format_exception_only(error)).strip()
@@ -85,7 +92,8 @@ def headline(error: BaseException) -> str:
         "" if batch is None else f"batch {batch}",
         "" if line is None else f"at {line}",
     ]
-    return ", ".join(part for part in parts if part)
+    said = ", ".join(part for part in parts if part)
+    return said if parts[0] or parts[1] or said.startswith("at ") else f"with {said}" if said else ""
 
 
 def _listed(samples: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.kinds import CALLABLE
+from phalanx.targets.signature import check_signature
 from phalanx.targets.trust import Trust
 
 from ..checkpoint import weights
@@ -232,6 +233,8 @@ class _RankParts:
 def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision, start: StartPoint) -> _RankParts:
     datasets = _datasets(config, builder, world)
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
+    check_signature(task.ratios, "model", "batch")
+    check_signature(task.show, "model", "batch")
     for name, dataset in datasets.items():
         try:
             task.check(dataset)

@@ -6,9 +6,11 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from phalanx.config.schema import Config
+from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.kinds import CALLABLE
+from phalanx.targets.signature import check_signature
 
 from ..distributed.world import World
 from ..loading.batch import Augment
@@ -80,7 +82,17 @@ def length(dataset: Dataset[Any], where: str) -> int:
         raise ConfigError(
             f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
         )
-    length = len(dataset)
+    for name, argument in (("__getitem__", "index"), ("__getitems__", "indices")):
+        if name in dir(dataset):
+            check_signature(getattr(dataset, name), argument)
+    try:
+        length = len(dataset)
+    except TypeError as error:  # Python's own, for what it answers with
+        place = user_error.place_of(type(dataset).__len__)
+        raise ConfigError(
+            f"{where}: __len__ of {type(dataset).__name__} gives no number of samples: {error}"
+            f"{'' if place is None else f', at {place}'}"
+        ) from error
     if length < 1:
         raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
     return length

@@ -49,6 +49,20 @@ def check_layouts(parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def raise_on_second_backward() -> Iterator[None]:
+    """Raise ConfigError where the task went backward through its loss itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "backward through the graph a second time" not in str(error):
+            raise
+        raise ConfigError(
+            "The task went backward through its loss already. Leave loss.backward() and optimizer.step() out of it: each "
+            "step does both, with what ratios() returns"
+        ) from error
+
+
 def check_loss_parameters(loss: torch.Tensor, parameters: Iterable[torch.Tensor], module: LossModule) -> None:
     """Raise ConfigError where `loss` depends on weights outside the model, which would never be trained.
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.signature import check_signature
 
 from .asked import Asked
 from .batch import Batch, apply
@@ -42,6 +43,7 @@ class UserCollation:
 
     def __init__(self, function: Callable[..., Any], where: str) -> None:
         self.asked = Asked.by(function, given=1)
+        check_signature(function, "samples", named=self.asked)
         self._function = function
         self._where = where
 

@@ -107,7 +107,10 @@ def _defaults(builder: Targets, group: Group) -> dict[str, Any]:
 def _check_parameters(named: Named) -> None:
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     if not trained:
-        raise ConfigError("The model has no parameter to train: none requires a gradient")
+        raise ConfigError(
+            "The model has no parameter to train: none requires a gradient. Modules in a plain list or dict are not found: "
+            "put them into an nn.ModuleList or nn.ModuleDict, and tensors into nn.Parameter"
+        )
     for name, parameter in trained:
         if not _dense(parameter):
             raise ConfigError(f"The parameter {name} has gaps or overlaps in memory. Make it with .contiguous()")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +89,9 @@ def _loaded(path: Path) -> Any:
     """What torch.load gives with weights_only=True; a file of the newer format is mapped, not read."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what is no pickle at all fails the unpickler anywhere
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"{path} is not loaded, as it holds something else than tensors and plain values, which only a pickle could "

@@ -1,0 +1,213 @@
+"""Mistakes in a beginner's config, with a model, data and a task that are right."""
+
+from tests.runs.mistakes.project import Mistake, wrong
+
+FUNCTIONS = {
+    "mine/functions.py": """from torch import nn
+
+NOTHING = None
+
+
+def number():
+    return 3
+
+
+def nothing():
+    pass
+
+
+def net(width):
+    return nn.Linear(4, width)
+"""
+}
+RAISES = {"mine/functions.py": 'def net():\n    raise ValueError("mine")  # here\n'}
+NESTED = {"mine/nested/__init__.py": "", "mine/nested/dep.py": ""}
+NO_INIT = {"other/deep.py": "", "other/deep/net.py": "from torch import nn\n"}
+COLLATES = {
+    "mine/collates.py": """def nothing(samples):
+    pass
+
+
+def taking():
+    return []
+
+
+def raising(samples):
+    raise ValueError("mine")
+"""
+}
+TORCHS = "~schedule", "+schedule={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, interval: step, %s}"
+LBFGS = (
+    "optim._target_=torch.optim.LBFGS",
+    "~optim.momentum",
+    "~optim.nesterov",
+    "~optim.weight_decay",
+    "~optim.fused",
+)
+
+
+def words(what: str, says: str, *typed: str, files: dict[str, str] | None = None) -> Mistake:
+    return wrong(what, {}, says, *typed, files=files)
+
+
+TARGETS = [
+    words(
+        "a target that gives a number",
+        "returned an int, no Module",
+        "model._target_=mine.functions.number",
+        files=FUNCTIONS,
+    ),
+    words(
+        "a target that gives nothing",
+        "returned None, no Dataset",
+        "data.train._target_=mine.functions.nothing",
+        files=FUNCTIONS,
+    ),
+    words("a target that is None", "cannot be called", "model._target_=mine.functions.NOTHING", files=FUNCTIONS),
+    words("a target that raises", "net says: mine", "model._target_=mine.functions.net", files=RAISES),
+    words(
+        "a target that lacks an argument",
+        "width is not set and net needs it",
+        "model._target_=mine.functions.net",
+        files=FUNCTIONS,
+    ),
+    words("a target that is partial", "makes no Module … Leave it out", "+model._partial_=true"),
+    words("a class with a typo", "Did you mean mine.parts.Net?", "model._target_=mine.parts.Nte"),
+    words("a module with a typo", "Did you mean mine.parts?", "model._target_=mine.prats.Net"),
+    words("a class without its module", "names no class or function … package.module", "model._target_=Net"),
+    words("an argument with a typo", "Did you mean model.width?", "+model.widht=9"),
+    words("a package with a typo", "there is no package yours … PYTHONPATH", "model._target_=yours.parts.Net"),
+    words(
+        "a module in a package that has others", "mine.nested.dep?", "model._target_=mine.nested.deep.Net", files=NESTED
+    ),
+    words(
+        "a folder without __init__.py beside a file of its name",
+        "other.deep.net",
+        "model._target_=other.deep.net.Net",
+        files=NO_INIT,
+    ),
+    words("a file where a package is meant", "mine.parts.net", "model._target_=mine.parts.net.Net"),
+    words(
+        "a nested target with a wrong argument",
+        "is no argument of number",
+        "+model.width={_target_: mine.functions.number, x: 3}",
+        files=FUNCTIONS,
+    ),
+]
+OPTIM = [
+    words(
+        "a group that matches nothing",
+        "groups.0.match=encoder matches no parameter … layers.0.weight",
+        "optim.groups=[{match: encoder, lr: 0.1}]",
+    ),
+    words("a group by half an expression", "is no regular expression", "optim.groups=[{match: '(', lr: 0.1}]"),
+    words("a group that matches by nothing", "optim.groups.0 has no match", "optim.groups=[{lr: 0.1}]"),
+    words(
+        "a group with an option of nobody",
+        "learning_rate is no argument of SGD",
+        "optim.groups=[{match: weight, learning_rate: 0.1}]",
+    ),
+    words("a group whose rate is text", "lr=high is no number", "optim.groups=[{match: weight, lr: high}]"),
+    words("an optimizer that asks for a closure", "closure", *LBFGS),
+    words(
+        "a key of what was taken out",
+        "~optim takes out what optim.lr=0.1 sets a key of",
+        "~optim",
+        "+optim={_target_: torch.optim.SGD, lr: 1.0}",
+    ),
+    words("an optimizer that is a layer", "no class derived from Optimizer", "optim._target_=torch.nn.Linear"),
+    words("a rate below zero", "Invalid learning rate: -1", "optim.lr=-1"),
+    words("a rate that is text", "optim.lr=fast does not fit", "optim.lr=fast"),
+    words("an option of another optimizer", "optim.betas is no argument of SGD", "+optim.betas=[0.9,0.99]"),
+    words("a schedule with a typo", "Did you mean cosine?", "schedule=cosin"),
+    words(
+        "a schedule of torch that is not partial",
+        "Type schedule._partial_=true",
+        "~schedule",
+        "+schedule={_target_: torch.optim.lr_scheduler.StepLR, step_size: 2}",
+    ),
+    words(
+        "a schedule of torch with a wrong argument",
+        "schedule.step is no argument of StepLR",
+        TORCHS[0],
+        TORCHS[1] % "step: 2",
+    ),
+    words(
+        "a plateau without evaluations",
+        "data.eval=null",
+        "schedule=plateau",
+        "data.eval=null",
+        "eval.every=null",
+        "checkpoint.best_metric=null",
+    ),
+]
+TRAIN = [
+    words(
+        "freezing what is not there", "match=backbone is found in the name of no", "train.freeze=[{match: backbone}]"
+    ),
+    words("freezing all there is", "nothing would train", "train.freeze=[{match: '.*'}]"),
+    words("freezing by half an expression", "is no regular expression", "train.freeze=[{match: '['}]"),
+    words("freezing until before", "is no step after 5", "train.freeze=[{match: layers.0, from: 5, until: 2}]"),
+    words("freezing with a word of nobody", "has to, and a rule has match", "train.freeze=[{match: layers.0, to: 2}]"),
+    words("weights of a run that is not there", "runs/nowhere is not there", "train.init_from=runs/nowhere"),
+    words(
+        "weights in a file of text",
+        "weights.pt is not loaded",
+        "train.init_from=weights.pt",
+        files={"weights.pt": "weights"},
+    ),
+    words("weights of an empty file", "weights.pt", "train.init_from=weights.pt", files={"weights.pt": ""}),
+    words("weights in a folder of code", "holds no weights", "train.init_from=mine"),
+    words("a run to go on with that is not there", "is no run's folder", "train.extend_from=runs/nowhere"),
+    words("two beginnings", "Leave one out", "train.init_from=a", "train.extend_from=b"),
+    words("a micro-batch that does not fit", "Type train.micro_batch=2", "train.micro_batch=3"),
+    words("no steps", "train.steps=0 is out of range", "train.steps=0"),
+    words("a precision of nobody", "train.precision is auto, fp32", "train.precision=fp8"),
+    words(
+        "a metric with a typo",
+        "is no metric of the task … accuracy",
+        "checkpoint.best_metric=acuracy",
+        "checkpoint.best_mode=max",
+    ),
+    words("a metric of nobody", "whether more or less of it is better", "checkpoint.best_metric=gain"),
+    words("blocks that are not there", "matches the name of no module", "train.checkpoint_activations=encoder"),
+]
+DATA = [
+    words(
+        "a collate that gives nothing",
+        "data.collate returned nothing for 8 samples … collates.py:1 ",
+        "data.collate={_target_: mine.collates.nothing, _partial_: true}",
+        files=COLLATES,
+    ),
+    words(
+        "a collate that takes nothing",
+        "taking is called with (samples) and takes () … mine/collates.py:5. Write def taking(samples)",
+        "data.collate={_target_: mine.collates.taking, _partial_: true}",
+        files=COLLATES,
+    ),
+    Mistake(
+        "a collate that raises",
+        {},
+        "collates.py … ValueError: mine",
+        ("data.collate={_target_: mine.collates.raising, _partial_: true}",),
+        code=1,
+        files=COLLATES,
+    ),
+    words("workers below zero", "data.workers=-1 is out of range", "data.workers=-1"),
+    words(
+        "a set of a name that is reserved",
+        "data.eval.train has a name that is reserved",
+        "~data.eval",
+        "+data.eval.train={_target_: mine.parts.Points}",
+    ),
+]
+SWEEPS = [words("several values in one run", "names several values … phalanx sweep", "optim.lr=0.1,0.2")]
+TRACKERS = [
+    words("a sink that is a layer", "no class derived from Sink", "+sinks.mine._target_=mine.parts.Net"),
+    words("a sink of no class", "Type +sinks.mine._target_=package.module.Class", "+sinks.mine.level=3"),
+    words("a sink with a typo", "mine.parts has no Snik", "+sinks.mine._target_=mine.parts.Snik"),
+    words("a tracker with a typo", "Did you mean mlflow.enabled?", "mlfow.enabled=true"),
+    words("a mode of W&B that is none", "wandb.mode is auto, online", "wandb.mode=on"),
+    words("an address in place of a switch", "mlflow.enabled is true or false", "mlflow.enabled=http://localhost:5000"),
+]
+IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SWEEPS, *TRACKERS]
