@@ -78,7 +78,7 @@ TYPES = [
     case("train.compile=maybe", says="train.compile=maybe does not fit … true or false … Type train.compile=true"),
     case("train.compile=2", says="train.compile=2 does not fit … true or false"),
     case("train.precision=[fp32]", says="train.precision=[fp32] does not fit … auto, fp32"),
-    case("train.precision=fp8", says="train.precision=fp8 does not fit … auto, fp32, tf32, bf16, fp16"),
+    case("train.precision=fp8", says="train.precision=fp8 does not fit … auto, fp32, tf32, bf16"),
     case("train=5", says="train=5 takes the place of a group of keys … train.steps"),
     case("run.root=null", says="run.root=null does not fit … text"),
     case("wandb.tags=3", says="wandb.tags=3 does not fit … a list of texts … Type wandb.tags=[a,b]"),
