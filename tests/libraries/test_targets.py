@@ -3,15 +3,19 @@
 import re
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from torch import nn
 
 import phalanx
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.build import targets
+from phalanx.train.engine.build import check_targets, targets
 from tests.ranks import ROOT, Results, Starter, until
 
 pytestmark = pytest.mark.zoo
@@ -200,3 +204,25 @@ def test_a_model_of_torchvision_is_built_by_its_name() -> None:
     builder = targets(compose([]).config, foreign=False)
     builder.check(node, "model", nn.Module)
     assert builder.build(node, "model", nn.Module).get_parameter("fc.weight").shape == (3, 512)
+
+
+OWN = """
+from torch import nn
+class Net(nn.Linear):
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+"""
+
+
+def test_what_the_page_shows_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "nets.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page = (ROOT / "docs" / "targets.md").read_text()
+    shown = re.findall(r"^    (?:model|data|optim|schedule): ?.*\n(?:      .*\n)*", page, re.MULTILINE)
+    assert len(shown) == 10
+    for block in shown:
+        config = compose([]).config
+        found: Any = OmegaConf.to_container(OmegaConf.create(textwrap.dedent(block)))
+        changed = replace(config, **{**found, "data": replace(config.data, **found.get("data", {}))})
+        check_targets(changed, targets(changed, foreign=False))
