@@ -154,6 +154,7 @@ class EvalConfig:
     first: bool = _inert()
     batch: int = _inert(1)
     batches: int | None = _inert(1)
+    predictions: int = _inert(0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -431,6 +431,7 @@ def _evaluations(
             precision=precision,
             mover=alone.mover,
             collective_forward=strategy.collective_forward,
+            predictions=config.eval.predictions,
         )
 
     sets = {

@@ -125,6 +125,8 @@ class Recorder:
         self.sink.write({**line, **found.metrics})
         if found.shown:
             self.sink.show(line, found.shown)
+        if found.predictions:
+            self.sink.predictions(line, found.predictions)
 
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
         """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""

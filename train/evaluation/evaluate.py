@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -29,17 +29,20 @@ from ..tasks.metric_set import MetricSet
 from ..tasks.now import Now
 from ..tasks.phases import ratios_of
 from ..tasks.task import Sum, Task
+from .predictions import Predictions
 
 _EVALUATE = 5  # tells these seeds from those of other uses
 _SHOW = 7
+_PREDICT = 8
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an evaluation found: `metrics`, the same on all ranks, and on rank 0 what the task shows."""
+    """What an evaluation found: `metrics`, the same on all ranks, and on rank 0 what the task shows and predictions."""
 
     metrics: dict[str, float]
     shown: Mapping[str, Shown] = field(default_factory=dict)
+    predictions: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Evaluation:
     precision: Precision
     mover: ToDevice
     collective_forward: bool = False  # the strategy's: all ranks call the model equally often
+    predictions: int = 0  # samples whose predictions are kept, the first ones
     with_grad: bool = False  # autograd on, for a model that differentiates in its forward
 
     def __call__(self, model: nn.Module, average: Average | None, world: World) -> Found:
@@ -72,16 +76,18 @@ class Evaluation:
             mine = self._share(world, in_order=bool(metrics.names))
             numbers = [*mine, *self._repeated(len(mine), world)]
             rows: list[_Row] = []
-            shown: dict[str, Shown] = {}
+            shown, kept = dict[str, Shown](), Predictions(self.task, self.predictions)
             with self._evaluating(model, world):
                 for number, batch in zip(numbers, self.fetcher.batches(map(self._span, numbers)), strict=True):
                     counted = metrics if len(rows) < len(mine) else MetricSet(self.task, world)
                     rows.append(self._row(model, number, batch, counted, world))
                     if len(rows) == 1 and (world.is_rank_zero or self.collective_forward):
                         shown = self._shown(model, batch, world)
+                    self._predict(model, number, batch, kept if len(rows) <= len(mine) else None, world)
                     world.watchdog.touch()
             del rows[len(mine) :]
             computed = metrics.compute()  # all ranks take part
+        predictions = kept.gathered(world)  # all ranks take part
         names = _all(rows, world)  # all ranks take part
         table = torch.zeros(self._batches, len(names), 2, dtype=torch.float64)
         if any(row.names for row in rows):
@@ -90,7 +96,7 @@ class Evaluation:
         totals = world.sum(table).cumsum(0)[-1]  # all ranks take part
         sums = {name: Sum(float(total), float(count)) for name, (total, count) in zip(names, totals, strict=True)}
         ratios = {name: float(total / count) for name, (total, count) in zip(names, totals, strict=True)}
-        return Found(joined(joined(ratios, derived(self.task, sums)), computed), shown)
+        return Found(joined(joined(ratios, derived(self.task, sums)), computed), shown, predictions)
 
     def sanity_check(self, model: nn.Module, world: World) -> list[str]:
         """Try one batch, and a batch of one sample if the last has no more. The caller restores the model.
@@ -136,6 +142,9 @@ class Evaluation:
                 with self._evaluating(model, world):
                     rows = [self._row(model, number, batch, metrics, world) for number, batch in numbered]
                     self._shown(model, numbered[0][1], world)
+                    for number, batch in numbered[: bool(self.predictions)]:
+                        kept = Predictions(self.task, self.samples)
+                        self._predict(model, number, batch, kept, world)
             except RuntimeError as error:
                 if self.with_grad or "grad" not in str(error):
                     raise
@@ -183,11 +192,19 @@ class Evaluation:
 
     def _shown(self, model: nn.Module, batch: Batch, world: World) -> dict[str, Shown]:
         """What the task shows of the first batch. All ranks call it where a forward needs all, else rank 0 alone."""
-        if type(self.task).show is Task.show:
+        if type(self.task).show is Task.show or batch is None:
             return {}
         seed_all(integer(_SHOW), world.device)
         with user_error.context(batch=shapes(batch)):
             return checked_shown(self.task.show(model, apply(batch, self.mover)))
+
+    def _predict(self, model: nn.Module, number: int, batch: Batch, kept: Predictions | None, world: World) -> None:
+        """Keep the predictions of a batch, None of one that is repeated. Where a forward needs all ranks each makes one."""
+        span = self._span(number)
+        if not self.predictions or batch is None or not (self.collective_forward or (kept and kept.wants(span))):
+            return
+        seed_all(integer(_PREDICT, number), world.device)
+        (kept or Predictions(self.task, self.predictions)).take(model, apply(batch, self.mover), span)
 
     def _row(self, model: nn.Module, number: int, batch: Batch, metrics: MetricSet, world: World) -> "_Row":
         """Sums and counts of batch `number`; `metrics` are updated with it. None is a batch that a collate left empty."""

@@ -50,6 +50,14 @@ class Classification(Task):
     def metrics(self) -> Mapping[str, Any]:
         return self._given
 
+    def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """The class with the highest probability, that probability as `score`, and the label."""
+        inputs, labels = self._checked(batch, model.training)
+        logits = logits_of(model(**inputs) if isinstance(inputs, dict) else model(inputs))
+        scores, classes = logits.double().softmax(1).max(1)
+        found = zip(classes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        return [{"prediction": kind, "score": score, "label": label} for kind, score, label in found]
+
     def _updates(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Update]:
         if self._metrics is None:
             self._metrics = list(self.metrics())

@@ -48,6 +48,10 @@ class Detection(Task):
             losses = losses_of(model(images, targets))
         return {**_ratios(losses, len(images)), "map": Update(model(images), targets)}
 
+    def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """The boxes found in each picture, with their labels and scores."""
+        return [{name: found[name] for name in ("boxes", "labels", "scores")} for found in model(_pair(batch)[0])]
+
 
 def _ratios(losses: Mapping[str, torch.Tensor], samples: int) -> dict[str, Ratio]:
     """The sum of the losses, and each by its name."""

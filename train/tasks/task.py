@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -71,6 +71,14 @@ class Task(ABC):
         metrics.jsonl; the latter may have others. Called on every rank with the same numbers.
         """
         return {}
+
+    def predictions(self, model: nn.Module, batch: Batch) -> Sequence[Mapping[str, Any]]:
+        """What is predicted of each sample of the batch, in their order, such as {"prediction": 3, "score": 0.9}.
+
+        Called in an evaluation for the samples that `eval.predictions` keeps, the model in eval mode and without autograd.
+        Each becomes a line of `predictions/` in the run folder, with the sample's index.
+        """
+        raise NotImplementedError
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         """What to show of an evaluation beside numbers, by name: `Image`, `Table`, `Text` or `Audio`.

@@ -118,7 +118,7 @@ def test_epochs_and_their_fractions_say_when(starter: Starter) -> None:
 def test_every_multiple_is_met_once_whatever_the_batch(every: float) -> None:
     for batch in (1, 3, 7, 30):
         line = Timeline(0, 0, 10**9, 10**9, batch)
-        config = EvalConfig(every=None, every_epochs=every, first=False, batch=1, batches=None)
+        config = EvalConfig(every=None, every_epochs=every, first=False, batch=1, batches=None, predictions=0)
         times = EvaluationTimes(config, line, 1000)
         met = [step for step in range(1, 10000 // batch + 1) if times.after(step, step * batch, batch)]
         exact = Fraction(str(every)) * 1000
