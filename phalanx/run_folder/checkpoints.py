@@ -1,7 +1,7 @@
 """Checkpoints on disk: layout, atomic commit, verification by hashes, retention.
 
     checkpoints/step_00000090/
-        model.safetensors  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
+        model.safetensors  frozen.safetensors?  ema.safetensors?  state.pt  rank_00000.pt?  progress.json  manifest.json
 
 A checkpoint is written to a staging folder, its manifest last, and committed by one rename. So a folder with a manifest
 under its final name is complete, unless the disk damaged it later, which the hashes detect.

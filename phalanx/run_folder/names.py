@@ -7,7 +7,7 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
         resolved.yaml  environment.json  metrics.jsonl  events.jsonl  summary.json  stop.json  report.html
         checkpoints/best
         checkpoints/step_00000090/
-            model.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
+            model.safetensors  frozen.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
         lease/00000001.json  lease/00000001.released
         logs/rank_0.log
         shown/val_step_00000090/examples.png
@@ -32,6 +32,7 @@ STEP = "step_"  # and the number of steps, in eight digits or more
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 MODEL = "model.safetensors"
+FROZEN = "frozen.safetensors"  # what never trains, where there is such: one file, linked by all checkpoints
 EMA = "ema.safetensors"  # the average of the weights, where there is one
 STATE = "state.pt"  # of optimizer, schedule and whatever else all ranks share
 STAGING, DELETING = ".staging", ".deleting"  # suffixes: a save or a deletion that is under way, or was cut short

@@ -533,6 +533,22 @@ class FromData(Two):
         return hidden * self.scale
 
 
+class Teacher(Two):
+    """A part that does not train follows one that does, as the teacher of a student (Tarvainen & Valpola 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.Linear(HIDDEN, HIDDEN)
+        self.teacher = nn.Linear(HIDDEN, HIDDEN).requires_grad_(False)
+        self.still = nn.Parameter(torch.ones(HIDDEN), requires_grad=False)
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        with torch.no_grad():
+            for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                slow.lerp_(fast, 0.1 if self.training else 0.0)
+        return hidden + self.student(hidden) + 0.1 * self.teacher(hidden) * self.still
+
+
 class OfManyTypes(Two):
     """With a BatchNorm, a table in a buffer, and a number that its author made double."""
 

@@ -13,7 +13,7 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..parallel import buffers
-from . import weights
+from . import frozen_weights, weights
 from .extra_state import extra_state_of
 from .progress import Progress
 from .state import State
@@ -21,12 +21,16 @@ from .state import State
 
 @dataclass(frozen=True)
 class Whole:
-    """What rank 0 writes; `rest` is all of state.pt. `average` is a copy of the averaged weights on the host."""
+    """What rank 0 writes; `rest` is all of state.pt. `average` is a copy of the averaged weights on the host.
+
+    `frozen` names the weights that never train.
+    """
 
     weights: Mapping[str, Any]
     average: Mapping[str, Any] | None
     rest: Mapping[str, Any]
     progress: Mapping[str, Any]
+    frozen: Collection[str]
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,13 @@ def write(snapshot: Snapshot, folder: Path) -> None:
         torch.save(dict(snapshot.own), folder / names.rank_state(snapshot.rank))
     if (whole := snapshot.whole) is None:
         return
-    weights.save(whole.weights, folder / names.MODEL)
+    trained, frozen = frozen_weights.split(whole.weights, whole.frozen)
+    digest = frozen_weights.store(frozen, folder) if frozen else None
+    weights.save(trained, folder / names.MODEL, frozen=digest)
     if whole.average is not None:
-        weights.save(whole.average, folder / names.EMA)
+        average, its = frozen_weights.split(whole.average, whole.frozen)
+        alike = digest is not None and weights.weights_sha256(its) == digest
+        weights.save(average if alike else whole.average, folder / names.EMA, frozen=digest if alike else None)
     torch.save(dict(whole.rest), folder / names.STATE)
     write_json(folder / names.PROGRESS, dict(whole.progress))
 
@@ -120,7 +128,8 @@ def _take(state: State, progress: Progress, unlike: Sequence[str], facts: Mappin
         "buffers": {name: list(buffer) for name, buffer in held.items() if name not in written},
         "extra": kept,
     }
-    return Snapshot(progress.step, world.rank, own, Whole(contents, average, rest, progress.as_json()), facts)
+    whole = Whole(contents, average, rest, progress.as_json(), state.frozen)
+    return Snapshot(progress.step, world.rank, own, whole, facts)
 
 
 def _averaged(state: State) -> dict[str, Any] | None:

@@ -32,11 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """The objects whose state a checkpoint holds."""
+    """The objects whose state a checkpoint holds. `frozen` names the weights that never train in the whole run."""
 
     strategy: ParallelStrategy
     updater: Updater | PhasedUpdater
     world: World
+    frozen: frozenset[str] = frozenset()
 
     @property
     def model(self) -> nn.Module:

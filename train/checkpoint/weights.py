@@ -18,6 +18,8 @@ from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
 
 _COMPLEX = "complex128"  # metadata key: names of tensors stored as pairs of float64, as safetensors lacks complex128
+_CONTENT = "weights_sha256"  # metadata key: the hash of what a file holds
+_FROZEN = "frozen_sha256"  # metadata key: the hash of what the file names.FROZEN beside it holds, which is part of it
 
 
 def averaged(checkpoint: Checkpoint) -> Path:
@@ -43,8 +45,11 @@ def on_host(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(state).items()}
 
 
-def save(state: Mapping[str, Any], path: Path) -> None:
-    """Write the tensors of a state_dict as safetensors. Tied weights are written once a name."""
+def save(state: Mapping[str, Any], path: Path, *, content: str | None = None, frozen: str | None = None) -> None:
+    """Write the tensors of a state_dict as safetensors. Tied weights are written once a name.
+
+    `content` is their hash, `frozen` that of the tensors in names.FROZEN, to be read with them; each is written down.
+    """
     written: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     paired = []
@@ -56,7 +61,8 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         shared = whole.numel() > 0 and whole.untyped_storage().data_ptr() in seen
         written[name] = whole.clone() if shared else whole
         seen.add(written[name].untyped_storage().data_ptr())
-    save_file(written, path, {_COMPLEX: "\n".join(paired)} if paired else None)
+    told = {_COMPLEX: "\n".join(paired), _CONTENT: content or "", _FROZEN: frozen or ""}
+    save_file(written, path, {key: text for key, text in told.items() if text} or None)
 
 
 def load(
@@ -132,14 +138,39 @@ def check(model: nn.Module) -> None:
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a file of weights by name, on the CPU. Raises ConfigError."""
+    """The tensors in a file of weights by name, on the CPU, with those of names.FROZEN where it is a part of them.
+
+    Raises ConfigError, also where that file is not there, or has not the hash that `path` tells.
+    """
+    found, told = _read(path)
+    if _FROZEN not in told:
+        return found
+    beside = path.with_name(names.FROZEN)
+    frozen, _ = _read(beside)
+    if weights_sha256(frozen) != told[_FROZEN]:
+        raise ConfigError(f"{beside} does not hold what {path.name} was saved with: its hash is another")
+    return {**found, **frozen}
+
+
+def content_of(path: Path) -> str | None:
+    """The hash of what the file holds, as it was written down; None where it was not. Raises OSError or ValueError."""
     try:
         with safe_open(path, "pt") as file:
-            paired = (file.metadata() or {}).get(_COMPLEX, "").split("\n")
+            return (file.metadata() or {}).get(_CONTENT)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors by name, and metadata."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as safetensors: {error}") from None
-    return {name: torch.view_as_complex(tensor) if name in paired else tensor for name, tensor in found.items()}
+    paired = told.get(_COMPLEX, "").split("\n")
+    return {n: torch.view_as_complex(tensor) if n in paired else tensor for n, tensor in found.items()}, told
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

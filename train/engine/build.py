@@ -298,7 +298,7 @@ def _parts(
     step, updater, made = _step(config, builder, world, precision, alone, strategies)
     return Parts(
         step=step,
-        state=State(strategy, updater, world),
+        state=State(strategy, updater, world, alone.frozen.never),
         loader=loader,
         mover=alone.mover,
         evaluations=_evaluations(config, alone, strategy, precision, world),

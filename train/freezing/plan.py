@@ -34,9 +34,13 @@ class _Norm:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """`trainable` are the parameters that train at some step, in the model's order: those that its author froze do not."""
+    """`trainable` are the parameters that train at some step, in the model's order: those that its author froze do not.
+
+    `never` are all names of the others.
+    """
 
     trainable: list[str]
+    never: frozenset[str]
     rules: list[_Rule]
     norms: list[_Norm]
 
@@ -87,7 +91,10 @@ def freeze(model: nn.Module, rules: Sequence[Node]) -> FreezePlan:
         found.append(_Rule(shared, rule.get("from", 0), rule.get("until")))
     held = {name for rule in found if not rule.start and rule.until is None for name in rule.names}
     trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    plan = FreezePlan([name for name in trains if name not in held], found, norms)
+    trainable = [name for name in trains if name not in held]
+    of_trainable = set(trainable)
+    never = frozenset(name for name, parameter in every.items() if first[id(parameter)] not in of_trainable)
+    plan = FreezePlan(trainable, never, found, norms)
     _check_something_trains(plan, trains)
     for name in held & set(trains):
         every[name].requires_grad_(False)

@@ -13,6 +13,7 @@ from phalanx.config.schema import TrainConfig
 from phalanx.exit.codes import ConfigError
 
 from ..checkpoint.weights import misfits, tensors_of
+from .adapters import named_as_in
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of a module that it wraps
 _WRAPPED = "module."  # what DistributedDataParallel and DataParallel put before all names
@@ -51,10 +52,11 @@ def match(found: Mapping[str, Any], own: Mapping[str, Any], train: TrainConfig, 
     tensors = tensors_of(own)
     named, said = _unwrapped(dict(found), tensors)
     named = _renamed(_stripped(named, train.init_strip, where), rename_pairs(train), train, where)
+    named, base, of_adapter = named_as_in(named, tensors)
     skips = [re.compile(pattern) for pattern in skip_patterns(train)]
     _check_used(skips, [*named, *own], where)
     taken = tensors_of(_without(named, skips))
-    wanted = _without(tensors, skips)
+    wanted = {name: tensor for name, tensor in _without(tensors, skips).items() if name not in base}
     taken |= _tied(taken, wanted)
     if problems := misfits(taken, wanted):
         whole = tensors_of(named)
@@ -69,7 +71,7 @@ def match(found: Mapping[str, Any], own: Mapping[str, Any], train: TrainConfig, 
     }
     left = [name for name in named if name not in taken and name not in extra]
     new = [name for name in tensors if name not in taken]
-    return Matched({**tensors, **taken}, extra, list(taken), new, left, said)
+    return Matched({**tensors, **taken}, extra, list(taken), new, left, [*said, *of_adapter])
 
 
 def _unwrapped(found: dict[str, Any], tensors: Collection[str]) -> tuple[dict[str, Any], list[str]]:
