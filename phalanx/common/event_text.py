@@ -43,6 +43,8 @@ def of_summary(summary: Mapping[str, object]) -> Iterator[str]:
     if "steps" in summary:
         wall = [f"{duration(cast(float, summary['wall_s']))} in all"] if "wall_s" in summary else []
         yield joined("finished", *_fields(summary, ["steps", "samples"]), *wall, *_fields(summary, ["goodput"]))
+    if summary.get("ended_by") not in (None, "steps"):
+        yield f"  ended by  {summary['ended_by']}"
     best = summary.get("best")
     for split, metrics in _evaluated(summary):
         yield joined(f"  {split:<8}", *_fields(metrics, list(metrics)))

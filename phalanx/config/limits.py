@@ -9,7 +9,7 @@ from typing import Any
 
 from ..exit.codes import ConfigError
 from .init_keys import check_init
-from .metric_direction import check_sets, of_checkpoint, steering
+from .metric_direction import check_sets, early_stop_metric, of_checkpoint, steering
 from .run_root import folder_of_runs
 from .schema import (
     Backend,
@@ -24,6 +24,7 @@ from .schema import (
     TrainConfig,
     WandbMode,
 )
+from .time_limit import seconds_of
 
 FINISH_S = 30.0  # longest wait at the end for a tracker that has no key for it
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a folder that is set aside gets a longer name
@@ -40,6 +41,9 @@ def check(config: Config, ranks: int) -> None:
     check_sets(config.data)
     of_checkpoint(config)
     _check_evaluations(config)
+    early_stop_metric(config)
+    if config.train.time_limit is not None:
+        seconds_of(config.train.time_limit)
     for key, metric in steering(config).items():
         _check_evaluated(config, key, metric)
     if "decay_1d" in config.optim and type(config.optim["decay_1d"]) is not bool:

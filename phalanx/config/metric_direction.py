@@ -160,6 +160,12 @@ def of_checkpoint(config: Config) -> WatchedMetric | None:
     return watched(checkpoint.best_metric, checkpoint.best_mode, "checkpoint.best_mode", config.data)
 
 
+def early_stop_metric(config: Config) -> WatchedMetric | None:
+    """The metric of early_stop; None if that is null. Raises ConfigError."""
+    stop = config.early_stop
+    return None if stop.metric is None else watched(stop.metric, stop.mode, "early_stop.mode", config.data)
+
+
 def of_sweep(config: Config) -> tuple[str, Mode]:
     """The metric that ranks a sweep's trials, with its split where data.eval names sets, and its direction.
 
@@ -180,6 +186,8 @@ def steering(config: Config) -> dict[str, str]:
     Where there is one, every key of `eval` defines the result: when evaluations are, and of what.
     """
     found = dict(_of_schedules(config.schedule, "schedule"))
+    if config.early_stop.metric is not None:
+        found["early_stop.metric"] = config.early_stop.metric
     for i, group in enumerate(_groups(config.optim)):
         found |= _of_schedules(group.get("schedule"), f"optim.groups.{i}.schedule")
     return found

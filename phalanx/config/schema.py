@@ -143,6 +143,7 @@ class TrainConfig:
     init_rename: list[list[str]] | dict[str, str] | None = _defining(neutral=None)
     init_skip: str | list[str] | None = _defining(neutral=None)
     extend_from: str | None = _defining()
+    time_limit: str | None = _defining(neutral=None)
     checkpoint_activations: int | str | None = _rounding()
     freeze: list[Node] = _defining(neutral=[])  # train/freezing/rules.py reads them
 
@@ -155,6 +156,14 @@ class EvalConfig:
     batch: int = _inert(1)
     batches: int | None = _inert(1)
     predictions: int = _inert(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopConfig:
+    metric: str | None = _defining(neutral=None)
+    mode: Mode | None = _defining(neutral=None)
+    patience: int = _defining(1, neutral=5)
+    min_delta: float = _defining(0, neutral=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +326,7 @@ class Config:
     seed: int = _defining(0, 2**63 - 1)
     train: TrainConfig
     eval: EvalConfig
+    early_stop: EarlyStopConfig
     checkpoint: CheckpointConfig
     log: LogConfig
     wandb: WandbConfig

@@ -27,6 +27,15 @@ class StepRecord:
         return "overflow" if self.scale > 1 else "gradient"
 
 
+@dataclass(frozen=True)
+class EarlyStopState:
+    """Of early_stop: the step of the last evaluation that counted, the best value, and how many since were no better."""
+
+    step: int | None = None
+    best: float | None = None
+    waited: int = 0
+
+
 @dataclass
 class Progress:
     """Progress of the run. `position` is the data position: the number of samples taken so far."""
@@ -41,6 +50,8 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)  # the newest, as `metric_direction.as_stored` has it
+    early_stop: EarlyStopState = EarlyStopState()
+    ended_by: str | None = None  # what ended the run before its last step
     records: list[StepRecord] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl
     seconds: dict[str, float] = field(default_factory=dict)  # by part, without what restarts threw away
     world_sizes: list[int] = field(default_factory=list)
@@ -62,4 +73,5 @@ class Progress:
             logger.warning(
                 "the progress of another version also holds %s, which this one leaves out", ", ".join(beyond)
             )
-        return cls(**{**known, "records": records})
+        early = EarlyStopState(**known.pop("early_stop", {}))
+        return cls(**{**known, "records": records, "early_stop": early})

@@ -19,6 +19,7 @@ from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..freezing.freezing import Freezing
 from ..loading.prefetch import prefetch_to_device
+from ..stopping.early_stop import EarlyStop
 from .build import Parts
 from .metric_window import MetricWindow
 from .recorder import Recorder
@@ -55,6 +56,7 @@ class TrainLoop:
     window: MetricWindow
     stop: StopAgreement
     grace_s: float  # the launcher's time from SIGTERM to SIGKILL
+    early_stop: EarlyStop
     skip_poll: SkipPoll = field(default_factory=SkipPoll)
     saving: Saving | None = None  # begun and not yet done
     saved: float = field(default_factory=time.monotonic)  # when the newest save was done
@@ -67,8 +69,11 @@ class TrainLoop:
         if self.parts.evaluations.times.before_training(progress.step) and self._evaluate():
             self._save(ends=False)
         works = prefetch_to_device(loader.from_step(progress.step), self.parts.mover, self.world.device)
-        while progress.step < loader.timeline.steps:
+        while progress.step < loader.timeline.steps and progress.ended_by is None:
             if (request := self.stop.before(progress.step)) is not None:
+                if request.code is ExitCode.FINISHED:
+                    self._end("time_limit", why=request.why)
+                    break
                 self._leave(request)
                 return request
             if self.parts.freezing is not None:
@@ -82,7 +87,6 @@ class TrainLoop:
                     self.window.add(result)
             progress.step += 1
             progress.position += work.samples
-
             save = self._due(self.config.checkpoint.every)
             amid_skips = progress.step % STRIDE == 0 and self.skip_poll.at(result)
             if self._due(self.config.log.every):
@@ -91,11 +95,23 @@ class TrainLoop:
                 self._take()
             if self.parts.evaluations.times.after(progress.step, progress.position, work.samples):
                 save |= self._evaluate()
-            if save:
+            if (reached := self.early_stop.reached(progress)) is not None:
+                self._end("early_stop", **reached)
+            elif save:
                 self._save(ends=progress.step == loader.timeline.steps)
             elif self.saving is not None:
                 self._poll()
         return None
+
+    def _end(self, ended_by: str, **facts: object) -> None:
+        """What comes with a last step, as far as it was not done at this one. All ranks call it, after the same step."""
+        self.progress.ended_by = ended_by
+        self.recorder.event(ended_by, **facts)
+        if self.recorder.lined_step != self.progress.step:
+            self._log()
+        if self.recorder.evaluated_step != self.progress.step:
+            self._evaluate()
+        self._save(ends=True)
 
     def _freeze(self, freezing: Freezing) -> None:
         """Freeze and unfreeze what is due before the next step. All ranks call it."""
@@ -148,6 +164,7 @@ class TrainLoop:
             results[split] = found.metrics
             self.recorder.write_evaluation(split, found, took_s=round(time.monotonic() - begin, 3))
         state.updater.evaluated(results)
+        self.early_stop.take(results, self.progress)
         return bool(results) and self.recorder.take_results(results, of_checkpoint(self.config))
 
     def _leave(self, request: StopRequest) -> None:

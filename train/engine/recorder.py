@@ -45,7 +45,8 @@ class Recorder:
 
     def __post_init__(self) -> None:
         # Of the last line, or where this start began.
-        self._lined_step, self._lined_position = self.progress.step, self.progress.position
+        self.lined_step, self._lined_position = self.progress.step, self.progress.position
+        self.evaluated_step: int | None = None  # of this start's last evaluation
 
     def event(self, name: str, **facts: object) -> None:
         self.sink.event({"time": time.time(), "event": name, "step": self.progress.step, **facts})
@@ -99,7 +100,7 @@ class Recorder:
         totals = {name: Sum(sum(t for t, _ in pairs), sum(c for _, c in pairs)) for name, pairs in sums.items()}
         more = derived(self.task, totals) if applied else {}
         skipped = {"skipped": len(records) - len(applied)} if len(applied) < len(records) else {}
-        steps, samples = progress.step - self._lined_step, progress.position - self._lined_position
+        steps, samples = progress.step - self.lined_step, progress.position - self._lined_position
         self.sink.write(
             {
                 "step": progress.step,
@@ -116,7 +117,7 @@ class Recorder:
             }
         )
         progress.records = []
-        self._lined_step, self._lined_position = progress.step, progress.position
+        self.lined_step, self._lined_position = progress.step, progress.position
 
     def write_evaluation(self, split: str, found: Found, **facts: object) -> None:
         """Write the event and the line of one set's evaluation, and what the task shows of it."""
@@ -131,7 +132,7 @@ class Recorder:
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
         """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""
         progress = self.progress
-        progress.evaluation = as_stored(results)
+        progress.evaluation, self.evaluated_step = as_stored(results), progress.step
         value = None if best is None else best.value(results)
         if best is None or value is None:
             return False

@@ -18,6 +18,8 @@ from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
 from phalanx.config.metric_direction import TEST
+from phalanx.config.schema import Config
+from phalanx.config.time_limit import seconds_of
 from phalanx.exit import folder_file, user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
 from phalanx.exit.disk_errors import writing
@@ -41,6 +43,8 @@ from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
 from ..start_point import extend_from
 from ..start_point.weight_files import sha256_of
+from ..stopping.early_stop import early_stop
+from ..stopping.time_limit import TimeLimit
 from .build import Parts, build, packages, set_up_process, targets
 from .loop import TrainLoop
 from .metric_window import MetricWindow
@@ -88,8 +92,11 @@ def run(
     saver, window = SynchronousSaver(checkpoints, digest(config)), MetricWindow(names)
     afterwards.append(lambda _: saver.abort())
     grace_s = config.stop.grace_s or grace_s_of(os.environ)
-    with _stopping(signals, opened, world) as stop:
-        loop = TrainLoop(config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s)
+    with _stopping(signals, opened, world, _time_limit(config, progress)) as stop:
+        early = early_stop(config, parts.loader.timeline.step, parts.loader.timeline.steps)
+        loop = TrainLoop(
+            config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s, early
+        )
         request = loop.fit()
     if request is None:
         _finish(opened, progress, parts, recorder, meter, world)
@@ -283,23 +290,39 @@ def _log_start(
 
 def _print_finished(path: Path, summary: Mapping[str, Any], signals: Signals, world: World) -> ExitCode:
     if world.is_rank_zero:
-        print(f"{path} finished already: {summary['steps']} steps, weights_sha256 {summary['weights_sha256']}")
+        steps = f"{summary['steps']} steps{_ended(summary)}"
+        print(f"{path} finished already: {steps}, weights_sha256 {summary['weights_sha256']}")
         print(f"To train it longer type train.steps=… train.extend_from={path}")
     signals.close()
     return ExitCode.FINISHED
 
 
+def _ended(summary: Mapping[str, Any]) -> str:
+    """How a run ended that did not go to its last step."""
+    by = summary.get("ended_by")
+    return f", ended by {by}" if by not in (None, "steps") else ""
+
+
 @contextmanager
-def _stopping(signals: Signals, opened: OpenRun, world: World) -> Iterator[StopAgreement]:
-    """The stop agreement over signals and, on rank 0, the stop file and the loss of the lease."""
+def _stopping(signals: Signals, opened: OpenRun, world: World, limit: TimeLimit | None) -> Iterator[StopAgreement]:
+    """The stop agreement over signals and, on rank 0, the stop file, the loss of the lease and the time limit."""
     sources: list[Callable[[], StopRequest | None]] = [signals.request]
     if world.is_rank_zero:
         sources += [StopFile(opened.path, opened.incarnation).request, lambda: _lease_lost(opened)]
+        sources += [] if limit is None else [limit.request]
     signals.keep()
     stop = StopAgreement(world.store, world.rank, world.size, sources, until_step(os.environ))
     yield stop
     if stop.close():
         signals.close()
+
+
+def _time_limit(config: Config, progress: Progress) -> TimeLimit | None:
+    """`progress` has what earlier starts spent, less what restarts threw away, and what this one did up to here."""
+    typed = config.train.time_limit
+    if typed is None:
+        return None
+    return TimeLimit(typed, seconds_of(typed), sum(progress.seconds.values()), progress, time.monotonic)
 
 
 def _lease_lost(opened: OpenRun) -> StopRequest | None:
@@ -315,6 +338,7 @@ def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorde
     wall_s = time.time() - progress.began
     summary = {
         "steps": progress.step,
+        "ended_by": progress.ended_by or "steps",
         "samples": progress.position,
         "skipped": progress.skips,
         **({"skipped_steps": progress.skipped_steps} if progress.skipped_steps else {}),
@@ -326,7 +350,7 @@ def _finish(opened: OpenRun, progress: Progress, parts: Parts, recorder: Recorde
         **goodput(progress.seconds, wall_s),
         "weights_sha256": sha256,
     }
-    recorder.event("finish", weights_sha256=sha256)
+    recorder.event("finish", weights_sha256=sha256, ended_by=summary["ended_by"])
     world.raise_on_all(lambda: _write_summary(opened, summary) if world.is_rank_zero else None)
     recorder.close({**summary, "folder": str(opened.path)})
 

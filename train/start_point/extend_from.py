@@ -18,7 +18,7 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoint, source
 
 from ..checkpoint.open_run import stored_config
-from ..checkpoint.progress import Progress
+from ..checkpoint.progress import EarlyStopState, Progress
 from ..checkpoint.state import State, restore, unpickled
 from ..optim.updater import Updater
 
@@ -27,7 +27,7 @@ _RECORD = re.compile(r"step (\d+) at position (\d+), weights (\w+)")
 
 # What another value of is another run, and may differ all the same. A run that began from weights is extended from its end.
 _MAY_DIFFER = {"train.steps", "train.epochs", KEY, "train.global_batch", "train.micro_batch"}
-_SECTIONS = ("schedule.", "train.init_")
+_SECTIONS = ("schedule.", "train.init_", "early_stop.", "eval.", "train.time_limit")
 _FACTOR = 2.0  # between the rates of two steps, from which on it is worth a warning
 
 
@@ -99,8 +99,18 @@ def extend(state: State, extension: Extension, began: float) -> Progress:
     for optimizer, groups in zip(_optimizers(state), given, strict=True):
         for group, values in zip(optimizer.param_groups, groups, strict=True):
             group.update(values)
-    # The best step and the times are the new run's own, and so is its first line.
-    return replace(progress, began=began, best_step=None, best_value=None, seconds={}, world_sizes=[], records=[])
+    # The best step, the times and what ended it are the new run's own, and so is its first line.
+    return replace(
+        progress,
+        began=began,
+        best_step=None,
+        best_value=None,
+        seconds={},
+        world_sizes=[],
+        records=[],
+        early_stop=EarlyStopState(),
+        ended_by=None,
+    )
 
 
 def seam(extension: Extension, state: State) -> tuple[dict[str, Any], str | None]:

@@ -258,7 +258,7 @@ def test_every_section_of_the_config_is_one_that_a_stranger_may_set_or_that_is_r
     """A tracker that comes later belongs to what compose/stored_config.py resets."""
     reset = {"run", "wandb", "mlflow", "trackio", "sinks"}
     theirs = {*("seed", "model", "data", "task", "optim", "schedule", "train", "eval", "checkpoint", "log", "parallel")}
-    theirs |= {"world", "stop", "cluster", "sweep", "tensorboard"}
+    theirs |= {"world", "stop", "cluster", "sweep", "tensorboard", "early_stop"}
     assert {key.partition(".")[0] for key in schema()} == reset | theirs
 
 
