@@ -235,6 +235,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     check_signature(task.ratios, "model", "batch")
     check_signature(task.show, "model", "batch")
+    check_signature(task.derive, "sums")
     for name, dataset in datasets.items():
         try:
             task.check(dataset)

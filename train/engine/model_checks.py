@@ -50,17 +50,24 @@ def check_layouts(parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def raise_on_second_backward() -> Iterator[None]:
-    """Raise ConfigError where the task went backward through its loss itself."""
+def explain_backward() -> Iterator[None]:
+    """Raise ConfigError for a backward that fails by what the task or model did before, and shows no line of theirs."""
     try:
         yield
     except RuntimeError as error:
-        if "backward through the graph a second time" not in str(error):
-            raise
-        raise ConfigError(
-            "The task went backward through its loss already. Leave loss.backward() and optimizer.step() out of it: each "
-            "step does both, with what ratios() returns"
-        ) from error
+        if "backward through the graph a second time" in str(error):
+            raise ConfigError(
+                "The task went backward through its loss already. Leave loss.backward() and optimizer.step() out of it: "
+                "each step does both, with what ratios() returns"
+            ) from error
+        if "modified by an inplace operation" in str(error):
+            raise ConfigError(
+                "The backward needs a tensor that the model or the task changed after it was used: "
+                f"{' '.join(str(error).partition(': ')[2].partition(' Hint:')[0].split())} Look for x += y, x[…] = y, and "
+                "methods that end in _, such as relu_, and write x = x + y; torch.autograd.set_detect_anomaly(True) in the "
+                "task's __init__ says in which line"
+            ) from error
+        raise
 
 
 def check_loss_parameters(loss: torch.Tensor, parameters: Iterable[torch.Tensor], module: LossModule) -> None:

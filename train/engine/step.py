@@ -126,7 +126,7 @@ class TrainStep:
             check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         held = self.strategy.graph_parameters()  # all ranks take part
         model_checks.check_loss_parameters(found["loss"].total, held.values(), self.strategy.module)
-        with model_checks.check_layouts(held), model_checks.raise_on_second_backward():
+        with model_checks.check_layouts(held), model_checks.explain_backward():
             (found["loss"].total * 0.0).backward()  # type: ignore[no-untyped-call]
         self.strategy.after_warm_up()
         return list(found), talks

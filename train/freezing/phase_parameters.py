@@ -12,6 +12,11 @@ from .name_patterns import matching
 
 def phase_parameters(model: nn.Module, phases: Mapping[str, str]) -> dict[str, list[str]]:
     """The trained parameters of each phase, in the model's order. Raises ConfigError unless each is in exactly one."""
+    if not isinstance(phases, Mapping):
+        raise ConfigError(
+            f"The task's phases are a {type(phases).__name__}, and should be a dict: the name of each and a regular "
+            'expression for its parameters. Write phases = {"d": "^discriminator", "g": "^generator"}'
+        )
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for phase, pattern in phases.items():
         if not isinstance(phase, str) or not phase.isidentifier() or phase == "loss":

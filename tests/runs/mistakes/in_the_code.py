@@ -158,4 +158,80 @@ TASK = [
         begins=True,
     ),
 ]
-IN_THE_CODE = [*MODEL, *DATA, *TASK]
+METHOD = RETURN + "\n\n    def %s"
+OF_DATA = ITEM + "\n\n    def %s"
+HOOKS = [
+    wrong(
+        "derive gives a number",
+        {RETURN: METHOD % "derive(self, sums):\n        return 3"},
+        "derive() answered with a int",
+    ),
+    wrong("derive of no sums", {RETURN: METHOD % "derive(self):  # here\n        return {}"}, "def derive(self, sums)"),
+    wrong(
+        "show gives a tensor", {RETURN: METHOD % 'show(self, model, batch):\n        return {"x": batch[0]}'}, "Show an"
+    ),
+    wrong(
+        "show of no batch",
+        {RETURN: METHOD % "show(self, model):  # here\n        return {}"},
+        "def show(self, model, batch)",
+    ),
+    wrong(
+        "metrics that are a list",
+        {RETURN: METHOD % "metrics(self):\n        return [1]"},
+        "metrics() answered with a list",
+    ),
+    wrong(
+        "collate of no samples",
+        {ITEM: OF_DATA % "collate(self):  # here\n        return 1"},
+        "def collate(self, samples)",
+    ),
+    wrong(
+        "a batch of no indices", {ITEM: OF_DATA % "__getitems__(self):  # here\n        return 1"}, "(self, indices)"
+    ),
+    bug("derive raises", {RETURN: METHOD % "derive(self, sums):\n        return sums['no']  # here"}, "KeyError: 'no'"),
+    bug("show raises", {RETURN: METHOD % "show(self, model, batch):\n        1 / 0  # here"}, "ZeroDivisionError"),
+    bug("check raises", {RETURN: METHOD % "check(self, dataset):\n        1 / 0  # here"}, "ZeroDivisionError"),
+    bug("metrics raises", {RETURN: METHOD % "metrics(self):\n        1 / 0  # here"}, "ZeroDivisionError"),
+    bug(
+        "collate raises",
+        {ITEM: OF_DATA % "collate(self, samples):\n        1 / 0  # here"},
+        "with one of the data set's samples",
+    ),
+    bug("a batch raises", {ITEM: OF_DATA % "__getitems__(self, indices):\n        1 / 0  # here"}, "ZeroDivisionError"),
+    wrong(
+        "a batch of less than was asked for",
+        {ITEM: OF_DATA % "__getitems__(self, indices):\n        return self.x[indices][:3], self.y[indices][:3]"},
+        "by 3, and a batch has 8 samples",
+    ),
+    wrong("a model that is frozen", {LAYERS: f"{LAYERS}\n        self.requires_grad_(False)"}, "no parameter to train"),
+    wrong(
+        "a change in place",
+        {FORWARD: "y = self.layers(x).sigmoid()\n        y += 1\n        return y"},
+        "changed after it was used … write x = x + y",
+    ),
+    wrong("a forward without gradients", {FORWARD: f"with torch.no_grad():\n            {FORWARD}"}, "torch.no_grad()"),
+    wrong(
+        "a count that is nothing",
+        {"Ratio(hits, len(y))": "Ratio(hits, None)"},
+        "count of the task's accuracy is nothing",
+    ),
+]
+PHASES = [
+    wrong(
+        "phases that match nothing",
+        {"class Loss(Task):": 'class Loss(Task):\n    phases = {"d": "critic"}'},
+        "in the name of no",
+    ),
+    wrong(
+        "phases that share",
+        {"class Loss(Task):": 'class Loss(Task):\n    phases = {"d": "0|2", "g": "2"}'},
+        "the phases d and g",
+    ),
+    wrong(
+        "phases that leave some out",
+        {"class Loss(Task):": 'class Loss(Task):\n    phases = {"d": "0"}'},
+        "in none of the",
+    ),
+    wrong("phases in a list", {"class Loss(Task):": 'class Loss(Task):\n    phases = ["0", "2"]'}, "should be a dict"),
+]
+IN_THE_CODE = [*MODEL, *DATA, *TASK, *HOOKS, *PHASES]

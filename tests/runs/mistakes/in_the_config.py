@@ -1,6 +1,6 @@
 """Mistakes in a beginner's config, with a model, data and a task that are right."""
 
-from tests.runs.mistakes.project import Mistake, wrong
+from tests.runs.mistakes.project import Mistake, bug, wrong
 
 FUNCTIONS = {
     "mine/functions.py": """from torch import nn
@@ -34,6 +34,20 @@ def taking():
 
 def raising(samples):
     raise ValueError("mine")
+"""
+}
+SAMPLER = {
+    "mine/samplers.py": """import numpy as np
+
+from phalanx.samplers import Sampler
+
+
+class Half(Sampler):
+    def set_up(self, sampled):
+        return sampled.samples
+
+    def indices(self, start, stop):
+        return np.arange(start, (start + stop) // 2)
 """
 }
 TORCHS = "~schedule", "+schedule={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, interval: step, %s}"
@@ -201,6 +215,71 @@ DATA = [
         "+data.eval.train={_target_: mine.parts.Points}",
     ),
 ]
+WEIGHTED = "data.sampler={_target_: phalanx.samplers.Weighted, weights: %s}"
+SAMPLERS = [
+    words("weights of the wrong length", "has 3 numbers, and the data set has 64 samples", WEIGHTED % [1, 2, 3]),
+    words("weights below zero", "64 in all are negative", WEIGHTED % ([-1] * 64)),
+    words("weights of zero", "are all 0, so no sample could be drawn", WEIGHTED % ([0] * 64)),
+    words("weights of nobody", "names no attribute of the data set, a Points", WEIGHTED % "importance"),
+    words("balance without labels", "neither an attribute labels nor targets", WEIGHTED % "balance"),
+    words(
+        "a sampler with a typo",
+        "Did you mean phalanx.samplers.Weighted?",
+        "data.sampler={_target_: phalanx.samplers.Weightd}",
+    ),
+    words(
+        "a sampler of torch", "no class derived from Sampler", "data.sampler={_target_: torch.utils.data.RandomSampler}"
+    ),
+    words(
+        "a part that is not there",
+        "has 99, and the data set has",
+        "data.sampler={_target_: phalanx.samplers.Subset, indices: [99]}",
+    ),
+    words("no part", "chooses no sample", "data.sampler={_target_: phalanx.samplers.Subset, indices: []}"),
+    words("no repetition", "times=0 leaves no sample", "data.sampler={_target_: phalanx.samplers.Repeated, times: 0}"),
+    words(
+        "buckets by nothing",
+        "length=size names no attribute",
+        "data.sampler={_target_: phalanx.samplers.Buckets, length: size}",
+    ),
+    words(
+        "a batch of more than there is",
+        "Type data.drop_last=false, or train.gl",
+        "train.global_batch=100",
+        "data.drop_last=true",
+    ),
+    words(
+        "a sampler of no positions",
+        "Half.indices(0, 8) returned",
+        "data.sampler={_target_: mine.samplers.Half}",
+        files=SAMPLER,
+    ),
+]
+OTHERS = [
+    words("a key of the run with a typo", "Did you mean run.name?", "+run.nme=a"),
+    words("imports of nobody", "no module nobodys", "run.imports=[nobodys]"),
+    words(
+        "imports that raise",
+        "importing it fails",
+        "run.imports=[mine.raising]",
+        files={"mine/raising.py": "1 / 0  # here\n"},
+    ),
+    words("a metric of a set that is not there", "is no metric of the task", "checkpoint.best_metric=val/accuracy"),
+    words("evaluations at no step", "eval.every=0 is out of range", "eval.every=0"),
+    words("an optimizer of nobody", "there is no package lion", "optim._target_=lion.Lion"),
+    words("half an expression for names", "is no regular expression", "train.init_from=mine", "train.init_skip='('"),
+    words("names to skip and no file", "of train.init_from are read, which is not set", "train.init_skip=head"),
+    words("a folder of configs that is not there", "there is no folder", "--config-dir=conf"),
+    bug(
+        "an evaluation set of other shapes",
+        {
+            "class Loss(": "class Wide(Points):\n    def __getitem__(self, index):\n"
+            "        return self.x[index][:2], self.y[index]\n\n\nclass Loss("
+        },
+        "batch (16, 2) float32",
+        "data.eval._target_=mine.parts.Wide",
+    ),
+]
 SWEEPS = [words("several values in one run", "names several values … phalanx sweep", "optim.lr=0.1,0.2")]
 TRACKERS = [
     words("a sink that is a layer", "no class derived from Sink", "+sinks.mine._target_=mine.parts.Net"),
@@ -210,4 +289,4 @@ TRACKERS = [
     words("a mode of W&B that is none", "wandb.mode is auto, online", "wandb.mode=on"),
     words("an address in place of a switch", "mlflow.enabled is true or false", "mlflow.enabled=http://localhost:5000"),
 ]
-IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SWEEPS, *TRACKERS]
+IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SAMPLERS, *OTHERS, *SWEEPS, *TRACKERS]
