@@ -280,7 +280,6 @@ OTHERS = [
         "data.eval._target_=mine.parts.Wide",
     ),
 ]
-SWEEPS = [words("several values in one run", "names several values … phalanx sweep", "optim.lr=0.1,0.2")]
 TRACKERS = [
     words("a sink that is a layer", "no class derived from Sink", "+sinks.mine._target_=mine.parts.Net"),
     words("a sink of no class", "Type +sinks.mine._target_=package.module.Class", "+sinks.mine.level=3"),
@@ -289,4 +288,4 @@ TRACKERS = [
     words("a mode of W&B that is none", "wandb.mode is auto, online", "wandb.mode=on"),
     words("an address in place of a switch", "mlflow.enabled is true or false", "mlflow.enabled=http://localhost:5000"),
 ]
-IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SAMPLERS, *OTHERS, *SWEEPS, *TRACKERS]
+IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SAMPLERS, *OTHERS, *TRACKERS]

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import COMPOSES, Nursery, Starter
+from phalanx.compose.compose import compose
+from phalanx.config.limits import check
+from phalanx.exit.codes import ConfigError
+from tests.ranks import COMPOSES, SMALL, Ended, Nursery, Starter
 from tests.runs.mistakes.in_the_code import IN_THE_CODE
 from tests.runs.mistakes.in_the_config import IN_THE_CONFIG
 from tests.runs.mistakes.project import WORDS, Mistake
@@ -33,14 +36,16 @@ def composed_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("mistake", [*IN_THE_CODE, *IN_THE_CONFIG], ids=str)
-def test_a_mistake_gets_one_message_and_loses_nothing(mistake: Mistake, starter: Starter, good: Path) -> None:
+def test_a_mistake_gets_one_message_and_loses_nothing(
+    mistake: Mistake, starter: Starter, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = starter.folder / "runs"
     runs.mkdir()
     good.rename(runs / "good")
     try:
         before = everything_in(runs / "good")
         mistake.lay_out(starter.folder)
-        ended = starter.run(mistake.ranks, *WORDS, *mistake.words, "run.name=bad", environ={"PYTHONPATH": "."})
+        ended = start(starter, mistake, monkeypatch)
         assert everything_in(runs / "good") == before
     finally:
         (runs / "good").rename(good)
@@ -53,6 +58,20 @@ def test_a_mistake_gets_one_message_and_loses_nothing(mistake: Mistake, starter:
         assert event["code"] == mistake.code
         steps = [line["step"] for line in run.metrics("train")]
         assert steps == list(range(1, len(steps) + 1)), "what was trained is there"
+
+
+def start(starter: Starter, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> Ended:
+    """What the words alone decide is asked of what decides it, all else of ranks."""
+    words = (*WORDS, *mistake.words, "run.name=bad")
+    if any(word.startswith(("-", "run.imports")) for word in words):  # which look into the folder
+        return starter.run(mistake.ranks, *words, environ={"PYTHONPATH": "."})
+    try:
+        found = compose([*SMALL, *words])
+        check(found.config, mistake.ranks)
+    except ConfigError as error:
+        return Ended([2], [f"error: {error}\n"])
+    monkeypatch.setattr("tests.ranks._composed", lambda _: {"plain": found.plain, "foreign": found.foreign})
+    return starter.run(mistake.ranks, *words, environ={"PYTHONPATH": "."})
 
 
 def check_message(mistake: Mistake, folder: Path, outputs: list[str]) -> None:
