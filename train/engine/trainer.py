@@ -45,6 +45,7 @@ from ..start_point import extend_from
 from ..start_point.weight_files import sha256_of
 from ..stopping.early_stop import early_stop
 from ..stopping.time_limit import TimeLimit
+from ..tasks.now import Now
 from .build import Parts, build, packages, set_up_process, targets
 from .loop import TrainLoop
 from .metric_window import MetricWindow
@@ -166,6 +167,7 @@ def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, s
     """Load the newest good checkpoint, else the start point of a new run. All ranks call it."""
     progress = _restore_or_begin(parts, opened, keep, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
+    parts.task.now = Now(progress.step, parts.loader.timeline.steps)
     return progress
 
 
