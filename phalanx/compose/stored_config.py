@@ -23,9 +23,7 @@ def reset_run_settings(plain: Plain, config_dir: str | None, config_name: str, w
     usual = OmegaConf.load(CONF / f"{PRIMARY}.yaml")
     found = {**plain}
     if isinstance(found.get("run"), dict):
-        found["run"] = {**found["run"], "fresh": False, "accept": None, "trust": [], "imports": []} | _typed(
-            plain, "run", words
-        )
+        found["run"] = {**found["run"], **_ONCE, **_typed(plain, "run", words)}
         if config_name == _STORED and config_dir is not None:
             found["run"] |= _placed(Path(config_dir).absolute(), str(usual.run.root), words)
     for section, defaults in (("wandb", usual.wandb), ("mlflow", usual.mlflow), ("trackio", usual.trackio)):

@@ -13,6 +13,7 @@ from phalanx.compose.digest import digest
 from phalanx.compose.resolved import read
 from phalanx.config.schema import as_plain
 from phalanx.exit.codes import ConfigError
+from tests.phalanx.compose import noting
 from tests.ranks import Starter
 
 RESOLVERS = """
@@ -80,11 +81,21 @@ def test_a_run_replays_with_the_values_of_its_first_start(starter: Starter, gues
     assert "finished already" in again.output
 
 
-def test_ranks_import_what_another_process_composed_with(starter: Starter, guest: Path) -> None:
+def test_ranks_import_what_another_process_composed_with(starter: Starter) -> None:
+    """As of a sweep, whose trials get a config that is composed already."""
+    imports = f"run.imports=[{noting.__name__}]"
+    noted = starter.folder / "noted"
+    noted.mkdir()
+    words = ("model=mlp", "model.hidden=[8]", "train.steps=1", "eval.every=null", imports)
+    starter.train(2, *words, name="first", environ={"NOTED": str(noted)})
+    assert len([*noted.iterdir()]) == 2, "both ranks; what composed it for them had no folder"
+
+
+def test_an_import_that_fails_is_one_message(starter: Starter, guest: Path) -> None:
     words = ("model=mlp", "train.steps=1", "eval.every=null", "run.imports=[guest.broken]", "run.name=other")
     ended = starter.run(1, *words, environ={"PYTHONPATH": str(guest)})
     assert ended.codes == [2]
-    assert "run.imports names guest.broken, and importing it fails at" in ended.output
+    assert ended.output.startswith("error: run.imports names guest.broken, and importing it fails at")
     assert "guest/broken.py:2 in <module>: KeyError: 'width'" in ended.output
     assert ended.output.count("\n") == 1
 

@@ -125,6 +125,7 @@ def at_position(first, /, second):
     return Net(first)
 
 
+join = str.join
 partial = functools.partial(Net, 3)
 Of = type("Of", (datetime.date,), {"of": classmethod(lambda cls: None)})
 """
@@ -287,6 +288,7 @@ def test_no_new_form_reaches_further_in_a_strangers_config(node: Mapping[str, An
 def test_a_trusted_package_lends_its_trust_to_nothing_of_others(name: str) -> None:
     """Handed on as a module, as a method that its class inherits, or bound by what is another's."""
     assert "type run.trust=[guest," in refused(TRUSTING, {"_target_": f"guest.{name}"})
+    assert "does not tell where it is defined" in refused(TRUSTING, {"_target_": "guest.join", "_args_": ["a", "b"]})
 
 
 @pytest.mark.parametrize("builder", [OWN, TRUSTING])
