@@ -164,6 +164,11 @@ class Targets:
                 f"{where}._target_={path} is {made_kinds.described(found)}, which cannot be called. Type {where}._target_= "
                 "with a class or function"
             )
+        if kinds is not None and made_kinds.is_made(found, kinds) and not made_kinds.wants_callable(kinds):
+            raise ConfigError(
+                f"{where}._target_={path} is {made_kinds.described(found)} already, made where its module is imported, by "
+                f"each process for itself. Type {where}._target_= with its class, or a function that makes it"
+            )
         if self._trust is None and kinds is not None and not _makes_callable(node, kinds) and cannot_make(found, kinds):
             raise ConfigError(
                 f"{where}._target_={path} is no class derived from {made_kinds.names(kinds)}, so it is not called. "

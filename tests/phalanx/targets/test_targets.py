@@ -125,6 +125,7 @@ def at_position(first, /, second):
     return Net(first)
 
 
+made = Net(2)
 join = str.join
 partial = functools.partial(Net, 3)
 Of = type("Of", (datetime.date,), {"of": classmethod(lambda cls: None)})
@@ -359,6 +360,7 @@ def test_what_is_passed_besides_reaches_a_partial_node_too() -> None:
         ({**NET, "_convert_": "some"}, "model._convert_=some must be one of none, partial, object, all"),
         ({**NET, "inner": {"_target_": "guest.nett"}}, "model.inner._target_=guest.nett: guest has no nett"),
         ({"_target_": "guest.GUEST"}, "guest has no GUEST"),
+        ({"_target_": "guest.made", "width": 2}, "model._target_=guest.made is a Net already"),
         (
             {
                 "_target_": "guest.open_ended",
