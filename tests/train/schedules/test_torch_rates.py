@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,18 @@ def test_a_scheduler_that_runs_ahead_gives_the_same_bits_from_any_step_on() -> N
         for later in range(step, min(3000, step + 50)):
             assert other.updater.rates(later, later)["lr"] == rates[later]
     assert equal(len(set(rates)), 2500) or len(set(rates)) > 2000
+
+
+def test_kernels_find_the_rates_of_steps_that_a_scheduler_has_to_run_ahead_for() -> None:
+    node, steps = partial("CosineAnnealingLR", "step", T_max=1100), 1100
+    model = small_model()
+    made = updater_of(model, ADAMW, node, steps=steps, on_device=True)
+    gradients = drawn(model, 0)
+    for step in range(steps):
+        made.step(gradients)
+        if step % 100 == 0 or step > 1020:
+            expected = 0.05 * (1 + math.cos(math.pi * step / 1100))
+            assert numbers(made)["lr"] == pytest.approx(expected, rel=1e-9), step
 
 
 @pytest.mark.parametrize(
