@@ -425,7 +425,7 @@ def _evaluations(
         samples = data_loading.length(dataset, key)
         return Evaluation(
             key=key,
-            fetcher=data_loading.fetcher(config, source, world, stay=name != TEST),
+            fetcher=data_loading.fetcher(config, source, world, alone.loader.fetcher.shared, stay=name != TEST),
             samples=samples if batches is None else min(samples, batches * batch),
             batch=batch,
             task=alone.task,

@@ -18,6 +18,7 @@ from ..loading.collation import UserCollation
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, Timeline
 from ..loading.order import Order, Positions
+from ..loading.workers.tensor_packing import SharedDataset
 from ..samplers.sampler import Sampled, Sampler, set_up
 from ..samplers.whole_batches import WholeBatches
 from ..start_point.init_from import StartPoint
@@ -53,7 +54,7 @@ def loader(
             f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
             f"Type train.steps={timeline.steps - 1}"
         )
-    made = fetcher(config, source, world, stay=False)
+    made = fetcher(config, source, world, SharedDataset(), stay=False)
     return Loader(made, timeline, config.train.micro_batch, world.rank, world.size, epoch)
 
 
@@ -124,5 +125,6 @@ def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
     return Timeline(start.step, start.position, steps, end, train.global_batch)
 
 
-def fetcher(config: Config, source: PositionDataset, world: World, *, stay: bool) -> Fetcher:
-    return Fetcher(source, config.data.workers, config.data.prefetch, world.device.type == "cuda", stay)
+def fetcher(config: Config, source: PositionDataset, world: World, shared: SharedDataset, *, stay: bool) -> Fetcher:
+    pin = world.device.type == "cuda"
+    return Fetcher(source, config.data.workers, config.data.prefetch, pin, stay, shared)

@@ -37,7 +37,7 @@ from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..evaluation.best_weights import best_weights
 from ..loading import data_hash
-from ..loading.workers.workers import run_in_worker
+from ..loading.workers.workers import run_in_worker, start_server
 from ..sinks.jsonl import undone_steps
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
@@ -110,6 +110,8 @@ def run(
 def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
     """The parts, after the sanity check, and the names of the metrics. All ranks call it."""
     config = composed.config
+    if config.data.workers:
+        start_server()  # it imports torch while the data sets are built
     world.share_memory(config.world.timeout_s)  # all ranks take part, in this and in what follows
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)
@@ -133,9 +135,9 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
     def act() -> tuple[OpenRun | None, Callable[[], None]]:
         if not world.is_rank_zero:
             return None, lambda: None
-        workers = config.data.workers
+        workers, shared = config.data.workers, parts.loader.fetcher.shared
         data = {
-            f"data.{name}": run_in_worker(data_hash.hash_data_twice, found, workers)
+            f"data.{name}": run_in_worker(data_hash.hash_data_twice, found, workers, shared)
             for name, found in parts.datasets.items()
         }
         if parts.start_point.weights:

@@ -9,6 +9,7 @@ from itertools import chain, tee
 from .batch import Batch
 from .fetch import PositionDataset, WithNotes
 from .shard import Span, split
+from .workers.tensor_packing import SharedDataset
 from .workers.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class StepBatch:
 class Fetcher:
     """Fetches batches in this process, or ahead of time in `workers` processes, `prefetch` batches each.
 
-    With `stay` the processes are kept for the next iteration.
+    With `stay` the processes are kept for the next iteration. They share with all that have the same `shared` what data
+    sets hold.
     """
 
     source: PositionDataset
@@ -62,6 +64,7 @@ class Fetcher:
     prefetch: int
     pin_memory: bool
     stay: bool = False
+    shared: SharedDataset = field(default_factory=SharedDataset)
     _said: set[str] = field(default_factory=set)
 
     def batches(self, spans: Iterable[Span]) -> Iterator[Batch]:
@@ -83,7 +86,8 @@ class Fetcher:
         return self._begin()
 
     def _begin(self) -> Workers[tuple[Batch, list[str]]]:
-        return Workers(WithNotes(self.source), self.workers, self.prefetch, self.pin_memory, stay=self.stay)
+        pin, shared = self.pin_memory, self.shared
+        return Workers(WithNotes(self.source), self.workers, self.prefetch, pin, shared=shared, stay=self.stay)
 
 
 @dataclass(frozen=True)

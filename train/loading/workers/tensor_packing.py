@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch.storage import TypedStorage
 
+from .shared_list import LONG, SharedList, pack_list
+
 _ALIGNED = 64  # bytes, as torch allocates
 _LARGE = 2**26  # bytes of a tensor worth a descriptor, through which torch shares it without a copy
 _SHORT = 2**15  # bytes of a structure that go through a pipe, which holds twice as many
@@ -134,9 +136,12 @@ class _TensorUnpickler(Unpickler):
         return self._memory[start : start + extent * dtype.itemsize].view(dtype).as_strided(size, stride)
 
 
+_PlaceOfList = tuple[int, tuple[int, int], tuple[int, int]]  # elements, first byte and bytes of them, and of their ends
+
+
 @dataclass
 class SharedDataset:
-    """Shared memory for a data set's tensors and arrays, written once and mapped by all workers.
+    """Shared memory for a data set's tensors, arrays and long lists, written once and mapped by all workers.
 
     The mapping is private (copy-on-write): a worker's writes stay its own.
     """
@@ -146,6 +151,7 @@ class SharedDataset:
     _places: dict[tuple[int, int], int] = field(default_factory=dict)  # address and bytes -> where in the file
     _kept: list[Any] = field(default_factory=list)  # what lies there, so that no other gets its address
     _apart: set[int] = field(default_factory=set)  # addresses of tensors that torch sends
+    _lists: dict[int, "_PlaceOfList | None"] = field(default_factory=dict)  # by id; None for those that are not plain
 
     def load(self, dataset: Any) -> tuple[Any, int, bytes, list[tuple[int, int]]]:
         """The arguments of `receive`. Called while a process is started."""
@@ -164,11 +170,22 @@ class SharedDataset:
         if octets.nbytes and where not in self._places:
             start = -(-self._size // _ALIGNED) * _ALIGNED
             self._size = start + octets.nbytes
-            os.posix_fallocate(self._file, start, octets.nbytes)  # a lack of memory is an error now, no signal later
-            _write(self._file, octets, start)
+            _write(self._file, octets, start)  # a lack of memory is an error now, no signal later
             self._places[where] = start
             self._kept.append(owner)
         return self._places.get(where, 0), octets.nbytes
+
+    def locate_list(self, values: list[Any]) -> "_PlaceOfList | None":
+        """Write a long list once; returns its length, and where its bytes and the ends of its pieces are."""
+        if id(values) not in self._lists:
+            self._kept.append(values)
+            packed = pack_list(values)
+            if packed is not None:
+                places = [self.locate(part.view(np.uint8), part) for part in packed]
+                self._lists[id(values)] = (len(values), places[0], places[1])
+            else:
+                self._lists[id(values)] = None
+        return self._lists[id(values)]
 
     def is_sent_by_torch(self, storage: torch.UntypedStorage) -> bool:
         """Whether torch sends this storage by its own descriptor: it is shared already, or among the first large ones."""
@@ -207,7 +224,9 @@ class _SharedPickler(ForkingPickler):
             return obj.__reduce_ex__(5)  # type: ignore[no-untyped-call]
         return NotImplemented
 
-    def persistent_id(self, obj: Any) -> tuple[torch.dtype | None, int, int] | None:
+    def persistent_id(self, obj: Any) -> "tuple[torch.dtype | None, int, int] | _PlaceOfList | None":
+        if type(obj) is list and len(obj) >= LONG:
+            return self._shared.locate_list(obj)
         typed = isinstance(obj, TypedStorage)
         storage = obj._untyped_storage if typed else obj
         if (
@@ -239,13 +258,23 @@ class _SharedUnpickler(Unpickler):
         super().__init__(BytesIO(structure), buffers=slices)
         self._memory = memory
         self._storages: dict[tuple[int, int], torch.UntypedStorage] = {}  # views of one memory stay that
+        self._lists: dict[_PlaceOfList, SharedList] = {}  # so does one list that is held twice
 
-    def persistent_load(self, pid: tuple[torch.dtype | None, int, int]) -> Any:
+    def persistent_load(self, pid: "tuple[torch.dtype | None, int, int] | _PlaceOfList") -> Any:
+        if isinstance(pid[1], tuple):
+            return self._list(pid)
         dtype, *span = pid
         storage = self._storages.get((span[0], span[1]))
         if storage is None:
             storage = self._storages[span[0], span[1]] = self._storage(*span)
         return storage if dtype is None else _typed(storage, dtype)
+
+    def _list(self, place: "_PlaceOfList") -> SharedList:
+        if place not in self._lists:
+            length, (start, size), ends = place
+            where = np.frombuffer(self._memory, np.int64, ends[1] // 8, ends[0])
+            self._lists[place] = SharedList(length, self._memory[start : start + size], where)  # type: ignore[arg-type]
+        return self._lists[place]
 
     def _storage(self, start: int, size: int) -> torch.UntypedStorage:
         if not size:

@@ -41,9 +41,14 @@ _FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, s
 class Workers(Generic[Answer]):
     """Processes that call a data set's `__getitems__`."""
 
-    def __init__(self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, stay: bool) -> None:
-        """Up to `count` processes, which prefetch `ahead` answers each; with `stay` they are kept between iterations."""
-        self._dataset = _WorkerDataset(dataset)
+    def __init__(
+        self, dataset: Dataset[Answer], count: int, ahead: int, pin: bool, *, shared: SharedDataset, stay: bool
+    ) -> None:
+        """Up to `count` processes, which prefetch `ahead` answers each; with `stay` they are kept between iterations.
+
+        What data sets hold is written into `shared` once, for all workers that are given the same one.
+        """
+        self._dataset = _WorkerDataset(dataset, shared)
         self._count = count
         self._ahead = ahead
         self._pin = pin
@@ -108,9 +113,9 @@ class _QuestionSampler:
 class _WorkerDataset(Dataset[PackedTensors]):
     """The data set in a worker: it is sent with its memory in one block, and so are its answers."""
 
-    def __init__(self, dataset: Dataset[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any], shared: SharedDataset | None) -> None:
         self._dataset = dataset
-        self._shared = SharedDataset()
+        self._shared = shared
 
     def __getitems__(self, question: Any) -> PackedTensors:
         try:
@@ -119,21 +124,25 @@ class _WorkerDataset(Dataset[PackedTensors]):
             return pack(WorkerFailure.of(error))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        assert self._shared is not None, "a worker has no workers"
         return _worker_dataset, self._shared.load(self._dataset)
 
 
 def _worker_dataset(*sent: Any) -> _WorkerDataset:
-    return _WorkerDataset(receive(*sent))
+    return _WorkerDataset(receive(*sent), None)
 
 
-def run_in_worker(act: Callable[[Any], Answer], argument: Any, workers: int) -> Answer:
+def run_in_worker(
+    act: Callable[[Any], Answer], argument: Any, workers: int, shared: SharedDataset | None = None
+) -> Answer:
     """`act(argument)`, called in a worker process if there are `workers`, so that the rank's own data set stays unused.
 
     A data set may open files when its first sample is asked for, and could not be sent to its workers afterwards.
     """
     if not workers:
         return act(argument)
-    helpers: Workers[Answer] = Workers(_SingleAnswer(act, argument), 1, 1, False, stay=False)
+    memory = SharedDataset() if shared is None else shared
+    helpers: Workers[Answer] = Workers(_SingleAnswer(act, argument), 1, 1, False, shared=memory, stay=False)
     return next(helpers.answers([None]))
 
 
@@ -146,6 +155,11 @@ class _SingleAnswer(Dataset[Any]):
 
     def __getitems__(self, _: None) -> Any:
         return self._act(self._argument)
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, which imports torch meanwhile. Where it runs, nothing is done."""
+    _context()
 
 
 def _context() -> BaseContext:
