@@ -50,6 +50,7 @@ class Progress:
     best_step: int | None = None
     best_value: float | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)  # the newest, as `metric_direction.as_stored` has it
+    evaluated: int | None = None  # the step of that evaluation
     early_stop: EarlyStopState = EarlyStopState()
     ended_by: str | None = None  # what ended the run before its last step
     records: list[StepRecord] = field(default_factory=list)  # of the steps since the last line in metrics.jsonl

@@ -109,7 +109,7 @@ class TrainLoop:
         self.recorder.event(ended_by, **facts)
         if self.recorder.lined_step != self.progress.step:
             self._log()
-        if self.recorder.evaluated_step != self.progress.step:
+        if self.progress.evaluated != self.progress.step:
             self._evaluate()
         self._save(ends=True)
 
@@ -135,10 +135,7 @@ class TrainLoop:
         return overdue
 
     def _take(self, asks: bool = False) -> bool:
-        """Fetch and count the steps since the last call. Returns whether any rank `asks`.
-
-        All ranks call it, after the same step.
-        """
+        """Fetch and count the new steps; returns whether any rank `asks`. All ranks call it, after the same step."""
         self.world.watchdog.at("log", self.progress.step)
         with self.meter.part("log"):
             records, asked = self.window.fetch(self.world, asks=asks)  # all ranks take part
@@ -156,16 +153,17 @@ class TrainLoop:
         state, results = self.parts.state, dict[str, dict[str, float]]()
         self.world.watchdog.at("evaluate", self.progress.step)
         for split, evaluation in self.parts.evaluations.sets.items():
-            begin = time.monotonic()
-            facts = {"act": "in an evaluation", "step": self.progress.step, "set": evaluation.key}
-            with self.meter.part("evaluate"), user_error.context(**facts):
+            begin, facts = time.monotonic(), {"act": "in an evaluation", "step": self.progress.step}
+            with self.meter.part("evaluate"), user_error.context(**facts, set=evaluation.key):
                 # All ranks take part, in one set after the other.
                 found = evaluation(state.model, state.updater.average, self.world)
-            results[split] = found.metrics
             self.recorder.write_evaluation(split, found, took_s=round(time.monotonic() - begin, 3))
+            results[split] = found.metrics
+        if not results or self.progress.evaluated == self.progress.step:
+            return False  # a start before took these results, and saved: their lines alone are written anew
         state.updater.evaluated(results)
         self.early_stop.take(results, self.progress)
-        return bool(results) and self.recorder.take_results(results, of_checkpoint(self.config))
+        return self.recorder.take_results(results, of_checkpoint(self.config))
 
     def _leave(self, request: StopRequest) -> None:
         """Save, and record why the run stops. All ranks call it, after the same step."""

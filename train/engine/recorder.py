@@ -46,7 +46,6 @@ class Recorder:
     def __post_init__(self) -> None:
         # Of the last line, or where this start began.
         self.lined_step, self._lined_position = self.progress.step, self.progress.position
-        self.evaluated_step: int | None = None  # of this start's last evaluation
 
     def event(self, name: str, **facts: object) -> None:
         self.sink.event({"time": time.time(), "event": name, "step": self.progress.step, **facts})
@@ -132,7 +131,7 @@ class Recorder:
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
         """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""
         progress = self.progress
-        progress.evaluation, self.evaluated_step = as_stored(results), progress.step
+        progress.evaluation, progress.evaluated = as_stored(results), progress.step
         value = None if best is None else best.value(results)
         if best is None or value is None:
             return False

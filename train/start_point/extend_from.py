@@ -105,6 +105,7 @@ def extend(state: State, extension: Extension, began: float) -> Progress:
         began=began,
         best_step=None,
         best_value=None,
+        evaluated=None,
         seconds={},
         world_sizes=[],
         records=[],

@@ -142,3 +142,21 @@ def test_a_manifest_holds_what_was_found_on_each_set(starter: Starter) -> None:
     run = starter.train(1, *NAMED, *STEPS, *WATCHED, name="run")
     manifest = json.loads((run.folder / "checkpoints/step_00000012/manifest.json").read_text())
     assert manifest["metrics"] == run.summary["eval"]
+
+
+def test_an_evaluation_before_step_1_is_taken_once_by_what_it_steers(starter: Starter) -> None:
+    """It is saved as the best so far, and a run that was killed then continues from there."""
+    steered = ("schedule=plateau", "schedule.metric=val/loss", "schedule.patience=1", "schedule.min_delta=1.0")
+    train = [word for word in NAMED if not word.startswith(("+data.train", "schedule"))]
+    own = ("+data.train.samples=96", "+data.train.kill_at=17", f"+data.train.marker={starter.folder}/killed")
+    run = (*train, *own, *steered, *STEPS[:4], *WATCHED, "log.every=1")
+    (starter.folder / "killed").touch()
+    undisturbed = starter.train(2, *run, name="undisturbed")
+    (starter.folder / "killed").unlink()
+    killed = killed_once(starter, 2, *run)
+    assert [event["step"] for event in killed.events("resume")] == [0]
+    rates = [line["lr"] for line in undisturbed.metrics("train")]
+    assert rates[-1] < rates[0], "the plateau was met"
+    assert [line["lr"] for line in killed.metrics("train")] == rates
+    assert killed.sha256 == undisturbed.sha256
+    assert numbers(killed, "val", "hard", "test") == numbers(undisturbed, "val", "hard", "test")
