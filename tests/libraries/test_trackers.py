@@ -15,6 +15,9 @@ from urllib.request import urlopen
 import pytest
 
 from phalanx.config.schema import MlflowConfig
+from phalanx.train.sinks.trackers import mlflow_tracker
+from phalanx.train.sinks.trackers.best_values import BestValues
+from phalanx.train.sinks.trackers.mlflow_tracker import MLflow
 from tests.libraries.seen_data import SEEN
 from tests.ranks import Results, Starter, free_port, until
 from tests.train.small_runs import planted
@@ -128,18 +131,31 @@ def test_mlflow_has_one_run_over_a_kill_and_each_step_once(starter: Starter, ser
     check_no_secret(starter.folder)
 
 
+def test_two_starts_at_once_have_one_run(server: str, tmp_path: Path) -> None:
+    """As where a start dies and is started again while its tracker still looks for the run."""
+    from mlflow import MlflowClient
+
+    asked = MlflowConfig(enabled=True, uri=f"http://{server}", experiment="twice")
+    given: dict[str, Any] = {"environ": {}, "config": {"git_commit": None}, "files": {}}
+    sinks = [MLflow(tmp_path, asked, **given, best=BestValues({})) for _ in range(2)]
+    for step, sink in enumerate(sinks, 1):
+        sink.write({"step": step, "split": "train", "time": 1.0, "loss": 0.5})
+    for sink in sinks:
+        sink.close({})
+    client = MlflowClient(f"http://{server}")
+    (found,) = client.search_runs([client.get_experiment_by_name("twice").experiment_id])
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2
+
+
 def test_a_server_that_never_answers_holds_up_nothing_and_is_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from phalanx.train.sinks.trackers import mlflow_tracker
-    from phalanx.train.sinks.trackers.best_values import BestValues
-
     monkeypatch.setattr(mlflow_tracker, "FINISH_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as wall:
         wall.settimeout(60)
         asked = MlflowConfig(enabled=True, uri=f"http://127.0.0.1:{wall.getsockname()[1]}", experiment=None)
         given: dict[str, Any] = {"environ": {}, "config": {"git_commit": None}, "files": {}, "best": BestValues({})}
-        sink = mlflow_tracker.MLflow(tmp_path, asked, **given)
+        sink = MLflow(tmp_path, asked, **given)
         assert sink._process is not None
         process = sink._process.pid
         wall.accept()[0].close()  # by now it is asking, and will ask again

@@ -16,6 +16,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.build import check_targets, targets
 from phalanx.train.sinks import own_sink
 from phalanx.train.sinks.own_sink import OwnSink
+from phalanx.train.sinks.shown import Text
 from phalanx.train.sinks.sink import FanOut, Sink
 from tests.ranks import Starter
 from tests.train.sinks.own_sinks import Hanging, Kept, Leaving, Raising
@@ -99,6 +100,23 @@ def test_a_sink_that_hangs_holds_up_no_line_and_the_end_by_no_more_than_its_time
     assert time.monotonic() - began_s < 5 * 0.2, "they are waited for side by side"
     assert sum("too slow" in message for message in caplog.messages) == 5
     assert sum("did not take all of this run in 0.2 s" in message for message in caplog.messages) == 5
+
+
+def test_it_gets_what_a_task_shows_and_predicts(tmp_path: Path) -> None:
+    got: list[Any] = []
+
+    class Shown(Kept):
+        def show(self, line: Any, shown: Any) -> None:
+            got.append((line, shown))
+
+        def predictions(self, line: Any, rows: Any) -> None:
+            got.append((line, rows))
+
+    sink, item, rows = opened(lambda: Shown("shown.jsonl"), tmp_path), Text("a"), [{"index": 0, "label": 1}]
+    sink.show(LINE, {"note": item})
+    sink.predictions(LINE, rows)
+    sink.close(None)
+    assert got == [(LINE, {"note": item}), (LINE, rows)]
 
 
 def test_lines_come_from_one_thread_and_all_before_the_end(tmp_path: Path) -> None:
