@@ -89,6 +89,20 @@ TYPES = [
     case("model.dropout=true", says="model.dropout=True does not fit … ConvNet takes float"),
     case("optim.lr=fast", says="optim.lr=fast does not fit … Adam takes float"),
     case("optim.decay_1d=some", says="optim.decay_1d must be true or false … Type ++optim.decay_1d=true"),
+    case("optim.layer_decay=2", says="optim.layer_decay=2 is no factor between 0 and 1 … Type optim.layer_decay=0.75"),
+    case("optim.groups=[{match:bias,lrr:1}]", says="optim.groups.0.lrr is no argument of Adam"),
+    case("optim.groups=[{lr:1}]", says="optim.groups.0 has no match"),
+    case(
+        "schedule=plateau",
+        "eval.every=null",
+        says="schedule.metric=loss decides after evaluations … Type eval.every=100",
+    ),
+    case("schedule=plateau", "data.eval=null", says="schedule.metric=loss is of evaluations, and data.eval=null"),
+    case(
+        "~schedule",
+        "+schedule={_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:3}",
+        says="schedule.interval=null does not say when … schedule.interval=epoch",
+    ),
     case("optim.betas=[a,0.9]", says="optim.betas=['a', 0.9] does not fit … Adam takes tuple"),
 ]
 
