@@ -280,6 +280,21 @@ OTHERS = [
         "data.eval._target_=mine.parts.Wide",
     ),
 ]
+STOPPING = [
+    words(
+        "a metric to stop by with a typo",
+        "is no metric of the task",
+        "early_stop.metric=acuracy",
+        "early_stop.mode=max",
+    ),
+    words("a metric to stop by of nobody", "Type early_stop.mode=max", "early_stop.metric=gain"),
+    words("no patience", "early_stop.patience=0 is out of range", "early_stop.metric=loss", "early_stop.patience=0"),
+    words("a way to stop that is none", "early_stop.mode is max or min", "early_stop.mode=up"),
+    words("a metric in place of the group", "Type one of them: early_stop.metric", "early_stop=loss"),
+    words("stopping by one evaluation", "Type eval.every=100", "early_stop.metric=loss", "eval.every=null"),
+    words("a time that is none", "Type train.time_limit=12:00:00", "train.time_limit=soon"),
+    words("predictions of less than none", "eval.predictions=-1 is out of range", "eval.predictions=-1"),
+]
 TRACKERS = [
     words("a sink that is a layer", "no class derived from Sink", "+sinks.mine._target_=mine.parts.Net"),
     words("a sink of no class", "Type +sinks.mine._target_=package.module.Class", "+sinks.mine.level=3"),
@@ -288,4 +303,4 @@ TRACKERS = [
     words("a mode of W&B that is none", "wandb.mode is auto, online", "wandb.mode=on"),
     words("an address in place of a switch", "mlflow.enabled is true or false", "mlflow.enabled=http://localhost:5000"),
 ]
-IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SAMPLERS, *OTHERS, *TRACKERS]
+IN_THE_CONFIG = [*TARGETS, *OPTIM, *TRAIN, *DATA, *SAMPLERS, *OTHERS, *STOPPING, *TRACKERS]
