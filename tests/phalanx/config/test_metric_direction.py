@@ -4,7 +4,18 @@ import pytest
 
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
-from phalanx.config.metric_direction import direction, of_checkpoint, of_sweep
+from phalanx.config.metric_direction import (
+    WatchedMetric,
+    as_results,
+    as_stored,
+    data_sets,
+    direction,
+    eval_sets,
+    name_in,
+    of_checkpoint,
+    of_sweep,
+    split_and_name,
+)
 from phalanx.config.schema import Config, Mode
 from phalanx.exit.codes import ConfigError
 from phalanx.launch.search.spec import sweep_spec
@@ -70,3 +81,44 @@ def test_a_sweep_ranks_by_what_is_typed_for_it_alone_too() -> None:
     for words in (("sweep.metric=mae",), ("sweep.metric=mae", *psnr)):
         with pytest.raises(ConfigError, match=r"^sweep\.metric=mae: .* Type sweep\.mode=max, or sweep\.mode=min"):
             sweep_spec(["optim.lr=1,2", *words])
+
+
+def test_a_metric_is_of_the_first_set_or_of_the_one_that_is_named() -> None:
+    held_out = "{_target_: phalanx.data.Digits, split: held_out}"
+    named = ("~data.eval", f"+data.eval={{val: {held_out}, hard: {held_out}, off: null}}")
+    found = config(*named).data
+    assert list(eval_sets(found)) == ["val", "hard"]
+    assert list(data_sets(found)) == ["train", "eval.val", "eval.hard"]
+    for metric, expected in {
+        "accuracy": ("val", "accuracy"),
+        "hard/accuracy": ("hard", "accuracy"),
+        "hard/f1/cat": ("hard", "f1/cat"),
+        "f1/cat": ("val", "f1/cat"),
+        "off/loss": ("val", "off/loss"),
+    }.items():
+        assert split_and_name(metric, found) == expected
+    one = config().data
+    assert split_and_name("f1/cat", one) == ("eval", "f1/cat")
+    assert split_and_name("eval/f1/cat", one) == ("eval", "f1/cat")
+    assert of_sweep(config(*named, "sweep.metric=hard/loss")) == ("hard/loss", Mode.min)
+    assert of_sweep(config(*named)) == ("val/accuracy", Mode.max)
+    assert of_sweep(config("sweep.metric=eval/loss")) == ("loss", Mode.min)
+    with pytest.raises(ConfigError, match=r"sweep\.metric=test/loss would choose by the split test"):
+        of_sweep(config(*named, "sweep.metric=test/loss"))
+
+
+def test_results_are_stored_flat_for_one_set_and_by_split_for_several() -> None:
+    every: list[dict[str, dict[str, float]]] = [
+        {"eval": {"loss": 1}},
+        {"val": {"loss": 1}, "hard": {"loss": 2}},
+        {"val": {}},
+    ]
+    for results in every:
+        assert as_results(as_stored(results)) == results
+    assert as_stored({"eval": {"loss": 1.0}}) == {"loss": 1.0}
+    assert (name_in("f1/cat", "eval"), name_in("val/f1", "val"), name_in("val/f1", "hard")) == ("f1/cat", "f1", None)
+    watched = WatchedMetric("hard", "loss", Mode.min)
+    assert watched.value({"hard": {"loss": 2}, "val": {"loss": 1}}) == 2.0
+    assert watched.value({"hard": {"loss": float("nan")}}) is watched.value({"val": {"loss": 1}}) is None
+    assert watched.is_better(1.0, 2.0)
+    assert not watched.is_better(2.0, 2.0)
