@@ -57,13 +57,13 @@ class Trust:
         modules = modules_of(found)
         if self._trusts(found):
             return
-        if not modules:
+        if not modules and self.names(path):
             raise ConfigError(
                 f"{where}._target_={path} does not tell where it is defined, so that nothing can admit it in a stored "
                 "config. Name a function of a trusted package that calls it"
             )
         of_kind = isinstance(found, type) and issubclass(found, kinds)
-        listed = all(_lies_in(module, _MODULES) for module in modules)
+        listed = bool(modules) and all(_lies_in(module, _MODULES) for module in modules)
         if not listed or not (of_kind or _is_model_builder(found, kinds)):
             others = [module for module in modules if not self.names(module)]
             raise self._refusal(path, where, f"{others[0]}.{path.rpartition('.')[2]}" if others else path)
