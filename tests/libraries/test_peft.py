@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore::FutureWarning
 
 RUN = (
     *(word for word in planted(kill_at=8 * 5) if not word.startswith(("model", "checkpoint.keep"))),
-    *("~model", "+model._target_=tests.libraries.peft_parts.bert_with_lora"),
-    *("~task", "+task._target_=tests.libraries.peft_parts.Tokens", "optim=adamw", "optim.lr=0.01"),
+    *("~model", "+model._target_=tests.libraries.freezing_parts.bert_with_lora"),
+    *("~task", "+task._target_=tests.libraries.freezing_parts.Tokens", "optim=adamw", "optim.lr=0.01"),
     *("train.steps=8", "train.epochs=null", "checkpoint.every=2", "checkpoint.keep=3"),
 )
 
