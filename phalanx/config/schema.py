@@ -171,6 +171,8 @@ class CheckpointConfig:
     every: int | None = _inert(1)
     every_s: float | None = _inert(0, above=True)
     keep: int = _inert(1)
+    keep_best: int = _inert(1)
+    keep_every: int | None = _inert(1)
     best_metric: str | None = _inert()
     best_mode: Mode | None = _inert()
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +141,14 @@ class Checkpoints:
                 folder.rename(_free_name(folder, names.DAMAGED))
         return told
 
-    def retain(self, keep: int, best: int | None) -> None:
-        """Delete all but the newest `keep` checkpoints and the one of step `best`, and all but the newest that a replaced
-        start saved. The file `best` is updated before checkpoints are deleted."""
+    def retain(self, keep: int, best: int | None, also: Collection[int] = (), every: int | None = None) -> None:
+        """Delete all but the newest `keep` checkpoints, those of step `best` and of the steps `also`, those of multiples of
+        `every`, and the newest that a replaced start saved. The file `best` is updated before checkpoints are deleted."""
         lease.check(self._run, self._incarnation)
         steps = self.steps()
         self._write_best(best if best in steps else None)
         for step in steps[:-keep]:
-            if step != best:
+            if step != best and step not in also and not (every is not None and step % every == 0):
                 _remove(self.folder / names.step_folder(step))
         for folder in sorted(
             self.folder.glob(f"{names.STEP}*{names.FENCED}"), key=lambda folder: folder.stat().st_mtime

@@ -49,6 +49,7 @@ class Progress:
     skipped_steps: list[int] = field(default_factory=list)  # the first of them, counted from 1
     best_step: int | None = None
     best_value: float | None = None
+    top: list[tuple[int, float]] = field(default_factory=list)  # step and value of the best evaluations, the best first
     evaluation: dict[str, Any] = field(default_factory=dict)  # the newest, as `metric_direction.as_stored` has it
     evaluated: int | None = None  # the step of that evaluation
     early_stop: EarlyStopState = EarlyStopState()
@@ -74,5 +75,8 @@ class Progress:
             logger.warning(
                 "the progress of another version also holds %s, which this one leaves out", ", ".join(beyond)
             )
+        best = found.get("best_step"), found.get("best_value")
+        top = found.get("top", [] if None in best else [best])  # a version that kept the best one alone
+        known["top"] = [(int(step), float(value)) for step, value in top]
         early = EarlyStopState(**known.pop("early_stop", {}))
         return cls(**{**known, "records": records, "early_stop": early})

@@ -20,6 +20,7 @@ from ..distributed.world import World
 from ..freezing.freezing import Freezing
 from ..loading.prefetch import prefetch_to_device
 from ..stopping.early_stop import EarlyStop
+from ..stopping.retention import retain
 from .build import Parts
 from .metric_window import MetricWindow
 from .recorder import Recorder
@@ -35,9 +36,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Saving:
-    """A save in progress: the best step when it began, and when that was (time.monotonic())."""
+    """A save in progress: the best steps when it began, the best first, and when that was (time.monotonic())."""
 
-    best_step: int | None
+    best_steps: list[int]
     at: float
 
 
@@ -186,7 +187,7 @@ class TrainLoop:
         """
         self._wait(ends=False)
         self.world.watchdog.at("checkpoint", self.progress.step)
-        self.saving = Saving(self.progress.best_step, time.monotonic())
+        self.saving = Saving([step for step, _ in self.progress.top], time.monotonic())
         with self.meter.part("checkpoint"):
             records, _ = self.window.fetch(self.world)  # all ranks take part
             self.recorder.take(records)
@@ -229,7 +230,7 @@ class TrainLoop:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.recorder.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
         if self.world.is_rank_zero:
-            self.checkpoints.retain(self.config.checkpoint.keep, begun.best_step)
+            retain(self.checkpoints, self.config.checkpoint, begun.best_steps)
 
     def _failed(self, answer: Failed, ends: bool) -> None:
         """The save failed, the same on all ranks. Raises its error unless a later save may succeed."""

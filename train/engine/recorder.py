@@ -42,6 +42,7 @@ class Recorder:
     max_skips: int
     epoch_samples: int
     task: Task
+    keep_best: int  # evaluations of which `Progress.top` holds the steps
 
     def __post_init__(self) -> None:
         # Of the last line, or where this start began.
@@ -129,16 +130,17 @@ class Recorder:
             self.sink.predictions(line, found.predictions)
 
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
-        """Keep what an evaluation of all sets found; returns whether it is the best so far by the metric `best`."""
+        """Keep what an evaluation of all sets found; returns whether it is among the best by the metric `best`."""
         progress = self.progress
         progress.evaluation, progress.evaluated = as_stored(results), progress.step
         value = None if best is None else best.value(results)
         if best is None or value is None:
             return False
-        if progress.best_value is not None and not best.is_better(value, progress.best_value):
-            return False
-        progress.best_step, progress.best_value = progress.step, value
-        return True
+        before = [(step, known) for step, known in progress.top if step != progress.step]
+        place = sum(not best.is_better(value, known) for _, known in before)  # behind an older one of the same value
+        progress.top = [*before[:place], (progress.step, value), *before[place:]][: self.keep_best]
+        progress.best_step, progress.best_value = progress.top[0]
+        return place < self.keep_best
 
 
 def saved_step(run: Path) -> int | None:

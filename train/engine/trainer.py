@@ -18,7 +18,7 @@ from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
 from phalanx.config.metric_direction import TEST
-from phalanx.config.schema import Config
+from phalanx.config.schema import CheckpointConfig, Config
 from phalanx.config.time_limit import seconds_of
 from phalanx.exit import folder_file, user_error
 from phalanx.exit.codes import ConfigError, ExitCode, Failure
@@ -44,6 +44,7 @@ from ..sinks.sink import NullSink, Sink
 from ..start_point import extend_from
 from ..start_point.weight_files import sha256_of
 from ..stopping.early_stop import early_stop
+from ..stopping.retention import retain
 from ..stopping.time_limit import TimeLimit
 from ..tasks.now import Now
 from .build import Parts, build, packages, set_up_process, targets
@@ -78,7 +79,7 @@ def run(
         release()
         return _print_finished(opened.path, opened.summary, signals, world)
     world.raise_on_all(lambda: _open_log(opened, world))  # all ranks take part
-    progress = _continue_or_begin(parts, opened, config.checkpoint.keep, world, started)
+    progress = _continue_or_begin(parts, opened, config.checkpoint, world, started)
     # All ranks take part; rank 0 reads.
     dropped = world.raise_on_all(
         lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
@@ -165,15 +166,15 @@ def _tell_folder(path: Path, composed: Composed, world: World) -> None:
         folder_file.write(path, composed.config.run.trust if composed.foreign else None)
 
 
-def _continue_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
+def _continue_or_begin(parts: Parts, opened: OpenRun, kept: CheckpointConfig, world: World, started: float) -> Progress:
     """Load the newest good checkpoint, else the start point of a new run. All ranks call it."""
-    progress = _restore_or_begin(parts, opened, keep, world, started)
+    progress = _restore_or_begin(parts, opened, kept, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     parts.task.now = Now(progress.step, parts.loader.timeline.steps)
     return progress
 
 
-def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, started: float) -> Progress:
+def _restore_or_begin(parts: Parts, opened: OpenRun, kept: CheckpointConfig, world: World, started: float) -> Progress:
     world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     # All ranks take part; rank 0 looks for the checkpoint and sends it.
@@ -183,7 +184,7 @@ def _restore_or_begin(parts: Parts, opened: OpenRun, keep: int, world: World, st
     if newest is not None:
         progress = world.raise_on_all(lambda: state.restore(parts.state, newest))  # all ranks take part
         if world.is_rank_zero:
-            checkpoints.retain(keep, progress.best_step)  # the last start may have died before it did
+            retain(checkpoints, kept, [step for step, _ in progress.top])  # the last start may have died before it did
         return progress
     began = started if opened.began is None else opened.began
     extends = parts.start_point.extends
@@ -245,8 +246,11 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
 
 
 def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:
+    config = composed.config
     sink, samples = _sink(composed, opened, parts, progress, world), parts.loader.epoch_samples
-    return Recorder(progress, sink, parts.loader, composed.config.train.max_skips, samples, parts.task)
+    return Recorder(
+        progress, sink, parts.loader, config.train.max_skips, samples, parts.task, config.checkpoint.keep_best
+    )
 
 
 def _redacted_config(composed: Composed) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def extend(state: State, extension: Extension, began: float) -> Progress:
         best_step=None,
         best_value=None,
         evaluated=None,
+        top=[],
         seconds={},
         world_sizes=[],
         records=[],
