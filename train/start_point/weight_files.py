@@ -18,8 +18,9 @@ from ..checkpoint import weights
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt", ".tar")  # what torch.save writes
 _INDEX = ".index.json"  # of weights that are split over several files, https://huggingface.co/docs/safetensors
-# Of a folder of Hugging Face's, the first that is there.
-_OF_FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+# Of a folder of Hugging Face's, the first that is there. These names are theirs, and hold whatever a run calls its own.
+_WHOLE = ("model" + ".safetensors", "pytorch_model" + ".bin")
+_OF_FOLDER = tuple(name for whole in _WHOLE for name in (whole + _INDEX, whole))
 _NESTED = ("state_dict", "model_state_dict", "model")  # entries under which a training script keeps the model's weights
 
 
@@ -68,7 +69,7 @@ def _of_folder(folder: Path) -> tuple[Path, ...]:
     held = f"several files of weights ({', '.join(path.name for path in others[:5])})" if others else "no weights"
     raise ConfigError(
         f"{folder} is no run's folder and holds {held}. Type a file of weights (.safetensors, .pt, .pth, .bin, {_INDEX}), "
-        "a folder with model.safetensors, a run's folder or a checkpoint's"
+        f"a folder with {_WHOLE[0]}, a run's folder or a checkpoint's"
     )
 
 

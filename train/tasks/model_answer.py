@@ -10,8 +10,6 @@ from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
 
-_LOGITS = ("logits", "out", "output")  # by these names models of transformers, torchvision and timm answer
-
 
 def call(model: nn.Module, batch: Batch) -> Any:
     """The model's answer; a dict's items are arguments by keyword, a list's or a tuple's by position."""
@@ -24,7 +22,7 @@ def logits_of(answer: Any) -> torch.Tensor:
     """The tensor of the answer that is named logits, or else comes first. Raises ConfigError where there is none."""
     if isinstance(answer, torch.Tensor):
         return answer
-    for name in _LOGITS:
+    for name in ("logits", "out", "output"):  # so models of transformers, torchvision and timm answer
         found = part(answer, name)
         if isinstance(found, torch.Tensor):
             return found
