@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.names import DRAWS
@@ -37,7 +38,7 @@ def hash_data(dataset: Any) -> str:
     with _random_states_kept():
         for index in _spread(length):
             seed_all(index, torch.device("cpu"))
-            _feed(digest, dataset[index])
+            _feed(digest, _sample(dataset, index))
     return digest.hexdigest()
 
 
@@ -45,6 +46,13 @@ def hash_data_twice(dataset: Any) -> str:
     """As `hash_data`, hashed twice: `DRAWS` if the two differ, as of a dataset with a random generator of its own."""
     first = hash_data(dataset)
     return first if callable(getattr(dataset, "fingerprint", None)) or hash_data(dataset) == first else DRAWS
+
+
+def _sample(dataset: Any, index: int) -> Any:
+    """Sample `index`. A data set may have `__getitems__` alone, where torch's base class has a __getitem__ that raises."""
+    if getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__:
+        return dataset[index]
+    return dataset.__getitems__(np.array([index]))
 
 
 def _own(dataset: Any, fingerprint: object) -> str:

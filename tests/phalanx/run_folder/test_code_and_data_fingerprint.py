@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import code_hash
@@ -288,6 +289,20 @@ class Augmented:
 
     def __getitem__(self, index: int) -> Any:
         return random.random(), np.random.rand(2), torch.rand(2), index
+
+
+def test_a_data_set_that_fetches_batches_alone_has_a_fingerprint() -> None:
+    class Batched(Dataset[Any]):
+        def __init__(self, level: float) -> None:
+            self.values = torch.full((40,), level)
+
+        def __len__(self) -> int:
+            return len(self.values)
+
+        def __getitems__(self, indices: Any) -> Any:
+            return self.values[indices], torch.as_tensor(indices)
+
+    assert data_hash.hash_data(Batched(1.0)) == data_hash.hash_data(Batched(1.0)) != data_hash.hash_data(Batched(2.0))
 
 
 def test_random_augmentation_does_not_change_the_fingerprint() -> None:

@@ -18,7 +18,7 @@ class Gan(nn.Module):
 
 
 class GanTask(Task):
-    phases = {"d": r"^discriminator\.", "g": r"^generator\."}  # noqa: RUF012
+    phases = {"d": r"^discriminator\.", "g": r"^generator\."}
 
     def ratios(self, model, batch):
         images = batch[0].flatten(1)
