@@ -34,8 +34,9 @@ def to_config(plain: Mapping[str, Any], words: Sequence[str] = ()) -> Config:
 
 
 def text_keys() -> set[str]:
-    """The keys whose values are strings."""
-    return {key for key, annotation in _keys(Config, "") if str in _options(annotation)}
+    """The keys whose values are strings, also where they look like numbers."""
+    options = {key: _options(annotation) for key, annotation in _keys(Config, "")}
+    return {key for key, its in options.items() if str in its and int not in its}
 
 
 def unknown_key_message(key: str, known: Sequence[str], hint: str = "") -> str:

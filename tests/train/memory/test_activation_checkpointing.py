@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from phalanx.compose.compose import compose
+from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
 from phalanx.train.memory.activation_checkpointing import checkpoint_activations
 from tests.ranks import DDP, Starter
@@ -155,6 +157,13 @@ def resnet() -> nn.Module:
 )
 def test_blocks_are_found(make: Callable[[], nn.Module], which: str | int, found: list[str]) -> None:
     assert checkpoint_activations(make(), which) == found
+
+
+def test_a_number_that_is_typed_is_a_distance_and_no_expression() -> None:
+    """blocks.2 is not every second block."""
+    assert compose(["train.checkpoint_activations=2"]).config.train.checkpoint_activations == 2
+    with pytest.raises(ConfigError, match="=0 is no distance of blocks"):
+        check(compose(["train.checkpoint_activations=0"]).config, ranks=1)
 
 
 def test_what_matches_nothing_is_told_with_the_names_there_are() -> None:
