@@ -54,7 +54,10 @@ def checkpoint_activations(model: nn.Module, which: str | int | None, *, compile
 
 
 def _blocks(module: nn.Module, path: str) -> list[str]:
-    """Members of lists and sequences that have modules of their own, the outermost ones; lists in lists are searched."""
+    """Members of lists and sequences that have modules of their own, the outermost ones.
+
+    Lists and sequences in lists are searched; a sequence of layers in a list is a block where there is none in it.
+    """
     found = []
     listed = isinstance(module, (nn.ModuleList, nn.Sequential))
     for name, child in module.named_children():
@@ -62,8 +65,11 @@ def _blocks(module: nn.Module, path: str) -> list[str]:
         plain = isinstance(child, (*_CONTAINERS, nn.Sequential))
         if listed and not plain and any(True for _ in child.children()):
             found.append(own)
-        else:
-            found += _blocks(child, own)
+            continue
+        inner = _blocks(child, own)
+        if not inner and listed and isinstance(child, nn.Sequential) and len(child) > 0:
+            inner = [own]
+        found += inner
     return found
 
 

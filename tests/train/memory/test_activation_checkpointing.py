@@ -153,6 +153,7 @@ def resnet() -> nn.Module:
         (Deep, "blocks", [f"blocks.{i}" for i in range(4)]),
         (resnet, 4, ["layer1.0", "layer3.0"]),
         (lambda: nn.ModuleDict({"a": nn.ModuleList([nn.Sequential(Block(), Block())])}), "all", ["a.0.0", "a.0.1"]),
+        (lambda: nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(3)), 2, ["0", "2"]),
     ],
 )
 def test_blocks_are_found(make: Callable[[], nn.Module], which: str | int, found: list[str]) -> None:
