@@ -141,11 +141,21 @@ class _Optimizer:
                 "layer with sparse=False"
             )
         self._part_of = {id(parameter): part for part in parts for parameter in part.parameters}
+        self._check_ranges(parts)
         set_ = _defaults(builder, first)
         groups = [group for part in parts for group in _split(part, set_, alone=alone)]
         self.optimizer = self._make(groups)
         self._traits: Traits = try_optimizer(self._make, groups)
         self._parts = [self._part(group) or parts[0] for group in self.optimizer.param_groups]
+
+    def _check_ranges(self, parts: Sequence[_Part]) -> None:
+        """Raise ConfigError for numbers that a class refuses as arguments: it looks at none of what stands in a group."""
+        members: dict[str, list[nn.Parameter]] = {}
+        for part in parts:
+            members.setdefault(part.group.where, []).extend(part.parameters)
+        for group in {part.group.where: part.group for part in parts if part.group.options}.values():
+            node = {**self._node, **group.options}
+            self._builder.build(node, group.where, torch.optim.Optimizer, **{self._takes: members[group.where]})
 
     def _make(self, groups: list[ParamGroup]) -> torch.optim.Optimizer:
         return self._builder.build(self._node, self._where, torch.optim.Optimizer, **{self._takes: groups})

@@ -90,6 +90,7 @@ def test_frozen_parameters_are_in_no_group() -> None:
         ([{"match": "("}], "is no regular expression"),
         ([{"lr": 0.1}], "optim.groups.0 has no match"),
         ([{"match": "bias", "lr": -1}], "optim.groups.0.lr=-1 is no number"),
+        ([{"match": "bias", "betas": [1.5, 0.9]}], "optim.groups.0 cannot be built: .* Invalid beta parameter"),
         ([{"match": "bias", "schedule": "cosine"}], "optim.groups.0.schedule=cosine names no class"),
         ([{"match": "bias", "name": "a b"}], "is no name of a metric"),
         ([{"match": "bias", "name": "b"}, {"match": "embed", "name": "b"}], "is the name of another group"),
