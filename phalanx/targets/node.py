@@ -53,5 +53,7 @@ def read_node(node: Mapping[str, Any], where: str) -> TargetNode:
 
 
 def children(value: Any) -> Collection[tuple[Any, Any]]:
-    """The items of a dict or list with their keys; nothing of any other value."""
-    return value.items() if isinstance(value, Mapping) else list(enumerate(value)) if isinstance(value, list) else ()
+    """The items of a dict, list or tuple with their keys; nothing of any other value."""
+    if isinstance(value, Mapping):
+        return value.items()
+    return list(enumerate(value)) if isinstance(value, list | tuple) else ()

@@ -126,6 +126,7 @@ def test_stored_config_builds_nothing_but_what_is_on_the_list(door: str, evil: P
         ("model", node),
         ("model.inner.0", {"_target_": "torch.nn.Sequential", "inner": [node]}),
         ("model.modules.a.0", {"_target_": "torch.nn.ModuleDict", "modules": {"a": [node]}}),
+        ("model.inner.0", {"_target_": "torch.nn.Sequential", "inner": (node,)}),  # as a group's betas are
     ):
         with pytest.raises(ConfigError, match=r"type run\.trust=\[") as refused:
             STRICT.check(model, "model", nn.Module)
