@@ -35,7 +35,9 @@ def schedule_nodes(schedule: Node, where: str) -> Iterator[tuple[Node, str, type
             )
         yield schedule, where, Schedule, ()
         return
-    interval = schedule.get("interval")
+    interval, metric = schedule.get("interval"), schedule.get("metric")
+    if metric is not None and not isinstance(metric, str):
+        raise ConfigError(f"{where}.metric={metric} is no name of a metric. Type {where}.metric=loss")
     if plateau_metric(schedule) is None and interval not in ("step", "epoch"):
         raise ConfigError(
             f"{where}.interval={'null' if interval is None else interval} does not say when {schedule.get('_target_')} "

@@ -214,6 +214,7 @@ def test_kernels_find_the_rates_of_steps_that_a_scheduler_has_to_run_ahead_for()
     [
         (partial("StepLR", step_size=3), "schedule.interval=null does not say when .*StepLR steps"),
         (partial("StepLR", "day", step_size=3), "schedule.interval=day does not say"),
+        (partial("ReduceLROnPlateau", metric=3), "schedule.metric=3 is no name of a metric. Type schedule.metric=loss"),
         ({**partial("StepLR", "step", step_size=3), "_partial_": False}, "Type schedule._partial_=true beside it"),
         (partial("StepLR", "step", stepsize=3), "schedule.stepsize is no argument of StepLR"),
         (partial("StepLR", "step"), "schedule.step_size is not set"),
