@@ -16,11 +16,13 @@ def defining(config: Config) -> dict[str, Any]:
     """The part of a config that defines the result, as plain data in its canonical form. It may hold secrets.
 
     A key with its neutral value is left out, so that adding the key to the schema renames no run. Where a metric of
-    evaluations steers the training, the section `eval` is part of it.
+    evaluations steers the training, the section `eval` is part of it, and where checkpoints are averaged, which they are.
     """
     kept = part(config, _defines)
     if steering(config):
         kept |= {name: section for name, section in part(config, _is_set).items() if name == "eval"}
+    if config.train.average_last is not None:
+        kept["checkpoint"] = {"every": config.checkpoint.every}
     found: dict[str, Any] = canonical(kept)
     return found
 

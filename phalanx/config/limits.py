@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..exit.codes import ConfigError
+from .average_last import check_average_last
 from .init_keys import check_init
 from .metric_direction import check_sets, early_stop_metric, of_checkpoint, steering
 from .run_root import folder_of_runs
@@ -36,6 +37,7 @@ def check(config: Config, ranks: int) -> None:
         raise ConfigError(message)
     _check_name(config.run)
     _check_train(config.train)
+    check_average_last(config)
     _check_freeze(config.train.freeze, config.parallel.comm_hook)
     _check_batch(config.train, config.parallel, ranks)
     check_sets(config.data)

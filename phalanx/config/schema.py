@@ -135,6 +135,7 @@ class TrainConfig:
     compile: bool = _rounding()
     clip_norm: float | None = _defining(0, above=True)
     ema_decay: float | None = _defining(0, 1)
+    average_last: int | None = _defining(2, neutral=None)
     deterministic: bool = _rounding()
     threads: int | Auto = _rounding(1)
     max_skips: int = _inert(1)
@@ -168,7 +169,7 @@ class EarlyStopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    every: int | None = _inert(1)
+    every: int | None = _inert(1)  # defining where train.average_last is set
     every_s: float | None = _inert(0, above=True)
     keep: int = _inert(1)
     keep_best: int = _inert(1)

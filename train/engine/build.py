@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from phalanx.compose.hydra_api import CONF
 from phalanx.config.metric_direction import TEST, data_sets
-from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig
+from phalanx.config.schema import Auto, CommHook, Config, ParallelConfig, TrainConfig
 from phalanx.exit.codes import ConfigError
 from phalanx.system import cpu_count
 from phalanx.targets.instantiate import Targets
@@ -397,22 +397,24 @@ def _updater(
         strategy.gradients,
         clip_norm=config.train.clip_norm,
         scale=LossScale(device) if precision.scaled else None,
-        average=_average(config.train.ema_decay, made, [p for _, p in named if p.requires_grad or not phased]),
+        average=_average(config.train, made, [p for _, p in named if p.requires_grad or not phased]),
         device=device,
         on_device=device.type == "cuda",
     )
     return updater, made
 
 
-def _average(decay: float | None, made: Made, parameters: Sequence[nn.Parameter]) -> Average | None:
+def _average(train: TrainConfig, made: Made, parameters: Sequence[nn.Parameter]) -> Average | None:
+    decay = train.ema_decay
     own = [each.optimizer for each in made.optimizers if optimizer_state.has_modes(each.optimizer)]
     if not own:
         return None if decay is None else Average(parameters, decay)
-    if decay is not None:
-        raise ConfigError(
-            f"train.ema_decay={decay:g} would average what the optimizer {type(own[0]).__name__} averages itself, which "
-            "its eval() puts in place. Type train.ema_decay=null"
-        )
+    for key, value in {"train.ema_decay": decay, "train.average_last": train.average_last}.items():
+        if value is not None:
+            raise ConfigError(
+                f"{key}={value:g} would average what the optimizer {type(own[0]).__name__} averages itself, which its "
+                f"eval() puts in place. Type {key}=null"
+            )
     return OptimizerAverage(own, parameters)
 
 

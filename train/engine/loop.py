@@ -19,6 +19,7 @@ from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..freezing.freezing import Freezing
 from ..loading.prefetch import prefetch_to_device
+from ..stopping.average_last import AverageLast, steps_needed
 from ..stopping.early_stop import EarlyStop
 from ..stopping.retention import retain
 from .build import Parts
@@ -58,6 +59,7 @@ class TrainLoop:
     stop: StopAgreement
     grace_s: float  # the launcher's time from SIGTERM to SIGKILL
     early_stop: EarlyStop
+    average_last: AverageLast | None
     skip_poll: SkipPoll = field(default_factory=SkipPoll)
     saving: Saving | None = None  # begun and not yet done
     saved: float = field(default_factory=time.monotonic)  # when the newest save was done
@@ -78,7 +80,7 @@ class TrainLoop:
                 self._leave(request)
                 return request
             if self.parts.freezing is not None:
-                self._freeze(self.parts.freezing)
+                _freeze(self.parts, self.parts.freezing, self.recorder, self.meter, self.world)
             self.world.watchdog.at("data", progress.step)
             with user_error.context(step=progress.step + 1):
                 with self.meter.part("data"), user_error.context(set="data.train"):
@@ -94,6 +96,8 @@ class TrainLoop:
                 save |= self._log()
             elif amid_skips:
                 self._take()
+            if progress.step == loader.timeline.steps:
+                self._average()
             if self.parts.evaluations.times.after(progress.step, progress.position, work.samples):
                 save |= self._evaluate()
             if (reached := self.early_stop.reached(progress)) is not None:
@@ -110,20 +114,24 @@ class TrainLoop:
         self.recorder.event(ended_by, **facts)
         if self.recorder.lined_step != self.progress.step:
             self._log()
+        averaged = self._average()
         if self.progress.evaluated != self.progress.step:
             self._evaluate()
+        elif averaged:  # of the weights before, whose lines stay
+            results = _results(self.parts, self.recorder, self.meter, self.world, lines=False)
+            self.recorder.take_results(results, of_checkpoint(self.config))
         self._save(ends=True)
 
-    def _freeze(self, freezing: Freezing) -> None:
-        """Freeze and unfreeze what is due before the next step. All ranks call it."""
-        step = self.progress.step
-        if (change := freezing.before(step, self.parts.state.model)) is None:
-            return
-        self.world.watchdog.at("warm up", step)
-        with self.meter.part("freeze"):
-            retrain(self.parts, change.trained)  # all ranks take part
-        told = {"frozen": len(change.frozen), "trained": len(change.trained), "names": change.frozen[:_LISTED]}
-        self.recorder.event("freeze", **told, batch_norms_in_eval=change.batch_norms[:_LISTED])
+    def _average(self) -> bool:
+        """At the end, the average of the last checkpoints, if asked for. All ranks call it, after the same step."""
+        if self.average_last is None:
+            return False
+        self._wait(ends=False)
+        self.world.watchdog.at("checkpoint", self.progress.step)
+        with self.meter.part("checkpoint"):
+            steps = self.average_last.take(self.parts.state, self.checkpoints, self.progress.step)
+        self.recorder.event("average", checkpoints=steps)
+        return True
 
     def _due(self, every: int | None) -> bool:
         step = self.progress.step
@@ -151,18 +159,10 @@ class TrainLoop:
 
     def _evaluate(self) -> bool:
         """Evaluate on each set and write its line. Returns whether this is the best so far."""
-        state, results = self.parts.state, dict[str, dict[str, float]]()
-        self.world.watchdog.at("evaluate", self.progress.step)
-        for split, evaluation in self.parts.evaluations.sets.items():
-            begin, facts = time.monotonic(), {"act": "in an evaluation", "step": self.progress.step}
-            with self.meter.part("evaluate"), user_error.context(**facts, set=evaluation.key):
-                # All ranks take part, in one set after the other.
-                found = evaluation(state.model, state.updater.average, self.world)
-            self.recorder.write_evaluation(split, found, took_s=round(time.monotonic() - begin, 3))
-            results[split] = found.metrics
+        results = _results(self.parts, self.recorder, self.meter, self.world)
         if not results or self.progress.evaluated == self.progress.step:
             return False  # a start before took these results, and saved: their lines alone are written anew
-        state.updater.evaluated(results)
+        self.parts.state.updater.evaluated(results)
         self.early_stop.take(results, self.progress)
         return self.recorder.take_results(results, of_checkpoint(self.config))
 
@@ -230,7 +230,8 @@ class TrainLoop:
             logger.warning("saving took %.1f s; %s", took_s, _LONGER)
         self.recorder.event("checkpoint", step=answer.step, took_s=round(took_s, 3))
         if self.world.is_rank_zero:
-            retain(self.checkpoints, self.config.checkpoint, begun.best_steps)
+            needed = steps_needed(self.average_last, self.parts.state, answer.step)
+            retain(self.checkpoints, self.config.checkpoint, begun.best_steps, needed)
 
     def _failed(self, answer: Failed, ends: bool) -> None:
         """The save failed, the same on all ranks. Raises its error unless a later save may succeed."""
@@ -241,3 +242,32 @@ class TrainLoop:
         why = str(error) if isinstance(error, NoRoom) else error.failure.text
         logger.warning("step %d was not saved, which is tried again when it is due: %s", answer.step, why)
         self.recorder.event("save_failed", step=answer.step, why=why)
+
+
+def _freeze(parts: Parts, freezing: Freezing, recorder: Recorder, meter: Meter, world: World) -> None:
+    """Freeze and unfreeze what is due before the next step. All ranks call it."""
+    step = recorder.progress.step
+    if (change := freezing.before(step, parts.state.model)) is None:
+        return
+    world.watchdog.at("warm up", step)
+    with meter.part("freeze"):
+        retrain(parts, change.trained)  # all ranks take part
+    told = {"frozen": len(change.frozen), "trained": len(change.trained), "names": change.frozen[:_LISTED]}
+    recorder.event("freeze", **told, batch_norms_in_eval=change.batch_norms[:_LISTED])
+
+
+def _results(
+    parts: Parts, recorder: Recorder, meter: Meter, world: World, *, lines: bool = True
+) -> dict[str, dict[str, float]]:
+    """Evaluate on each set; write the event, and the line unless there is one of this step. All ranks call it."""
+    state, step, results = parts.state, recorder.progress.step, dict[str, dict[str, float]]()
+    world.watchdog.at("evaluate", step)
+    for split, evaluation in parts.evaluations.sets.items():
+        begin = time.monotonic()
+        with meter.part("evaluate"), user_error.context(act="in an evaluation", step=step, set=evaluation.key):
+            # All ranks take part, in one set after the other.
+            found = evaluation(state.model, state.updater.average, world)
+        write = recorder.write_evaluation if lines else recorder.evaluation_event
+        write(split, found, took_s=round(time.monotonic() - begin, 3))
+        results[split] = found.metrics
+    return results

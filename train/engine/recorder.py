@@ -121,13 +121,16 @@ class Recorder:
 
     def write_evaluation(self, split: str, found: Found, **facts: object) -> None:
         """Write the event and the line of one set's evaluation, and what the task shows of it."""
-        self.event("evaluate", split=split, metrics=found.metrics, **facts)
+        self.evaluation_event(split, found, **facts)
         line = {"step": self.progress.step, "split": split, "time": time.time()}
         self.sink.write({**line, **found.metrics})
         if found.shown:
             self.sink.show(line, found.shown)
         if found.predictions:
             self.sink.predictions(line, found.predictions)
+
+    def evaluation_event(self, split: str, found: Found, **facts: object) -> None:
+        self.event("evaluate", split=split, metrics=found.metrics, **facts)
 
     def take_results(self, results: Results, best: WatchedMetric | None) -> bool:
         """Keep what an evaluation of all sets found; returns whether it is among the best by the metric `best`."""

@@ -43,6 +43,7 @@ from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
 from ..start_point import extend_from
 from ..start_point.weight_files import sha256_of
+from ..stopping.average_last import AverageLast, average_last, restore_average, steps_needed
 from ..stopping.early_stop import early_stop
 from ..stopping.retention import retain
 from ..stopping.time_limit import TimeLimit
@@ -72,6 +73,7 @@ def run(
         _tell_folder(done[0], composed, world)
         return _print_finished(*done, signals, world)
     parts, names = _prepare(composed, world)
+    last = average_last(config, parts.loader.timeline.step, parts.loader.timeline.steps)
     opened, release = _open(composed, parts, world)
     afterwards.append(lambda _: release())
     _tell_folder(opened.path, composed, world)
@@ -79,7 +81,7 @@ def run(
         release()
         return _print_finished(opened.path, opened.summary, signals, world)
     world.raise_on_all(lambda: _open_log(opened, world))  # all ranks take part
-    progress = _continue_or_begin(parts, opened, config.checkpoint, world, started)
+    progress = _continue_or_begin(parts, opened, config.checkpoint, last, world, started)
     # All ranks take part; rank 0 reads.
     dropped = world.raise_on_all(
         lambda: _undone(opened, progress.step) if world.is_rank_zero and not opened.new else {}
@@ -97,7 +99,7 @@ def run(
     with _stopping(signals, opened, world, _time_limit(config, progress)) as stop:
         early = early_stop(config, parts.loader.timeline.step, parts.loader.timeline.steps)
         loop = TrainLoop(
-            config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s, early
+            config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s, early, last
         )
         request = loop.fit()
     if request is None:
@@ -166,15 +168,19 @@ def _tell_folder(path: Path, composed: Composed, world: World) -> None:
         folder_file.write(path, composed.config.run.trust if composed.foreign else None)
 
 
-def _continue_or_begin(parts: Parts, opened: OpenRun, kept: CheckpointConfig, world: World, started: float) -> Progress:
+def _continue_or_begin(
+    parts: Parts, opened: OpenRun, kept: CheckpointConfig, last: AverageLast | None, world: World, started: float
+) -> Progress:
     """Load the newest good checkpoint, else the start point of a new run. All ranks call it."""
-    progress = _restore_or_begin(parts, opened, kept, world, started)
+    progress = _restore_or_begin(parts, opened, kept, last, world, started)
     progress.world_sizes = sorted({*progress.world_sizes, world.size})
     parts.task.now = Now(progress.step, parts.loader.timeline.steps)
     return progress
 
 
-def _restore_or_begin(parts: Parts, opened: OpenRun, kept: CheckpointConfig, world: World, started: float) -> Progress:
+def _restore_or_begin(
+    parts: Parts, opened: OpenRun, kept: CheckpointConfig, last: AverageLast | None, world: World, started: float
+) -> Progress:
     world.watchdog.at("restore", 0)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     # All ranks take part; rank 0 looks for the checkpoint and sends it.
@@ -183,8 +189,11 @@ def _restore_or_begin(parts: Parts, opened: OpenRun, kept: CheckpointConfig, wor
     )
     if newest is not None:
         progress = world.raise_on_all(lambda: state.restore(parts.state, newest))  # all ranks take part
-        if world.is_rank_zero:
-            retain(checkpoints, kept, [step for step, _ in progress.top])  # the last start may have died before it did
+        if last is not None:
+            restore_average(parts.state, newest)  # all ranks take part
+        if world.is_rank_zero:  # the last start may have died before it did
+            needed = steps_needed(last, parts.state, progress.step)
+            retain(checkpoints, kept, [step for step, _ in progress.top], needed)
         return progress
     began = started if opened.began is None else opened.began
     extends = parts.start_point.extends

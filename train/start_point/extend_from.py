@@ -26,7 +26,15 @@ KEY = "train.extend_from"  # also names the record of where a run began, in envi
 _RECORD = re.compile(r"step (\d+) at position (\d+), weights (\w+)")
 
 # What another value of is another run, and may differ all the same. A run that began from weights is extended from its end.
-_MAY_DIFFER = {"train.steps", "train.epochs", KEY, "train.global_batch", "train.micro_batch"}
+_MAY_DIFFER = {
+    "train.steps",
+    "train.epochs",
+    KEY,
+    "train.global_batch",
+    "train.micro_batch",
+    "train.average_last",
+    "checkpoint.every",
+}
 _SECTIONS = ("schedule.", "train.init_", "early_stop.", "eval.", "train.time_limit")
 _FACTOR = 2.0  # between the rates of two steps, from which on it is worth a warning
 

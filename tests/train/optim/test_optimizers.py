@@ -120,5 +120,6 @@ def test_an_optimizer_with_modes_is_evaluated_and_saved_in_its_eval_mode_and_tra
     assert often.sha256 == starter.train(1, *run, name="never").sha256
     last = often.folder / "checkpoints/step_00000008"
     assert not equal(load_file(last / "ema.safetensors"), load_file(last / "model.safetensors"))
-    ended = starter.run(1, *run, "train.ema_decay=0.9", "run.name=twice")
-    assert (ended.codes, "Type train.ema_decay=null" in ended.output) == ([2], True)
+    for word in ("train.ema_decay=0.9", "train.average_last=2"):
+        ended = starter.run(1, *run, word, "checkpoint.every=4", "run.name=twice")
+        assert (ended.codes, f"Type {word.partition('=')[0]}=null" in ended.output) == ([2], True)
