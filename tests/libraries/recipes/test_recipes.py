@@ -57,7 +57,16 @@ ALL = [
         ("train.global_batch=12", "optim.lr=2e-3", "schedule.warmup_steps=0", "data.workers=1"),
     ),
     Recipe(
-        "detection", "shapes", recipe_data.nothing, ("data.train.count=24", "data.eval.count=4", "train.global_batch=2")
+        "detection",
+        "shapes",
+        recipe_data.nothing,
+        (
+            "data.train.count=24",
+            "data.eval.count=4",
+            "+model.min_size=64",
+            "+model.max_size=128",
+            "train.global_batch=2",
+        ),
     ),
     Recipe(
         "language_model",
@@ -93,7 +102,7 @@ def test_recipe_killed_on_the_way_continues_to_the_same_bits(starter: Starter, r
     environ = {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
     undisturbed = starter.train(ranks, *words, name="undisturbed", environ=environ)
     world = starter.start(ranks, *words, "run.name=killed", environ=environ)
-    until(lambda: starter.results("killed").reached(6))
+    until(lambda: starter.results("killed").reached(6), timeout_s=200)
     world.kill(ranks - 1)
     assert -signal.SIGKILL in world.wait().codes
     same(undisturbed, starter.train(ranks, *words, name="killed", environ=environ))
