@@ -17,13 +17,16 @@ from .schema import (
     CommHook,
     Config,
     Device,
+    EarlyStopConfig,
     Leaf,
+    Mode,
     Node,
     ParallelConfig,
     PrecisionName,
     RunConfig,
     TrainConfig,
     WandbMode,
+    schema,
 )
 from .time_limit import seconds_of
 
@@ -44,6 +47,7 @@ def check(config: Config, ranks: int) -> None:
     of_checkpoint(config)
     _check_evaluations(config)
     early_stop_metric(config)
+    _check_early_stop(config.early_stop)
     if config.train.time_limit is not None:
         seconds_of(config.train.time_limit)
     for key, metric in steering(config).items():
@@ -169,6 +173,19 @@ def _check_freeze(rules: Sequence[Node], hook: CommHook) -> None:
             raise ConfigError(
                 f"{key} begins or ends within the run, and parallel.comm_hook=powersgd keeps an error of each bucket of "
                 "gradients, which are others then. Type parallel.comm_hook=bf16"
+            )
+
+
+def _check_early_stop(stop: EarlyStopConfig) -> None:
+    if stop.metric is not None:
+        return
+    leaves = schema(EarlyStopConfig)
+    for name in ("mode", "patience", "min_delta"):
+        value = getattr(stop, name)
+        if value != leaves[name].neutral:
+            raise ConfigError(
+                f"early_stop.{name}={value.name if isinstance(value, Mode) else value} is set, and early_stop.metric=null "
+                "says that nothing ends the run early. Type early_stop.metric=loss, or another one of the task"
             )
 
 
