@@ -107,7 +107,7 @@ def _row(each: RunState) -> tuple[str, ...]:
     said = "-" if each.event is None or each.said_s is None else f"{each.event}, {duration_text(each.said_s)} ago"
     return (
         each.run.name,
-        each.state,
+        each.ended,
         f"{_or(each.step, 'd')}/{_or(each.steps, 'd')}",
         _or(each.loss, ".4g"),
         " ".join(f"{name} {value:.4g}" for name, value in sorted(each.evaluation.items())) or "-",

@@ -73,7 +73,7 @@ def _run(history: History, name: str, colour: str, metrics: Iterable[str], now: 
     return {
         "name": name,
         "colour": colour,
-        "state": state.state,
+        "state": state.ended,
         "steps": f"{_or(state.step)}/{_or(state.steps)}",
         "metrics": {metric: _number(newest.get(metric)) for metric in metrics},
         "wall": duration_text(spans[-1].end - spans[0].begin) if spans else "-",

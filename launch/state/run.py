@@ -47,6 +47,14 @@ class RunState:
     why: str | None = None
     evaluation: Mapping[str, float] = field(default_factory=dict)
     """The metrics of the newest evaluation, beside its loss."""
+    ended_by: str | None = None
+    """What ended a finished run: steps, early_stop or time_limit. None before, and of older versions."""
+
+    @property
+    def ended(self) -> str:
+        """The state, and what ended the run where that was not its last step."""
+        early = self.ended_by not in (None, "steps")
+        return f"{self.state} by {self.ended_by}" if early else self.state
 
     def as_json(self) -> dict[str, Any]:
         return {**vars(self), "run": str(self.run)}
@@ -91,6 +99,7 @@ def run_state(run: Path, now: float, probe: LivenessProbe | None = None) -> RunS
         pid=None if holder is None else holder.pid,
         job=None if holder is None else holder.job,
         evaluation=_metrics(newest_evaluations(written)),
+        ended_by=_text((summary or {}).get("ended_by")),
     )
 
 
@@ -153,6 +162,10 @@ def _goodput(run: Path) -> float | None:
     with suppress(KeyError, TypeError, AttributeError, ValueError, ArithmeticError):  # written by others
         return number(goodput(progress["seconds"], manifest["time"] - progress["began"])["goodput"])
     return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _object(path: Path) -> Entry | None:

@@ -209,6 +209,19 @@ def test_damaged_or_foreign_lines_do_not_hide_a_run(tmp_path: Path) -> None:
     assert run_state(tmp_path, time.time()).state == "new"
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("steps", "finished"), ("early_stop", "finished by early_stop"), (None, "finished"), ([], "finished")],
+)
+def test_what_ended_a_run_before_its_last_step_is_told(tmp_path: Path, said: object, shown: str) -> None:
+    (tmp_path / "resolved.yaml").write_text("")
+    (tmp_path / "summary.json").write_text(json.dumps({"steps": 9, "ended_by": said}))
+    found = run_state(tmp_path, time.time())
+    assert (found.state, found.ended) == ("finished", shown)
+    assert found.as_json()["ended_by"] == (said if isinstance(said, str) else None)
+    assert f"{shown}  " in table([found])
+
+
 def test_habits_of_other_launchers_are_answered(launcher: Launcher) -> None:
     for word, verb in (("list", "status"), ("ps", "status"), ("kill", "cancel"), ("tail", "logs"), ("env", "doctor")):
         code, output = launcher.run(word)
