@@ -7,17 +7,18 @@ from typing import Any
 Kinds = tuple[type, ...]
 _DATASET = "torch.utils.data.dataset.Dataset"
 _MODULE = "torch.nn.modules.module.Module"  # a Sequential has a length and items, which are no samples
+_LOADER = "torch.utils.data.dataloader.DataLoader"
 CALLABLE: Any = Callable
 
 
 def is_made(value: Any, kinds: Kinds) -> bool:
-    """Whether `value` is of one of the kinds. A data set is also whatever has a length and samples by index."""
-    return isinstance(value, kinds) or (_takes_indexed(kinds) and _is_indexed(type(value)))
+    """Whether `value` is of one of the kinds. A data set is also what has a length and samples by index, or is a stream."""
+    return isinstance(value, kinds) or (_takes_data(kinds) and _is_data(type(value)))
 
 
 def cannot_make(found: Any, kinds: Kinds) -> bool:
     """Whether `found` is a class whose instances are certainly of none of the kinds."""
-    if not isinstance(found, type) or issubclass(found, kinds) or (_takes_indexed(kinds) and _is_indexed(found)):
+    if not isinstance(found, type) or issubclass(found, kinds) or (_takes_data(kinds) and _is_data(found)):
         return False
     decides_itself = type(found).__call__ is not type.__call__ or isinstance(found.__new__, types.FunctionType)
     return not decides_itself  # such a class may return something else
@@ -45,14 +46,17 @@ def described(value: Any) -> str:
     return f"{article} {kind}"
 
 
-def _takes_indexed(kinds: Kinds) -> bool:
+def _takes_data(kinds: Kinds) -> bool:
     return any(_named(kind) == _DATASET for kind in kinds)
 
 
-def _is_indexed(found: type) -> bool:
+def _is_data(found: type) -> bool:
     if issubclass(found, str | bytes | Mapping) or any(_named(base) == _MODULE for base in found.__mro__):
         return False
-    return hasattr(found, "__len__") and hasattr(found, "__getitem__")
+    if hasattr(found, "__len__") and hasattr(found, "__getitem__"):
+        return True
+    # An iterator is used up after one pass. A DataLoader makes batches, which is done here.
+    return hasattr(found, "__iter__") and not hasattr(found, "__next__") and _named(found) != _LOADER
 
 
 def _named(kind: type) -> str:

@@ -13,7 +13,7 @@ from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoints
 
 from ..parallel import buffers
-from . import frozen_weights, weights
+from . import frozen_weights, stream_position, weights
 from .extra_state import extra_state_of
 from .progress import Progress
 from .state import State
@@ -119,6 +119,8 @@ def _take(state: State, progress: Progress, unlike: Sequence[str], facts: Mappin
         "buffers": {name: list(held[name]) for name in unlike if name in held},
         "extra": kept,
     }
+    if state.stream is not None:
+        own["stream"] = stream_position.saved(state.stream, progress.position)
     if not world.is_rank_zero:
         return Snapshot(progress.step, world.rank, own, None, facts)
     written = {name for name, buffer in held.items() if buffer.value is not None and name in contents}

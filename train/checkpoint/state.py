@@ -17,11 +17,12 @@ from phalanx.run_folder.checkpoints import Checkpoint
 from ..distributed.world import World
 from ..freezing.phased_updater import PhasedUpdater
 from ..loading.batch import apply
+from ..loading.streams.stream_dataset import StreamFetcher
 from ..optim.optimizer_average import OptimizerAverage
 from ..optim.updater import Updater
 from ..parallel import buffers
 from ..parallel.strategy import ParallelStrategy
-from . import weights
+from . import stream_position, weights
 from .extra_state import from_plain
 from .progress import Progress
 
@@ -32,12 +33,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """The objects whose state a checkpoint holds. `frozen` names the weights that never train in the whole run."""
+    """The objects whose state a checkpoint holds. `frozen` names the weights that never train in the whole run.
+
+    `stream` reads the training set where that is a stream.
+    """
 
     strategy: ParallelStrategy
     updater: Updater | PhasedUpdater
     world: World
     frozen: frozenset[str] = frozenset()
+    stream: StreamFetcher | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -52,6 +57,8 @@ def restore(state: State, checkpoint: Checkpoint, *, schedules: bool = True) -> 
     """
     device, rank, average = state.world.device, state.world.rank, state.updater.average
     strategy, model = state.strategy, state.model
+    if state.stream is not None:
+        stream_position.check_ranks(checkpoint.folder, checkpoint.manifest, state.world.size)
     found = unpickled(checkpoint.file(names.STATE), torch.device("cpu"))
     update = strategy.own_optimizer_state(
         found.pop("update")
@@ -72,6 +79,9 @@ def restore(state: State, checkpoint: Checkpoint, *, schedules: bool = True) -> 
     weights.load(model, checkpoint.file(names.MODEL), kept, free, strategy=strategy)
     for name, (value, persistent) in {**found.get("buffers", {}), **own.get("buffers", {})}.items():
         buffers.put(model, name, buffers.Buffer(value, persistent))
+    if state.stream is not None:
+        found_there = _own(checkpoint, rank, _CPU).get("stream")  # whatever device the rest goes to
+        stream_position.restore(state.stream, found_there, checkpoint.folder)
     progress = Progress.from_json(checkpoint.progress())
     state.updater.load(_moved(update, device), progress.step)
     if own.get("hook") is not None:

@@ -33,11 +33,10 @@ from ..freezing.phased_updater import PhasedUpdater
 from ..freezing.plan import FreezePlan, freeze
 from ..loading.batch import Augment, apply
 from ..loading.collation import UserCollation
-from ..loading.fetch import PositionDataset
 from ..loading.loader import Loader, SampleBatch
-from ..loading.order import SequentialOrder
 from ..loading.prefetch import ToDevice
 from ..loading.rng import seed_all
+from ..loading.streams.stream_dataset import StreamFetcher
 from ..memory.activation_checkpointing import checkpoint_activations
 from ..optim import optimizer_state
 from ..optim.ema import Average
@@ -61,6 +60,7 @@ from . import data_loading, model_checks
 from .memory_format import Convolutions, takes_nhwc
 from .phased_step import PhasedStep, check_phases
 from .step import TrainStep
+from .streams.look_at_streams import Streams, look_at_streams
 
 KINDS: tuple[type, ...] = (
     *(nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink),
@@ -181,8 +181,11 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     # All ranks take part, in this and what follows.
     # A run that trains on, and that this one extends, is looked at once.
     start = world.broadcast_object(world.raise_on_all(lambda: start_point(config) if world.is_rank_zero else None))
-    alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision, start))
-    notes = [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
+    datasets = world.raise_on_all(lambda: _datasets(config, builder, world))
+    streams = look_at_streams(config, datasets, world)
+    alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision, start, datasets, streams))
+    notes = [*streams.notes]
+    notes += [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
         alone.convolutions.as_made()
@@ -228,10 +231,18 @@ class _RankParts:
     nhwc: bool  # they are in NHWC memory order, or there are none
     frozen: FreezePlan
     phases: Mapping[str, list[str]]  # the parameters of each phase of the task
+    streams: Streams
 
 
-def _rank_parts(config: Config, builder: Targets, world: World, precision: Precision, start: StartPoint) -> _RankParts:
-    datasets = _datasets(config, builder, world)
+def _rank_parts(
+    config: Config,
+    builder: Targets,
+    world: World,
+    precision: Precision,
+    start: StartPoint,
+    datasets: Mapping[str, Dataset[Any]],
+    streams: Streams,
+) -> _RankParts:
     task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
     check_signature(task.ratios, "model", "batch")
     check_signature(task.show, "model", "batch")
@@ -242,7 +253,8 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from None
     collations = {name: data_loading.collation(config, builder, dataset) for name, dataset in datasets.items()}
-    loader = data_loading.loader(config, builder, datasets["train"], collations["train"], start, world)
+    train, collate = datasets["train"], collations["train"]
+    loader = data_loading.loader(config, builder, train, collate, start, world, streams.train)
     model = _model(config, builder, world, precision)
     extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
@@ -270,6 +282,7 @@ def _rank_parts(config: Config, builder: Targets, world: World, precision: Preci
         nhwc,
         frozen,
         phases,
+        streams,
     )
 
 
@@ -299,7 +312,7 @@ def _parts(
     step, updater, made = _step(config, builder, world, precision, alone, strategies)
     return Parts(
         step=step,
-        state=State(strategy, updater, world, alone.frozen.never),
+        state=State(strategy, updater, world, alone.frozen.never, _stream(loader)),
         loader=loader,
         mover=alone.mover,
         evaluations=_evaluations(config, alone, strategy, precision, world),
@@ -316,6 +329,10 @@ def _parts(
         else [],
         freezing=Freezing(alone.frozen) if alone.frozen.changes else None,
     )
+
+
+def _stream(loader: Loader) -> StreamFetcher | None:
+    return loader.fetcher if isinstance(loader.fetcher, StreamFetcher) else None
 
 
 def _step(
@@ -423,11 +440,12 @@ def _evaluations(
 ) -> EvaluationSets:
     def evaluation(name: str, batches: int | None) -> Evaluation:
         dataset, key, batch = alone.datasets[name], f"data.{name}", config.eval.batch
-        source = PositionDataset(dataset, SequentialOrder(), None, config.seed, alone.collations[name])
-        samples = data_loading.length(dataset, key)
+        shared, collate, stay = alone.loader.fetcher.shared, alone.collations[name], name != TEST
+        streamed = alone.streams.samples.get(name)
+        samples = data_loading.length(dataset, key) if streamed is None else streamed
         return Evaluation(
             key=key,
-            fetcher=data_loading.fetcher(config, source, world, alone.loader.fetcher.shared, stay=name != TEST),
+            fetcher=data_loading.evaluation_fetcher(config, dataset, key, collate, world, shared, stay=stay),
             samples=samples if batches is None else min(samples, batches * batch),
             batch=batch,
             task=alone.task,

@@ -3,7 +3,7 @@
 from math import ceil
 from typing import Any
 
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from phalanx.config.schema import Config
 from phalanx.exit import user_error
@@ -17,11 +17,14 @@ from ..loading.batch import Augment
 from ..loading.collation import UserCollation
 from ..loading.fetch import PositionDataset
 from ..loading.loader import Fetcher, Loader, Timeline
-from ..loading.order import Order, Positions
+from ..loading.order import Order, Positions, SequentialOrder
+from ..loading.streams.reader import is_stream
+from ..loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream
 from ..loading.workers.tensor_packing import SharedDataset
 from ..samplers.sampler import Sampled, Sampler, set_up
 from ..samplers.whole_batches import WholeBatches
 from ..start_point.init_from import StartPoint
+from .streams.look_at_streams import TrainStream
 
 
 def collation(config: Config, builder: Targets, dataset: Dataset[Any]) -> UserCollation | None:
@@ -42,20 +45,52 @@ def loader(
     collate: UserCollation | None,
     start: StartPoint,
     world: World,
+    stream: TrainStream | None,
 ) -> Loader:
-    """The loader of the training set on this rank."""
+    """The loader of the training set on this rank; of `stream` where it is one."""
+    if stream is not None:
+        return _stream_loader(config, builder, stream, collate, start, world)
     order, epoch = _order(config, builder, dataset)
     timeline = _timeline(config, epoch, start)
-    augment = None if config.data.augment is None else builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
-    source = PositionDataset(dataset, order, augment, config.seed, collate, timeline.whole)
+    source = PositionDataset(dataset, order, _augment(config, builder), config.seed, collate, timeline.whole)
+    _check_shares(config, timeline)
+    made = fetcher(config, source, world, SharedDataset(), stay=False)
+    return Loader(made, timeline, config.train.micro_batch, world.rank, world.size, epoch)
+
+
+def _stream_loader(
+    config: Config,
+    builder: Targets,
+    stream: TrainStream,
+    collate: UserCollation | None,
+    start: StartPoint,
+    world: World,
+) -> StreamLoader:
+    timeline = _timeline(config, stream.length or 1, start)  # without a length the run has train.steps
+    augment, whole, batch = _augment(config, builder), timeline.whole, config.train.global_batch
+    dataset, keeps_state = stream.dataset, stream.keeps_state
+    source = StreamShare(dataset, augment, config.seed, collate, whole, stream.share, keeps_state=keeps_state)
+    _check_shares(config, timeline)
+    pin = world.device.type == "cuda"
+    made = StreamFetcher(source, config.data.workers, config.data.prefetch, pin, batch=batch)
+    epoch, has_length = stream.length or timeline.end, stream.length is not None
+    return StreamLoader(made, timeline, config.train.micro_batch, world.rank, world.size, epoch, has_length=has_length)
+
+
+def _augment(config: Config, builder: Targets) -> Augment | None:
+    if config.data.augment is None:
+        return None
+    made: Augment = builder.build(config.data.augment, "data.augment", Augment)  # type: ignore[type-abstract]
+    return made
+
+
+def _check_shares(config: Config, timeline: Timeline) -> None:
     last = timeline.span(timeline.steps - 1)
     if config.parallel.sync_batchnorm and (last.stop - last.start) % config.train.global_batch:
         raise ConfigError(
             f"parallel.sync_batchnorm needs equal shares, and the last batch has {last.stop - last.start} samples. "
             f"Type train.steps={timeline.steps - 1}"
         )
-    made = fetcher(config, source, world, SharedDataset(), stay=False)
-    return Loader(made, timeline, config.train.micro_batch, world.rank, world.size, epoch)
 
 
 def _order(config: Config, builder: Targets, dataset: Dataset[Any]) -> tuple[Positions, int]:
@@ -73,12 +108,6 @@ def _order(config: Config, builder: Targets, dataset: Dataset[Any]) -> tuple[Pos
 
 
 def length(dataset: Dataset[Any], where: str) -> int:
-    if isinstance(dataset, IterableDataset):
-        raise ConfigError(
-            f"{where} is a stream, an IterableDataset, whose samples come in their own order. Only data sets that can be "
-            "indexed have an exact order over ranks and restarts: give it __len__ and __getitem__(index) instead of "
-            "__iter__, or keep its samples in a list"
-        )
     if not hasattr(dataset, "__len__") or not _indexed(dataset):
         raise ConfigError(
             f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
@@ -123,6 +152,24 @@ def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
             f"and the config ends there or before. Type train.steps={start.step * 2}"
         )
     return Timeline(start.step, start.position, steps, end, train.global_batch)
+
+
+def evaluation_fetcher(
+    config: Config,
+    dataset: Dataset[Any],
+    key: str,
+    collate: UserCollation | None,
+    world: World,
+    shared: SharedDataset,
+    *,
+    stay: bool,
+) -> Fetcher:
+    """What an evaluation on `dataset`, which the config has at `key`, fetches its batches by."""
+    if is_stream(dataset):
+        whole, pin = WholeStream(dataset, key, None, config.seed, collate), world.device.type == "cuda"
+        return Fetcher(whole, min(1, config.data.workers), config.data.prefetch, pin, stay, shared)
+    source = PositionDataset(dataset, SequentialOrder(), None, config.seed, collate)
+    return fetcher(config, source, world, shared, stay=stay)
 
 
 def fetcher(config: Config, source: PositionDataset, world: World, shared: SharedDataset, *, stay: bool) -> Fetcher:

@@ -40,7 +40,6 @@ class Recorder:
     sink: Sink
     loader: Loader
     max_skips: int
-    epoch_samples: int
     task: Task
     keep_best: int  # evaluations of which `Progress.top` holds the steps
 
@@ -106,7 +105,7 @@ class Recorder:
                 "step": progress.step,
                 "split": "train",
                 "time": time.time(),
-                "epoch": progress.position / self.epoch_samples,
+                "epoch": self.loader.epochs(progress.position),
                 **means,
                 **more,
                 **updater.rates(max(0, progress.applied - (not records[-1].skipped)), progress.step - 1),

@@ -18,6 +18,7 @@ from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
 from phalanx.config.metric_direction import TEST
+from phalanx.config.run_root import folder_of_run
 from phalanx.config.schema import CheckpointConfig, Config
 from phalanx.config.time_limit import seconds_of
 from phalanx.exit import folder_file, user_error
@@ -29,7 +30,7 @@ from phalanx.run_folder.checkpoints import Checkpoint, Checkpoints
 from phalanx.run_folder.stop_file import StopFile
 from phalanx.system.module_path import PACKAGE, ROOT
 
-from ..checkpoint import state, weights
+from ..checkpoint import state, stream_position, weights
 from ..checkpoint.open_run import OpenRun, RunRecord, finished, open_run
 from ..checkpoint.progress import Progress
 from ..checkpoint.saver import SynchronousSaver
@@ -138,6 +139,8 @@ def _open(composed: Composed, parts: Parts, world: World) -> tuple[OpenRun, Call
     def act() -> tuple[OpenRun | None, Callable[[], None]]:
         if not world.is_rank_zero:
             return None, lambda: None
+        if parts.state.stream is not None and not config.run.fresh:
+            stream_position.check_run(folder_of_run(config.run.root, str(config.run.name)), world.size)
         workers, shared = config.data.workers, parts.loader.fetcher.shared
         data = {
             f"data.{name}": run_in_worker(data_hash.hash_data_twice, found, workers, shared)
@@ -256,10 +259,8 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
 
 def _recorder(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress, world: World) -> Recorder:
     config = composed.config
-    sink, samples = _sink(composed, opened, parts, progress, world), parts.loader.epoch_samples
-    return Recorder(
-        progress, sink, parts.loader, config.train.max_skips, samples, parts.task, config.checkpoint.keep_best
-    )
+    sink = _sink(composed, opened, parts, progress, world)
+    return Recorder(progress, sink, parts.loader, config.train.max_skips, parts.task, config.checkpoint.keep_best)
 
 
 def _redacted_config(composed: Composed) -> dict[str, Any]:

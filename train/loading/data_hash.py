@@ -16,12 +16,15 @@ from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.names import DRAWS
 
 from .rng import seed_all
+from .streams.reader import Share, StreamPosition, StreamReader, copied, is_stream
 
 SAMPLES = 16  # that are hashed, of a larger data set
 
 
 def hash_data(dataset: Any) -> str:
     """The dataset's own `fingerprint()`, else a sha256 (hex) of its length and of up to `SAMPLES` spread samples.
+
+    Of a stream it is of the first samples of a copy.
 
     Each sample is drawn with the global random states of Python, NumPy and torch (CPU) seeded, and these are as
     before afterwards. Raises ConfigError where that method returns no string, or where there is neither the method nor a
@@ -30,6 +33,8 @@ def hash_data(dataset: Any) -> str:
     own = getattr(dataset, "fingerprint", None)
     if callable(own):
         return _own(dataset, own())
+    if is_stream(dataset):
+        return hashlib.sha256("".join(hash_first_samples(dataset)).encode()).hexdigest()
     if not hasattr(dataset, "__len__"):
         raise ConfigError(f"{type(dataset).__name__} has no length: give it a method `fingerprint() -> str`.")
     length = len(dataset)
@@ -53,6 +58,29 @@ def _sample(dataset: Any, index: int) -> Any:
     if getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__:
         return dataset[index]
     return dataset.__getitems__(np.array([index]))
+
+
+def hash_first_samples(dataset: Any, state: Any = None, count: int = SAMPLES) -> list[str]:
+    """A sha256 (hex) for each of the first `count` samples of a copy of a stream.
+
+    With `state`, a set's own state and the number of samples taken before it, of those that follow.
+    """
+    return first_samples(dataset, state, count)[0]
+
+
+def first_samples(dataset: Any, state: Any, count: int, *, keeps_state: bool = False) -> tuple[list[str], Any]:
+    """As `hash_first_samples`, and the set's own state after them."""
+    found: list[str] = []
+    with _random_states_kept():
+        again = copied(dataset)
+        own, taken = (None, 0) if state is None else state
+        position = StreamPosition(0, taken, taken, own)
+        reader = StreamReader(again, Share(), 0, position, keeps_state=keeps_state)
+        for sample in reader.samples_of_pass(count):
+            digest = hashlib.sha256()
+            _feed(digest, sample)
+            found.append(digest.hexdigest())
+        return found, reader.position().state
 
 
 def _own(dataset: Any, fingerprint: object) -> str:

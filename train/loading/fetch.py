@@ -117,7 +117,7 @@ class PositionDataset(Dataset[Batch]):
             return samples.batch
         if self._collate is None:
             return self._default(samples, indices.tolist())
-        seed, device = integer(self._seed, _COLLATE, span.stop - 1), _device()
+        seed, device = integer(self._seed, _COLLATE, span.stop - 1), current_device()
         seed_all(seed, device)
         partners = None if mates is None else mates.samples
         batch = self._collate(samples, **self._further(self._collate.asked, _COLLATE, span, partners))
@@ -129,7 +129,7 @@ class PositionDataset(Dataset[Batch]):
         """The samples of a dataset that is asked sample by sample."""
         if self._draws is not False:
             return self._each(self._one, indices, positions)
-        probe = self._probe = self._begun(_device())
+        probe = self._probe = self._begun(current_device())
         left = iter(indices.tolist())
         try:
             samples = [self._dataset[index] for index in left]
@@ -149,7 +149,7 @@ class PositionDataset(Dataset[Batch]):
         """The answer of a dataset that is asked once a batch."""
         if self._draws:
             return self._each(self._one_of_list, indices, positions)
-        seed, device = self._seed_at(int(positions[0])), _device()
+        seed, device = self._seed_at(int(positions[0])), current_device()
         seed_all(seed, device)
         found = self._dataset.__getitems__(indices)  # type: ignore[attr-defined]
         if not isinstance(found, list):
@@ -161,7 +161,7 @@ class PositionDataset(Dataset[Batch]):
 
     def _each(self, ask: Callable[[Indices], Any], indices: Indices, positions: Indices) -> list[Any]:
         """Fetch sample by sample, each with its own seed; the first time also find out whether they draw."""
-        device, watches, samples = _device(), self._draws is None, []
+        device, watches, samples = current_device(), self._draws is None, []
         for i, position in enumerate(positions.tolist()):
             seed = self._seed_at(position)
             seed_all(seed, device)
@@ -205,7 +205,7 @@ class PositionDataset(Dataset[Batch]):
         assert self._augment is not None
         asks = mates is not None and "partners" in self._augment_asks
         partners = self._collated(mates.samples, mates.indices, span, mates) if asks and mates else None
-        seed, device = self._seed_at(span.stop - 1), _device()
+        seed, device = self._seed_at(span.stop - 1), current_device()
         seed_all(seed, device)
         draws = Draws(integer(self._seed, _AUGMENT), np.arange(*span, dtype=np.int64))
         batch = self._augment(batch, draws, **self._further(self._augment_asks, _AUGMENT, span, partners))
@@ -248,7 +248,7 @@ class WithNotes(Dataset[tuple[Batch, list[str]]]):
         return batch, notes
 
 
-def _device() -> torch.device:
+def current_device() -> torch.device:
     """The device whose generators samples may draw from: the current GPU if CUDA is initialised, else the CPU."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.device("cuda", torch.cuda.current_device())

@@ -135,6 +135,10 @@ class Loader:
         found = dict(zip(asked, one.batches(asked.values()), strict=True))
         return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
 
+    def epochs(self, position: int) -> float:
+        """The passes over the data up to `position`."""
+        return position / self.epoch_samples
+
     def indices(self, step: int) -> list[int]:
         """The sample indices of the global batch of 0-based `step`."""
         return self.fetcher.source.indices(self.timeline.span(step))

@@ -41,9 +41,7 @@ def skipped(value: str, steps: int, max_skips: int) -> tuple[list[object], Progr
     scale = parts.step.updater.scale = LossScale(torch.device("cpu"))
     window = MetricWindow(warmed_up(parts))
     heard = Heard()
-    recorder = Recorder(
-        Progress(began=0.0), heard, parts.loader, max_skips, epoch_samples=100, task=parts.task, keep_best=1
-    )
+    recorder = Recorder(Progress(began=0.0), heard, parts.loader, max_skips, task=parts.task, keep_best=1)
     try:
         for work in parts.loader.from_step(0):
             window.add(parts.step(work))

@@ -1,0 +1,166 @@
+"""Streams: each rank reads its own share, a kill costs no bit, and what cannot be had with them is told before training."""
+
+from itertools import cycle, islice
+
+import pytest
+
+from phalanx.train.loading.data_hash import hash_data
+from phalanx.train.loading.shard import Span, split
+from phalanx.train.loading.streams.reader import Share
+from phalanx.train.loading.streams.stream_dataset import StreamFetcher, StreamShare
+from tests.ranks import Starter, until
+from tests.runs.data.streams import Counting, Stateful
+
+HERE = "tests.runs.data.streams"
+RUN = (
+    *("~data.train", "data.augment=null", "data.eval=null", "~model", f"+model._target_={HERE}.Line", "~task"),
+    *(f"+task._target_={HERE}.Numbers", "checkpoint.best_metric=loss", "optim=sgd", "optim.lr=0.01"),
+    *("schedule=constant", "train.precision=fp64", "train.global_batch=6", "train.epochs=null"),
+)
+NOISE = f"data.augment={{_target_:{HERE}.Noise}}", f"data.collate={{_target_:{HERE}.columns,_partial_:true}}"
+
+
+def stream(kind: str, samples: int = 20, key: str = "+data.train", **more: object) -> str:
+    return (
+        f"{key}={{{','.join([f'_target_:{HERE}.{kind},samples:{samples}', *(f'{k}:{v}' for k, v in more.items())])}}}"
+    )
+
+
+def taken(shares: list[list[int]], steps: int) -> list[float]:
+    """The mean of the numbers of each step's samples, where each rank reads its share again and again."""
+    ranks = len(shares)
+    sizes = [sum(span.stop - span.start for span in split(6, None, rank, ranks)) for rank in range(ranks)]
+    own = [islice(cycle(share), None) for share in shares]
+    return [sum(sum(islice(each, size)) for each, size in zip(own, sizes, strict=True)) / 6 for _ in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shares"),
+    [
+        ("Counting", [list(range(20))]),
+        ("Counting", [list(range(0, 20, 2)), list(range(1, 20, 2))]),
+        ("Stateful", [list(range(rank, 20, 3)) for rank in range(3)]),
+        ("ByRank", [[1000 * rank + i for i in range(20 + rank)] for rank in range(3)]),
+    ],
+)
+def test_each_rank_reads_its_own_share_and_begins_it_again_when_it_ends(
+    starter: Starter, kind: str, shares: list[list[int]]
+) -> None:
+    run = starter.train(len(shares), *RUN, stream(kind), "train.steps=16", "log.every=1", name="run")
+    lines = run.metrics("train")
+    assert [line["number"] for line in lines] == pytest.approx(taken(shares, 16))
+    assert [line["epoch"] for line in lines][-1] == (96 // len(shares) - 1) // len(shares[0])
+    read_by_all = "gives all ranks the same samples, so each reads them all"
+    log = (run.folder / "logs" / "rank_0.log").read_text()
+    assert log.count(read_by_all) == (kind == "Counting" and len(shares) > 1)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "train", "more"),
+    [
+        (1, stream("Counting", noise="true"), ()),
+        (2, stream("Remembering"), ("data.workers=1",)),
+        (2, stream("Shuffling"), NOISE),
+        (3, stream("Stateful"), ("train.micro_batch=1",)),
+        (2, stream("Stateful", forgets="true"), ()),
+        (2, stream("Sized"), ("data.workers=1", "train.steps=null", "train.epochs=45", *NOISE)),
+        (3, stream("ByRank"), ()),
+    ],
+    ids=["counted", "remembers its passes", "set_epoch", "state", "a state that forgets", "worker", "unequal shares"],
+)
+def test_a_killed_run_goes_on_with_the_same_bits(
+    starter: Starter, ranks: int, train: str, more: tuple[str, ...]
+) -> None:
+    run = (*RUN, train, "train.steps=150", "checkpoint.every=10", *more)
+    undisturbed = starter.train(ranks, *run, "data.workers=0", "checkpoint.every=null", name="undisturbed")
+    assert undisturbed.summary["samples"] == 900
+    world = starter.start(ranks, *run, "run.name=killed")
+    until(lambda: starter.results("killed").reached(30))
+    world.kill()
+    world.wait()
+    killed = starter.train(ranks, *run, name="killed")
+    assert killed.events("resume")[0]["step"] >= 20
+    assert killed.sha256 == undisturbed.sha256
+    assert [line["number"] for line in killed.metrics("train")] == [
+        line["number"] for line in undisturbed.metrics("train")
+    ]
+
+
+def test_another_number_of_ranks_is_refused_and_nothing_is_lost(starter: Starter) -> None:
+    """Before anything is said of the first samples, which are others where a set splits itself."""
+    run = (*RUN, stream("Striped"), "checkpoint.every=25", "train.steps=5000", "run.name=run")
+    world = starter.start(2, *run)
+    until(lambda: starter.results("run").reached(30))
+    world.kill()
+    world.wait()
+    for ranks in (1, 3):
+        ended = starter.run(ranks, *run)
+        assert ended.codes == [2] * ranks, ended.output
+        assert ended.output.count("was saved by 2 ranks") == 1
+        assert "phalanx run -n 2" in ended.output
+    extended = ("train.extend_from=" + str(starter.results("run").folder), "run.name=longer", "train.steps=9000")
+    ended = starter.run(1, *run[:-2], *extended)
+    assert ended.codes == [2], ended.output
+    assert "was saved by 2 ranks" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("ranks", "overrides", "says"),
+    [
+        (2, (stream("Counting"), "train.steps=null", "train.epochs=2"), "without a length, so train.epochs=2"),
+        (1, (stream("Counting"), "data.workers=2"), "Type data.workers=1"),
+        (1, (stream("Counting"), "data.drop_last=true"), "data.drop_last=false"),
+        (1, (stream("Counting"), "data.sampler={_target_:phalanx.samplers.Repeated,times:2}"), "data.sampler=null"),
+        (1, (stream("Counting"), f"data.augment={{_target_:{HERE}.Partners}}"), "`partners` are samples from anywhere"),
+        (1, (stream("Counting"), "+data.eval=null", "eval.every_epochs=1"), "eval.every_epochs=null eval.every=100"),
+        (2, (stream("Counting", samples=1),), "ended after 1 samples, which leaves none for a rank"),
+        (2, (stream("Stateful", samples=1),), "gives no sample on rank 1 of 2"),
+        (3, (stream("Two"),), "gives no sample on rank 2 of 3"),
+        (
+            2,
+            (stream("Counting"), stream("ByRank", key="data.eval")),
+            "data.eval: ByRank does not give all ranks the same",
+        ),
+        (1, (stream("Counting"), stream("Counting", samples=0, key="data.eval")), "data.eval: Counting is empty"),
+    ],
+)
+def test_what_a_stream_cannot_give_is_told_once_before_training(
+    starter: Starter, ranks: int, overrides: tuple[str, ...], says: str
+) -> None:
+    ended = starter.run(ranks, *RUN, "train.steps=4", *overrides)
+    assert ended.codes == [2] * ranks, ended.output
+    assert ended.output.count(says) == 1, ended.output
+
+
+@pytest.mark.parametrize("kind", ["Counting", "Remembering"])
+def test_an_evaluation_counts_each_sample_once_on_any_ranks(starter: Starter, kind: str) -> None:
+    """Also where each pass over the set comes in another order."""
+    run = (*RUN, stream("Counting"), stream(kind, 23, key="data.eval"), "train.steps=4", "eval.every=2", "eval.batch=4")
+    found = [
+        starter.train(ranks, *run, f"data.workers={workers}", "optim.lr=1e-30", name=f"on{ranks}").metrics("eval")
+        for ranks, workers in ((1, 0), (2, 1), (3, 0))
+    ]
+    for lines in found:
+        assert [line["number"] for line in lines] == [11.0, 11.0]
+        assert [line["loss"] for line in lines] == pytest.approx([found[0][0]["loss"]] * 2, rel=1e-12)
+    few = starter.train(2, *run, "eval.batches=2", name="few").metrics("eval")
+    assert kind != "Counting" or [line["number"] for line in few] == [3.5, 3.5]
+
+
+def test_a_position_is_that_of_the_steps_taken_though_more_was_fetched() -> None:
+    """As on a GPU, to which the next step's batch is copied already."""
+    share = StreamShare(Stateful(20), None, 0, None, lambda position: Span(0, 6), Share(), keeps_state=True)
+    fetcher = StreamFetcher(share, 0, 1, False, batch=6)
+    batches = fetcher.batches(Span(start, start + 3) for start in range(0, 60, 6))
+    for _ in range(5):
+        next(batches)
+    assert [fetcher.position(taken).total for taken in (12, 18, 24)] == [6, 9, 12]
+    fetcher.begin_at(fetcher.position(18))
+    assert next(fetcher.batches([Span(18, 21)]))["number"].tolist() == [9, 10, 11]
+    assert fetcher.position(18).total == 9
+
+
+def test_a_hash_of_a_stream_is_of_its_first_samples() -> None:
+    assert hash_data(Counting(20)) == hash_data(Counting(16)) != hash_data(Counting(15))
+    used = Stateful(20)
+    assert hash_data(used) == hash_data(used)

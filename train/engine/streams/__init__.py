@@ -1,0 +1,1 @@
+"""What is found out about streams before a run is built."""

@@ -1,0 +1,1 @@
+"""Data sets whose samples come one after the other, in an order of their own."""
