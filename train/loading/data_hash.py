@@ -40,7 +40,7 @@ def hash_data(dataset: Any) -> str:
     length = len(dataset)
     digest = hashlib.sha256()
     _feed(digest, length)
-    with _random_states_kept():
+    with random_states_kept():
         for index in _spread(length):
             seed_all(index, torch.device("cpu"))
             _feed(digest, _sample(dataset, index))
@@ -71,7 +71,7 @@ def hash_first_samples(dataset: Any, state: Any = None, count: int = SAMPLES) ->
 def first_samples(dataset: Any, state: Any, count: int, *, keeps_state: bool = False) -> tuple[list[str], Any]:
     """As `hash_first_samples`, and the set's own state after them."""
     found: list[str] = []
-    with _random_states_kept():
+    with random_states_kept():
         again = copied(dataset)
         own, taken = (None, 0) if state is None else state
         position = StreamPosition(0, taken, taken, own)
@@ -98,7 +98,7 @@ def _spread(length: int) -> list[int]:
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

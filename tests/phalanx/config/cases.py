@@ -292,7 +292,9 @@ DATA = [
     case(*MNIST, "data.train.split=dev", prepare=mnist(), says="split 'dev' … split=train"),
     case(*MLP, "data.train.split=dev", says="split 'dev' … split=train"),
     own_case(
-        "data.train={_target_:own.Stream}", "~data.train.split", says="data.train is a stream … train.epochs=10 … Type train.steps"
+        "data.train={_target_:own.Stream}",
+        "~data.train.split",
+        says="data.train is a stream … train.epochs=10 … Type train.steps",
     ),
     own_case("data.train={_target_:own.Nothing}", "~data.train.split", says="data.train is empty"),
     own_case("data.eval={_target_:own.Nothing}", "~data.eval.split", says="data.eval is empty"),

@@ -1,7 +1,10 @@
 """Before a run is built: find out how its streams are shared, and refuse what cannot be had with them."""
 
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +22,9 @@ from ...loading.workers.workers import run_in_worker
 from ...optim.param_groups import groups_of
 
 _TRAIN = "data.train"
+_LONG_S = 10.0  # of counting, until that is told
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,11 @@ def _train(config: Config, dataset: Dataset[Any], world: World) -> tuple[TrainSt
             f"{_ordinal(world.size)} one. Split it to save that: give it a method shard(num_shards, index), or let it take "
             "its part by torch.distributed.get_rank() when it is made"
         )
+    elif world.size > 1 and told is None and not all(found.repeats for found in of_ranks):
+        notes.append(
+            f"{_TRAIN}: {name} gives other samples each time that it is read, so it does not show whether it splits them over "
+            "ranks: it is taken to do so. Shuffle by a fixed seed"
+        )
     if any(found.loses for found in of_ranks):
         notes.append(
             f"{_TRAIN}: what follows a load_state_dict() of {name} is not what followed its state_dict(), as where a "
@@ -183,7 +194,7 @@ def _counted(config: Config, name: str, dataset: Dataset[Any], world: World) -> 
     """The number of samples that an evaluation takes. All ranks call it."""
     batches = config.eval.batches if name != "test" else None
     count = Count(config.seed, None if batches is None else batches * config.eval.batch)
-    with user_error.context(act="while the samples of a stream were counted", set=f"data.{name}"):
+    with user_error.context(act="while the samples of a stream were counted", set=f"data.{name}"), _long(name, world):
         here: Counted = world.raise_on_all(lambda: run_in_worker(count, dataset, min(1, config.data.workers)))
     of_ranks = world.gather(here)  # all ranks take part
     kind = f"data.{name}: {type(dataset).__name__}"
@@ -197,6 +208,20 @@ def _counted(config: Config, name: str, dataset: Dataset[Any], world: World) -> 
     if not here.samples:
         raise ConfigError(f"{kind} is empty: it has no sample to evaluate on", agreed=True)
     return here.samples
+
+
+@contextmanager
+def _long(name: str, world: World) -> Iterator[None]:
+    """Say what takes so long, as it would for ever where a stream has no end."""
+    told = f"data.{name} is a stream, whose samples are counted to its end. Where it has none, type eval.batches=100"
+    timer = threading.Timer(_LONG_S, logger.warning, [told])
+    timer.daemon = True
+    if world.is_rank_zero:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _ordinal(number: int) -> str:

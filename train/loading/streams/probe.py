@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..data_hash import SAMPLES, first_samples, hash_first_samples
+from ..data_hash import SAMPLES, first_samples, hash_first_samples, random_states_kept
 from .reader import Share, StreamPosition, StreamReader, copied
 
 
@@ -51,5 +51,7 @@ class Count:
     most: int | None
 
     def __call__(self, dataset: Any) -> Counted:
-        reader = StreamReader(copied(dataset), Share(), self.seed, StreamPosition())
-        return Counted(sum(1 for _ in reader.samples_of_pass(self.most)), hash_first_samples(dataset))
+        with random_states_kept():
+            reader = StreamReader(copied(dataset), Share(), self.seed, StreamPosition())
+            samples = sum(1 for _ in reader.samples_of_pass(self.most))
+        return Counted(samples, hash_first_samples(dataset))
