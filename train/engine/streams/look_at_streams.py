@@ -132,8 +132,8 @@ def _train(config: Config, dataset: Dataset[Any], world: World) -> tuple[TrainSt
         )
     elif world.size > 1 and told is None and not all(found.repeats for found in of_ranks):
         notes.append(
-            f"{_TRAIN}: {name} gives other samples each time that it is read, so it does not show whether it splits them over "
-            "ranks: it is taken to do so. Shuffle by a fixed seed"
+            f"{_TRAIN}: {name} gives other samples each time that it is read, so it does not show whether it splits them "
+            "over ranks: it is taken to do so. Shuffle by a fixed seed"
         )
     if any(found.loses for found in of_ranks):
         notes.append(
