@@ -169,15 +169,20 @@ class Watchdog:
 
     def _gone(self) -> int | None:
         """A rank that died during the rendezvous, when there is no process group yet to notice. On this machine by its pid,
-        elsewhere by silence; a rank in "device" may be silent because CUDA holds its interpreter."""
+        elsewhere by silence; a rank in "device" may be silent because CUDA holds its interpreter. One of this machine may
+        have left because of another's silence, just before it counts here: the one that was heard last the longest ago."""
         if self._mark[0] not in JOINING:
             return None
+        gone: dict[int, float] = {}
+        silent: dict[int, float] = {}
         for rank, heartbeat, seen_s in self._exchange.seen():
-            silent = heartbeat.phase == "join" and self._exchange.answered_s - seen_s >= _JOINS_S
-            dead = heartbeat.machine == self._machine and process_start(heartbeat.pid) != heartbeat.began
-            if dead or (silent and heartbeat.machine != self._machine):
-                return rank
-        return None
+            if heartbeat.machine != self._machine:
+                silent |= {rank: seen_s} if heartbeat.phase == "join" else {}
+            elif process_start(heartbeat.pid) != heartbeat.began:
+                gone[rank] = seen_s
+        since = min(gone.values()) - _JOINS_S / 2 if gone else self._exchange.answered_s - _JOINS_S
+        gone |= {rank: seen_s for rank, seen_s in silent.items() if seen_s <= since}
+        return min(gone, key=lambda rank: gone[rank]) if gone else None
 
     def _silent(self) -> Hung | None:
         """A rank without a new heartbeat up to the store's last answer: a store that does not answer proves nothing."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,21 @@ def test_ranks_that_are_heard_of_while_others_are_looked_at_disturb_nobody(monke
     for rank in (1, 2):
         watch._exchange._note(rank, watch._exchange._own)
     assert watch._gone() is None
+
+
+def test_a_rank_that_left_because_of_a_silent_one_is_not_taken_for_the_first_to_go() -> None:
+    """Rank 1, on another machine, is silent; rank 2, on this one, has noticed before rank 0 and is gone."""
+    watch = Watchdog(0, 3, 600.0, None)
+    watch.close()
+    watch.join()
+    own = watch._exchange._own
+    there, ended = replace(own, machine="another", phase="join"), replace(own, began=-1)
+    for heard_s, expected in ((-9.5, 1), (-1.0, 2)):
+        watch._exchange._found = {
+            2: (ended, watch._exchange.answered_s),
+            1: (there, watch._exchange.answered_s + heard_s),
+        }
+        assert watch._gone() == expected
 
 
 def test_ranks_of_a_trial_that_lost_one_before_they_joined_are_ended() -> None:
