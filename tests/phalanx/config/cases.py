@@ -294,6 +294,7 @@ DATA = [
     own_case(
         "data.train={_target_:own.Stream}",
         "~data.train.split",
+        "train.steps=null",
         says="data.train is a stream … train.epochs=10 … Type train.steps",
     ),
     own_case("data.train={_target_:own.Nothing}", "~data.train.split", says="data.train is empty"),

@@ -190,7 +190,7 @@ def test_a_fingerprint_that_is_no_string_and_a_dataset_without_length_are_the_us
 
     with pytest.raises(ConfigError, match=r"Wrong\.fingerprint\(\) returned int"):
         data_hash.hash_data(Wrong([1]))
-    with pytest.raises(ConfigError, match="generator has no length"):
+    with pytest.raises(ConfigError, match="generator cannot be copied"):
         data_hash.hash_data(number for number in range(3))
 
 
