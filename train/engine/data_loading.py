@@ -15,7 +15,7 @@ from phalanx.targets.signature import check_signature
 from ..distributed.world import World
 from ..loading.batch import Augment
 from ..loading.collation import UserCollation
-from ..loading.fetch import PositionDataset
+from ..loading.fetch import PositionDataset, has_getitem
 from ..loading.loader import Fetcher, Loader, Timeline
 from ..loading.order import Order, Positions, SequentialOrder
 from ..loading.streams.reader import is_stream
@@ -108,7 +108,7 @@ def _order(config: Config, builder: Targets, dataset: Dataset[Any]) -> tuple[Pos
 
 
 def length(dataset: Dataset[Any], where: str) -> int:
-    if not hasattr(dataset, "__len__") or not _indexed(dataset):
+    if not hasattr(dataset, "__len__") or not (has_getitem(dataset) or hasattr(dataset, "__getitems__")):
         raise ConfigError(
             f"{where} has no length or no __getitem__. Only data sets that can be indexed have an exact order"
         )
@@ -126,13 +126,6 @@ def length(dataset: Dataset[Any], where: str) -> int:
     if length < 1:
         raise ConfigError(f"{where} is empty: it has no sample to train or evaluate on")
     return length
-
-
-def _indexed(dataset: Dataset[Any]) -> bool:
-    """Whether it is more than torch's base class, which has a __getitem__ that only raises."""
-    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(
-        dataset, "__getitems__"
-    )
 
 
 def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:

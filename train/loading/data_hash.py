@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.names import DRAWS
 
+from .fetch import has_getitem
 from .rng import seed_all
 from .streams.reader import Share, StreamPosition, StreamReader, copied, is_stream
 
@@ -54,10 +54,8 @@ def hash_data_twice(dataset: Any) -> str:
 
 
 def _sample(dataset: Any, index: int) -> Any:
-    """Sample `index`. A data set may have `__getitems__` alone, where torch's base class has a __getitem__ that raises."""
-    if getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__:
-        return dataset[index]
-    return dataset.__getitems__(np.array([index]))
+    """Sample `index`, of a data set that may have `__getitems__` alone."""
+    return dataset[index] if has_getitem(dataset) else dataset.__getitems__(np.array([index]))
 
 
 def hash_first_samples(dataset: Any, state: Any = None, count: int = SAMPLES) -> list[str]:

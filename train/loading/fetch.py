@@ -32,6 +32,11 @@ _INSTEAD = (
 )
 
 
+def has_getitem(dataset: Any) -> bool:
+    """Whether it has a __getitem__ that is not that of torch's base class, which only raises."""
+    return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__
+
+
 class _Whole(NamedTuple):
     """What a data set answered that puts its batches together itself."""
 

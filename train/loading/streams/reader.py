@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 from torch.utils.data._utils import worker as torch_worker
 
 from phalanx.exit.codes import ConfigError
 
-from ..fetch import current_device
+from ..fetch import current_device, has_getitem
 from ..rng import integer, seed_all
 
 _STREAM = 8  # separates these seeds from other uses of the run's seed
@@ -21,7 +21,7 @@ def is_stream(dataset: Any) -> bool:
     kind = type(dataset)
     if isinstance(dataset, IterableDataset):
         return True
-    own = getattr(kind, "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__ or hasattr(kind, "__getitems__")
+    own = has_getitem(dataset) or hasattr(kind, "__getitems__")
     return hasattr(kind, "__iter__") and not (own and hasattr(kind, "__len__"))
 
 
