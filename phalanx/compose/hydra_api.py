@@ -1,23 +1,26 @@
 """Compose configs by Hydra without running a job, so no Hydra callback or logging config takes effect."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra.version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from ..common.escaping import without_resolvers
+from ..config.overrides import node_of, nodes_apart
 from ..exit.codes import ConfigError
 from .user_imports import import_modules, imports_of, typed_imports
 from .yaml_source import install_yaml_source
@@ -61,7 +64,12 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
     def composer(words: Sequence[str]) -> Composition:
         with warnings.catch_warnings(), _without_lookups(engine, config_name):
             warnings.filterwarnings("error", "provider=.* is not available")
-            cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
+            others, nodes = nodes_apart(words)
+            try:
+                cfg = engine.compose_config(config_name or PRIMARY, others, RunMode.RUN, from_shell=False)
+            except TypeError as error:  # such as for optim=[1], of which Hydra takes each for the name of a file
+                raise HydraException(str(error)) from None
+            ConfigLoaderImpl._apply_overrides_to_config(_replacing(nodes, cfg), cfg)
             HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
             if not is_foreign(config_name):
                 import_modules(imports_of(cfg))
@@ -77,6 +85,56 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
         yield composer
     finally:
         GlobalHydra.instance().clear()
+
+
+def _replacing(words: Sequence[Override], cfg: DictConfig) -> list[Override]:
+    """The overrides of whole nodes and of their keys. A node with another target takes the place of what is in `cfg`.
+
+    Hydra would merge it with the arguments of the other class. What is typed of its keys beside holds, before or after.
+    """
+    taken: dict[str, tuple[int, dict[Any, Any]]] = {}
+    for i, word in enumerate(words):
+        value, there = node_of(word), OmegaConf.select(cfg, word.key_or_group, throw_on_missing=False)
+        for name, node in _taken(value, there, word.key_or_group) if value is not None else ():
+            taken[name] = (i, node)
+    first = {i for i, _ in taken.values()}
+    for name in taken:
+        OmegaConf.update(cfg, name, {}, merge=False)
+    last = [word for i, word in enumerate(words) if i not in first and _holds(word, i, taken)]
+    return [*(_forced(words[i]) for i in sorted(first)), *last]
+
+
+def _taken(value: dict[Any, Any], there: Any, name: str) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """The nodes of `value` that name another target than what is `there`, or several in the place of one."""
+    if not isinstance(there, DictConfig):
+        return
+    target, several = (
+        value.get("_target_"),
+        [isinstance(child, dict) and "_target_" in child for child in value.values()],
+    )
+    if target is not None or ("_target_" in there and value and all(several)):
+        if there.get("_target_", target) != target:
+            yield name, value
+        return
+    for key, child in value.items():
+        if isinstance(child, dict) and key in there:
+            yield from _taken(child, there[key], f"{name}.{key}")
+
+
+def _holds(word: Override, i: int, taken: Mapping[str, tuple[int, dict[Any, Any]]]) -> bool:
+    """Whether a word beside nodes that took others' places says something: not if a later one has the same key."""
+    for name, (place, node) in taken.items():
+        if word.key_or_group.startswith(f"{name}."):
+            _forced(word)
+            key = word.key_or_group[len(name) + 1 :].partition(".")[0]
+            return not word.is_delete() and not (i < place and key in node)
+    return True
+
+
+def _forced(word: Override) -> Override:
+    if not word.is_delete():
+        word.type = OverrideType.FORCE_ADD
+    return word
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from ..config.check import unknown_key_message
 from ..config.overrides import key, quoted, value
 from .hydra_api import NOT_COMPOSED, Composer, Composition
 
+_NODES = ("model", "task", "optim", "schedule")  # groups whose options are a class and its arguments
+
 
 def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
     """One message for why `composer` raised `error` over `words`."""
@@ -88,7 +90,7 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
     known = _known(found)
     if not name:
         return f"{word!r} has no key before the equals sign. Type a key and a value, such as train.steps=100"
-    if name in found.choices:
+    if name in found.choices and not (isinstance(override.value(), dict) and name in found.plain):
         there = options(name, before, composer)
         if value(word) in there:  # it is there, and what it needs is not
             trouble = re.sub(r" *Config search path: .*", "", _flat(_compose_error([*before, word], composer)))
@@ -102,9 +104,10 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
         return f"{name} is in the config already, so {word} cannot add it. Type {word.lstrip('+')}"
     if override.is_delete():
         return f"{word} cannot delete what is null or not there. Type {name}=null to unset it, or leave it out"
-    if not override.is_add() and isinstance(override.value(), dict):
-        whole = shlex.quote(f"+{word.lstrip('+')}")
-        return f"{word} has keys that {name} lacks, into which it is merged. To replace {name} type ~{name} {whole}"
+    if not override.is_add() and isinstance(typed := override.value(), dict):
+        lacking = next((str(each) for each in typed if f"{name}.{each}" not in known), None)
+        if lacking is not None:
+            return _lacking(override, lacking, known)
     return f"{word} cannot be used: {_flat(_compose_error([*before, word], composer))}. Type another value for {name}"
 
 
@@ -129,8 +132,12 @@ def options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
 
 
 def _no_option(word: str, group: str, options: Sequence[str]) -> str:
-    hint = nearest(value(word) or "", options)
-    return f"{word}: there is no such {group}. {hint}Type {group}= and one of: {', '.join(options)}"
+    text = value(word) or ""
+    hint = nearest(text, options)
+    own = ""
+    if group in _NODES and "." in text:
+        own = f". To name a class or function type {shlex.quote(f'{group}={{_target_: {text}}}')}, with its arguments"
+    return f"{word}: there is no such {group}. {hint}Type {group}= and one of: {', '.join(options)}{own}"
 
 
 def _several(override: Override) -> str:
@@ -140,6 +147,19 @@ def _several(override: Override) -> str:
         f"{override.input_line} names several values, and this is one run. Type {listed} for a list, {single} for one "
         f"text, or phalanx sweep {shlex.quote(str(override.input_line))} to train them all"
     )
+
+
+def _lacking(override: Override, lacking: str, known: Sequence[str]) -> str:
+    """The message for a dict that is merged into a node which has no key `lacking`."""
+    name, word = override.key_or_group, str(override.input_line)
+    if f"{name}._target_" in known:
+        whole = shlex.quote(f"+{word.lstrip('+')}")
+        hint = f"To add it type it with +, and to replace {name} type ~{name} {whole}. "
+    else:
+        hint = "A data set is a part of it: type data.train={_target_: …}. " if name == "data" else ""
+    inside = [each for each in known if each.startswith(f"{name}.")]
+    told = unknown_key_message(f"{name}.{lacking}", inside, hint)
+    return f"{word}: {told}"
 
 
 def _unknown(override: Override, known: Sequence[str]) -> str:

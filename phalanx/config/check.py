@@ -10,7 +10,7 @@ from typing import Any, Union
 from ..common.suggest import nearest
 from ..exit.codes import ConfigError
 from .annotations import fits
-from .overrides import typed_for
+from .overrides import shown, typed_for
 from .schema import Config, Node
 
 _MISSING = "???"  # Hydra's mark of a value that must be given
@@ -71,12 +71,12 @@ def _value(annotation: Any, plain: Mapping[str, Any], name: str, path: str, word
 
 def _misfit(annotation: Any, key: str, value: Any, words: Sequence[str]) -> str:
     text = typed_for(key, words)
-    shown = f"{key}={_yaml(value) if text is None else text}"
+    told = f"{key}={shown(value) if text is None else text}"
     if is_dataclass(annotation):
         keys = ", ".join(name for name, _ in _keys(annotation, f"{key}."))  # type: ignore[arg-type]
-        return f"{shown} takes the place of a group of keys. Type one of them: {keys}"
+        return f"{told} takes the place of a group of keys. Type one of them: {keys}"
     kinds = [_kind(option) for option in _options(annotation)]
-    return f"{shown} does not fit: {key} is {' or '.join(kind for kind, _ in kinds)}. Type {key}={kinds[0][1]}"
+    return f"{told} does not fit: {key} is {' or '.join(kind for kind, _ in kinds)}. Type {key}={kinds[0][1]}"
 
 
 def _kind(option: Any) -> tuple[str, str]:
@@ -104,7 +104,3 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 def _is_enum(option: Any) -> bool:
     return isinstance(option, type) and issubclass(option, Enum)
-
-
-def _yaml(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,6 +2,7 @@
 
 import re
 
+from ..common.name_patterns import no_pattern
 from ..exit.codes import ConfigError
 from .schema import TrainConfig
 
@@ -30,12 +31,8 @@ def check_init(train: TrainConfig) -> None:
         except (re.error, IndexError) as error:
             raise ConfigError(f"train.init_rename: {pattern!r} with {replacement!r} is none: {error}") from None
     for pattern in skip_patterns(train):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(
-                f"train.init_skip={pattern} is no regular expression: {error}. Type train.init_skip=head.*"
-            ) from None
+        if (told := no_pattern(pattern, "train.init_skip", "train.init_skip=head.*")) is not None:
+            raise ConfigError(told)
 
 
 def rename_pairs(train: TrainConfig) -> list[tuple[str, str]]:

@@ -2,15 +2,16 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from ..common.name_patterns import no_pattern
 from ..exit.codes import ConfigError
 from .average_last import check_average_last
 from .init_keys import check_init
 from .metric_direction import check_sets, early_stop_metric, of_checkpoint, steering
+from .overrides import shown
 from .run_root import folder_of_runs
 from .schema import (
     Backend,
@@ -105,8 +106,8 @@ def _check_sinks(config: Config) -> None:
     for name, node in config.sinks.items():
         if not isinstance(node, dict) or "_target_" not in node:
             raise ConfigError(
-                f"sinks.{name}={node} names no class. Type +sinks.{name}._target_=package.module.Class with one that is "
-                "derived from phalanx.Sink"
+                f"sinks.{name}={shown(node)} names no class. Type +sinks.{name}._target_=package.module.Class with one "
+                "that is derived from phalanx.Sink"
             )
     waits = (
         [] if config.wandb.mode is WandbMode.disabled else [("wandb.finish_timeout_s", config.wandb.finish_timeout_s)]
@@ -158,16 +159,14 @@ def _check_freeze(rules: Sequence[Node], hook: CommHook) -> None:
         if unknown := sorted(map(str, rule.keys() - {"match", "from", "until"})):
             raise ConfigError(f"{key} has {unknown[0]}, and a rule has match, from and until. {example}")
         match, start, until = rule.get("match"), rule.get("from", 0), rule.get("until")
-        try:
-            re.compile(match or "(")
-        except (re.error, TypeError) as error:
-            raise ConfigError(f"{key}.match={match} is no regular expression: {error}. {example}") from None
+        if (told := no_pattern(match or None, f"{key}.match", "match: backbone")) is not None:
+            raise ConfigError(told)
         if type(start) is not int or start < 0:
-            raise ConfigError(f"{key}.from={start} is no step. Steps are counted from 0: type from: 0")
+            raise ConfigError(f"{key}.from={shown(start)} is no step. Steps are counted from 0: type from: 0")
         if until is not None and (type(until) is not int or until <= start):
             raise ConfigError(
-                f"{key}.until={until} is no step after {start}, the first one that is frozen. Type until: {start + 100}, "
-                "or until: null for ever"
+                f"{key}.until={shown(until)} is no step after {start}, the first one that is frozen. Type until: "
+                f"{start + 100}, or until: null for ever"
             )
         if hook is CommHook.powersgd and (start or until is not None):
             raise ConfigError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exit.codes import ConfigError
+from .overrides import shown
 from .schema import Config, DataConfig, Mode, Node
 
 EVAL = "eval"  # the split of data.eval where that is one set
@@ -85,8 +86,8 @@ def check_sets(data: DataConfig) -> None:
             )
         if node is not None and not (isinstance(node, dict) and "_target_" in node):
             raise ConfigError(
-                f"data.eval.{split} is {node!r}, and should be a data set, as data.eval has no _target_ and so each of "
-                f"its keys names one. Type +data.eval.{split}._target_=package.module.Class, or +data.eval._target_=…"
+                f"data.eval.{split} is {shown(node)}, and should be a data set, as data.eval has no _target_ and so each "
+                f"of its keys names one. Type +data.eval.{split}._target_=package.module.Class, or +data.eval._target_=…"
             )
 
 

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from ..common.escaping import escape
@@ -37,6 +39,17 @@ def quoted(text: str) -> str:
     return mark + body + "\\" * trailing + mark
 
 
+def shown(value: object) -> str:
+    """A value as it is written in YAML and typed in an override: null, true, [1, 2], {a: 1}."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{shown(name)}: {shown(child)}' for name, child in value.items())}}}"
+    return str(value)
+
+
 def verbatim(words: Sequence[str], texts: Collection[str]) -> list[str]:
     """The words with numbers quoted for the keys `texts`: Hydra would read run.name=1e3 as 1000.0."""
     parser = OverridesParser.create()
@@ -50,3 +63,31 @@ def _quote_number(parser: OverridesParser, word: str) -> str:
         return word
     name, _, text = word.partition("=")
     return f"{name}={quoted(text)}" if isinstance(read, bool | int | float) else word
+
+
+def nodes_apart(words: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The other words, and those of nodes typed as a whole with the words of their keys: optim={_target_:…}, optim.lr=1."""
+    parser = OverridesParser.create()
+    nodes = {key(word) for word in words if _is_node(word, parser)}
+    apart = [any(key(word).startswith(f"{node}.") for node in nodes) or _is_node(word, parser) for word in words]
+    if not nodes:
+        return list(words), []
+    others = [word for word, its in zip(words, apart, strict=True) if not its]
+    try:
+        return others, [parser.parse_override(word) for word, its in zip(words, apart, strict=True) if its]
+    except HydraException:  # who gets the words tells which of them
+        return list(words), []
+
+
+def node_of(override: Override) -> dict[Any, Any] | None:
+    """The dict of a word that sets one, and not those of `parallel`, whose keys all strategies have."""
+    value, name = override.value(), override.key_or_group
+    apart = override.package is not None or override.is_delete() or name in ("", "parallel")
+    return value if isinstance(value, dict) and not apart else None
+
+
+def _is_node(word: str, parser: OverridesParser) -> bool:
+    try:
+        return "_target_" in word and node_of(parser.parse_override(word)) is not None
+    except HydraException:
+        return False

@@ -5,15 +5,18 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ..common.escaping import escape_nested
 from ..common.suggest import nearest
 from ..config.annotations import MisfitError, as_annotated, example, fits, is_open_config
+from ..config.overrides import shown
 from ..exit.codes import ConfigError
 from .node import TargetNode
 
+_CONF = Path(__file__).parents[1] / "conf"
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -108,9 +111,12 @@ class Arguments:
     def _check_fits(self, value: Any, name: str | None, where: str, name_of_found: str) -> None:
         if name not in self._known or fits(value, hint := self.annotation(name)):
             return
+        default = self._parameters[name].default
+        left = value is None and default is not inspect.Parameter.empty
         raise ConfigError(
-            f"{where}={value} does not fit: {name_of_found} takes {inspect.formatannotation(hint)} there. "
+            f"{where}={shown(value)} does not fit: {name_of_found} takes {inspect.formatannotation(hint)} there. "
             f"Type {where}= and a value such as {example(hint)}"
+            f"{f', or leave it out (~{where}) for {shown(default)}' if left else ''}"
         )
 
     def _check_complete(self, node: TargetNode, by_position: Sequence[str | None], where: str) -> None:
@@ -124,16 +130,31 @@ class Arguments:
         if node.partial and not self._given:
             return
         known = {*by_position, *node.keywords, *self._given, *(self._order[:1] if self.given_first else ())}
-        for name, parameter in self._parameters.items():
-            if parameter.default is not inspect.Parameter.empty or name in known or name not in self._known:
-                continue
-            if name not in self._names:
-                raise ConfigError(
-                    f"{where} lacks {name}, which {self._name(node)} takes by position alone. Type +{where}._args_=[…]"
-                )
+        unset = [
+            each
+            for each, parameter in self._parameters.items()
+            if parameter.default is inspect.Parameter.empty and each not in known and each in self._known
+        ]
+        if by_place := [each for each in unset if each not in self._names]:
             raise ConfigError(
-                f"{where}.{name} is not set and {self._name(node)} needs it. Type +{where}.{name}= and its value"
+                f"{where} lacks {', '.join(by_place)}, which {self._name(node)} takes by position alone. Type "
+                f"+{where}._args_=[…]"
             )
+        if unset:
+            keys = [f"{where}.{each}" for each in unset]
+            one = len(keys) == 1
+            raise ConfigError(
+                f"{', '.join(keys)} {'is' if one else 'are'} not set and {self._name(node)} needs "
+                f"{'it' if one else 'them'}. Type {' '.join(f'+{key}=…' for key in keys)} with "
+                f"{'its value' if one else 'their values'}{self._file_with_defaults(node, where)}"
+            )
+
+    def _file_with_defaults(self, node: TargetNode, where: str) -> str:
+        """Of a class of ours the file of its group, whose defaults are no arguments' defaults."""
+        folder = _CONF / where
+        files = sorted(folder.glob("*.yaml")) if where.isidentifier() else []
+        named = [file.stem for file in files if f"_target_: {node.target}\n" in file.read_text(encoding="utf-8")]
+        return f", or {where}={named[0]}, which sets all of them" if named else ""
 
     def _name(self, node: TargetNode) -> str:
         return str(getattr(self._found, "__name__", node.target))

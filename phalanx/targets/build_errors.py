@@ -34,7 +34,7 @@ def explained(
         if found is not None and found[1] in names:
             return ConfigError(f"{where}.{found[1]} is not taken: {said}. Leave it out, or type a name that is")
         if (found := _LACKING.search(str(error))) is not None and takes_any and found[1] not in names:
-            return ConfigError(f"{where}.{found[1]} is not set: {said}. Type +{where}.{found[1]}= and its value")
+            return ConfigError(f"{where}.{found[1]} is not set: {said}. Type +{where}.{found[1]}=… with its value")
         return ConfigError(f"{where} cannot be built: {said}") if refused else None
     if isinstance(error, ImportError):
         return ConfigError(f"{where} cannot be built: {said}. Install what it needs")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.overrides import shown
 from ..exit.codes import ConfigError
 
 CONVERT = ("none", "partial", "object", "all")
@@ -36,16 +37,16 @@ def read_node(node: Mapping[str, Any], where: str) -> TargetNode:
     """Raises ConfigError for a value of Hydra's keys that is none."""
     for name in ("_partial_", "_recursive_"):
         if type(node.get(name, False)) is not bool:
-            raise ConfigError(f"{where}.{name}={node[name]} must be true or false. Type {where}.{name}=true")
+            raise ConfigError(f"{where}.{name}={shown(node[name])} must be true or false. Type {where}.{name}=true")
     positional, convert = node.get("_args_", []), node.get("_convert_")
     if not isinstance(positional, list | tuple):
         raise ConfigError(
-            f"{where}._args_={positional} must be a list of the arguments that are passed by position. Type "
+            f"{where}._args_={shown(positional)} must be a list of the arguments that are passed by position. Type "
             f"{where}._args_=[{positional}]"
         )
     if convert is not None and convert not in CONVERT:
         raise ConfigError(
-            f"{where}._convert_={convert} must be one of {', '.join(CONVERT)}. Type {where}._convert_=all"
+            f"{where}._convert_={shown(convert)} must be one of {', '.join(CONVERT)}. Type {where}._convert_=all"
         )
     keywords = {name: value for name, value in node.items() if name not in _KEYS}
     partial, recursive = node.get("_partial_", False), node.get("_recursive_", True)

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from phalanx.common.name_patterns import no_match
 from phalanx.exit.codes import ConfigError
-
-_LISTED = 12
 
 
 def matching(pattern: str, names: Sequence[str], key: str) -> list[str]:
@@ -15,8 +14,4 @@ def matching(pattern: str, names: Sequence[str], key: str) -> list[str]:
     """
     if found := [name for name in names if re.search(pattern, name)]:
         return found
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    raise ConfigError(
-        f"{key}={pattern} is found in the name of no parameter. They are {', '.join(names[:_LISTED])}{more}. "
-        "A dot stands for any character, ^ for the beginning of a name"
-    )
+    raise ConfigError(no_match(pattern, key, names, "parameter"))

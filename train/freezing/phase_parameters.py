@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from phalanx.common.name_patterns import no_pattern
 from phalanx.exit.codes import ConfigError
 
 from .name_patterns import matching
@@ -21,10 +22,8 @@ def phase_parameters(model: nn.Module, phases: Mapping[str, str]) -> dict[str, l
     for phase, pattern in phases.items():
         if not isinstance(phase, str) or not phase.isidentifier() or phase == "loss":
             raise ConfigError(f"The task has a phase called {phase!r}. Give it a name of letters, such as d")
-        try:
-            re.compile(pattern)
-        except (re.error, TypeError) as error:
-            raise ConfigError(f"phases[{phase!r}]={pattern} of the task is no regular expression: {error}") from None
+        if (told := no_pattern(pattern, f"phases[{phase!r}] of the task", '"^discriminator"')) is not None:
+            raise ConfigError(told)
     found = {phase: matching(pattern, names, f"phases[{phase!r}] of the task") for phase, pattern in phases.items()}
     for name in names:
         if len(ins := [phase for phase, members in found.items() if name in members]) != 1:

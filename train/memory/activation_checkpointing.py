@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from phalanx.common.name_patterns import listed, no_match, no_pattern
 from phalanx.exit.codes import ConfigError
 
 from ..parallel import buffers
 
 _KEY = "train.checkpoint_activations"
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)  # have no forward of their own
-_LISTED = 12
 
 
 def checkpoint_activations(model: nn.Module, which: str | int | None, *, compiled: bool = False) -> list[str]:
@@ -37,11 +37,11 @@ def checkpoint_activations(model: nn.Module, which: str | int | None, *, compile
     names = _blocks(model, "") if which == "all" or isinstance(which, int) else _matching(model, which)
     if not names:
         there = [name for name, module in model.named_modules() if name and not isinstance(module, _CONTAINERS)]
-        why = "finds no blocks, which are members of an nn.ModuleList or nn.Sequential with modules of their own"
+        if isinstance(which, str) and which != "all":
+            raise ConfigError(no_match(which, _KEY, there, "module"))
         raise ConfigError(
-            f"{_KEY}={which} {why if which == 'all' or isinstance(which, int) else 'matches the name of no module'}. "
-            f"Type a regular expression for the names of modules: {', '.join(there[:_LISTED])}"
-            f"{f' and {len(there) - _LISTED} more' if len(there) > _LISTED else ''}"
+            f"{_KEY}={which} finds no blocks, which are members of an nn.ModuleList or nn.Sequential with modules of their "
+            f"own. Type a regular expression for the names of modules: {listed(there)}"
         )
     chosen = names[::which] if isinstance(which, int) else names
     for name in chosen:
@@ -74,10 +74,9 @@ def _blocks(module: nn.Module, path: str) -> list[str]:
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
-    try:
-        searched = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"{_KEY}={pattern} is no regular expression: {error}. Type all, or a number") from None
+    if (told := no_pattern(pattern, _KEY, f"{_KEY}=blocks, or all, or a number")) is not None:
+        raise ConfigError(told)
+    searched = re.compile(pattern)
     found: list[str] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)

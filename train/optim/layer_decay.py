@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from phalanx.config.overrides import shown
 from phalanx.exit.codes import ConfigError
 
 _NUMBERED = re.compile(r"([A-Za-z_]*?)_?(\d+)")
@@ -130,5 +131,5 @@ def check_decay(optim: Mapping[str, Any]) -> float | None:
     if found is None:
         return None
     if type(found) not in (int, float) or not 0 < found <= 1:
-        raise ConfigError(f"optim.layer_decay={found} is no factor between 0 and 1. Type optim.layer_decay=0.75")
+        raise ConfigError(f"optim.layer_decay={shown(found)} is no factor between 0 and 1. Type optim.layer_decay=0.75")
     return float(found)

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from phalanx.common.suggest import nearest
+from phalanx.common.name_patterns import listed, no_match, no_pattern
+from phalanx.config.overrides import shown
 from phalanx.exit.codes import ConfigError
 
 from .layer_decay import check_decay
@@ -16,7 +17,6 @@ Named = Sequence[tuple[str, nn.Parameter]]
 
 _OWN = {"decay_1d", "groups", "layer_decay", "_partial_"}  # keys of an optimizer's node that its class does not get
 _SELECTS = {"match", "name", "ndim", "optimizer", "schedule", "decay_1d"}  # of a group; the others are hyperparameters
-_LISTED = 8  # names in a message
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def groups_of(optim: Mapping[str, Any], schedule: Mapping[str, Any]) -> list[Gro
     entries = optim["groups"] if optim.get("groups") is not None else []
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigError(
-            f"optim.groups={entries} is no list of groups. Type them as optim.groups=[{{match:head,lr:0.01}}]"
+            f"optim.groups={shown(entries)} is no list of groups. Type them as optim.groups=[{{match:head,lr:0.01}}]"
         )
     found = [rest]
     for i, entry in enumerate(entries):
@@ -73,22 +73,22 @@ def _group(entry: Mapping[str, Any], where: str, rest: Group) -> Group:
     match = entry.get("match")
     if not isinstance(match, str) or not match:
         raise ConfigError(f"{where} has no match. Type match: and a regular expression for the parameters' names")
-    try:
-        pattern = re.compile(match)
-    except re.error as error:
-        raise ConfigError(f"{where}.match={match} is no regular expression: {error}. Type one that is") from None
+    if (told := no_pattern(match, f"{where}.match", "match: head")) is not None:
+        raise ConfigError(told)
     own, schedule = _node(entry, "optimizer", where), _node(entry, "schedule", where)
     options = {name: _hyperparameter(value, f"{where}.{name}") for name, value in entry.items() if name not in _SELECTS}
     name = entry.get("name", re.sub(r"[^\w.-]+", "_", match).strip("_.") or "group")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise ConfigError(f"{where}.name={name} is no name of a metric. Type one of letters, digits, '_', '.' and '-'")
+        raise ConfigError(
+            f"{where}.name={shown(name)} is no name of a metric. Type one of letters, digits, '_', '.' and '-'"
+        )
     ndim = entry.get("ndim")
     if ndim is not None and (type(ndim) is not int or ndim < 0):
-        raise ConfigError(f"{where}.ndim={ndim} is no number of dimensions. Type ndim: 2 for matrices")
+        raise ConfigError(f"{where}.ndim={shown(ndim)} is no number of dimensions. Type ndim: 2 for matrices")
     return Group(
         name=name,
         where=where,
-        match=pattern,
+        match=re.compile(match),
         ndim=ndim,
         node=rest.node if own is None else without_own_keys(own),
         node_where="optim" if own is None else f"{where}.optimizer",
@@ -102,7 +102,9 @@ def _group(entry: Mapping[str, Any], where: str, rest: Group) -> Group:
 def _node(entry: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
     found = entry.get(name)
     if found is not None and not isinstance(found, Mapping):
-        raise ConfigError(f"{where}.{name}={found} names no class. Type {name}: {{_target_: package.module.Class}}")
+        raise ConfigError(
+            f"{where}.{name}={shown(found)} names no class. Type {name}: {{_target_: package.module.Class}}"
+        )
     return found
 
 
@@ -110,7 +112,8 @@ def _flag(node: Mapping[str, Any], where: str, default: bool) -> bool:
     found = node.get("decay_1d", default)
     if type(found) is not bool:
         raise ConfigError(
-            f"{where}.decay_1d={found} must be true or false: whether weight decay is for biases and norm weights, too"
+            f"{where}.decay_1d={shown(found)} must be true or false: whether weight decay is for biases and norm weights, "
+            "too"
         )
     return found
 
@@ -118,7 +121,7 @@ def _flag(node: Mapping[str, Any], where: str, default: bool) -> bool:
 def _hyperparameter(value: Any, where: str) -> Any:
     """As optimizers hold it in a group: a tuple for a list."""
     if where.endswith((".lr", ".weight_decay")) and (type(value) not in (int, float) or value < 0):
-        raise ConfigError(f"{where}={value} is no number that is 0 or more. Type one")
+        raise ConfigError(f"{where}={shown(value)} is no number that is 0 or more. Type one")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -146,7 +149,7 @@ def members(
         if i not in matched:
             raise ConfigError(_no_match(group, [name for name, _ in named]))
     notes = [
-        f"{groups[first].where} and {groups[other].where} both match {_listed(names)}: {groups[first].where} "
+        f"{groups[first].where} and {groups[other].where} both match {listed(names)}: {groups[first].where} "
         f"({groups[first].match_text}), which comes first, takes them"
         for (first, other), names in shared.items()
     ]
@@ -168,14 +171,5 @@ def _matching(groups: Sequence[Group], names: Mapping[str, None], parameter: nn.
 
 def _no_match(group: Group, names: Sequence[str]) -> str:
     assert group.match is not None
-    of = "" if group.ndim is None else f" with {group.ndim} dimensions"
-    hint = nearest(group.match.pattern, names)
-    return (
-        f"{group.where}.match={group.match.pattern} matches no parameter{of}. {hint}The model has {_listed(names)}. "
-        "It is searched for anywhere in a name, as by Python's re.search"
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    kind = "parameter" if group.ndim is None else f"parameter with {group.ndim} dimensions"
+    return no_match(group.match.pattern, f"{group.where}.match", names, kind)

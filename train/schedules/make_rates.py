@@ -9,6 +9,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from phalanx.config.metric_direction import WatchedMetric, plateau_metric, watched
+from phalanx.config.overrides import shown
 from phalanx.config.schema import DataConfig, Mode
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
@@ -37,7 +38,7 @@ def schedule_nodes(schedule: Node, where: str) -> Iterator[tuple[Node, str, type
         return
     interval, metric = schedule.get("interval"), schedule.get("metric")
     if metric is not None and not isinstance(metric, str):
-        raise ConfigError(f"{where}.metric={metric} is no name of a metric. Type {where}.metric=loss")
+        raise ConfigError(f"{where}.metric={shown(metric)} is no name of a metric. Type {where}.metric=loss")
     if plateau_metric(schedule) is None and interval not in ("step", "epoch"):
         raise ConfigError(
             f"{where}.interval={'null' if interval is None else interval} does not say when {schedule.get('_target_')} "

@@ -86,7 +86,7 @@ TYPES = [
     case("train.threads=foo", says="train.threads=foo does not fit … a whole number or auto"),
     case("train.threads=1.5", says="train.threads=1.5 does not fit … a whole number or auto"),
     case("model.classes=ten", says="model.classes=ten does not fit … ConvNet takes int"),
-    case("model.dropout=true", says="model.dropout=True does not fit … ConvNet takes float"),
+    case("model.dropout=true", says="model.dropout=true does not fit … ConvNet takes float"),
     case("optim.lr=fast", says="optim.lr=fast does not fit … Adam takes float"),
     case("optim.decay_1d=some", says="optim.decay_1d must be true or false … Type ++optim.decay_1d=true"),
     case("optim.layer_decay=2", says="optim.layer_decay=2 is no factor between 0 and 1 … Type optim.layer_decay=0.75"),
@@ -103,7 +103,7 @@ TYPES = [
         "+schedule={_target_:torch.optim.lr_scheduler.StepLR,_partial_:true,step_size:3}",
         says="schedule.interval=null does not say when … schedule.interval=epoch",
     ),
-    case("optim.betas=[a,0.9]", says="optim.betas=['a', 0.9] does not fit … Adam takes tuple"),
+    case("optim.betas=[a,0.9]", says="optim.betas=[a, 0.9] does not fit … Adam takes tuple"),
 ]
 
 LIMITS = [
@@ -315,10 +315,7 @@ DATA = [
     case(*NAMED, "+data.eval.more=5", says="data.eval.more is 5, and should be a data set … +data.eval.more._target_="),
     case("~data.eval", "+data.eval={a b: {_target_: a.b}}", says="data.eval has a set called 'a b' … letters, digits"),
     case("~data.eval", "+data.eval={}", says="data.eval names no data set. Type data.eval=null"),
-    case(
-        "data.eval={val: {_target_: a.b}}",
-        says="data.eval={val: … To replace data.eval type ~data.eval '+data.eval={val",
-    ),
+    case("data.eval={val: {_target_: a.b}}", says="data.eval.val._target_=a.b: there is no package a"),
     case("data.eval=null", "checkpoint.best_metric=null", "eval.first=true", says="eval.first=true … data.eval=null"),
 ]
 

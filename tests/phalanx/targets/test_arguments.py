@@ -14,6 +14,7 @@ from torch import nn
 
 from phalanx.compose.compose import compose
 from phalanx.config.annotations import as_annotated
+from phalanx.config.overrides import shown
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.train.engine.build import check_targets, targets
@@ -149,7 +150,7 @@ def test_lists_become_tensors_and_arrays_and_what_is_partial_is_not_called_yet()
 def test_what_does_not_fit_is_told_with_a_value_that_would(name: str, typed: object, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         taken(**{name: typed})
-    assert f"model.{name}={typed} does not fit" in str(raised.value)
+    assert f"model.{name}={shown(typed)} does not fit" in str(raised.value)
     assert says in str(raised.value)
 
 

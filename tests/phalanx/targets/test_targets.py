@@ -368,7 +368,7 @@ def test_what_is_passed_besides_reaches_a_partial_node_too() -> None:
                 "width": 2,
                 "inner": {"_target_": "guest.net", "width": None},
             },
-            "model.inner.width=None does not fit: net takes int there",
+            "model.inner.width=null does not fit: net takes int there",
         ),
         (
             {"_target_": "guest.open_ended", "name": "a"},

@@ -220,7 +220,7 @@ PHASES = [
     wrong(
         "phases that match nothing",
         {"class Loss(Task):": 'class Loss(Task):\n    phases = {"d": "critic"}'},
-        "in the name of no",
+        "matches the name of no parameter",
     ),
     wrong(
         "phases that share",

@@ -111,7 +111,7 @@ TARGETS = [
 OPTIM = [
     words(
         "a group that matches nothing",
-        "groups.0.match=encoder matches no parameter … layers.0.weight",
+        "groups.0.match=encoder matches the name of no parameter … layers.0.weight",
         "optim.groups=[{match: encoder, lr: 0.1}]",
     ),
     words("a group by half an expression", "is no regular expression", "optim.groups=[{match: '(', lr: 0.1}]"),
@@ -156,9 +156,7 @@ OPTIM = [
     ),
 ]
 TRAIN = [
-    words(
-        "freezing what is not there", "match=backbone is found in the name of no", "train.freeze=[{match: backbone}]"
-    ),
+    words("freezing what is not there", "match=backbone matches the name of no", "train.freeze=[{match: backbone}]"),
     words("freezing all there is", "nothing would train", "train.freeze=[{match: '.*'}]"),
     words("freezing by half an expression", "is no regular expression", "train.freeze=[{match: '['}]"),
     words("freezing until before", "is no step after 5", "train.freeze=[{match: layers.0, from: 5, until: 2}]"),

@@ -103,7 +103,7 @@ def test_what_is_frozen_for_ever_is_in_no_optimizer(starter: Starter) -> None:
 def test_a_rule_that_cannot_hold_is_refused_before_training() -> None:
     model = Norms()
     with pytest.raises(
-        ConfigError, match=r"freeze\[1\]\.match=backbone is found .* They are first\.weight, first\.bias,"
+        ConfigError, match=r"freeze\[1\]\.match=backbone matches .* The names are first\.weight, first\.bias,"
     ):
         freeze(model, [{"match": "first"}, {"match": "backbone"}])
     with pytest.raises(ConfigError, match="holds all 6 parameters at step 3, so nothing would train"):
@@ -111,7 +111,7 @@ def test_a_rule_that_cannot_hold_is_refused_before_training() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
     for rule, said in (
         ("{match: '('}", r"freeze\[0\]\.match=\( is no regular expression"),
-        ("{until: 3}", r"freeze\[0\]\.match=None is no regular expression"),
+        ("{until: 3}", r"freeze\[0\]\.match=null is no regular expression"),
         ("{match: a, to: 3}", "has to, and a rule has match, from and until"),
         ("{match: a, from: -1}", "from=-1 is no step"),
         ("{match: a, from: 3, until: 3}", "until=3 is no step after 3"),

@@ -163,7 +163,7 @@ def test_patterns_that_leave_a_parameter_to_none_or_to_two_are_refused() -> None
         phase_parameters(Gan(), {"d": "^discriminator"})
     with pytest.raises(ConfigError, match="is in the phases d and g of the task"):
         phase_parameters(Gan(), {**PHASES, "g": "."})
-    with pytest.raises(ConfigError, match=r"phases\['d'\] of the task=critic is found in the name of no parameter"):
+    with pytest.raises(ConfigError, match=r"phases\['d'\] of the task=critic matches the name of no parameter"):
         phase_parameters(Gan(), {"d": "critic"})
     with pytest.raises(ConfigError, match="no regular expression"):
         phase_parameters(Gan(), {"d": "("})

@@ -85,8 +85,8 @@ def test_frozen_parameters_are_in_no_group() -> None:
 @pytest.mark.parametrize(
     ("groups", "says"),
     [
-        ([{"match": "block0"}], r"optim.groups.0.match=block0 matches no parameter. .*The model has embed.weight, blocks"),
-        ([{"match": "norm", "ndim": 2}], "matches no parameter with 2 dimensions"),
+        ([{"match": "block0"}], r"groups.0.match=block0 matches the name of no parameter. .*are embed.weight, blocks"),
+        ([{"match": "norm", "ndim": 2}], "matches the name of no parameter with 2 dimensions"),
         ([{"match": "("}], "is no regular expression"),
         ([{"lr": 0.1}], "optim.groups.0 has no match"),
         ([{"match": "bias", "lr": -1}], "optim.groups.0.lr=-1 is no number"),
