@@ -31,7 +31,7 @@ from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.loader import Fetcher
 from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
-from phalanx.train.loading.workers.workers import start_server
+from phalanx.train.loading.workers.fork_server import fork_server
 
 BATCH, TURN, TURNS, STARTS, LOOKED_AT = 64, 60, 12, 3, 200  # samples, batches, turns, processes, batches
 WORKERS = {"collate": 2, "start": 4, "memory": 4}
@@ -139,7 +139,7 @@ def started(what: str) -> None:
 def child(what: str, name: str) -> None:
     """Prints the seconds to the first batch, to the last one that is looked at, and the memory then."""
     if name == "this loader":
-        start_server()  # as a rank does before it builds its data set
+        fork_server()  # as a rank does once it has imported torch
     dataset: Any = Listed(5_000_000) if what == "start" else Table(5 * 2**30)
     alone = _pss_gib([os.getpid()])
     began = time.perf_counter()

@@ -142,7 +142,10 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import trainer
+    from .loading.workers.fork_server import fork_server
 
+    if composed.config.data.workers and not composed.config.run.imports:
+        fork_server()
     rank_logs.to_console(rank_env.is_rank_zero, os.environ)
     try:
         _check_targets(composed, rank_env.is_rank_zero)

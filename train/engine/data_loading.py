@@ -20,7 +20,7 @@ from ..loading.loader import Fetcher, Loader, Timeline
 from ..loading.order import Order, Positions, SequentialOrder
 from ..loading.streams.reader import is_stream
 from ..loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream
-from ..loading.workers.tensor_packing import SharedDataset
+from ..loading.workers.shared_dataset import SharedDataset
 from ..samplers.sampler import Sampled, Sampler, set_up
 from ..samplers.whole_batches import WholeBatches
 from ..start_point.init_from import StartPoint

@@ -38,7 +38,8 @@ from ..distributed.stop_agreement import StopAgreement
 from ..distributed.world import World
 from ..evaluation.best_weights import best_weights
 from ..loading import data_hash
-from ..loading.workers.workers import run_in_worker, start_server
+from ..loading.workers import fork_server
+from ..loading.workers.workers import run_in_worker
 from ..sinks.jsonl import undone_steps
 from ..sinks.open import check_sinks, open_sinks
 from ..sinks.sink import NullSink, Sink
@@ -115,7 +116,7 @@ def _prepare(composed: Composed, world: World) -> tuple[Parts, list[str]]:
     """The parts, after the sanity check, and the names of the metrics. All ranks call it."""
     config = composed.config
     if config.data.workers:
-        start_server()  # it imports torch while the data sets are built
+        fork_server.ensure_running()  # where it was not forked, it imports torch while the data sets are built
     world.share_memory(config.world.timeout_s)  # all ranks take part, in this and in what follows
     precision = set_up_process(config, world)
     parts = build(config, targets(config, composed.foreign), world, precision)

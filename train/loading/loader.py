@@ -9,7 +9,7 @@ from itertools import chain, tee
 from .batch import Batch
 from .fetch import PositionDataset, WithNotes
 from .shard import Span, split
-from .workers.tensor_packing import SharedDataset
+from .workers.shared_dataset import SharedDataset
 from .workers.workers import Workers
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from phalanx.train.loading.loader import Fetcher
 from phalanx.train.loading.shard import Span
@@ -26,13 +26,50 @@ ELEMENTS: list[Any] = [
     True,
     b"bytes",
     {"boxes": [[1, 2.5], []], 3: ("nested", {"deep": None})},
+    ([[[[[bytearray(b"x")]]]]], {"set", 1}, frozenset()),
 ]
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+class Folder(Dataset[Any]):
+    """Held twice, as torchvision's folders hold `samples` and `imgs`."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = [(f"image_{index}.jpeg", index) for index in range(samples)]
+        self.imgs = self.samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        assert self.imgs is self.samples
+        assert type(self.samples).__name__ in ("SharedList", "list")
+        path, label = self.samples[index]
+        return path, label, type(self.samples) is list
+
+
+class Table(Dataset[Any]):
+    """64 MiB. Reading a row also writes to it, after it was read."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros((2**13, 2**10), order="F")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        row = torch.tensor(self.rows[index])
+        self.rows[index] += 1.0
+        return row
 
 
 def shared(values: list[Any]) -> SharedList:
-    packed = pack_list(values)
-    assert packed is not None
-    return SharedList(len(values), packed[0].data, packed[1])  # type: ignore[arg-type]
+    written = bytearray()
+    ends = pack_list(values, written.extend)
+    assert ends is not None
+    return SharedList(len(values), memoryview(written), ends)  # type: ignore[arg-type]
 
 
 def test_elements_are_what_they_were() -> None:
@@ -71,34 +108,17 @@ def test_a_worker_may_change_its_own() -> None:
     "element",
     [
         np.float64(1),
+        1j,
         np.arange(3),
         torch.ones(2),
         Point(1, 2),
-        ("a", bytearray(b"x")),
-        {"a": {"b": {1, 2}}},
-        [[[[[1]]]]],
+        {"a": {"b": [Folder]}},
+        DEEP,
     ],
 )
 def test_what_is_not_plain_is_sent_as_before(element: Any) -> None:
     """Among thousands that are."""
-    assert pack_list([("path", 1)] * 5000 + [element]) is None
-
-
-class Folder(Dataset[Any]):
-    """Held twice, as torchvision's folders hold `samples` and `imgs`."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = [(f"image_{index}.jpeg", index) for index in range(samples)]
-        self.imgs = self.samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        assert self.imgs is self.samples
-        assert type(self.samples).__name__ in ("SharedList", "list")
-        path, label = self.samples[index]
-        return path, label, type(self.samples) is list
+    assert pack_list([("path", 1)] * 5000 + [element], lambda _: None) is None
 
 
 def test_workers_read_the_list_from_shared_memory() -> None:
@@ -112,3 +132,25 @@ def test_workers_read_the_list_from_shared_memory() -> None:
         assert all(torch.equal(one[1], other[1]) for one, other in zip(there, here, strict=True))
         assert not any(batch[2].any() for batch in there), "it is no list of objects there"
     assert fetcher.shared._size < 3 * 2**20, "it was written once"
+    assert type(folder.samples) is SharedList, "nor in the rank, whose own is freed"
+    assert folder.imgs is folder.samples
+    assert folder.samples == Folder(LONG).samples
+    folder.samples[0] = ("changed", 0)
+    assert next(fetcher.batches([Span(0, LONG)]))[0].count("changed") == 1, (
+        "what the rank changes later reaches workers"
+    )
+
+
+def test_a_large_array_is_in_memory_once() -> None:
+    """It is that of the rank, whose writes workers see, and not the other way round."""
+    table = Table()
+    before = table.rows
+    fetcher = Fetcher(source(Subset(table, range(8))), 1, 1, False)
+    assert next(fetcher.batches([Span(0, 8)])).sum() == 0
+    assert table.rows is not before
+    assert table.rows.strides == before.strides
+    assert not table.rows.any(), "a worker's writes stay its own"
+    size = fetcher.shared._size
+    table.rows[:8, -1] = 5.0
+    assert next(fetcher.batches([Span(0, 8)])).sum() == 40.0
+    assert fetcher.shared._size == size, "it was written once"

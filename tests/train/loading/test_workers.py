@@ -118,19 +118,32 @@ def test_a_signal_to_the_whole_job_ends_no_worker(number: signal.Signals) -> Non
 
 
 RANK = """
+import os
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
+import torch
+from phalanx.train.loading.workers.fork_server import fork_server
+if "forked" in sys.argv:
+    fork_server()
+    server = forkserver._forkserver._forkserver_pid
+    assert Path(f"/proc/{server}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
 from tests.train.loading.batches import source
 from tests.train.loading.datasets import Numbers
 from phalanx.train.loading.loader import Fetcher
 from phalanx.train.loading.shard import Span
 batches = Fetcher(source(Numbers(50, Path(sys.argv[1]))), 2, 1, False).batches([Span(i, i + 1) for i in range(50)])
 next(batches)
+if "forked" in sys.argv:
+    assert forkserver._forkserver._forkserver_pid == server, "there is no other"
+if "killed" in sys.argv:
+    os.kill(os.getpid(), 9)
 """
 
 
-def test_a_rank_that_leaves_early_is_not_kept_by_its_workers(tmp_path: Path) -> None:
-    """Although the batches are still referred to."""
-    command = [sys.executable, "-c", RANK, str(tmp_path / "journal")]
+@pytest.mark.parametrize(("how", "code"), [("", 0), ("forked", 0), ("forked killed", -9)])
+def test_a_rank_that_leaves_early_is_not_kept_by_its_workers(how: str, code: int, tmp_path: Path) -> None:
+    """Although the batches are still referred to. All that it started has ended once its output is closed."""
+    command = [sys.executable, "-c", RANK, str(tmp_path / "journal"), *how.split()]
     rank = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
-    assert (rank.returncode, rank.stderr) == (0, "")
+    assert (rank.returncode, rank.stderr) == (code, "")

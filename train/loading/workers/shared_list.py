@@ -1,12 +1,12 @@
-"""A long list of plain values in shared memory, from which a data worker reads one element at a time.
+"""A long list of plain values in shared memory, of which one element at a time is read.
 
 Python's objects count their references, so workers that share them by a fork copy each page that they look at, and to send
 millions of objects takes long. Here a list is written once, 32 elements a piece, and read where it is asked for.
 The same idea for detectron2: Y. Wu 2022, "Demystify RAM Usage in Multi-Process Data Loaders".
 """
 
-import marshal
-from collections.abc import Iterable, Iterator, MutableSequence, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from io import BytesIO
 from itertools import chain
 from typing import Any
@@ -16,45 +16,41 @@ from numpy.typing import NDArray
 
 LONG = 50_000  # elements of a list that is worth it
 _PIECE = 32  # elements
-_BLOCK = 128 * _PIECE  # that are looked at and written while they are in the cache
-_ATOMS = {str, int, float, bool, complex, bytes, type(None)}
-_HOLDERS = {tuple, list, dict}
-_DEEP = 4  # how many tuples, lists and dicts within one another an element may be
+_BLOCK = 128 * _PIECE  # that are written at once
 
 
-def pack_list(values: list[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """The elements as bytes, and where each piece of them ends; None where one is neither plain nor of plain values."""
-    file, ends = BytesIO(), []
+class _NotPlainError(Exception):
+    """An element is, or holds, an object of a class other than Python's own."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """Pickles strings, numbers, bytes, None and tuples, lists, dicts and sets of them; raises _NotPlainError for others."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        raise _NotPlainError
+
+
+def pack_list(values: list[Any], write: Callable[[memoryview], None]) -> NDArray[np.int64] | None:
+    """`write` the elements as bytes, in order; returns where each piece of them ends. None where one is not plain."""
+    file = BytesIO()
+    pickler, written, ends = _PlainPickler(file, 5), 0, []
     for first in range(0, len(values), _BLOCK):
         block = values[first : first + _BLOCK]
-        if not _is_plain(block, _DEEP):
+        file.seek(0)
+        try:
+            for start in range(0, len(block), _PIECE):
+                pickler.dump(block[start : start + _PIECE])
+                pickler.clear_memo()
+                ends.append(written + file.tell())
+        except (_NotPlainError, RecursionError):
             return None
-        for start in range(0, len(block), _PIECE):
-            file.write(
-                marshal.dumps(block[start : start + _PIECE], 2)
-            )  # 2: without looking for what stands there twice
-            ends.append(file.tell())
-    return np.frombuffer(file.getbuffer(), np.uint8), np.array(ends, np.int64)
-
-
-def _is_plain(values: list[Any], deep: int) -> bool:
-    """marshal writes an array as its bytes, without a word: so types are looked at, which are to be exact."""
-    kinds = set(map(type, values))
-    if kinds <= _ATOMS:
-        return True
-    if not kinds <= _ATOMS | _HOLDERS or not deep:
-        return False
-    if not kinds <= {tuple, list}:
-        values = [_items(value) for value in values if type(value) in _HOLDERS]
-    return _is_plain(list(chain.from_iterable(values)), deep - 1)
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return chain.from_iterable(value.items()) if type(value) is dict else value
+        write(file.getbuffer()[: file.tell()])
+        written += file.tell()
+    return np.array(ends, np.int64)
 
 
 class SharedList(MutableSequence[Any]):
-    """The list in a worker. What is changed in it is this worker's alone; an element is made anew each time it is read."""
+    """The list in a process, which makes an element anew each time it is read. What is changed is of this process alone."""
 
     def __init__(self, length: int, octets: memoryview, ends: Sequence[int]) -> None:
         self._length = length
@@ -62,6 +58,10 @@ class SharedList(MutableSequence[Any]):
         self._ends = ends
         self._set: dict[int, Any] = {}  # elements that were assigned
         self._own: list[Any] | None = None  # all of them, once its length has changed
+
+    @property
+    def is_changed(self) -> bool:
+        return self._own is not None or bool(self._set)
 
     def __len__(self) -> int:
         return self._length if self._own is None else len(self._own)
@@ -75,7 +75,7 @@ class SharedList(MutableSequence[Any]):
         return self._set[index] if index in self._set else self._piece(index // _PIECE)[index % _PIECE]
 
     def __iter__(self) -> Iterator[Any]:
-        if self._own is not None or self._set:
+        if self.is_changed:
             return (self[i] for i in range(len(self)))
         return chain.from_iterable(self._piece(number) for number in range(len(self._ends)))
 
@@ -100,6 +100,9 @@ class SharedList(MutableSequence[Any]):
     def __add__(self, other: Iterable[Any]) -> list[Any]:
         return [*self, *other]
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(list(self), dtype)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, list | SharedList) and list(self) == list(other)
 
@@ -110,7 +113,7 @@ class SharedList(MutableSequence[Any]):
 
     def _piece(self, number: int) -> list[Any]:
         start = int(self._ends[number - 1]) if number else 0
-        found: list[Any] = marshal.loads(self._octets[start : int(self._ends[number])])
+        found: list[Any] = pickle.loads(self._octets[start : int(self._ends[number])])
         return found
 
     def _whole(self) -> list[Any]:

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -24,18 +23,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from phalanx.exit.codes import ConfigError
-from phalanx.run_folder import leftovers
 from phalanx.system.allocator import keep_freed_memory
 
-from .tensor_packing import PackedTensors, SharedDataset, pack, receive, unpack
+from . import fork_server
+from .shared_dataset import SharedDataset, receive
+from .tensor_packing import PackedTensors, pack, unpack
 from .worker_error import WorkerFailure
 
 Answer = TypeVar("Answer")
 
 _DEATH_S = 0.5  # timeout for the fork server to report a worker's exit
-
-# Slurm and a terminal signal every process of a job; only the rank decides what that means for its run.
-_FOR_THE_RANK = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Workers(Generic[Answer]):
@@ -71,6 +68,7 @@ class Workers(Generic[Answer]):
             self._loader = self._begin(len(first))
         with _sending():
             answers: Any = iter(self._loader)
+        self._dataset.replace_held()
         atexit.unregister(_kill_workers)
         atexit.register(_kill_workers)  # again, to run before torch's handler that joins workers
         while True:
@@ -123,6 +121,11 @@ class _WorkerDataset(Dataset[PackedTensors]):
         except Exception as error:
             return pack(WorkerFailure.of(error))
 
+    def replace_held(self) -> None:
+        """The rank needs no lists and arrays of its own once workers have them; they are freed while these begin."""
+        assert self._shared is not None
+        self._shared.replace_held(self._dataset)
+
     def __reduce__(self) -> tuple[Any, ...]:
         assert self._shared is not None, "a worker has no workers"
         return _worker_dataset, self._shared.load(self._dataset)
@@ -157,43 +160,20 @@ class _SingleAnswer(Dataset[Any]):
         return self._act(self._argument)
 
 
-def start_server() -> None:
-    """Start the process that workers are forked from, which imports torch meanwhile. Where it runs, nothing is done."""
-    _context()
-
-
 def _context() -> BaseContext:
-    """The forkserver context, which imports torch once. Starts the server if it is not running."""
-    leftovers.sweep_and_mark()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["phalanx.train.loading.workers.worker_parent", "torch.utils.data"])
-    for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
-        with _signals_blocked():
-            ensure_running()
-    return context
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start processes inside with the rank's signals blocked, and without resource_tracker's warning for a killed rank."""
-    environ, before = dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RANK)
-    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    try:
-        yield
-    finally:
-        os.environ.pop("PYTHONWARNINGS")
-        os.environ.update(environ)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """The forkserver context. Starts the server if it is not running."""
+    fork_server.ensure_running()
+    return multiprocessing.get_context("forkserver")
 
 
 def _initialise_worker(worker: int) -> None:
     """worker_init_fn of every worker."""
     keep_freed_memory(os.environ)
-    for number in _FOR_THE_RANK:
+    for number in fork_server.FOR_THE_RANK:
         signal.signal(
             number, _ignore_signal
         )  # a handler, because programs that a data set starts would inherit an ignored signal
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RANK)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, fork_server.FOR_THE_RANK)
     threading.Thread(target=_end_with_rank, name="rank", daemon=True).start()
 
 
