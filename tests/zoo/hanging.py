@@ -1,4 +1,7 @@
-"""Parts that hang on one rank, in one place, as the environment variable HANG says: "RANK PLACE", at the third time."""
+"""Parts that hang on one rank, in one place, as the environment variable HANG says: "RANK PLACE HOW", at the third time.
+
+Where HUNG names a folder, a file there has the name of each process that hangs.
+"""
 
 import ctypes
 import multiprocessing
@@ -7,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +39,8 @@ class _Place:
     def reach(self) -> None:
         self._left -= 1
         if self._left == 0:
+            if "HUNG" in os.environ:
+                Path(os.environ["HUNG"], str(os.getpid())).touch()
             _HOW[self._how]()
 
 

@@ -33,14 +33,20 @@ def test_ranks_end_with_a_torchrun_that_is_killed_while_they_import(tmp_path: Pa
 
 
 def test_data_workers_end_with_a_rank_that_is_killed_although_they_are_stuck(starter: Starter) -> None:
-    environ = {"HANG": "0 data block", "MARK": str(starter.folder)}
     run = ("run.name=r", "model=mlp", "train.steps=50", DATA, "data.workers=2")
-    world = starter.start(1, *run, environ=environ)
-    until(lambda: (starter.folder / "runs/r/metrics.jsonl").exists())
-    until(lambda: len(marked(f"MARK={starter.folder}")) > 2)
+    hung = starter.folder / "hung"
+    hung.mkdir()
+    world = starter.start(1, *run, environ={"HANG": "0 data block", "HUNG": str(hung)})
+    until(lambda: any(hung.iterdir()))
+    began = {pid: process_start(pid) for pid in below(world.pids[0])}
+    assert began.keys() > {int(worker.name) for worker in hung.iterdir()}
     world.kill()
     world.wait()
-    until(lambda: not marked(f"MARK={starter.folder}"), timeout_s=30.0)
+    until(lambda: not any(process_start(pid) == start for pid, start in began.items()), timeout_s=30.0)
+
+
+def below(pid: int) -> list[int]:
+    return [*children(pid), *(found for child in children(pid) for found in below(child))]
 
 
 # Numbers of processes mean something else there, as on another machine; an unprivileged user may have one of his own.

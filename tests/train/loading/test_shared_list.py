@@ -37,8 +37,8 @@ class Folder(Dataset[Any]):
     """Held twice, as torchvision's folders hold `samples` and `imgs`."""
 
     def __init__(self, samples: int) -> None:
-        self.samples = [(f"image_{index}.jpeg", index) for index in range(samples)]
-        self.imgs = self.samples
+        self.samples: Any = [(f"image_{index}.jpeg", index) for index in range(samples)]
+        self.imgs: Any = self.samples
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -132,8 +132,8 @@ def test_workers_read_the_list_from_shared_memory() -> None:
         assert all(torch.equal(one[1], other[1]) for one, other in zip(there, here, strict=True))
         assert not any(batch[2].any() for batch in there), "it is no list of objects there"
     assert fetcher.shared._size < 3 * 2**20, "it was written once"
-    assert type(folder.samples) is SharedList, "nor in the rank, whose own is freed"
-    assert folder.imgs is folder.samples
+    assert isinstance(folder.samples, SharedList), "nor in the rank, whose own is freed"
+    assert id(folder.imgs) == id(folder.samples)
     assert folder.samples == Folder(LONG).samples
     folder.samples[0] = ("changed", 0)
     assert next(fetcher.batches([Span(0, LONG)]))[0].count("changed") == 1, (
@@ -146,7 +146,8 @@ def test_a_large_array_is_in_memory_once() -> None:
     table = Table()
     before = table.rows
     fetcher = Fetcher(source(Subset(table, range(8))), 1, 1, False)
-    assert next(fetcher.batches([Span(0, 8)])).sum() == 0
+    (batch,) = fetcher.batches([Span(0, 8)])
+    assert batch.sum() == 0
     assert table.rows is not before
     assert table.rows.strides == before.strides
     assert not table.rows.any(), "a worker's writes stay its own"

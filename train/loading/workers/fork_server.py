@@ -50,7 +50,7 @@ def fork_server() -> None:
 
 
 def _serve(listener: int, alive: int) -> NoReturn:
-    """Fork workers until the rank has ended, which closes its end of `alive`."""
+    """Fork workers until the rank has ended, which also closes its end of `alive`."""
     try:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         import phalanx.train.loading.workers.worker_parent  # noqa: F401 - sets this process up

@@ -68,7 +68,6 @@ class Workers(Generic[Answer]):
             self._loader = self._begin(len(first))
         with _sending():
             answers: Any = iter(self._loader)
-        self._dataset.replace_held()
         atexit.unregister(_kill_workers)
         atexit.register(_kill_workers)  # again, to run before torch's handler that joins workers
         while True:
@@ -82,6 +81,7 @@ class Workers(Generic[Answer]):
             if isinstance(found := unpack(answer), WorkerFailure):
                 raise found.error()
             yield found
+            self._dataset.replace_held()  # while workers are busy with what comes next
 
     def _begin(self, count: int) -> "DataLoader[PackedTensors]":
         return DataLoader(
@@ -114,6 +114,7 @@ class _WorkerDataset(Dataset[PackedTensors]):
     def __init__(self, dataset: Dataset[Any], shared: SharedDataset | None) -> None:
         self._dataset = dataset
         self._shared = shared
+        self._replaced = False
 
     def __getitems__(self, question: Any) -> PackedTensors:
         try:
@@ -122,9 +123,11 @@ class _WorkerDataset(Dataset[PackedTensors]):
             return pack(WorkerFailure.of(error))
 
     def replace_held(self) -> None:
-        """The rank needs no lists and arrays of its own once workers have them; they are freed while these begin."""
-        assert self._shared is not None
-        self._shared.replace_held(self._dataset)
+        """The rank needs no lists and arrays of its own once workers have them. Done once."""
+        if not self._replaced:
+            assert self._shared is not None
+            self._shared.replace_held(self._dataset)
+            self._replaced = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         assert self._shared is not None, "a worker has no workers"
