@@ -5,10 +5,10 @@ millions of objects takes long. Here a list is written once, 32 elements a piece
 The same idea for detectron2: Y. Wu 2022, "Demystify RAM Usage in Multi-Process Data Loaders".
 """
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from io import BytesIO
 from itertools import chain
+from pickle import Pickler, Unpickler, UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,18 @@ class _NotPlainError(Exception):
     """An element is, or holds, an object of a class other than Python's own."""
 
 
-class _PlainPickler(pickle.Pickler):
+class _PlainPickler(Pickler):
     """Pickles strings, numbers, bytes, None and tuples, lists, dicts and sets of them; raises _NotPlainError for others."""
 
     def reducer_override(self, obj: Any) -> Any:
         raise _NotPlainError
+
+
+class _PlainUnpickler(Unpickler):
+    """Loads what _PlainPickler wrote, and makes no object of any other class."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise UnpicklingError(f"{module}.{name} in a list of plain values")
 
 
 def pack_list(values: list[Any], write: Callable[[memoryview], None]) -> NDArray[np.int64] | None:
@@ -113,7 +120,7 @@ class SharedList(MutableSequence[Any]):
 
     def _piece(self, number: int) -> list[Any]:
         start = int(self._ends[number - 1]) if number else 0
-        found: list[Any] = pickle.loads(self._octets[start : int(self._ends[number])])
+        found: list[Any] = _PlainUnpickler(BytesIO(self._octets[start : int(self._ends[number])])).load()
         return found
 
     def _whole(self) -> list[Any]:
