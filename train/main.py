@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 def main(composed: "Composed | None" = None, begun_s: float | None = None) -> None:
     """Train. Ends the process with one of the exit codes in `phalanx.exit.codes`.
 
-    `composed` is the composed command line, if it is known already; `begun_s` is when the start began, if that was before
-    this process.
+    `composed` is the composed command line, if it is known already; `begun_s` is when the start began (time.monotonic()),
+    if that was before this process.
     """
     end_with_launcher(os.environ)
     stdio.open_closed_streams()
     stdio.wrap_streams()
     try:
-        code = _run(composed, begun_s or time.time())
+        code = _run(composed, begun_s or time.monotonic())
         _log_threads()
         sys.exit(code)
     except KeyboardInterrupt:

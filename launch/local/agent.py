@@ -8,7 +8,7 @@
 import signal
 import time
 
-_BEGUN_S = time.time()
+_BEGUN_S = time.monotonic()
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Until signals are blocked: an interrupted import would print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

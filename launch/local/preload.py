@@ -37,7 +37,7 @@ def become_main() -> None:
 
 
 def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[], None]:
-    """Returns the body of a rank that is forked from this process, which began at `begun_s`.
+    """Returns the body of a rank that is forked from this process, which began at `begun_s` (time.monotonic()).
 
     The environment is that of the first rank here. Ends the process where the command line needs no ranks: a config error,
     or an option such as --help.

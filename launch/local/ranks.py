@@ -90,7 +90,7 @@ class RankEnds:
 
 
 def start_ranks(asked: AgentOptions, store: Store, begun_s: float) -> RankEnds:
-    """Start the ranks and wait until all have ended; `begun_s` is when this process began.
+    """Start the ranks and wait until all have ended; `begun_s` is when this process began (time.monotonic()).
 
     In a rank it does not return: what the rank does ends with SystemExit.
     """

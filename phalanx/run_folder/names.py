@@ -8,7 +8,7 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
         checkpoints/best
         checkpoints/step_00000090/
             model.safetensors  frozen.safetensors  ema.safetensors  state.pt  rank_00000.pt  progress.json  manifest.json
-        lease/00000001.json  lease/00000001.released
+        lease/00000001.json  lease/00000001.released  lease/00000001.seconds
         logs/rank_0.log
         shown/val_step_00000090/examples.png
         predictions/val_step_00000090.jsonl
@@ -40,6 +40,7 @@ DAMAGED, FENCED = ".damaged", ".fenced"  # suffixes: set aside as not whole; sav
 
 LEASE = "lease"
 RELEASED = ".released"  # suffix: this start has given the run back
+SPENT = ".seconds"  # suffix: what this start and those before it took, where train.time_limit is set
 LOGS = "logs"
 SHOWN = "shown"  # what a task shows of its evaluations: a folder each
 PREDICTIONS = "predictions"  # what was predicted of each sample: a file for each evaluation
@@ -99,6 +100,11 @@ def rank_log_path(rank: int) -> str:
 def lease_file(run: Path, incarnation: int) -> Path:
     """The file of a start of `run`: 1 for the first."""
     return run / LEASE / f"{incarnation:08d}.json"
+
+
+def spent_file(run: Path, incarnation: int) -> Path:
+    """Where a start of `run` writes down how long all have taken."""
+    return lease_file(run, incarnation).with_suffix(SPENT)
 
 
 def newest_manifest(run: Path) -> Path | None:

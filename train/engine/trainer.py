@@ -49,6 +49,7 @@ from ..stopping.average_last import AverageLast, average_last, restore_average, 
 from ..stopping.early_stop import early_stop
 from ..stopping.retention import retain
 from ..stopping.time_limit import TimeLimit
+from ..stopping.time_spent import TimeSpent
 from ..tasks.now import Now
 from .build import Parts, build, packages, set_up_process, targets
 from .loop import TrainLoop
@@ -64,8 +65,8 @@ def run(
 ) -> ExitCode:
     """Train the run that `composed` describes from where it stands, to its end or a stop request. All ranks call it.
 
-    `signals` are open already; `started` is time.time() at the process's entry; `afterwards` collects the functions to call
-    if the run fails.
+    `signals` are open already; `started` is time.monotonic() at the process's entry; `afterwards` collects the functions
+    to call if the run fails.
     """
     config = composed.config
     world.watchdog.at("build", 0)
@@ -83,6 +84,7 @@ def run(
         release()
         return _print_finished(opened.path, opened.summary, signals, world)
     world.raise_on_all(lambda: _open_log(opened, world))  # all ranks take part
+    spent = _time_spent(config, opened, world, started)
     progress = _continue_or_begin(parts, opened, config.checkpoint, last, world, started)
     # All ranks take part; rank 0 reads.
     dropped = world.raise_on_all(
@@ -92,13 +94,13 @@ def run(
     write_failure = recorder.failed if world.is_rank_zero else partial(write_failure_of_rank_zero, opened.path, world)
     afterwards.append(write_failure)
     meter = Meter(progress.seconds, time.monotonic, minor_faults)
-    meter.add("start", time.time() - started)
+    meter.add("start", time.monotonic() - started)
     _log_start(recorder, [*opened.notes, *composed.notes], opened, parts, world, started, dropped)
     checkpoints = Checkpoints(opened.path, opened.incarnation)
     saver, window = SynchronousSaver(checkpoints, digest(config)), MetricWindow(names)
     afterwards.append(lambda _: saver.abort())
     grace_s = config.stop.grace_s or grace_s_of(os.environ)
-    with _stopping(signals, opened, world, _time_limit(config, progress)) as stop:
+    with _stopping(signals, opened, world, _time_limit(config, progress, spent)) as stop:
         early = early_stop(config, parts.loader.timeline.step, parts.loader.timeline.steps)
         loop = TrainLoop(
             config, world, parts, progress, meter, recorder, checkpoints, saver, window, stop, grace_s, early, last
@@ -199,7 +201,7 @@ def _restore_or_begin(
             needed = steps_needed(last, parts.state, progress.step)
             retain(checkpoints, kept, [step for step, _ in progress.top], needed)
         return progress
-    began = started if opened.began is None else opened.began
+    began = time.time() - (time.monotonic() - started) if opened.began is None else opened.began
     extends = parts.start_point.extends
     if extends is not None:
         return world.raise_on_all(lambda: extend_from.extend(parts.state, extends, began))  # all ranks take part
@@ -299,7 +301,7 @@ def _log_start(
         hosts=dict(Counter(world.hosts)),
         **({"groups": parts.groups} if parts.groups else {}),
         incarnation=opened.incarnation,
-        took_s=round(time.time() - started, 3),
+        took_s=round(time.monotonic() - started, 3),
         **dropped,
         **({"changed": notes} if notes else {}),
         **told,
@@ -336,12 +338,20 @@ def _stopping(signals: Signals, opened: OpenRun, world: World, limit: TimeLimit 
         signals.close()
 
 
-def _time_limit(config: Config, progress: Progress) -> TimeLimit | None:
+def _time_spent(config: Config, opened: OpenRun, world: World, started: float) -> TimeSpent | None:
+    """Counts what all starts took, on rank 0 where there is a limit."""
+    if config.train.time_limit is None or not world.is_rank_zero:
+        return None
+    return TimeSpent(opened.path, opened.incarnation, time.monotonic() - started, time.monotonic)
+
+
+def _time_limit(config: Config, progress: Progress, spent: TimeSpent | None) -> TimeLimit | None:
     """`progress` has what earlier starts spent, less what restarts threw away, and what this one did up to here."""
     typed = config.train.time_limit
-    if typed is None:
+    if typed is None or spent is None:
         return None
-    return TimeLimit(typed, seconds_of(typed), sum(progress.seconds.values()), progress, time.monotonic)
+    spent.at_least(sum(progress.seconds.values()))
+    return TimeLimit(typed, seconds_of(typed), spent, progress)
 
 
 def _lease_lost(opened: OpenRun) -> StopRequest | None:

@@ -15,7 +15,8 @@ from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.train.checkpoint.progress import Progress
 from phalanx.train.stopping.early_stop import EarlyStop
 from phalanx.train.stopping.time_limit import TimeLimit
-from tests.ranks import Results, Starter, quoted
+from phalanx.train.stopping.time_spent import TimeSpent
+from tests.ranks import Results, Starter, quoted, until
 from tests.train.small_runs import planted
 
 # A rate that grows spoils the model: the loss falls at first and rises then.
@@ -123,10 +124,43 @@ def test_a_time_limit_over_all_starts_ends_a_run_that_is_evaluated_and_finished(
     assert (results.summary["steps"], results.summary["ended_by"]) == (step, "time_limit")
 
 
-def test_the_time_of_earlier_starts_counts_and_each_start_makes_a_step() -> None:
+def test_what_a_kill_threw_away_counts(starter: Starter) -> None:
+    """Nothing was saved. While a rank stands still no step is made, and the time goes on."""
+    limit = (
+        "train.time_limit=1:00:00",
+        "train.steps=3000",
+        "checkpoint.every=null",
+        "eval.every=null",
+        "optim.lr=0.01",
+    )
+    world, notes = starter.start(2, *RUN, *limit, "run.name=r"), starter.folder / "runs/r/lease"
+    first, second = (notes / f"0000000{start}.seconds" for start in (1, 2))
+    until(lambda: starter.results("r").reached(4))
+    world.kill(1, with_signal=signal.SIGSTOP)
+    before = float(first.read_text())
+    until(lambda: float(first.read_text()) > before + 1.5)
+    world.kill()
+    assert world.wait().codes == [-signal.SIGKILL] * 2
+    first.write_text("3599.999\n")
+    ended = starter.run(2, *RUN, *limit, "run.name=r")
+    assert ended.codes == [0, 0], ended.output
+    assert starter.results("r").summary["ended_by"] == "time_limit"
+    assert starter.results("r").summary["steps"] < 3000
+    assert float(second.read_text()) >= 3600
+
+
+@pytest.fixture
+def leased(tmp_path: Path) -> Path:
+    (tmp_path / "lease").mkdir()
+    return tmp_path
+
+
+def test_the_time_of_earlier_starts_counts_and_each_start_makes_a_step(leased: Path) -> None:
     now = [100.0]
+    spent = TimeSpent(leased, 2, 2.0, lambda: now[0])
+    spent.at_least(50.0)
     progress = Progress(began=0.0, step=7)
-    limit = TimeLimit("0:01:00", 60.0, 50.0, progress, lambda: now[0])
+    limit = TimeLimit("0:01:00", 60.0, spent, progress)
     now[0] = 111.0
     assert limit.request() is None
     progress.step = 8
@@ -135,6 +169,28 @@ def test_the_time_of_earlier_starts_counts_and_each_start_makes_a_step() -> None
     assert (request.code, request.why) == (ExitCode.FINISHED, "train.time_limit=0:01:00 has passed")
     now[0] = 109.0
     assert limit.request() is None
+
+
+def test_each_start_adds_to_the_most_that_those_before_wrote_down(leased: Path) -> None:
+    """By a clock that nobody sets, whatever the others' showed; a replaced start that still writes changes nothing."""
+    early, late = [1000.0], [5.0]
+    first = TimeSpent(leased, 1, 3.0, lambda: early[0])
+    assert first.total_s() == 3.0
+    early[0] = 1040.0
+    first.note()
+    second = TimeSpent(leased, 2, 1.0, lambda: late[0])
+    second.at_least(20.0)  # all that was saved
+    early[0] = 9000.0
+    first.note()
+    late[0] = 6.5
+    assert second.total_s() == 45.5
+    (leased / "lease/00000001.seconds").unlink()
+    (leased / "lease/00000009.seconds").write_text("inf")
+    (leased / "lease/00000008.seconds").symlink_to("/etc/hostname")
+    second.note()
+    assert TimeSpent(leased, 3, 0.5, lambda: 0.0).total_s() == 46.0
+    (leased / "lease").rename(leased / "elsewhere")  # it cannot be written: the run goes on
+    assert TimeSpent(leased, 4, 0.5, lambda: 0.0).total_s() == 0.5
 
 
 def waits(stop: EarlyStop, values: Sequence[float | None]) -> list[int]:
