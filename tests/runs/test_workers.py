@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from phalanx.system import cpu_count
 from tests.ranks import Starter, until
 from tests.runs.random_user_code import overrides
 
@@ -55,7 +56,10 @@ def test_a_sample_that_cannot_be_read_ends_the_run_with_its_traceback(
 
 
 def test_a_killed_worker_ends_the_run_and_is_named(starter: Starter) -> None:
-    ended = starter.run(1, *RUN, *overrides(deadly=7)[5:6], "data.workers=1")
+    workers = cpu_count.available() + 1
+    ended = starter.run(1, *RUN, *overrides(deadly=7)[5:6], f"data.workers={workers}")
     assert ended.codes == [1], ended.output
+    assert f"WARNING: {workers} data workers share {workers - 1} CPUs here" in ended.output
+    assert ended.output.count("WARNING") == 1, "torch has another"
     assert f"was ended by {signal.SIGKILL.name}" in ended.output
     until(lambda: not below(starter.folder))

@@ -184,7 +184,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     datasets = world.raise_on_all(lambda: _datasets(config, builder, world))
     streams = look_at_streams(config, datasets, world)
     alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision, start, datasets, streams))
-    notes = [*streams.notes]
+    notes = [*streams.notes, *_crowded(config.data.workers * world.rank_env.local_size)]
     notes += [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
@@ -368,6 +368,15 @@ def _step(
         return by_phase[""], by_phase[""].updater, every
     updater_of_all = PhasedUpdater({name: own.updater for name, own in by_phase.items()})
     return PhasedStep(by_phase, alone.phases), updater_of_all, every
+
+
+def _crowded(workers: int) -> list[str]:
+    """Torch warns of it, too, but once for each of its loaders, and counts one rank alone."""
+    if workers <= cpu_count.available():
+        return []
+    return [
+        f"{workers} data workers share {cpu_count.available()} CPUs here: lower data.workers if data_wait_s is high"
+    ]
 
 
 def _notes(made: Sequence[Made]) -> list[str]:

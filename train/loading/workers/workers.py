@@ -64,9 +64,9 @@ class Workers(Generic[Answer]):
         if not first:  # a worker that starts and ends at once prints an error
             return
         self._questions.asked = chain(first, rest)
-        if self._loader is None:
-            self._loader = self._begin(len(first))
         with _sending():
+            if self._loader is None:
+                self._loader = self._begin(len(first))
             answers: Any = iter(self._loader)
         atexit.unregister(_kill_workers)
         atexit.register(_kill_workers)  # again, to run before torch's handler that joins workers
@@ -202,6 +202,7 @@ def _sending() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got pickle error")  # which would advise to fork
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # of more workers than CPUs
             yield
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise ConfigError(
