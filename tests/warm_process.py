@@ -6,6 +6,7 @@ imported torch, and reads and writes as its standard streams what the fork serve
 """
 
 import atexit
+import importlib.metadata
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -40,12 +42,24 @@ def main() -> None:
         end_with(os.getppid(), signal.SIGKILL)
         _serve_commands(listener)
     preload()
+    _warm_up()
     if os.fork() == 0:
         end_with(parent, signal.SIGKILL)
         _serve_commands(listener)
     listener.close()
     fork_server.serve()
     os._exit(0)
+
+
+def _warm_up() -> None:
+    """What each rank would do anew, with the same result: read the digits, and look for backends in all packages."""
+    torch, digits = import_module("torch"), import_module("phalanx.train.data.digits")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # others would not outlive a fork
+    digits.Digits("train")
+    torch.set_num_threads(threads)
+    importlib.metadata.entry_points = cache(importlib.metadata.entry_points)  # type: ignore[assignment]
+    importlib.metadata.entry_points(group="torch.distributed.backends")
 
 
 def _serve_commands(listener: socket.socket) -> NoReturn:

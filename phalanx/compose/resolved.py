@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from ..common.escaping import escape_nested, without_resolvers
@@ -21,8 +22,15 @@ from .hydra_api import hydra_composer
 
 
 def to_yaml(plain: Mapping[str, Any]) -> str:
-    """The text of the file."""
-    return OmegaConf.to_yaml(OmegaConf.create(escape_nested(dict(plain))))
+    """The text of the file, as OmegaConf.to_yaml writes it, which takes three times as long: it makes a config first."""
+    text: str = yaml.dump(
+        escape_nested(dict(plain)),
+        default_flow_style=False,
+        allow_unicode=True,
+        sort_keys=False,
+        Dumper=get_omega_conf_dumper(),
+    )
+    return text
 
 
 def read(path: Path) -> Config:

@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 images that come with the package, read without importing it."""
 
+import functools
 import gzip
 import importlib.util
 from pathlib import Path
@@ -23,20 +24,22 @@ class Digits(Images):
     def __init__(self, split: str) -> None:
         if split not in ("train", "held_out"):
             raise ConfigError(f"The digits have no split {split!r}. Type split=train or split=held_out")
-        small, labels = _read()
-        chosen = _held_out(labels) == (split == "held_out")
-        super().__init__(_enlarge(small[chosen]), labels[chosen], _MEAN, _STD)
+        images, labels, held_out = _read()
+        chosen = held_out == (split == "held_out")
+        super().__init__(images[chosen], labels[chosen], _MEAN, _STD)
 
 
-def _read() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images (1797, 8, 8) with values 0..16, and labels (1797,)."""
+@functools.cache  # a run has both splits
+def _read() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """Images (1797, 28, 28), labels (1797,) and which samples are held out (1797,). Not to be changed in place."""
     package = importlib.util.find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
         raise ConfigError("The digits come with scikit-learn, which is not installed. Type: pip install scikit-learn")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path) as file:
-        table = np.array(file.read().replace(b"\n", b",").rstrip(b",").split(b","), np.uint8).reshape(-1, 65)
-    return table[:, :64].reshape(-1, 8, 8).astype(np.float32), table[:, 64].astype(np.int64)
+        table = np.fromstring(file.read().replace(b"\n", b","), np.uint8, sep=",").reshape(-1, 65)
+    labels = table[:, 64].astype(np.int64)
+    return _enlarge(table[:, :64].reshape(-1, 8, 8).astype(np.float32)), labels, _held_out(labels)
 
 
 def _held_out(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -65,8 +65,15 @@ def _try_twice(make: Callable[[list[Group]], Optimizer], few: list[Group]) -> Tr
 
 
 def _made(make: Callable[[list[Group]], Optimizer], groups: list[Group]) -> Optimizer:
-    torch.manual_seed(0)
+    _seed(0)
     return make(groups)
+
+
+def _seed(seed: int) -> None:
+    """As torch.manual_seed, which formats the stack several times where no GPU was used yet."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
 
 
 def _few(groups: Sequence[Group]) -> list[Group]:
@@ -93,7 +100,7 @@ def _copied(parameter: torch.Tensor) -> torch.nn.Parameter:
 
 
 def _step(optimizer: Optimizer, groups: Sequence[Group], seed: int) -> None:
-    torch.manual_seed(seed)
+    _seed(seed)
     for group in groups:
         for parameter in group["params"]:
             gradient = torch.randn_like(parameter) * 1e-2
