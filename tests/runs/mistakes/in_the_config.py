@@ -209,7 +209,7 @@ DATA = [
     words(
         "a set of a name that is reserved",
         "data.eval.train has a name that is reserved",
-        "~data.eval",
+        *("~data.eval._target_", "~data.eval.points", "~data.eval.seed"),
         "+data.eval.train={_target_: mine.parts.Points}",
     ),
 ]

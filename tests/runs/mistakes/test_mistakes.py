@@ -1,11 +1,12 @@
 """What beginners do by mistake gets one message that shows their own line or what to type, and nothing is lost."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from phalanx.compose.compose import compose
+from phalanx.compose.compose import Composed, compose
 from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
 from tests.ranks import COMPOSES, SMALL, Ended, Nursery, Starter
@@ -66,12 +67,17 @@ def start(starter: Starter, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -
     if any(word.startswith(("-", "run.imports")) for word in words):  # which look into the folder
         return starter.run(mistake.ranks, *words, environ={"PYTHONPATH": "."})
     try:
-        found = compose([*SMALL, *words])
+        found = composed((*SMALL, *words))
         check(found.config, mistake.ranks)
     except ConfigError as error:
         return Ended([2], [f"error: {error}\n"])
     monkeypatch.setattr("tests.ranks._composed", lambda _: {"plain": found.plain, "foreign": found.foreign})
     return starter.run(mistake.ranks, *words, environ={"PYTHONPATH": "."})
+
+
+@cache  # most mistakes are in the code, whose words are the same
+def composed(words: tuple[str, ...]) -> Composed:
+    return compose(words)
 
 
 def check_message(mistake: Mistake, folder: Path, outputs: list[str]) -> None:
