@@ -174,6 +174,10 @@ class Starter:
         return Results(self.folder / "runs" / name)
 
 
+def _no_json(constant: str) -> float:
+    raise AssertionError(f"{constant}, which Python alone reads, in a file of JSON")
+
+
 @dataclass(frozen=True)
 class Results:
     """What a run left behind."""
@@ -182,7 +186,7 @@ class Results:
 
     @property
     def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        found: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(), parse_constant=_no_json)
         return found
 
     @property

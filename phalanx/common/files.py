@@ -3,9 +3,11 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,17 @@ def write_json(path: Path, value: Any) -> None:
 def as_json(value: Any) -> str:
     """`value` as the text of a JSON file."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def finite(value: object) -> object:
+    """`value` with every number that JSON cannot hold (nan, inf) replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
@@ -170,11 +171,25 @@ def _foreign(flags: argparse.Namespace) -> bool:
 def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
-            return composer(_forced(words, composer) if _foreign(flags) else words)
+            found = composer(_forced(words, composer) if _foreign(flags) else words)
         except NotImported:
             raise
         except NOT_COMPOSED as error:
             raise ConfigError(explain(error, words, composer)) from None
+    if flags.config_dir is not None:
+        _refuse_unread(Path(flags.config_dir), found.choices)
+    return found
+
+
+def _refuse_unread(folder: Path, choices: Mapping[str, str | None]) -> None:
+    """Raise ConfigError for a chosen option that both `folder` and conf/ have, as Hydra reads the one of conf/."""
+    for group, option in choices.items():
+        own, ours = (at / group / f"{option}.yaml" for at in (folder, CONF))
+        if ours.is_file() and own.is_file() and own.read_bytes() != ours.read_bytes():
+            raise ConfigError(
+                f"{group}={option} is an option of Phalanx's own, which comes first, so {own} would not be read. Give that "
+                f"file another name, and choose {group} by it"
+            )
 
 
 def _forced(words: Sequence[str], composer: Composer) -> list[str]:

@@ -94,6 +94,8 @@ def _blame(word: str, before: Sequence[str], composer: Composer) -> str:
         there = options(name, before, composer)
         if value(word) in there:  # it is there, and what it needs is not
             trouble = re.sub(r" *Config search path: .*", "", _flat(_compose_error([*before, word], composer)))
+            if f"@{name}." in trouble:  # the keys of the file were to stand below its group
+                return f"{word} does not compose: {trouble}. Begin that file with the line: # @package _global_"
             return f"{word} does not compose: {trouble}. Mend the defaults list of that file"
         return _no_option(word, name, there)
     if override.is_sweep_override():

@@ -14,6 +14,7 @@ from ..common.suggest import nearest
 from ..config.annotations import MisfitError, as_annotated, example, fits, is_open_config
 from ..config.overrides import shown
 from ..exit.codes import ConfigError
+from .group_keys import origin
 from .node import TargetNode
 
 _CONF = Path(__file__).parents[1] / "conf"
@@ -52,7 +53,9 @@ class Arguments:
             if name not in self._names and not self.open_ended:
                 hint = nearest(f"{where}.{name}", [f"{where}.{known}" for known in self._names])
                 taken = ", ".join(self._names) or "nothing"
-                raise ConfigError(f"{where}.{name} is no argument of {name_of_found}. {hint}It takes: {taken}")
+                raise ConfigError(
+                    f"{where}.{name} is no argument of {name_of_found}. {hint}It takes: {taken}{origin(where, name)}"
+                )
             if name in by_position:
                 raise ConfigError(
                     f"{where}.{name} is passed by position already, in {where}._args_. Leave it out in one of the two"

@@ -54,6 +54,19 @@ class PretrainedInEval(Two):
         return hidden + self.body(hidden)
 
 
+class WholeInEval(Two):
+    """All of it comes in eval mode, as `from_pretrained` leaves it, and a part does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN)).requires_grad_(False)
+        self.body = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.Dropout(0.5))
+        self.eval()
+
+    def between(self, hidden: torch.Tensor) -> Any:
+        return hidden + self.body(self.backbone(hidden))
+
+
 class OwnTrain(Two):
     """Overrides `train` to keep its BatchNorm as it is."""
 

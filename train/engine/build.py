@@ -66,6 +66,10 @@ KINDS: tuple[type, ...] = (
     *(nn.Module, Dataset, Task, torch.optim.Optimizer, Augment, Schedule, ParallelStrategy, Sink),
     *(torch.optim.lr_scheduler.LRScheduler, Sampler),
 )
+_IN_EVAL_MODE = (
+    "{} is in eval mode, and its parameters train: without dropout, and with the statistics that a BatchNorm has. So does "
+    "from_pretrained leave a model; call .train() on it in your constructor for what a plain training loop does"
+)
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     streams = look_at_streams(config, datasets, world)
     alone = world.raise_on_all(lambda: _rank_parts(config, builder, world, precision, start, datasets, streams))
     notes = [*streams.notes, *_crowded(config.data.workers * world.rank_env.local_size)]
-    notes += [f"{name} is in eval mode, and its parameters train" for name in _modules_in_eval_mode(alone.model)]
+    notes += [_IN_EVAL_MODE.format(name) for name in _modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
         alone.convolutions.as_made()
@@ -284,6 +288,21 @@ def _rank_parts(
         phases,
         streams,
     )
+
+
+def _train_whole(model: nn.Module) -> None:
+    """Put a model that came in eval mode as a whole, as `from_pretrained` leaves it, into training mode.
+
+    What has parameters of which none trains stays as it is, and so does every mode of a model that came with parts in
+    training mode: those are its author's.
+    """
+    if any(module.training for module in model.modules()):
+        return
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def _modules_in_eval_mode(model: nn.Module) -> list[str]:
@@ -398,6 +417,7 @@ def _model(config: Config, builder: Targets, world: World, precision: Precision)
     seed_all(config.seed, world.device)
     model = builder.build(config.model, "model", nn.Module)
     model_checks.check_model(model)
+    _train_whole(model)
     model = precision.converted(model.to(world.device))
     mark_tables(model)
     return model

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from phalanx.common.files import write_json
+from phalanx.common.files import finite, write_json
 from phalanx.common.meter import Meter, goodput, minor_faults
 from phalanx.common.redaction import redact, secrets_of
 from phalanx.compose.compose import Composed
@@ -413,4 +413,4 @@ def _check(opened: OpenRun) -> None:
 def _write_summary(opened: OpenRun, summary: Mapping[str, Any]) -> None:
     _check(opened)
     with writing(opened.path):
-        write_json(opened.path / names.SUMMARY, summary)
+        write_json(opened.path / names.SUMMARY, finite(summary))

@@ -40,9 +40,11 @@ def schedule_nodes(schedule: Node, where: str) -> Iterator[tuple[Node, str, type
     if metric is not None and not isinstance(metric, str):
         raise ConfigError(f"{where}.metric={shown(metric)} is no name of a metric. Type {where}.metric=loss")
     if plateau_metric(schedule) is None and interval not in ("step", "epoch"):
+        key = f"{where}.interval" if "interval" in schedule else f"+{where}.interval"
         raise ConfigError(
             f"{where}.interval={'null' if interval is None else interval} does not say when {schedule.get('_target_')} "
-            f"steps. Type {where}.interval=step for once a step, or {where}.interval=epoch for once a pass over the data"
+            f"steps. Type {key}=step for once a step, or {key}=epoch for once a pass over the data; in a file, write it "
+            "beside the _target_"
         )
     yield from _scheduler_nodes(schedule, where)
 

@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar, final
 
-from phalanx.common.files import open_regular, read_bytes, sync_folder
+from phalanx.common.files import finite, open_regular, read_bytes, sync_folder
 from phalanx.exit.disk_errors import writing
 from phalanx.run_folder import names
 
@@ -72,7 +72,7 @@ class _Lines:
         self._pending = b""
 
     def append(self, line: Mapping[str, object]) -> None:
-        self._pending += json.dumps(_finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        self._pending += json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         with suppress(OSError):
             self._flush()
 
@@ -97,17 +97,6 @@ def undone_steps(folder: Path, step: int) -> dict[str, float]:
     if not isinstance(reached, int) or not isinstance(until, (int, float)) or reached <= step:
         return {}
     return {"undone_steps": reached - step, "undone_until": until}
-
-
-def _finite(value: object) -> object:
-    """`value` with every number that JSON cannot hold (nan, inf) replaced by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _rewrite(path: Path, wanted: Callable[[dict[str, object]], bool], check: Callable[[], None]) -> None:

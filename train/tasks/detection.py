@@ -33,12 +33,16 @@ class Detection(Task):
         try:
             from torchmetrics.detection import MeanAveragePrecision
 
-            return {"map": MeanAveragePrecision(**self._options)}
+            metric = MeanAveragePrecision(**self._options)
         except ImportError as error:  # it asks for pycocotools by this, too
             raise ConfigError(
                 f"Mean average precision needs torchmetrics and pycocotools ({error}). "
                 "Type: pip install 'torchmetrics[detection]'"
             ) from None
+        metric.warn_on_many_detections = (
+            False  # detectors answer with more, and COCO's metric takes the best 100 of them
+        )
+        return {"map": metric}
 
     def ratios(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
         images, targets = _pair(batch)

@@ -41,6 +41,18 @@ def case(
     return Case(words, tuple(says.split(" … ")), ranks, environ or {}, prepare)
 
 
+def configs(**files: str) -> Callable[[Path], None]:
+    """Lays out a folder `mine` of configs, by their names in it."""
+
+    def prepare(folder: Path) -> None:
+        for name, text in files.items():
+            file = folder / "mine" / f"{name}.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    return prepare
+
+
 KEYS = [
     case("train.step=5", says="train.step is not a key … Did you mean train.steps? … --cfg job"),
     case("train.step=5", says="train.step is not a key … Did you mean train.steps?", ranks=2),
@@ -57,6 +69,17 @@ KEYS = [
     case("~train.global_batch", says="train.global_batch has no value … Type train.global_batch="),
     case("model=mpl", says="model=mpl: there is no such model … Did you mean mlp? … alexnet, … mlp"),
     case("experiment=nothing", says="experiment=nothing: there is no such experiment … digits, mnist"),
+    case("model={a: 1}", says="model={a: 1} has keys that model lacks … type ~model '+model={a: 1}'"),
+    case(
+        *("--config-dir=mine", "experiment=new", "model=mlp"),
+        says="model=mlp is an option of Phalanx's own … mine/model/mlp.yaml would not be read … another name",
+        prepare=configs(**{"model/mlp": "_target_: torch.nn.Identity", "experiment/new": "# @package _global_"}),
+    ),
+    case(
+        *("--config-dir=mine", "experiment=new"),
+        says="experiment=new does not compose … Begin that file with the line: # @package _global_",
+        prepare=configs(**{"experiment/new": "defaults: [override /model: null]"}),
+    ),
     case("model=null", says="model=null: there is no such model … alexnet, … mlp"),
     case("~model", says="model has no value … Type model="),
     case("model.hidden=[8]", "model=mlp", "train.step=3", says="train.step is not a key"),
@@ -357,7 +380,10 @@ TARGETS = [
     case("model._target_=ConvNet", says="model._target_=ConvNet names no class … package.module.Class"),
     case("model._target_=null", says="names no class … Type model._target_=package.module.Class"),
     case("model._target_='..a.B'", says="model._target_=..a.B names no class"),
-    case("model._target_=os.getpid", says="model.classes is no argument of getpid … It takes: nothing"),
+    case(
+        "model._target_=os.getpid",
+        says="model.classes is no argument of getpid … It takes: nothing … override /model: null",
+    ),
     case(
         *("~model.classes", "~model.dropout", "model._target_=os.getpid"),
         says="model: os.getpid returned an int, no Module. Type model._target_=",

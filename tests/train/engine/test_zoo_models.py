@@ -119,12 +119,20 @@ def test_parts_keep_their_dtypes_in_every_precision_and_double_doubles_the_usual
 
 
 def test_what_is_in_eval_mode_and_trains_is_told_at_the_start(config: Config, switches: None) -> None:
-    told = {name: of_member(name, config)[2].notes for name in ("PretrainedInEval", "FrozenBackbone", "OwnTrain")}
-    assert told == {
-        "PretrainedInEval": ["body is in eval mode, and its parameters train"],
-        "FrozenBackbone": [],
-        "OwnTrain": ["norm is in eval mode, and its parameters train"],
-    }
+    for name, told in (("PretrainedInEval", ["body"]), ("FrozenBackbone", []), ("OwnTrain", ["norm"])):
+        notes = of_member(name, config)[2].notes
+        assert [note.partition(":")[0] for note in notes] == [
+            f"{it} is in eval mode, and its parameters train" for it in told
+        ]
+
+
+def test_a_model_that_came_in_eval_mode_as_a_whole_trains_in_training_mode(config: Config, switches: None) -> None:
+    """As `from_pretrained` leaves it; what is frozen in it stays as it came."""
+    _, _, parts = of_member("WholeInEval", config)
+    assert parts.notes == []
+    modes = {name: module.training for name, module in parts.state.model.named_modules()}
+    assert modes == {name: not name.startswith("backbone") for name in modes}
+    assert "body.2" in modes
 
 
 def test_convolutions_are_in_channels_last_order_where_the_model_takes_it(config: Config, switches: None) -> None:
