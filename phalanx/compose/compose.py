@@ -97,6 +97,11 @@ def compose(argv: Sequence[str]) -> Composed:
     if foreign:
         plain, notes = migrate(plain, [key(word) for word in flags.overrides])
         plain = reset_run_settings(plain, flags.config_dir, flags.config_name, flags.overrides)
+    elif flags.config_dir is not None and (Path(flags.config_dir) / f"{PRIMARY}.yaml").is_file():
+        notes.append(
+            f"{flags.config_dir}/{PRIMARY}.yaml is not read: the primary config is Phalanx's own. What is set there goes "
+            f"into {flags.config_dir}/experiment/NAME.yaml, and experiment=NAME chooses it"
+        )
     _refuse_hidden(plain)
     config = to_config(plain, flags.overrides)
     if config.run.name is None:

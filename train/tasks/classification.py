@@ -68,10 +68,11 @@ class Classification(Task):
         if isinstance(batch, Mapping) and isinstance(batch.get("labels"), torch.Tensor):
             batch = ({name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
         if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
+            keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
             raise ConfigError(
                 f"This task's batches are pairs of inputs and labels, and the data give {shapes(batch)} in a "
-                f"{type(batch).__name__}. Return (input, label) from __getitem__, or a dict with labels in it, or type "
-                "task._target_= and a task of your own"
+                f"{type(batch).__name__}{keys}. Return (input, label) from __getitem__, or a dict with labels in it, or "
+                "type task._target_= and a task of your own"
             )
         inputs, labels = batch
         if labels.dim() != 1 or labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:

@@ -77,7 +77,7 @@ def test_anything_else_that_is_called_labels_is_left_alone(labels: Any) -> None:
         ((INPUTS, torch.tensor([0, 1, -100, 2])), "labels of training run from -100 to 2, .* from 0 on"),
         ((INPUTS, ["a", "b", "c", "d"]), "pairs of inputs and labels"),
         (INPUTS, r"pairs of inputs and labels, and the data give \(4, 4\) float32 in a Tensor"),
-        ({"image": INPUTS, "label": torch.arange(4)}, "in a dict"),
+        ({"image": INPUTS, "label": torch.arange(4)}, "in a dict with the keys image, label"),
     ],
 )
 def test_labels_of_the_first_batch_are_told_before_a_kernel_meets_them(batch: Any, says: str) -> None:
