@@ -17,7 +17,7 @@ def origin(where: str, name: str) -> str:
         return ""
     return (
         f". Where it is none of yours, the group {group} brought it: an experiment with its own {group} has `- override "
-        f"/{group}: null` in its defaults, a command line ~{where} '+{where}={{…}}'"
+        f"/{group}: null` in its defaults, a command line '{where}={{_target_: …}}'"
     )
 
 

@@ -69,7 +69,6 @@ KEYS = [
     case("~train.global_batch", says="train.global_batch has no value … Type train.global_batch="),
     case("model=mpl", says="model=mpl: there is no such model … Did you mean mlp? … alexnet, … mlp"),
     case("experiment=nothing", says="experiment=nothing: there is no such experiment … digits, mnist"),
-    case("model={a: 1}", says="model={a: 1} has keys that model lacks … type ~model '+model={a: 1}'"),
     case(
         *("--config-dir=mine", "experiment=new", "model=mlp"),
         says="model=mlp is an option of Phalanx's own … mine/model/mlp.yaml would not be read … another name",
