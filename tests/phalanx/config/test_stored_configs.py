@@ -290,7 +290,7 @@ def test_stored_config_sends_nothing_to_a_server_or_a_sink_of_its_own(tmp_path: 
     assert (found.trackio.enabled, found.trackio.project) == (False, "mine")
     for word in ("sinks.theirs.inputs=8", "++sinks.theirs={inputs:8}", "++sinks={theirs:{inputs:8}}"):
         config = compose([*stored(folder, **theirs), word]).config
-        with pytest.raises(ConfigError, match=r"sinks\.theirs=\{'inputs': 8\} names no class"):
+        with pytest.raises(ConfigError, match=r"sinks\.theirs=\{inputs: 8\} names no class"):
             check(config, 1)
     with pytest.raises(ConfigError, match=r"type run\.trust=\[evil\]"):
         checked([*stored(folder, **theirs), "+sinks.mine._target_=evil.Net"])
