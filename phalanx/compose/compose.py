@@ -14,7 +14,7 @@ from hydra._internal.utils import _run_hydra, get_args_parser
 from ..common.escaping import without_resolvers
 from ..common.redaction import REDACTED
 from ..config.check import text_keys, to_config
-from ..config.overrides import key, verbatim
+from ..config.overrides import key, verbatim, with_own_names
 from ..config.run_root import folder_of_runs
 from ..config.schema import Config, as_plain
 from ..exit.codes import ConfigError
@@ -174,6 +174,7 @@ def _foreign(flags: argparse.Namespace) -> bool:
 
 
 def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
+    words = with_own_names(words)
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
             found = composer(_forced(words, composer) if _foreign(flags) else words)

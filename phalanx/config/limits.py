@@ -106,7 +106,7 @@ def _check_sinks(config: Config) -> None:
     for name, node in config.sinks.items():
         if not isinstance(node, dict) or "_target_" not in node:
             raise ConfigError(
-                f"sinks.{name}={shown(node)} names no class. Type +sinks.{name}._target_=package.module.Class with one "
+                f"sinks.{name}={shown(node)} names no class. Type sinks.{name}._target_=package.module.Class with one "
                 "that is derived from phalanx.Sink"
             )
     waits = (

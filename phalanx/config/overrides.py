@@ -65,6 +65,11 @@ def _quote_number(parser: OverridesParser, word: str) -> str:
     return f"{name}={quoted(text)}" if isinstance(read, bool | int | float) else word
 
 
+def with_own_names(words: Sequence[str]) -> list[str]:
+    """The words with ++ for what stands under a name that the user gives, of which no default can know: sinks.mine=…"""
+    return [f"++{word}" if key(word).startswith("sinks.") and word[:1] not in "+~" else word for word in words]
+
+
 def nodes_apart(words: Sequence[str]) -> tuple[list[str], list[Override]]:
     """The other words, and those of nodes typed as a whole with the words of their keys: optim={_target_:…}, optim.lr=1."""
     parser = OverridesParser.create()

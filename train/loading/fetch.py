@@ -37,6 +37,13 @@ def has_getitem(dataset: Any) -> bool:
     return getattr(type(dataset), "__getitem__", Dataset.__getitem__) is not Dataset.__getitem__
 
 
+def _has_samples(dataset: Dataset[Any]) -> bool:
+    """Whether samples can be had one by one, also of a set that fetches batches."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return has_getitem(dataset)
+
+
 class _Whole(NamedTuple):
     """What a data set answered that puts its batches together itself."""
 
@@ -54,8 +61,9 @@ class PositionDataset(Dataset[Batch]):
     """Fetches the samples at given positions of the run.
 
     A dataset with `__getitems__(indices)` is asked once a batch, with an array of int64. It answers with a list of
-    samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample. A list of
-    samples becomes a batch by `collate`, the user's or torch's default collation.
+    samples or with the batch itself, of tensors or NumPy arrays. Any other dataset is asked sample by sample, and so is one
+    that would answer with the batch itself where there is a `collate` of the user's for its samples. A list of samples
+    becomes a batch by that, or by torch's default collation.
 
     Python's, NumPy's and torch's global generators are seeded by each sample's position. Seeding costs more than reading
     a sample in memory, so a batch is first fetched without; if the generators were used, it is fetched again with a seed a
@@ -158,6 +166,9 @@ class PositionDataset(Dataset[Batch]):
         seed_all(seed, device)
         found = self._dataset.__getitems__(indices)  # type: ignore[attr-defined]
         if not isinstance(found, list):
+            if self._collate is not None and _has_samples(self._dataset):
+                self._by_batch = False
+                return self._samples(indices, positions)
             self._note_chance(seed, device)
             return _Whole(apply(found, lambda tensor: tensor))
         self._check_list(found, len(indices))

@@ -19,6 +19,9 @@ _OWN = {"decay_1d", "groups", "layer_decay", "_partial_"}  # keys of an optimize
 _SELECTS = {"match", "name", "ndim", "optimizer", "schedule", "decay_1d"}  # of a group; the others are hyperparameters
 
 
+_EXAMPLES = {"optimizer": "torch.optim.SGD", "schedule": "phalanx.schedules.Cosine"}
+
+
 @dataclass(frozen=True)
 class Group:
     """One of optim.groups, or with `match` None the parameters that none of them matches.
@@ -102,9 +105,7 @@ def _group(entry: Mapping[str, Any], where: str, rest: Group) -> Group:
 def _node(entry: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
     found = entry.get(name)
     if found is not None and not isinstance(found, Mapping):
-        raise ConfigError(
-            f"{where}.{name}={shown(found)} names no class. Type {name}: {{_target_: package.module.Class}}"
-        )
+        raise ConfigError(f"{where}.{name}={shown(found)} names no class. Type {name}: {{_target_: {_EXAMPLES[name]}}}")
     return found
 
 

@@ -1,11 +1,18 @@
 """From positions to a batch."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from phalanx.exit.codes import ConfigError
+from phalanx.train.data.images import Images
+from phalanx.train.loading.collation import UserCollation
+from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.order import Order
 from phalanx.train.loading.shard import Span
 from tests.train.loading.batches import flat, source
@@ -28,6 +35,23 @@ def test_arrays_become_tensors_and_lists_are_put_together() -> None:
     assert flat(source(Batched(50)).__getitems__(Span(3, 9))) == flat((expected, {"twice": 2 * expected}))
     assert flat(source(Listed(50)).__getitems__(Span(3, 9))) == flat(expected)
     assert flat(source(Numbers(50)).__getitems__(Span(3, 9))) == flat(expected)
+
+
+@pytest.mark.parametrize(
+    "within", [lambda whole: whole, lambda whole: Subset(whole, range(50))], ids=["itself", "subset"]
+)
+def test_a_set_that_answers_batches_gives_its_samples_to_a_collate(
+    within: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the digits do, which have both."""
+    images = Images(np.zeros((50, 1, 1), np.uint8), np.arange(50), 0.0, 1.0)
+    kept = UserCollation(lambda samples: {"seen": torch.stack([label for _, label in samples])}, "data.collate")
+    asked = PositionDataset(within(images), Order(50, 5), None, 5, kept)
+    for span in SPANS:
+        assert flat(asked.__getitems__(span)) == flat({"seen": torch.from_numpy(Order(50, 5).indices(*span))})
+    monkeypatch.delattr(Images, "__getitem__")
+    with pytest.raises(ConfigError, match=r"data.collate .* has nothing to do"):
+        PositionDataset(within(images), Order(50, 5), None, 5, kept).__getitems__(SPANS[0])
 
 
 def test_a_list_that_is_no_list_of_samples_is_refused() -> None:

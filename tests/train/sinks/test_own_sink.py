@@ -43,7 +43,7 @@ def calls(path: Path) -> list[list[Any]]:
 def test_a_sink_of_ones_own_gets_the_run_from_its_folder_to_its_summary_and_goes_on_after_a_restart(
     starter: Starter,
 ) -> None:
-    mine = f"+sinks.mine={{_target_: {HERE}.Kept, file: mine.jsonl}}"
+    mine = f"sinks.mine={{_target_: {HERE}.Kept, file: mine.jsonl}}"
     words = (mine, *MLP, "mlflow.uri='http://me:hunter22@127.0.0.1:9'")
     run = starter.train(2, *words, name="own")
     kept = calls(run.folder / "mine.jsonl")
@@ -141,7 +141,7 @@ def test_lines_come_from_one_thread_and_all_before_the_end(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("+sinks.mine.level=3", "sinks.mine={'level': 3} names no class. Type +sinks.mine._target_="),
+        ("sinks.mine.level=3", "sinks.mine={level: 3} names no class. Type sinks.mine._target_="),
         ("+sinks.mine=3", "sinks.mine=3 names no class"),
         ("+sinks.mine._target_=torch.nn.Linear", "sinks.mine"),
         (f"+sinks.mine={{_target_: {HERE}.Kept, file: a, levle: 3}}", "sinks.mine.levle is no argument of Kept"),
