@@ -31,7 +31,7 @@ def test_a_wrong_shape_is_told_with_step_shapes_and_the_users_line(starter: Star
     assert any("shapes cannot be multiplied" in text for text in rest)
     assert re.fullmatch(r"Every frame of it is in .*/r/logs/rank_\d\.log", rest[-1])
     log = "".join(path.read_text() for path in (starter.folder / "runs/r/logs").iterdir())
-    assert "train/engine/loop.py" in log
+    assert "train/engine/loop/train_loop.py" in log
     assert "torch/nn/modules/linear.py" in log
     [event] = starter.results("r").events("error")
     assert event["message"].startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")

@@ -9,8 +9,8 @@ import torch
 from phalanx.exit.rank_env import RankEnv
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
-from phalanx.train.engine import metric_window as module
-from phalanx.train.engine.metric_window import MetricWindow
+from phalanx.train.engine.loop import metric_window as module
+from phalanx.train.engine.loop.metric_window import MetricWindow
 from phalanx.train.engine.step import StepResult
 from phalanx.train.tasks.task import Ratio
 

@@ -7,8 +7,8 @@ import torch
 
 from phalanx.exit.codes import GaveUp
 from phalanx.train.checkpoint.progress import Progress
-from phalanx.train.engine.metric_window import MetricWindow
-from phalanx.train.engine.recorder import Recorder
+from phalanx.train.engine.loop.metric_window import MetricWindow
+from phalanx.train.engine.loop.recorder import Recorder
 from phalanx.train.engine.step import TrainStep
 from phalanx.train.optim.precision import LossScale
 from phalanx.train.sinks.sink import Sink

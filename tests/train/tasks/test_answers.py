@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from phalanx.common.meter import Spent, rates
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.metric_window import _Chunk
+from phalanx.train.engine.loop.metric_window import _Chunk
 from phalanx.train.engine.step import StepResult
 from phalanx.train.evaluation.evaluate import _scalar
 from phalanx.train.loading.batch import Batch

@@ -6,9 +6,9 @@ from itertools import chain
 
 import torch
 
-from ..checkpoint.progress import StepRecord
-from ..distributed.world import World
-from .step import StepResult
+from ...checkpoint.progress import StepRecord
+from ...distributed.world import World
+from ..step import StepResult
 
 _CHUNK_STEPS = 256  # steps
 

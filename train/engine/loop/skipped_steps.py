@@ -2,7 +2,7 @@
 
 import torch
 
-from .step import StepResult
+from ..step import StepResult
 
 STRIDE = 8  # steps between two polls; the host may be so many steps ahead of the device
 

@@ -17,15 +17,15 @@ from phalanx.config.metric_direction import Results, WatchedMetric, as_stored
 from phalanx.exit.codes import Failure, GaveUp
 from phalanx.run_folder import names
 
-from ..checkpoint.progress import Progress, StepRecord
-from ..distributed.world import World
-from ..evaluation.evaluate import Found
-from ..freezing.phased_updater import PhasedUpdater
-from ..loading.loader import Loader
-from ..optim.updater import Updater
-from ..sinks.sink import Sink
-from ..tasks.answer import derived
-from ..tasks.task import Sum, Task
+from ...checkpoint.progress import Progress, StepRecord
+from ...distributed.world import World
+from ...evaluation.evaluate import Found
+from ...freezing.phased_updater import PhasedUpdater
+from ...loading.loader import Loader
+from ...optim.updater import Updater
+from ...sinks.sink import Sink
+from ...tasks.answer import derived
+from ...tasks.task import Sum, Task
 from .metric_window import mean
 
 _GIB = 2**30
