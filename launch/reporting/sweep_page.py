@@ -177,6 +177,7 @@ def _row(row: TrialRow) -> dict[str, Any]:
         **vars(row),
         "value": "-" if row.value is None else f"{row.value:.5g}",
         "spread": f"{stdev(row.by_seed):.2g}" if len(row.by_seed) > 1 else "",
+        "state": row.told_state,
         "chosen": row.chosen,
         "steps": row.steps or "-",
         "error": row.error or "",

@@ -97,7 +97,12 @@ class SweepTable(AbstractContextManager["SweepTable"]):
             return row.ended, results.sort_key(row.value, plan.mode)
 
         for row in sorted(found, key=by_state)[:_ROWS]:
-            shown = (row.state, _number(row.value), f"{row.step}/{row.steps or '-'}", *map(on_one_line, row.chosen))
+            shown = (
+                row.told_state,
+                _number(row.value),
+                f"{row.step}/{row.steps or '-'}",
+                *map(on_one_line, row.chosen),
+            )
             table.add_row(str(row.trial), *shown)
         return Group(Text(title, style="italic"), table)
 
@@ -129,7 +134,7 @@ def _stamp(scheduler: "Scheduler") -> int | None:
 
 def _line(row: TrialRow, metric: str) -> str:
     value = row.error.splitlines()[0] if row.error else f"{metric} {_number(row.value)}"
-    return f"trial {row.trial}  {row.state}  {value}  {' '.join(row.words)}  step {row.step}/{row.steps or '-'}"
+    return f"trial {row.trial}  {row.told_state}  {value}  {' '.join(row.words)}  step {row.step}/{row.steps or '-'}"
 
 
 def _number(value: float | None) -> str:

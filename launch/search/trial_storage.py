@@ -21,6 +21,7 @@ THREADS = "threads"  # of each rank, where no word says how many
 PROMOTED = "promoted"  # how many rungs it was promoted from
 RANK_S = "rank_s"  # seconds that it ran, times ranks
 ENERGY_J = "energy_j"  # that its GPUs used
+ENDED_BY = "ended_by"  # what ended its runs: steps, early_stop, time_limit
 
 Lock = Callable[[], AbstractContextManager[bool]]  # holds the lock within; yields whether it was taken only now
 
@@ -123,7 +124,8 @@ class TrialStorage:
         with self._writing():
             for step, value in first.intermediate_values.items():
                 self.study._storage.set_trial_intermediate_value(self._id(same), step, value)
-            self.set_attr(same, STEPS, first.user_attrs.get(STEPS))
+            for name in (STEPS, ENDED_BY):
+                self.set_attr(same, name, first.user_attrs.get(name))
         if first.state is self._states.COMPLETE:
             self.complete(same, first.user_attrs[SEEDS])
         elif first.state is self._states.FAIL:

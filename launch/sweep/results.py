@@ -17,7 +17,7 @@ from phalanx.run_folder.jsonl import number
 
 from ..common.sweep_folder import SWEEP, TRIALS
 from ..search.space import Choice, Interval, words_in_order
-from ..search.trial_storage import ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
+from ..search.trial_storage import ENDED_BY, ENERGY_J, ERROR, RANK_S, SEEDS, STEPS, THREADS
 from ..state.sweep import ENDED
 from .trial import TrialRun, added
 
@@ -31,7 +31,8 @@ _OF_SWEEP = ("sweep.", "sweep=", "sweep/", "run.name=")  # words that mean nothi
 class TrialRow:
     """A trial: `state` is running, queued, waiting (at a rung), stopped (by a person), complete, pruned or failed; `step`
     is of its newest evaluation; `rank_s` are seconds that it ran, times its ranks, `energy_j` joules that its GPUs used,
-    where measured; `added` are words beside those of its point that its weights depend on."""
+    where measured; `added` are words beside those of its point that its weights depend on; `ended_by` is of a complete one
+    what ended it: steps, early_stop or time_limit, of several seeds all that did."""
 
     trial: int
     state: str
@@ -45,6 +46,12 @@ class TrialRow:
     added: list[str]
     run: str
     error: str | None
+    ended_by: str | None = None  # also in the files of older versions
+
+    @property
+    def told_state(self) -> str:
+        """The state, and of a complete trial what ended it before its last step."""
+        return self.state if self.ended_by in (None, "steps") else f"{self.state} by {self.ended_by}"
 
     @property
     def ended(self) -> bool:
@@ -78,6 +85,7 @@ def rows(scheduler: "Scheduler") -> list[TrialRow]:
                 added=added(trial.user_attrs.get(THREADS)),
                 run=scheduler.plan.run(TrialRun(trial.number, 0)).name,
                 error=trial.user_attrs.get(ERROR),
+                ended_by=trial.user_attrs.get(ENDED_BY) if name == "complete" else None,
             )
         )
     return found
@@ -121,10 +129,10 @@ def _written(scheduler: "Scheduler", state: str) -> list[TrialRow]:
     text = io.StringIO()
     keys = [dimension.key for dimension in plan.space.dimensions]
     table = csv.writer(text)
-    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", "energy_j", *keys, "error"])
+    table.writerow(["trial", "state", plan.metric, "step", "steps", "rank_s", "energy_j", *keys, "error", "ended_by"])
     for row in found:
         numbers = [row.value, row.step, row.steps, row.rank_s, row.energy_j]
-        table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error])
+        table.writerow([row.trial, row.state, *numbers, *row.chosen, row.error, row.ended_by])
     write_atomic(plan.folder / TRIALS, text.getvalue())
     return found
 

@@ -118,14 +118,16 @@ class TrialQueue:
 
     def _leader(self) -> TrialRun | None:
         """Of few trials none may be good enough for the next rung: once nothing is under way, the best one is trained to
-        its end all the same."""
+        its end all the same, unless that is one that has ended. One that ended early at a lower rung, or was worse there,
+        is none."""
         asha = self.plan.asha
-        if asha is None or self.search.completed():
+        if asha is None:
             return None
         paused = self.records.paused()
         waiting = {each.trial_run.trial: each.rung_state for each in self._free() if each.trial_run.trial in paused}
-        leader = asha.best_paused(waiting)
-        return None if leader is None else TrialRun(leader, 0)
+        done = {trial.number: rung_state_of(trial) for trial in self.search.completed()}
+        leader = asha.best_paused({**waiting, **done})
+        return TrialRun(leader, 0) if leader in waiting and leader is not None else None
 
     def _promote(self, number: int) -> None:
         asha, rung_state = self.plan.asha, self.records.rung_state(number)

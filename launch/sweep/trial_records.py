@@ -15,7 +15,7 @@ from phalanx.run_folder.jsonl import number
 
 from ..search.asha import RungState
 from ..search.optuna_study import Search
-from ..search.trial_storage import BATCH, DIGEST, EVERY, PROMOTED, THREADS
+from ..search.trial_storage import BATCH, DIGEST, ENDED_BY, EVERY, PROMOTED, THREADS
 from .trial import SCORE, SweepPlan, TrialRun
 
 if TYPE_CHECKING:
@@ -104,6 +104,9 @@ class TrialRecords:
                 trial_run.trial, f"its last evaluation has no finite {self._plan.metric}", out_of_memory=False
             )
             return
+        before: str | None = self._search.attr(trial_run.trial, ENDED_BY, None)
+        reasons = dict.fromkeys([*(before or "").split(", "), str(summary.get("ended_by", "steps"))])
+        self._search.set_attr(trial_run.trial, ENDED_BY, ", ".join(filter(None, reasons)))
         self._search.set_attr(trial_run.trial, SCORE.format(trial_run.seed_index), score)
         self._had_ended(self._search.trials()[trial_run.trial])
 

@@ -218,6 +218,46 @@ def test_halving_pauses_trials_at_a_rung_and_whoever_is_free_promotes_the_best_f
     assert sweeper.results(done).sha256 == starter.train(1, *words, lr, name="alone").sha256
 
 
+EARLY = (
+    *("model=mlp", "model.hidden=[16]", "train.steps=60", "log.every=10", "data.augment=null", "eval.every=10"),
+    *("early_stop.metric=loss", "early_stop.patience=1", "early_stop.min_delta=0.01", "sweep.slots=1"),
+)
+
+
+def test_trials_that_stop_early_are_complete_and_what_ended_each_is_told(sweeper: Sweeper, starter: Starter) -> None:
+    code, output, errors = sweeper.run(*EARLY, "optim.lr=1e-9,1e-2", "sweep.seeds=2")
+    assert code == 0, output + errors
+    early, whole = sweeper.found["rows"]
+    assert [(row["state"], row["ended_by"], row["step"]) for row in (early, whole)] == [
+        ("complete", "early_stop", 20),
+        ("complete", "steps", 60),
+    ]
+    assert "trial 0  complete by early_stop  " in output
+    assert "trial 1  complete  " in output
+    table = (sweeper.sweep / "trials.csv").read_text().splitlines()
+    assert [line.rpartition(",")[2] for line in table] == ["ended_by", "early_stop", "steps"]
+    assert sweeper.phalanx("report", "s").returncode == 0
+    assert "complete by early_stop" in (sweeper.sweep / "report.html").read_text()
+    run = Results(sweeper.sweep / "0000-seed0")
+    assert run.metrics("eval")[-1]["step"] == 20
+    assert early["by_seed"][0] == run.metrics("eval")[-1]["accuracy"]
+    assert run.sha256 == starter.train(1, *EARLY, "optim.lr=1e-9", "seed=0", name="alone").sha256
+
+
+def test_halving_trains_the_best_to_its_end_where_another_stopped_early_at_a_lower_rung_or_with_less(
+    sweeper: Sweeper,
+) -> None:
+    """Of two trials none would go on, and the only one that is complete is the one that gave up."""
+    rungs = ("sweep/pruner=asha", "sweep.pruner.first_step=20", "sweep.metric=loss")
+    found = sweeper.finish(*EARLY, "optim.lr=choice(1e-9,1e-2)", *rungs)
+    assert [(row["state"], row["ended_by"]) for row in found["rows"]] == [
+        ("complete", "early_stop"),
+        ("complete", "steps"),
+    ]
+    assert found["best"]["trial"] == 1
+    assert sweeper.starts() == {"0000": ["start"], "0001": ["start", "resume"]}
+
+
 def test_median_pruner_ends_trials_that_fall_behind(sweeper: Sweeper) -> None:
     """The third stands still behind its first evaluation, which is as bad as the first one's, until it is told to leave."""
     gate = Pace(after=12, gate=str(sweeper.folder / "gate"))
