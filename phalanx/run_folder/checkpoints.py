@@ -26,7 +26,8 @@ from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
 from . import lease, lease_holders, names
 
-FORMAT = 1
+FORMAT, WITH_FROZEN = 1, 2  # 2 where there is frozen.safetensors: who knows 1 alone would take the rest for the whole
+_READ = (FORMAT, WITH_FROZEN)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ class Checkpoints:
         for name in files:
             (staging / name).chmod(default_mode())
             sync_file(staging / name)
-        own = {"format": FORMAT, "step": step, "incarnation": self._incarnation}
+        own = {
+            "format": WITH_FROZEN if names.FROZEN in files else FORMAT,
+            "step": step,
+            "incarnation": self._incarnation,
+        }
         manifest = {**own, **facts, "time": time.time(), "files": files}
         write_json(staging / names.MANIFEST, {**manifest, _OWN_HASH: _hash(manifest)})
         lease.check(self._run, self._incarnation)
@@ -226,10 +231,10 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
         written = manifest["format"]
     except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
-    if written != FORMAT and type(written) is int:
+    if type(written) is int and written not in _READ:
         raise ConfigError(
-            f"{folder} is of format {written}, and this version of Phalanx reads {FORMAT}. Train on with the version "
-            "that saved it, or type run.fresh=true to set the run aside and begin anew"
+            f"{folder} is of format {written}, and this version of Phalanx reads {FORMAT} and {WITH_FROZEN}. Train on with "
+            "the version that saved it, or type run.fresh=true to set the run aside and begin anew"
         )
     try:
         files = {str(name): (int(file["size"]), str(file["sha256"])) for name, file in manifest["files"].items()}
@@ -238,8 +243,8 @@ def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str
         raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
     if _OWN_HASH in manifest and manifest[_OWN_HASH] != _hash(manifest):
         raise DamagedError(f"{names.MANIFEST} is not what was written")
-    if written != FORMAT:
-        raise DamagedError(f"{names.MANIFEST} is of format {written!r}, not {FORMAT}")
+    if type(written) is not int:
+        raise DamagedError(f"{names.MANIFEST} is of format {written!r}, which is no number")
     return manifest, files, step
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phalanx.run_folder.checkpoints import FORMAT, Checkpoints, verify
+from phalanx.run_folder.checkpoints import FORMAT, WITH_FROZEN, Checkpoints, verify
 from tests.train.checkpoint import killed_save
 
 
@@ -74,4 +74,5 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 
 
 def test_format_of_the_manifest_is_stated() -> None:
-    assert FORMAT == 1  # a change of the layout needs another number and a word on old checkpoints
+    # A change of the layout needs another number and a word on old checkpoints.
+    assert (FORMAT, WITH_FROZEN) == (1, 2)

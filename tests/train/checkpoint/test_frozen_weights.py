@@ -66,6 +66,36 @@ def test_a_weight_that_does_not_train_and_changes_is_stored_each_time(starter: S
     assert not torch.equal(before["teacher.weight"], after["teacher.weight"])
 
 
+def test_only_checkpoints_with_such_weights_are_of_a_format_that_older_versions_refuse(starter: Starter) -> None:
+    """Those that were saved before there was one go on."""
+    with_frozen = starter.train(1, *run(), name="run")
+    plain = starter.train(1, *planted(), "train.steps=2", "train.epochs=null", name="plain")
+    assert [format_of(folders(each)[-1]) for each in (with_frozen, plain)] == [2, 1]
+    (with_frozen.folder / "summary.json").unlink()
+    for folder in folders(with_frozen):
+        state_format(folder, 1)
+    ended = starter.run(1, *run(), "run.name=run")
+    assert ended.codes == [0], ended.output
+    assert "damaged" not in ended.output
+    assert starter.results("run").sha256 == with_frozen.sha256
+    (with_frozen.folder / "summary.json").unlink()
+    state_format(folders(with_frozen)[-1], 3)
+    ended = starter.run(1, *run(), "run.name=run")
+    assert ended.codes == [2]
+    assert "step_00000008 is of format 3, and this version of Phalanx reads 1 and 2" in ended.output
+
+
+def format_of(folder: Path) -> int:
+    return int(json.loads((folder / "manifest.json").read_text())["format"])
+
+
+def state_format(folder: Path, number: int) -> None:
+    """As another version would have, with no hash of the manifest itself."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("manifest_sha256", None)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": number}))
+
+
 def test_a_file_that_is_damaged_or_another_is_noticed(starter: Starter) -> None:
     whole = starter.train(1, *run(), name="run")
     newest = folders(whole)[-1]
