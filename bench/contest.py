@@ -20,7 +20,9 @@ from phalanx.exit.signals import Signals
 from phalanx.targets.instantiate import Targets
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
-from phalanx.train.engine import build, trainer
+from phalanx.train.engine import trainer
+from phalanx.train.engine.parts.build import Parts, build
+from phalanx.train.engine.parts.config_targets import targets
 from phalanx.train.loading.loader import Loader, StepBatch
 from phalanx.train.optim.precision import Precision
 
@@ -51,8 +53,8 @@ def train(words: Sequence[str], turns: Turns, steps: int) -> None:
     composed = compose(words)
     world = join(rank_env, composed.config.world, deterministic=False)
 
-    def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> build.Parts:
-        parts = build.build(config, builder, world, precision)
+    def build_in_turns(config: Config, builder: Targets, world: World, precision: Precision) -> Parts:
+        parts = build(config, builder, world, precision)
         own = {entry.name: getattr(parts.loader, entry.name) for entry in dataclasses.fields(Loader)}
         return dataclasses.replace(parts, loader=InTurns(**own, turns=turns, steps=steps))
 
@@ -69,9 +71,9 @@ def loop(words: Sequence[str], turns: Turns, steps: int, *, plain: bool) -> None
     torch.set_num_threads(1)
     torch.manual_seed(config.seed)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    targets = build.targets(config, False)
-    model = targets.build(config.model, "model", nn.Module)
-    dataset = _one_by_one(targets.build(config.data.train, "data.train", Dataset))
+    builder = targets(config, False)
+    model = builder.build(config.model, "model", nn.Module)
+    dataset = _one_by_one(builder.build(config.data.train, "data.train", Dataset))
     if not plain:
         dist.init_process_group("gloo")  # all ranks take part
         model = DistributedDataParallel(model)

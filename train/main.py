@@ -172,7 +172,7 @@ def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
     from phalanx.exit import user_error
 
     from .checkpoint.open_run import finished
-    from .engine.build import check_targets, targets
+    from .engine.parts.config_targets import check_targets, targets
 
     try:
         check_targets(composed.config, targets(composed.config, composed.foreign))

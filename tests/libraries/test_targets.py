@@ -15,7 +15,7 @@ from torch import nn
 import phalanx
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.engine.parts.config_targets import check_targets, targets
 from tests.ranks import ROOT, Results, Starter, until
 
 pytestmark = pytest.mark.zoo

@@ -12,7 +12,9 @@ from phalanx.exit.rank_env import RankEnv
 from phalanx.train.checkpoint.preserve import unchanged
 from phalanx.train.distributed.rendezvous import join
 from phalanx.train.distributed.world import World
-from phalanx.train.engine.build import Parts, build, set_up_process, targets
+from phalanx.train.engine.parts.build import Parts, build
+from phalanx.train.engine.parts.config_targets import targets
+from phalanx.train.engine.parts.process_setup import set_up_process
 from phalanx.train.loading.batch import apply
 from phalanx.train.loading.loader import StepBatch
 from phalanx.train.loading.prefetch import ToDevice

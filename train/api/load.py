@@ -108,7 +108,7 @@ class Run:
         from ..checkpoint.preserve import unchanged
         from ..checkpoint.state import restore_model
         from ..checkpoint.weights import averaged
-        from ..engine.build import KINDS
+        from ..engine.parts.config_targets import KINDS
         from ..loading.rng import seed_all
         from ..optim.precision import choose
 

@@ -18,8 +18,8 @@ from ..start_point import extend_from
 from ..stopping.average_last import AverageLast, restore_average, steps_needed
 from ..stopping.retention import retain
 from ..tasks.now import Now
-from .build import Parts
 from .loop.recorder import saved_step
+from .parts.build import Parts
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from ..loading.batch import Batch, apply
 from ..loading.loader import Loader
 from ..tasks.answer import new_metrics
 from ..tasks.mean_loss import warn_of_mean
-from .build import Parts
+from .parts.build import Parts
 
 logger = logging.getLogger(__name__)
 

@@ -38,13 +38,15 @@ from ..start_point import extend_from
 from ..start_point.weight_files import sha256_of
 from ..stopping.average_last import average_last
 from ..stopping.early_stop import early_stop
-from .build import Parts, build, packages, set_up_process, targets
 from .finish import finish
 from .loop.metric_window import MetricWindow
 from .loop.recorder import Recorder, write_failure_of_rank_zero
 from .loop.run_context import RunContext
 from .loop.saves import Saves
 from .loop.train_loop import TrainLoop
+from .parts.build import Parts, build
+from .parts.config_targets import packages, targets
+from .parts.process_setup import set_up_process
 from .restore import continue_or_begin, undone
 from .sanity_check import sanity_check
 from .stop_sources import stopping, time_limit, time_spent

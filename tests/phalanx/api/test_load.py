@@ -16,7 +16,7 @@ import phalanx
 from phalanx.compose.digest import digest
 from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.targets.instantiate import Targets
-from phalanx.train.engine.build import KINDS
+from phalanx.train.engine.parts.config_targets import KINDS
 from tests.ranks import ROOT, Nursery, Results, Starter
 
 pytestmark = pytest.mark.xdist_group("load")  # they look at one run

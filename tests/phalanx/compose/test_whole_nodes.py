@@ -7,7 +7,7 @@ import pytest
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.engine.parts.config_targets import check_targets, targets
 
 STEP_LR = {"_target_": "torch.optim.lr_scheduler.StepLR", "_partial_": True, "interval": "step", "step_size": 3}
 SGD = "{_target_: torch.optim.SGD, lr: 0.1}"

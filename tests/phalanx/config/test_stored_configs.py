@@ -23,7 +23,7 @@ from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.trust import Trust
 from phalanx.train.data import mnist
-from phalanx.train.engine.build import KINDS, check_targets, targets
+from phalanx.train.engine.parts.config_targets import KINDS, check_targets, targets
 
 EVIL = """
 import os

@@ -17,7 +17,7 @@ from phalanx.config.annotations import as_annotated
 from phalanx.config.overrides import shown
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
-from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.engine.parts.config_targets import check_targets, targets
 
 
 class Colour(Enum):

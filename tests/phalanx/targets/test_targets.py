@@ -19,7 +19,7 @@ from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.trust import Trust
-from phalanx.train.engine.build import KINDS
+from phalanx.train.engine.parts.config_targets import KINDS
 from phalanx.train.tasks.task import Task
 
 GUEST = """

@@ -11,7 +11,7 @@ from phalanx.compose.compose import compose
 from phalanx.config.schema import Config, PrecisionName
 from phalanx.train.checkpoint.weights import weights_sha256
 from phalanx.train.distributed.world import World
-from phalanx.train.engine.build import Parts
+from phalanx.train.engine.parts.build import Parts
 from phalanx.train.engine.sanity_check import sanity_check
 from tests.train.built_parts import built_of, moved
 from tests.train.small_runs import planted

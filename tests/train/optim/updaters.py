@@ -159,7 +159,7 @@ def updater_of(
     *,
     on_device: bool = False,
 ) -> Made:
-    """An updater over `model` as train/engine/build.py makes one."""
+    """An updater over `model` as train/engine/parts/steps.py makes one."""
     gradients = FlatGradients(trainable(model), find_unused=False)
     gradients.begin(wrapped=False)
     found = made_optimizers(model, optim, schedule, steps)

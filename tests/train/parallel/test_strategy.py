@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from phalanx.compose.compose import compose
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.engine.parts.config_targets import check_targets, targets
 from phalanx.train.parallel.ddp import DDPStrategy
 from tests.phalanx.compose.others import other, with_value
 from tests.ranks import Results, Starter

@@ -13,7 +13,7 @@ import pytest
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
 from phalanx.exit.codes import ConfigError
-from phalanx.train.engine.build import check_targets, targets
+from phalanx.train.engine.parts.config_targets import check_targets, targets
 from phalanx.train.sinks import own_sink
 from phalanx.train.sinks.own_sink import OwnSink
 from phalanx.train.sinks.shown import Text

@@ -7,7 +7,7 @@ from phalanx.config.schema import Config
 
 from ...checkpoint.progress import Progress
 from ...distributed.world import World
-from ..build import Parts
+from ..parts.build import Parts
 from .metric_window import MetricWindow
 from .recorder import Recorder
 

@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from ..checkpoint.preserve import unchanged
-from ..distributed.world import World
-from ..loading.batch import Batch
-from ..optim.precision import Precision
-from ..tasks.answer import checked
-from ..tasks.phases import ratios_of
-from ..tasks.task import Task
+from ...checkpoint.preserve import unchanged
+from ...distributed.world import World
+from ...loading.batch import Batch
+from ...optim.precision import Precision
+from ...tasks.answer import checked
+from ...tasks.phases import ratios_of
+from ...tasks.task import Task
 
 
 class Convolutions:

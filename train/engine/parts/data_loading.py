@@ -12,19 +12,19 @@ from phalanx.targets.instantiate import Targets
 from phalanx.targets.kinds import CALLABLE
 from phalanx.targets.signature import check_signature
 
-from ..distributed.world import World
-from ..loading.batch import Augment
-from ..loading.collation import UserCollation
-from ..loading.fetch import PositionDataset, has_getitem
-from ..loading.loader import Fetcher, Loader, Timeline
-from ..loading.order import Order, Positions, SequentialOrder
-from ..loading.streams.reader import is_stream
-from ..loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream
-from ..loading.workers.shared_dataset import SharedDataset
-from ..samplers.sampler import Sampled, Sampler, set_up
-from ..samplers.whole_batches import WholeBatches
-from ..start_point.init_from import StartPoint
-from .streams.look_at_streams import TrainStream
+from ...distributed.world import World
+from ...loading.batch import Augment
+from ...loading.collation import UserCollation
+from ...loading.fetch import PositionDataset, has_getitem
+from ...loading.loader import Fetcher, Loader, Timeline
+from ...loading.order import Order, Positions, SequentialOrder
+from ...loading.streams.reader import is_stream
+from ...loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream
+from ...loading.workers.shared_dataset import SharedDataset
+from ...samplers.sampler import Sampled, Sampler, set_up
+from ...samplers.whole_batches import WholeBatches
+from ...start_point.init_from import StartPoint
+from ..streams.look_at_streams import TrainStream
 
 
 def collation(config: Config, builder: Targets, dataset: Dataset[Any]) -> UserCollation | None:
