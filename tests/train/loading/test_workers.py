@@ -73,6 +73,14 @@ def test_a_data_set_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
         loader(Unsendable(50, tmp_path / "bytes"), TIMELINE, workers=1).sample_batch()
 
 
+def test_a_lambda_that_cannot_be_sent_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(range(50)))
+    dataset = Lazy(tmp_path / "bytes")
+    vars(dataset)["transform"] = lambda sample: sample
+    with pytest.raises(ConfigError, match=r"cannot be sent.*a lambda.*as a function of a module.*data.workers=0"):
+        loader(dataset, TIMELINE, workers=1).sample_batch()
+
+
 def test_what_a_worker_raises_arrives_with_its_traceback() -> None:
     with pytest.raises(OSError, match=r"sample \d+ cannot be read") as raised:
         list(Fetcher(source(Failing(50)), 2, 2, False).batches(SPANS))

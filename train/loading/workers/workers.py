@@ -205,9 +205,14 @@ def _sending() -> Iterator[None]:
             warnings.filterwarnings("ignore", "This DataLoader will create")  # of more workers than CPUs
             yield
     except (pickle.PicklingError, TypeError, AttributeError) as error:
+        nameless = "<lambda>" in str(error) or "<locals>" in str(error)
+        advice = (
+            "Write a lambda, or a function within another, as a function of a module, such as a collate or a transform"
+            if nameless
+            else "Open files and connections when the first sample is asked for, not in __init__"
+        )
         raise ConfigError(
-            f"The data set cannot be sent to worker processes: {error}. Open files and connections when the first "
-            "sample is asked for, not in __init__, or type data.workers=0"
+            f"The data set cannot be sent to worker processes: {error}. {advice}, or type data.workers=0"
         ) from error
 
 
