@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.files import default_mode, sha256, sync_file, sync_folder, write_json
+from ..common.files import default_mode, read_text, sha256, sync_file, sync_folder, write_json
 from ..exit.codes import ConfigError
 from ..exit.disk_errors import writing
 from . import lease, lease_holders, names
@@ -46,7 +46,7 @@ class Checkpoint:
         return name in self.manifest["files"]
 
     def progress(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.file(names.PROGRESS).read_text())
+        found: dict[str, Any] = json.loads(read_text(self.file(names.PROGRESS)))
         return found
 
 
@@ -168,7 +168,7 @@ class Checkpoints:
             staging.unlink(missing_ok=True)
             if step is None:
                 file.unlink(missing_ok=True)
-            elif not file.is_file() or file.read_text(encoding="utf-8") != f"{names.step_folder(step)}\n":
+            elif not _holds(file, f"{names.step_folder(step)}\n"):
                 staging.write_text(f"{names.step_folder(step)}\n", encoding="utf-8")
                 staging.chmod(default_mode())
                 sync_file(staging)
@@ -227,7 +227,7 @@ def verify(folder: Path) -> Checkpoint:
 def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
     """The manifest, size and hash of each file, and the step. Raises DamagedError or ConfigError."""
     try:
-        manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(read_text(folder / names.MANIFEST))
         written = manifest["format"]
     except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
@@ -312,9 +312,16 @@ def _step(folder: Path) -> int:
 def _incarnation(folder: Path) -> int:
     """The incarnation that saved it; the largest if the manifest cannot be read, so that it is not discarded."""
     try:
-        return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
+        return int(json.loads(read_text(folder / names.MANIFEST))["incarnation"])
     except (OSError, ValueError, KeyError, TypeError):
         return sys.maxsize
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return read_text(file, len(text)) == text
+    except (OSError, ValueError):  # none there, or another's, of any size
+        return False
 
 
 def _free_name(folder: Path, suffix: str) -> Path:

@@ -40,8 +40,14 @@ def process_prefix() -> str:
     return f"phalanx-{_here()}-{os.getpid()}-{process_start(os.getpid())}-"
 
 
-def sweep_lease(run: Path) -> None:
-    """Remove old probe files in lease/. Only the holder of the lease calls it."""
+def sweep_run(run: Path) -> None:
+    """Remove old probe files in lease/, and what a killed start had begun to write of an evaluation. Only the holder of
+    the lease calls it.
+    """
+    for pattern in (f"{names.PREDICTIONS}/.*", f"{names.SHOWN}/*/.*"):
+        for path in run.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
     for pattern in _LOOKS:
         for path in (run / names.LEASE).glob(pattern):
             with suppress(OSError):

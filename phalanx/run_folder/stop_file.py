@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.files import write_atomic
+from ..common.files import read_text, write_atomic
 from ..exit.codes import ExitCode
 from ..exit.signals import StopRequest
 from . import names
@@ -24,7 +24,7 @@ class StopFile:
     def request(self) -> StopRequest | None:
         """What the file asks of this start; None where there is no file, or it asks another start."""
         try:
-            wanted = json.loads((self.run / names.STOP).read_text(encoding="utf-8"))["incarnation"]
+            wanted = json.loads(read_text(self.run / names.STOP))["incarnation"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         if wanted != self.incarnation:

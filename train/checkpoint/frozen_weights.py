@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from phalanx.common.files import sha256
+from phalanx.common.files import read_text, sha256
 from phalanx.run_folder import names
 
 from . import weights
@@ -43,7 +43,7 @@ def store(frozen: Mapping[str, torch.Tensor], folder: Path) -> str:
             if weights.content_of(other / names.FROZEN) != digest:
                 continue
             os.link(other / names.FROZEN, file, follow_symlinks=False)
-            written = json.loads((other / names.MANIFEST).read_text(encoding="utf-8"))["files"][names.FROZEN]
+            written = json.loads(read_text(other / names.MANIFEST))["files"][names.FROZEN]
             if sha256(file) == written["sha256"]:
                 return digest
         file.unlink(missing_ok=True)  # damaged since

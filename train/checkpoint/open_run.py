@@ -23,7 +23,7 @@ from phalanx.run_folder import environment, names
 from phalanx.run_folder.checkpoints import Checkpoints
 from phalanx.run_folder.lease import Lease, acquire
 from phalanx.run_folder.lease_holders import held_by_this_launch
-from phalanx.run_folder.leftovers import sweep_lease
+from phalanx.run_folder.leftovers import sweep_run
 from phalanx.run_folder.links import check_links
 
 from .run_differences import RunDifferences, compare, compare_code_and_data, saved
@@ -78,7 +78,7 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
     _check_is_a_run(path)
     check_links(path)
     held = acquire(path, attempt, os.environ)
-    sweep_lease(path)
+    sweep_run(path)
     try:
         if new:
             return OpenRun(path, held.incarnation, True, None, _draw_warnings({}, record), None), held

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phalanx.common.files import read_text
 from phalanx.exit.codes import ConfigError
 from phalanx.run_folder import names
 from phalanx.run_folder.checkpoints import Checkpoints
@@ -40,7 +41,7 @@ def check_run(run: Path, size: int) -> None:
     for step in checkpoints.steps()[-1:]:
         folder = checkpoints.folder / names.step_folder(step)
         try:
-            manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads(read_text(folder / names.MANIFEST))
         except (OSError, ValueError):  # told in its turn, when it is loaded
             return
         if isinstance(manifest, dict) and "world_size" in manifest:

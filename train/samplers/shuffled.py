@@ -70,7 +70,7 @@ class Shuffled(Sampler):
 def _slice(text: str) -> slice:
     try:
         parts = [int(part) if part.strip() else None for part in text.split(":")]
-        if not 2 <= len(parts) <= 3:
+        if not 2 <= len(parts) <= 3 or parts[2:] == [0]:
             raise ValueError
     except ValueError:
         raise ConfigError(f"data.sampler.indices={text} is no slice. Type a list, or 0:1000") from None

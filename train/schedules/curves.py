@@ -94,13 +94,18 @@ class CosineRestarts(Warmed):
 
     def after(self, applied: NDArray[np.int64], total: int) -> Factors:
         since = np.maximum(applied - self.warmup_steps, 0)
+        if self.growth == 1:  # as many cycles as the run is long, perhaps
+            return self._within((since % self.period) / self.period)
         starts, length = [0.0], float(self.period)
         while starts[-1] + length <= since.max(initial=0):
             starts.append(starts[-1] + length)
             length *= self.growth
         begins = np.array(starts)
         cycle = np.searchsorted(begins, since, side="right") - 1
-        x = (since - begins[cycle]) / (self.period * self.growth**cycle)
+        return self._within((since - begins[cycle]) / (self.period * self.growth**cycle))
+
+    def _within(self, x: Factors) -> Factors:
+        """`x`: the share of a cosine that is done."""
         found: Factors = self.final + (1 - self.final) * (1 + np.cos(np.pi * x)) / 2
         return found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phalanx.common.files import read_json
+from phalanx.common.files import read_json, read_text
 from phalanx.compose import digest
 from phalanx.config.run_root import folder_of_run
 from phalanx.config.schema import Config, RunConfig
@@ -206,7 +206,7 @@ def _rate(checkpoint: Checkpoint) -> float | None:
 def _steps(run: Path) -> int | None:
     """The steps of a finished run."""
     try:
-        return int(json.loads((run / names.SUMMARY).read_text(encoding="utf-8"))["steps"])
+        return int(json.loads(read_text(run / names.SUMMARY))["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -73,6 +73,9 @@ def test_the_file_of_the_best_is_mended_at_the_next_save(results: Results, tmp_p
         file.unlink() if stale is None else file.write_text(stale)
         checkpoints.retain(2, newest)
         assert file.read_text() == f"step_{newest:08d}\n"
+    os.truncate(file, 2**42)  # another's, whose memory nobody has
+    checkpoints.retain(2, newest)
+    assert file.stat().st_size < 20
     checkpoints.retain(2, 5)  # which was evaluated and never saved
     assert not file.exists()
 

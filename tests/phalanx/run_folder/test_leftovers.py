@@ -65,12 +65,18 @@ def test_next_start_takes_away_what_a_killed_one_left_and_nothing_else(others: P
     processes[1].communicate()
 
 
-def test_looks_of_killed_holders_go_with_the_next_hold(tmp_path: Path) -> None:
+def test_what_killed_holders_had_begun_to_write_goes_with_the_next_hold(tmp_path: Path) -> None:
     (tmp_path / "lease").mkdir()
     then = time.time() - 3600
     for name in (".look-a", ".now-b", ".look-c", "00000001.json"):
         (tmp_path / "lease" / name).touch()
         if name != ".look-c":
             os.utime(tmp_path / "lease" / name, (then, then))
-    leftovers.sweep_lease(tmp_path)
+    written = [tmp_path / "predictions" / "val_step_00000005.jsonl", tmp_path / "shown" / "val_step_00000005" / "a.png"]
+    for path in written:
+        path.parent.mkdir(parents=True)
+        path.touch()
+        path.with_name(f".{path.name}.mep2qp3y").touch()
+    leftovers.sweep_run(tmp_path)
+    assert [list(path.parent.iterdir()) for path in written] == [[path] for path in written]
     assert sorted(path.name for path in (tmp_path / "lease").iterdir()) == [".look-c", "00000001.json"]

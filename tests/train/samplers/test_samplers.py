@@ -167,6 +167,7 @@ class Wrong(Sampler):
         (lambda: Subset([]), r"chooses no sample"),
         (lambda: Subset([1, 103]), r"data.sampler.indices has 103, and the data set has the samples 0 to 102"),
         (lambda: Subset("a:b"), r"indices=a:b is no slice"),
+        (lambda: Subset("0:9:0"), r"indices=0:9:0 is no slice"),
         (lambda: Repeated(0), r"data.sampler.times=0"),
         (lambda: Wrong(None, None), r"Wrong.set_up returned None"),
         (lambda: Wrong(9, [1, 2]), r"Wrong.indices\(0, 8\) returned a list. Return an array of int64 of shape \(8,\)"),

@@ -1,5 +1,6 @@
 """A learning rate is a pure function of the number of applied steps."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -56,6 +57,17 @@ def by_torch(make: Callable[..., lr_scheduler.LRScheduler], steps: int, **option
         optimizer.step()
         scheduler.step()
     return found
+
+
+def test_cosines_of_one_length_take_no_memory_a_cosine_and_are_the_limit_of_growing_ones() -> None:
+    """A cosine a step, in a run of a million steps, was a list of as many numbers."""
+    even, growing = (CosineRestarts(warmup_steps=10, period=7, growth=growth, final=0.1) for growth in (1.0, 1 + 1e-9))
+    assert np.abs(factors(even) - factors(growing)).max() < 1e-6
+    tracemalloc.start()
+    CosineRestarts(warmup_steps=0, period=1, growth=1.0, final=0.0).factor(np.array([10**9]), 10**9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6
 
 
 @pytest.mark.parametrize("schedule", WARMED)
