@@ -52,6 +52,7 @@ class Checkpoint:
 
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+_MOST_BYTES = 2**26  # of a manifest
 _OWN_HASH = "manifest_sha256"  # over all other fields of the manifest
 _LEFT = (names.STAGING, names.DELETING)  # suffixes of folders that interrupted saves and deletions leave
 
@@ -227,7 +228,9 @@ def verify(folder: Path) -> Checkpoint:
 def _manifest(folder: Path) -> tuple[Mapping[str, Any], dict[str, tuple[int, str]], int]:
     """The manifest, size and hash of each file, and the step. Raises DamagedError or ConfigError."""
     try:
-        manifest = json.loads(read_text(folder / names.MANIFEST))
+        if (folder / names.MANIFEST).stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+        manifest = json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))
         written = manifest["format"]
     except (*_NOTHING_THERE, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{names.MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
@@ -312,7 +315,7 @@ def _step(folder: Path) -> int:
 def _incarnation(folder: Path) -> int:
     """The incarnation that saved it; the largest if the manifest cannot be read, so that it is not discarded."""
     try:
-        return int(json.loads(read_text(folder / names.MANIFEST))["incarnation"])
+        return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
     except (OSError, ValueError, KeyError, TypeError):
         return sys.maxsize
 

@@ -55,6 +55,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "manifest cut": (to_file(MANIFEST, cut), "cannot be read"),
     "manifest empty": (to_file(MANIFEST, lambda file: file.write_text("")), "cannot be read"),
     "manifest garbage": (to_file(MANIFEST, lambda file: file.write_bytes(b"\xff\xfe{")), "cannot be read"),
+    "manifest without end": (to_file(MANIFEST, lambda file: os.truncate(file, 2**42)), "cannot be read"),
     "manifest a list": (to_file(MANIFEST, lambda file: file.write_text("[1]")), "cannot be read"),
     "manifest a folder": (to_file(MANIFEST, become_folder), "cannot be read"),
     "wrong step": (with_manifest(step=7), "speaks of step 7"),
