@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn import functional as F
 
 from phalanx.train.data.digits import Digits
@@ -92,6 +91,8 @@ def test_running_statistics_are_rank_0s_on_all_ranks(starter: Starter) -> None:
 @DIGITS
 def test_metrics_of_digits_are_scikit_learns_on_any_number_of_ranks_and_any_batch(evaluate: Evaluate) -> None:
     """Macro-F1 from counts and areas under curves from all scores, to the last digit; also where a rank has no batch."""
+    from sklearn.metrics import f1_score, roc_auc_score  # a second, which each process that collects tests would take
+
     runs = [evaluate(ranks, batch) for ranks, batch in ((1, 359), (1, 50), (2, 50), (3, 7), (3, 1000))]
     found = [
         {name: value for name, value in run.metrics("eval")[-1].items() if name.startswith(("f1", "auc"))}

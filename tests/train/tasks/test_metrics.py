@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, roc_auc_score
 
 from phalanx.compose.compose import compose
 from phalanx.config.schema import CheckpointConfig, Config
@@ -48,6 +47,8 @@ def with_scored(config: Config) -> Config:
 @pytest.mark.parametrize("seed", range(40))
 def test_the_metrics_that_the_tests_use_are_scikit_learns_to_the_last_digit(seed: int) -> None:
     """With ties, and with classes that are missing."""
+    from sklearn.metrics import f1_score, roc_auc_score  # a second, which each process that collects tests would take
+
     draw = np.random.default_rng(seed)
     scores = draw.integers(-9, 9, (60, 3)) / 7 if seed % 2 else draw.normal(size=(60, 3))
     labels = draw.integers(0, 3 if seed % 4 else 2, 60)
