@@ -29,12 +29,14 @@ class GroupOptimizer:
             _prime(optimizer)
 
     def named_rates(self, applied: int, taken: int) -> Iterator[tuple[str, float | None]]:
-        """Name and learning rate of each group."""
-        for rates in self.rates:
-            for i, group in enumerate(rates.groups):
-                rate = rates.rate(i, applied, taken)
-                own = group.get("lr") if rate is None else rate
-                yield self._names[id(group)], None if own is None else float(own)
+        """Name and learning rate of each group, in their order."""
+        found = {
+            id(group): rates.rate(i, applied, taken) for rates in self.rates for i, group in enumerate(rates.groups)
+        }
+        for group in self.optimizer.param_groups:
+            rate = found[id(group)]
+            own = group.get("lr") if rate is None else rate
+            yield self._names[id(group)], None if own is None else float(own)
 
     def step(self, divisor: torch.Tensor | None, skipped: torch.Tensor | None) -> None:
         """Step with the gradients. Fused kernels divide them by `divisor` and leave all as it is where `skipped` is 1."""

@@ -20,7 +20,9 @@ from phalanx.run_folder.checkpoints import Checkpoint, source
 from ..checkpoint.open_run import stored_config
 from ..checkpoint.progress import EarlyStopState, Progress
 from ..checkpoint.state import State, restore, unpickled
+from ..freezing.phased_updater import PhasedUpdater
 from ..optim.updater import Updater
+from .group_changes import group_changes, numbers, only_a_number
 
 KEY = "train.extend_from"  # also names the record of where a run began, in environment.json
 _RECORD = re.compile(r"step (\d+) at position (\d+), weights (\w+)")
@@ -35,6 +37,10 @@ _MAY_DIFFER = {
     "train.average_last",
     "checkpoint.every",
 }
+_GROUPS = "optim.groups"
+_SAME_GROUPS = (
+    "Of optim.groups rates, schedules and numbers may change, but neither what is matched nor to or from zero. "
+)
 _SECTIONS = ("schedule.", "train.init_", "early_stop.", "eval.", "train.time_limit")
 _FACTOR = 2.0  # between the rates of two steps, from which on it is worth a warning
 
@@ -45,7 +51,8 @@ class Extension:
 
     `checkpoint` is None where `gone` says why: it is needed only by a run that has saved nothing of its own yet. `changed`
     names hyperparameters of the optimizer that the extended run had other values of; `rescheduled` is whether its learning
-    rate or schedule is another. `rate` is the learning rate of its last step, `peak` this run's optim.lr.
+    rate or schedule is another. `rates` are those of its last step, of all groups of its optimizers, `peak` is this run's
+    optim.lr.
     """
 
     step: int
@@ -55,8 +62,8 @@ class Extension:
     record: str | None
     changed: tuple[str, ...]
     rescheduled: bool
-    rate: float | None = None
     peak: float | None = None
+    rates: tuple[float | None, ...] = ()
 
 
 def extension(config: Config) -> Extension | None:
@@ -95,7 +102,7 @@ def extension(config: Config) -> Extension | None:
     step, position = progress["step"], progress["position"]
     if record is None and not ends:
         record = f"step {step} at position {position}, weights {checkpoint.manifest['weights_sha256']}"
-    return Extension(step, position, checkpoint, "", record, *changed, _rate(checkpoint), config.optim.get("lr"))
+    return Extension(step, position, checkpoint, "", record, *changed, config.optim.get("lr"), _rates(checkpoint))
 
 
 def extend(state: State, extension: Extension, began: float) -> Progress:
@@ -124,23 +131,37 @@ def extend(state: State, extension: Extension, began: float) -> Progress:
 
 
 def seam(extension: Extension, state: State) -> tuple[dict[str, Any], str | None]:
-    """For the event the learning rate before and after; and a warning where it jumps."""
-    updater, before, peak = _updaters(state)[0], extension.rate, extension.peak
-    after = updater.rates(int(updater.applied), updater.taken)["lr"]
-    if before is None or after is None:
+    """For the event the learning rates before and after, of each group; and a warning where one jumps."""
+    if extension.checkpoint is None:
         return {}, None
-    told = {"lr": {"before": before, "after": after}}
-    if before / _FACTOR <= after <= before * _FACTOR:
-        return told, None
+    pairs = {
+        name: (before, after)
+        for name, (before, after) in _seams(state, extension.rates).items()
+        if before is not None and after is not None
+    }
+    told = {name: {"before": before, "after": after} for name, (before, after) in pairs.items()}
+    jumps = [
+        _jump(name, *pair, extension.peak)
+        for name, pair in pairs.items()
+        if not pair[0] / _FACTOR <= pair[1] <= pair[0] * _FACTOR
+    ]
+    return told, "; ".join(jumps) or None
+
+
+def _jump(name: str, before: float, after: float, peak: float | None) -> str:
+    """In words; what to type where it is the rate of the run."""
+    told = (
+        f"{name}: {before:.3g} before, in the last step of the run that is extended, and {after:.3g} after, in the first "
+        "step here"
+    )
+    if name != "lr":
+        return told
     scaled = (
         ""
         if peak is None or not before or not after
         else f"optim.lr={peak * before / after:.6g} for this schedule, or "
     )
-    return told, (
-        f"lr: {before:.3g} before, in the last step of the run that is extended, and {after:.3g} after, in the first step "
-        f"here. To go on at the rate it had type {scaled}schedule=constant optim.lr={before:.6g}"
-    )
+    return f"{told}. To go on at the rate it had type {scaled}schedule=constant optim.lr={before:.6g}"
 
 
 def _changed(run: Path, config: Config) -> tuple[tuple[str, ...], bool]:
@@ -152,18 +173,27 @@ def _changed(run: Path, config: Config) -> tuple[tuple[str, ...], bool]:
     old, new = dict(digest.leaves(before)), dict(digest.leaves(now))
     lines = digest.differing(before, now)
     hyperparameters = [key for key in lines if _only_a_number(key, old.get(key), new.get(key))]
+    groups = group_changes(before["optim"], now["optim"]) if _GROUPS in lines else None
     others = [
         line
         for key, line in lines.items()
-        if key not in _MAY_DIFFER and not key.startswith(_SECTIONS) and key not in hyperparameters
+        if key not in _MAY_DIFFER
+        and not key.startswith(_SECTIONS)
+        and key not in hyperparameters
+        and not (key == _GROUPS and groups is not None)
     ]
     if others:
         raise ConfigError(
             f"train.extend_from={run} was trained with another config, and only length, learning rate, schedule and batch "
-            f"may change: {'; '.join(others)}. Drop these, or begin a new run from its weights: train.init_from={run}"
+            f"may change: {'; '.join(others)}. {_SAME_GROUPS if _GROUPS in lines and groups is None else ''}Drop these, or "
+            f"begin a new run from its weights: train.init_from={run}"
         )
-    rescheduled = any(key == "optim.lr" or key.startswith("schedule.") for key in lines)
-    return tuple(key.removeprefix("optim.") for key in hyperparameters), rescheduled
+    rescheduled = any(key in ("optim.lr", "optim.layer_decay") or key.startswith("schedule.") for key in lines)
+    names = dict.fromkeys(key.removeprefix("optim.") for key in hyperparameters)
+    if groups is not None:
+        names |= dict.fromkeys(sorted(groups.names))
+        rescheduled |= groups.rescheduled
+    return tuple(names), rescheduled
 
 
 def _only_a_number(key: str, was: object, now: object) -> bool:
@@ -172,18 +202,13 @@ def _only_a_number(key: str, was: object, now: object) -> bool:
     Not from or to zero: no weight decay is one group, no momentum is no state.
     """
     section, _, name = key.rpartition(".")
-    if section != "optim" or not all(_numbers(value) for value in (was, now)):
-        return False
-    return name == "lr" or (bool(was) and bool(now))
-
-
-def _numbers(value: object) -> bool:
-    entries = value if isinstance(value, list) else [value]
-    return all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in entries)
+    return section == "optim" and (only_a_number(was, now) or (name == "lr" and numbers(was) and numbers(now)))
 
 
 def _values(group: Mapping[str, Any], changed: Sequence[str]) -> dict[str, Any]:
-    return {name: group[name] for name in changed if name in group}
+    """As this run has them; a scheduler of torch keeps the rate that it began with beside."""
+    kept = (*changed, "initial_lr") if "lr" in changed else changed
+    return {name: group[name] for name in kept if name in group}
 
 
 def _updaters(state: State) -> list[Updater]:
@@ -195,12 +220,35 @@ def _optimizers(state: State) -> list[torch.optim.Optimizer]:
     return [each.optimizer for updater in _updaters(state) for each in updater.optimizers]
 
 
-def _rate(checkpoint: Checkpoint) -> float | None:
-    """The learning rate of the last step, of the first group."""
+def _rates(checkpoint: Checkpoint) -> tuple[float | None, ...]:
+    """The learning rates of the last step, of all groups: one phase, and in it one optimizer, after the other."""
     update = unpickled(checkpoint.file(names.STATE), torch.device("cpu"))["update"]
-    first = next(iter(update["phases"].values())) if "phases" in update else update
-    found = first["optimizer"]["param_groups"][0].get("lr")
-    return None if found is None else float(found)
+    parts = list(update["phases"].values()) if "phases" in update else [update]
+    found = [
+        group.get("lr")
+        for part in parts
+        for optimizer in (part["optimizer"], *part.get("optimizers", ()))
+        for group in optimizer["param_groups"]
+    ]
+    return tuple(None if rate is None else float(rate) for rate in found)
+
+
+def _seams(state: State, before: Sequence[float | None]) -> dict[str, tuple[float | None, float | None]]:
+    """Rate before and rate after of each group, by name as lines of metrics have it; groups of one name have one rate."""
+    rates, found = iter(before), dict[str, tuple[float | None, float | None]]()
+    updaters = state.updater.phases if isinstance(state.updater, PhasedUpdater) else {"": state.updater}
+    for phase, updater in updaters.items():
+        own: dict[str, tuple[float | None, float | None]] = {}
+        for optimizer in updater.optimizers:
+            for name, after in optimizer.named_rates(int(updater.applied), updater.taken):
+                was = next(rates, None)
+                own.setdefault(name, (was, after))
+        first, *others = own
+        found.setdefault("lr", own[first])
+        if phase:
+            found[f"lr/{phase}"] = own[first]
+        found |= {f"lr/{name}": own[name] for name in others}
+    return found
 
 
 def _steps(run: Path) -> int | None:
