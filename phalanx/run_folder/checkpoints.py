@@ -315,7 +315,7 @@ def _step(folder: Path) -> int:
 def _incarnation(folder: Path) -> int:
     """The incarnation that saved it; the largest if the manifest cannot be read, so that it is not discarded."""
     try:
-        return int(json.loads((folder / names.MANIFEST).read_text(encoding="utf-8"))["incarnation"])
+        return int(json.loads(read_text(folder / names.MANIFEST))["incarnation"])
     except (OSError, ValueError, KeyError, TypeError):
         return sys.maxsize
 
