@@ -183,7 +183,9 @@ def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
             raise
         line, said = user_error.user_line(error), user_error.message(error)
         frames = said if isinstance(error, SyntaxError) else user_error.user_traceback(error)
-        text = f"error while the classes of the config were imported{f', at {line}' if line else ''}:\n{frames}"
+        key = user_error.context_of(error).get("imported")
+        places = "".join(f", {word} {place}" for word, place in (("for", key), ("at", line)) if place)
+        text = f"error while the classes of the config were imported{places}:\n{frames}"
         exit_as_one(ExitCode.BUG, text, said, is_rank_zero, agreed=False)
 
 

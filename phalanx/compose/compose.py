@@ -21,7 +21,7 @@ from ..exit.codes import ConfigError
 from ..run_folder import names
 from .digest import digest
 from .former_digests import former_digests
-from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, hydra_composer, is_foreign
+from .hydra_api import CONF, NOT_COMPOSED, PRIMARY, Composer, Composition, NotFollowed, hydra_composer, is_foreign
 from .hydra_errors import explain, options
 from .resolved import migrate, missing_keys, redacted_keys
 from .stored_config import reset_run_settings
@@ -178,7 +178,7 @@ def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
             found = composer(_forced(words, composer) if _foreign(flags) else words)
-        except NotImported:
+        except (NotImported, NotFollowed):
             raise
         except NOT_COMPOSED as error:
             raise ConfigError(explain(error, words, composer)) from None
@@ -200,7 +200,7 @@ def _refuse_unread(folder: Path, choices: Mapping[str, str | None]) -> None:
 
 def _forced(words: Sequence[str], composer: Composer) -> list[str]:
     """The words, with ++ for keys of this version that an older stored config lacks."""
-    later = missing_keys(composer([]).plain)
+    later = missing_keys(composer([], resolve=False).plain)
     return [f"++{word}" if key(word) in later and word[:1] not in "+~" else word for word in words]
 
 

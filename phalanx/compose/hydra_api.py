@@ -1,10 +1,10 @@
 """Compose configs by Hydra without running a job, so no Hydra callback or logging config takes effect."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import hydra.version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -37,7 +37,14 @@ class Composition(NamedTuple):
     choices: dict[str, str | None]
 
 
-Composer = Callable[[Sequence[str]], Composition]
+class Composer(Protocol):
+    """Composes words. Without `resolve` interpolations are left as text."""
+
+    def __call__(self, words: Sequence[str], *, resolve: bool = True) -> Composition: ...
+
+
+class NotFollowed(ConfigError):  # noqa: N818 - an answer to what a stored config holds
+    """A config that came with a run's folder would look something up, or have further configs read."""
 
 
 def is_foreign(config_name: str | None) -> bool:
@@ -61,7 +68,7 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     engine = Hydra.create_main_hydra2("phalanx", search_path)
 
-    def composer(words: Sequence[str]) -> Composition:
+    def composer(words: Sequence[str], *, resolve: bool = True) -> Composition:
         with warnings.catch_warnings(), _without_lookups(engine, config_name):
             warnings.filterwarnings("error", "provider=.* is not available")
             others, nodes = nodes_apart(words)
@@ -74,7 +81,7 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
             if not is_foreign(config_name):
                 import_modules(imports_of(cfg))
             job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
-            plain = OmegaConf.to_container(job, resolve=True)
+            plain = OmegaConf.to_container(job, resolve=resolve)
         assert isinstance(plain, dict)
         if is_foreign(config_name):  # now, for none of their resolvers may look anything up in it
             import_modules(typed_imports(cfg, words))
@@ -100,6 +107,10 @@ def _replacing(words: Sequence[Override], cfg: DictConfig) -> list[Override]:
     first = {i for i, _ in taken.values()}
     for name in taken:
         OmegaConf.update(cfg, name, {}, merge=False)
+    for word in words:
+        there = OmegaConf.select(cfg, word.key_or_group, throw_on_missing=False)
+        if "_target_" in (node_of(word) or ()) and isinstance(there, DictConfig) and "_target_" in there:
+            _forced(word)  # its arguments may be others than those that are there
     last = [word for i, word in enumerate(words) if i not in first and _holds(word, i, taken)]
     return [*(_forced(words[i]) for i in sorted(first)), *last]
 
@@ -147,13 +158,14 @@ def _without_lookups(engine: Hydra, config_name: str | None) -> Iterator[None]:
         with without_resolvers():
             found = engine.config_loader.repository.load_config(config_name)  # type: ignore[attr-defined]
             if found is not None and OmegaConf.select(found.config, "hydra.searchpath") is not None:
-                raise ConfigError(
+                raise NotFollowed(
                     f"hydra.searchpath in --config-name={config_name} would have further configs read, which is for who "
                     "types the command to say. Type 'hydra.searchpath=[…]' if you trust them"
                 )
             yield
     except UnsupportedInterpolationType as error:
-        raise ConfigError(
-            f"--config-name={config_name} would look something up: {str(error).splitlines()[0]}. In a config that came "
-            "with a run's folder nothing is. Type that key with its value"
+        key = str(error.full_key).partition("[")[0]
+        raise NotFollowed(
+            f"{key} in --config-name={config_name} would look something up: {str(error).splitlines()[0]}. In a config that "
+            f"came with a run's folder nothing is. Type {key}=… with its value"
         ) from None

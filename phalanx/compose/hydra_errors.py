@@ -34,6 +34,10 @@ def explain(error: Exception, words: Sequence[str], composer: Composer) -> str:
         return _blame(ordered[good], ordered[:good], composer)
     if isinstance(error, MissingConfigException):
         return f"{_flat(error)}. Type --config-dir=FOLDER and --config-name=NAME for a NAME.yaml in FOLDER"
+    where = getattr(error, "full_key", None)
+    if where:
+        where = str(where).partition("[")[0]
+        return f"The config does not compose: {where}: {_flat(error)}. Type {where}=… with its value, or mend the file"
     return f"The config does not compose: {_flat(error)}"
 
 
@@ -41,7 +45,8 @@ def _cached(composer: Composer) -> Composer:
     """The composer with a cache by words: each call takes 0.1 s."""
     known: dict[tuple[str, ...], Composition | Exception] = {}
 
-    def remembering(words: Sequence[str]) -> Composition:
+    def remembering(words: Sequence[str], *, resolve: bool = True) -> Composition:
+        assert resolve
         found = known.get(tuple(words))
         if found is None:
             try:

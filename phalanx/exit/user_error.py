@@ -69,6 +69,16 @@ def is_of_library(error: BaseException) -> bool:
     return bool(frames) and frames[-1] in _of_user(frames) and own_line(error) is None
 
 
+def is_below_call(error: BaseException) -> bool:
+    """Whether what Phalanx called raised it, and all of its frames are in installed packages or the standard library."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    while files and files[0].startswith(_OURS):
+        del files[0]
+    return bool(files) and all(
+        file.startswith("<") or _is_installed(file) or file.startswith(_STANDARD) for file in files
+    )
+
+
 def place_of(function: Any) -> str | None:
     """Where a function or method of the user's begins, such as "mypkg/curves.py:29"; None for one that is not theirs."""
     code = getattr(inspect.unwrap(function), "__code__", None)
@@ -90,6 +100,7 @@ def headline(error: BaseException) -> str:
         "" if sample is None else f"{facts.get('set', 'the data set')}'s sample {sample}",
         "" if samples is None else f"one of {facts.get('set', 'the data set')}'s samples {_listed(samples)}",
         "" if batch is None else f"batch {batch}",
+        "" if "collate" not in facts else f"made by {facts['collate']}",
         "" if line is None else f"at {line}",
     ]
     said = ", ".join(part for part in parts if part)

@@ -75,8 +75,9 @@ class Targets:
         if is_node(value):
             node = read_node(value, where)
             with nullcontext() if built else suppress(ConfigError):
-                modules = modules_of(self._resolve(node, where, kinds)) or [str(node.target)]
-                found = {module.partition(".")[0] for module in modules}
+                modules = modules_of(self._resolve(node, where, kinds))
+                # Also of the module that the path names, which may hand on another one tomorrow.
+                found = {module.partition(".")[0] for module in [*modules, str(node.target)]}
             built = built and (node.recursive or self._trust is not None)
         return found.union(*(self._packages(child, f"{where}.{name}", None, built) for name, child in children(value)))
 

@@ -55,6 +55,9 @@ def _import_longest(path: str, where: str, shortest: int) -> tuple[Any, list[str
             lacking = lacking if lacking and not inside else explain_old_import(error) or _no_module(module, error)
             if inside or count <= shortest:
                 break
+        except Exception as error:  # whatever the module raises
+            user_error.add_context(error, imported=f"{where}={path}")
+            raise
     raise ConfigError(f"{where}={path}: {lacking}")
 
 

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from phalanx.train.data.digits import Digits
+from phalanx.train.distributed.plain_data import pack, unpack
 from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.order import SequentialOrder
 from phalanx.train.loading.shard import Span
 from phalanx.train.models.mlp import MLP
+from phalanx.train.tasks.detection import _with_masks
+from phalanx.train.tasks.torch_metric import TorchMetric
 from tests.ranks import Results, Starter
 
 pytestmark = pytest.mark.zoo
@@ -141,3 +144,29 @@ def test_a_detector_of_torchvision_trains_and_has_a_mean_average_precision(start
         numbers = {name: value for name, value in line.items() if name.startswith("map")}
         assert numbers == {name: alike[0][name] for name in numbers}
         assert not math.isnan(numbers["map"] or math.nan)
+
+
+def test_mean_average_precision_of_masks_is_merged_as_if_one_rank_had_seen_all() -> None:
+    from torchmetrics.detection import MeanAveragePrecision
+
+    draw = torch.Generator().manual_seed(0)
+
+    def picture(scored: bool) -> dict[str, torch.Tensor]:
+        masks = torch.rand(4, 1, 16, 16, generator=draw) > 0.4
+        masks[:, :, :, 8:] = False
+        found = {"masks": masks.float() if scored else masks.squeeze(1), "labels": torch.tensor([0, 1, 1, 2])}
+        return {**found, "scores": torch.rand(4, generator=draw)} if scored else found
+
+    pairs = [([_with_masks(picture(True))], [_with_masks(picture(False))]) for _ in range(5)]
+    whole, first, second, empty = (TorchMetric(MeanAveragePrecision(iou_type="segm")) for _ in range(4))
+    for i, pair in enumerate(pairs):
+        whole.update(*pair)
+        (first if i < 3 else second).update(*pair)
+    others = [TorchMetric(MeanAveragePrecision(iou_type="segm")) for _ in range(2)]
+    for other, sent in zip(others, (second, empty), strict=True):
+        other.load_state_dict(unpack(pack(sent.state_dict(), "the state"), torch.device("cpu")))
+    first.merge(others)
+    expected = whole.compute()
+    assert isinstance(expected, dict)
+    assert 0 < expected[""] < 1
+    assert first.compute() == pytest.approx(expected, rel=0, abs=0, nan_ok=True)

@@ -29,8 +29,8 @@ _DTYPES = {str(found): found for found in vars(torch).values() if isinstance(fou
 def pack(value: Any, name: str) -> torch.Tensor:
     """`value`, which is called `name`, as uint8 of shape (bytes,) on the CPU.
 
-    It is tensors, arrays, numbers, text, None, and lists, tuples, sets and dicts of these. Raises ConfigError that says
-    which part of it is anything else.
+    It is tensors, arrays, numbers, text, bytes, None, and lists, tuples, sets and dicts of these. Raises ConfigError that
+    says which part of it is anything else.
     """
     tensors: list[torch.Tensor] = []
     text = json.dumps(_describe(value, name, tensors)).encode()
@@ -81,6 +81,9 @@ def _describe(value: Any, name: str, tensors: list[torch.Tensor]) -> Any:
         tensors.append(torch.from_numpy(np.atleast_1d(value).copy()))
         kind = "ndarray" if isinstance(value, np.ndarray) else "scalar"
         return {"is": kind, "dtype": str(tensors[-1].dtype), "shape": list(value.shape), "device": "cpu"}
+    if type(value) is bytes:
+        tensors.append(torch.from_numpy(np.frombuffer(bytearray(value), np.uint8)))
+        return {"is": "bytes", "dtype": "torch.uint8", "shape": [len(value)]}
     kind = type(value).__name__
     if kind in _HELD and type(value) is _HELD[kind]:
         return {"is": kind, "items": [_describe(item, f"{name}[{i}]", tensors) for i, item in enumerate(value)]}
@@ -112,6 +115,8 @@ def _restore(described: Any, packed: torch.Tensor, offset: int, device: torch.de
             items.append(tuple(parts) if kind in _KEYED else parts[0])
         return (_KEYED if kind in _KEYED else _HELD)[kind](items), offset
     tensor, offset = _tensor(described, packed, offset)
+    if kind == "bytes":
+        return tensor.numpy().tobytes(), offset
     if kind == "tensor":
         return (tensor.to(device) if described["device"] != "cpu" else tensor), offset
     array = tensor.numpy().reshape(described["shape"])

@@ -7,13 +7,15 @@ from itertools import chain
 
 from phalanx.config.metric_direction import has_named_sets, of_checkpoint, split_and_name, steering
 from phalanx.config.schema import Config
+from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
 
 from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..evaluation.evaluate import who_waits
 from ..loading.batch import Batch, apply
-from ..loading.loader import Loader
+from ..loading.collation import tell_who_made
+from ..loading.loader import Loader, SampleBatch
 from ..tasks.answer import new_metrics
 from ..tasks.mean_loss import warn_of_mean
 from .parts.build import Parts
@@ -31,7 +33,7 @@ def sanity_check(config: Config, parts: Parts, world: World) -> list[str]:
     world.watchdog.at("warm up", 0)
     with unchanged(model, parts.task):
         whole = replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover))
-        found, waits = parts.step.warm_up(whole)
+        found, waits = _warm_up(parts, whole)
         # All ranks take part; their batches may differ in metrics.
         names = list(dict.fromkeys(chain(*world.gather(found))))
         _check_parameters([name for name, _ in model.named_parameters()], known)
@@ -64,6 +66,15 @@ def retrain(parts: Parts, names: Sequence[str]) -> None:
     parts.step.retrain(names)  # all ranks take part, in this and what follows
     with unchanged(parts.state.model, parts.task):
         parts.step.warm_up(replace(parts.sample_batch, batch=apply(parts.sample_batch.batch, parts.mover)))
+
+
+def _warm_up(parts: Parts, batch: SampleBatch) -> tuple[list[str], bool]:
+    try:
+        return parts.step.warm_up(batch)  # all ranks take part
+    except Exception as error:
+        if "read" not in user_error.context_of(error):
+            raise
+        raise tell_who_made(error, parts.loader.fetcher.source.collate) from error.__cause__
 
 
 def _check_parameters(now: list[str], known: list[str]) -> None:

@@ -11,6 +11,7 @@ from phalanx.exit.codes import ConfigError
 
 from ..checkpoint.preserve import ObjectState
 from ..distributed.world import World
+from ..evaluation.evaluate import nothing_left
 from ..loading.batch import Batch, has_rows
 from ..loading.loader import SampleBatch, StepBatch
 from ..loading.rng import integer, seed_all
@@ -50,6 +51,7 @@ class TrainStep:
     steps: int
     phase: str | None = None
     stream: tuple[int, ...] = ()  # tells the random numbers of phases apart
+    _waits: bool = False  # the task waits for other ranks in its forward
     _first: bool = True  # no step of this start was applied yet
     _modules: list[nn.Module] = field(init=False)
     _parameters: list[nn.Parameter] = field(init=False)
@@ -86,6 +88,8 @@ class TrainStep:
         micro_batches = self._with_empty_ones(work)
         weight = self.world.size / work.samples  # a mean over ranks follows; what remains is the mean over samples
         for i, (position, batch) in enumerate(micro_batches):
+            if batch is None and self._waits:
+                raise ConfigError(nothing_left(f"step {work.step + 1}"))
             last = i == len(micro_batches) - 1
             with nullcontext() if last else self.strategy.accumulate():
                 self.world.watchdog.at("forward", work.step)
@@ -121,7 +125,7 @@ class TrainStep:
         span, begun = sample_batch.span, self.world.collectives()
         with self._gatherer.active(remember=True):
             found = self._forward(span.start, sample_batch.batch)
-        talks = self.world.collectives() != begun
+        talks = self._waits = self.world.collectives() != begun
         if not self.collates or has_rows(sample_batch.batch, span.stop - span.start):  # a collate may leave samples out
             check_count(found["loss"].count, span.stop - span.start, counts_data=self.counts_data)
         held = self.strategy.graph_parameters()  # all ranks take part

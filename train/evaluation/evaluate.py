@@ -1,6 +1,6 @@
 """Exact metrics over any number of ranks: every sample once, no padding, the same bits for any number of ranks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -16,6 +16,7 @@ from phalanx.exit.codes import ConfigError
 from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch, apply, shapes
+from ..loading.collation import tell_who_made
 from ..loading.loader import Fetcher
 from ..loading.prefetch import ToDevice
 from ..loading.rng import integer, seed_all
@@ -34,6 +35,7 @@ from .predictions import Predictions
 _EVALUATE = 5  # tells these seeds from those of other uses
 _SHOW = 7
 _PREDICT = 8
+_TRIED = 16  # batches of which one is looked for that a collate left something of
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Evaluation:
     mover: ToDevice
     collective_forward: bool = False  # the strategy's: all ranks call the model equally often
     predictions: int = 0  # samples whose predictions are kept, the first ones
+    waits: bool = False  # the task waits for other ranks in its forward
     with_grad: bool = False  # autograd on, for a model that differentiates in its forward
 
     def __call__(self, model: nn.Module, average: Average | None, world: World) -> Found:
@@ -73,17 +76,22 @@ class Evaluation:
         with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
             buffers.broadcast_buffers(model, world)  # all ranks take part
             metrics = MetricSet(self.task, world)
-            mine = self._share(world, in_order=bool(metrics.names))
-            numbers = [*mine, *self._repeated(len(mine), world)]
+            plan = self._plan(world.size, in_order=bool(metrics.names))
+            mine, numbers = plan[world.rank]
             rows: list[_Row] = []
             shown, kept = dict[str, Shown](), Predictions(self.task, self.predictions)
             with self._evaluating(model, world):
                 for number, batch in zip(numbers, self.fetcher.batches(map(self._span, numbers)), strict=True):
-                    counted = metrics if len(rows) < len(mine) else MetricSet(self.task, world)
-                    rows.append(self._row(model, number, batch, counted, world))
+                    own = len(rows) < len(mine) and batch is not None
+                    if batch is None:
+                        number, batch = self._in_place_of(
+                            number, [others[len(rows)] for _, others in plan if len(others) > len(rows)]
+                        )
+                    row = self._row(model, number, batch, metrics if own else MetricSet(self.task, world), world)
+                    rows.append(row if own or len(rows) >= len(mine) else _no_row(world))
                     if len(rows) == 1 and (world.is_rank_zero or self.collective_forward):
                         shown = self._shown(model, batch, world)
-                    self._predict(model, number, batch, kept if len(rows) <= len(mine) else None, world)
+                    self._predict(model, number, batch, kept if own else None, world)
                     world.watchdog.touch()
             del rows[len(mine) :]
             computed = metrics.compute()  # all ranks take part
@@ -112,11 +120,13 @@ class Evaluation:
         # All ranks take part, in this and what follows.
         found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
+        numbered[0] = world.raise_on_all(lambda: self._first_of_some(numbered[0], range(max(_TRIED, world.size))))
         rows, metrics, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
         fixed = [name for name in computed if not metrics.may_lack(name)]
         seen = world.gather((self.with_grad, talks, fixed))
         self.with_grad = any(with_grad for with_grad, _, _ in seen)
-        if any(talks for _, talks, _ in seen):
+        self.waits = any(talks for _, talks, _ in seen)
+        if self.waits:
             self._check_equal(world.size)
         if odd := [names for _, _, names in seen if names != fixed]:
             raise ConfigError(
@@ -151,7 +161,8 @@ class Evaluation:
             else:
                 break
         talks = world.collectives() != before
-        return rows, metrics, metrics.sanity_check(), talks
+        some = any(row.names for row in rows)  # no collate has left all of them empty
+        return rows, metrics, metrics.sanity_check() if some else {}, talks
 
     def _check_equal(self, ranks: int) -> None:
         if self.samples % (self.batch * ranks):
@@ -168,16 +179,29 @@ class Evaluation:
     def _batches(self) -> int:
         return ceil(self.samples / self.batch)
 
-    def _share(self, world: World, *, in_order: bool) -> range:
-        """The numbers of this rank's batches: dealt in turn, or `in_order` consecutive ones, rank after rank."""
-        if not in_order:
-            return range(world.rank, self._batches, world.size)
-        first, end = (ceil(self._batches * rank / world.size) for rank in (world.rank, world.rank + 1))
-        return range(first, end)
+    def _plan(self, ranks: int, *, in_order: bool) -> list[tuple[range, list[int]]]:
+        batches, equal = self._batches, self.collective_forward
+        return [_numbers(batches, rank, ranks, in_order=in_order, equal=equal) for rank in range(ranks)]
 
-    def _repeated(self, own: int, world: World) -> range:
-        """The batch that this rank evaluates once more, as others have one more than its `own`, and a forward needs all."""
-        return range(ceil(self._batches / world.size) - own if self.collective_forward else 0)
+    def _in_place_of(self, number: int, of_ranks: Sequence[int]) -> tuple[int, Batch]:
+        """What to call the model with where a collate left nothing of batch `number`.
+
+        Where a forward needs all ranks that is the first batch with samples of those that ranks have now: each rank finds
+        the same, and where there is none, none calls the model. Raises ConfigError where the task would be waited for.
+        """
+        if self.collective_forward:
+            return self._first_of_some((number, None), of_ranks)
+        if self.waits:
+            raise ConfigError(nothing_left(f"{self.key}, from sample {self._span(number).start} on"))
+        return number, None
+
+    def _first_of_some(self, own: tuple[int, Batch], others: Iterable[int]) -> tuple[int, Batch]:
+        """Number and batch of `own`; where a collate has left nothing of it the first of `others` that has samples."""
+        here = replace(self.fetcher, workers=0)
+        for number in others if own[1] is None else ():
+            if number < self._batches and (batch := next(here.batches([self._span(number)]))) is not None:
+                return number, batch
+        return own
 
     def _span(self, number: int) -> Span:
         return Span(number * self.batch, min((number + 1) * self.batch, self.samples))
@@ -209,10 +233,13 @@ class Evaluation:
     def _row(self, model: nn.Module, number: int, batch: Batch, metrics: MetricSet, world: World) -> "_Row":
         """Sums and counts of batch `number`; `metrics` are updated with it. None is a batch that a collate left empty."""
         if batch is None:
-            return _Row([], torch.zeros(0, 2, dtype=torch.float64, device=world.device))
+            return _no_row(world)
         seed_all(integer(_EVALUATE, number), world.device)
         try:
-            found = ratios_of(self.task, model, apply(batch, self.mover))
+            try:
+                found = ratios_of(self.task, model, apply(batch, self.mover))
+            except Exception as error:
+                raise tell_who_made(error, self.fetcher.source.collate) from error.__cause__
             ratios = checked(found, trains=False)
             seed_all(integer(_EVALUATE, number), world.device)  # whatever `ratios` drew
             metrics.update(updates(found), ratios)
@@ -223,11 +250,25 @@ class Evaluation:
         return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))
 
 
+def _numbers(batches: int, rank: int, ranks: int, *, in_order: bool, equal: bool) -> tuple[range, list[int]]:
+    """The numbers of a rank's batches: dealt in turn, or `in_order` consecutive ones, rank after rank; and where all are
+    to have `equal` numbers also with the one that it evaluates once more.
+    """
+    own = range(rank, batches, ranks)
+    if in_order:
+        own = range(ceil(batches * rank / ranks), ceil(batches * (rank + 1) / ranks))
+    return own, [*own, *range(ceil(batches / ranks) - len(own) if equal else 0)]
+
+
 class _Row(NamedTuple):
     """Of one batch: metrics, and their sums and counts, shape (metrics, 2), on the device."""
 
     names: list[str]
     cells: torch.Tensor
+
+
+def _no_row(world: World) -> _Row:
+    return _Row([], torch.zeros(0, 2, dtype=torch.float64, device=world.device))
 
 
 def _sums(rows: Sequence[_Row]) -> dict[str, Sum]:
@@ -243,6 +284,15 @@ def _sums(rows: Sequence[_Row]) -> dict[str, Sum]:
 def who_waits(collective_forward: bool) -> str:
     """Whose collectives were counted in a forward; `collective_forward` is the strategy's."""
     return "The task, or the parallel strategy in the default process group," if collective_forward else "The task"
+
+
+def nothing_left(whose: str) -> str:
+    """The message for a rank whose collate left it no sample, where the others would wait for it in their forward."""
+    return (
+        f"A collate left none of the samples that this rank has of {whose}, and the task, or a SyncBatchNorm, waits for "
+        "other ranks in its forward: they would wait for ever. Return a batch for any samples, such as one of zeros with a "
+        "count of 0, or leave such samples out of the data set"
+    )
 
 
 def _all(rows: Sequence[_Row], world: World) -> list[str]:

@@ -1,7 +1,7 @@
 """Make a batch of a list of samples: by the user's callable, or by torch's default collation."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,12 +9,16 @@ import numpy as np
 import torch
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
+from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.kinds import described
 from phalanx.targets.signature import check_signature
 
 from .asked import Asked
 from .batch import Batch, apply
 from .ragged import explain
+
+_NO_BATCH = (bool, int, float, complex, str, bytes, set, frozenset, Iterator)
 
 
 def collate_samples(samples: Sequence[Any]) -> Batch:
@@ -48,6 +52,11 @@ class UserCollation:
         self._where = where
 
     @property
+    def line(self) -> str:
+        """What makes the batches, and where it is defined."""
+        return f"{self._where}, {_line(self._function)}"
+
+    @property
     def name(self) -> str:
         function: Any = self._function
         return f"{self._where} ({_named(function)})"
@@ -67,7 +76,23 @@ class UserCollation:
             )
         if isinstance(batch, list | tuple | dict) and not batch:
             return None
+        if isinstance(batch, _NO_BATCH) or callable(batch):
+            once = " It can be read once: write list(…) around it." if isinstance(batch, Iterator) else ""
+            raise ConfigError(
+                f"{self._where} returned {described(batch)} for {len(samples)} samples, which is no batch: "
+                f"{_line(self._function)}.{once} Return tensors, or a list, tuple or dict that holds them"
+            )
         return apply(batch, lambda tensor: tensor)
+
+
+def tell_who_made(error: Exception, collate: UserCollation | None) -> Exception:
+    """An exception of a task that got a batch of `collate`'s, with the line of that."""
+    if collate is None:
+        return error
+    if isinstance(error, ConfigError):
+        return ConfigError(f"{error}. The batch is made by {collate.line}", agreed=error.agreed)
+    user_error.add_context(error, collate=collate.line)
+    return error
 
 
 def _named(function: Any) -> str:

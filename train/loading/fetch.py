@@ -109,6 +109,10 @@ class PositionDataset(Dataset[Batch]):
                 user_error.add_context(error, samples=indices.tolist())
             raise
 
+    @property
+    def collate(self) -> UserCollation | None:
+        return self._collate
+
     def indices(self, positions: Span) -> list[int]:
         """The indices of the samples at these positions."""
         found: list[int] = self._order.indices(*positions).tolist()

@@ -1,7 +1,7 @@
 """Data loader of a rank: its micro-batches from any step on, without reading earlier ones."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, tee
@@ -11,6 +11,8 @@ from .fetch import PositionDataset, WithNotes
 from .shard import Span, split
 from .workers.shared_dataset import SharedDataset
 from .workers.workers import Workers
+
+_TRIED = 16  # steps of which a first batch is looked for that a collate left something of
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +92,19 @@ class Fetcher:
         return Workers(WithNotes(self.source), self.workers, self.prefetch, pin, shared=shared, stay=self.stay)
 
 
+def _first_of_some(fetcher: Fetcher, spans: Sequence[Span]) -> tuple[Span, Batch]:
+    """The first of the batches of which a collate left something; the first one, None, where there is none."""
+    batches = zip(spans, fetcher.batches(spans), strict=False)
+    return next(((span, batch) for span, batch in batches if batch is not None), (spans[0], None))
+
+
 @dataclass(frozen=True)
 class SampleBatch:
-    """Batches for the sanity check: the samples of `span`, as many on each rank; a single sample if the run has one."""
+    """Batches for the sanity check: the samples of `span`, as many on each rank; a single sample if the run has one.
+
+    Where a collate leaves nothing of a rank's first batch, it takes another rank's, or one of a later step: a task that
+    waits for other ranks in its forward is tried by all or by none.
+    """
 
     span: Span
     batch: Batch
@@ -133,6 +145,11 @@ class Loader:
             asked["single"] = Span(start, start + 1)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
         found = dict(zip(asked, one.batches(asked.values()), strict=True))
+        if found["batch"] is None:  # a collate left nothing of it
+            length = span.stop - span.start
+            starts = [start + share.start for share in of_ranks]
+            starts += [at for at in range(start, self.timeline.end - length, self.timeline.global_batch)][1:_TRIED]
+            span, found["batch"] = _first_of_some(one, [Span(at, at + length) for at in starts])
         return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
 
     def epochs(self, position: int) -> float:

@@ -35,7 +35,12 @@ class LossModule(nn.Module):
             waits = take_part(nothing.device)  # all ranks take part, where the task gathers features
             return {"loss": Ratio(nothing if waits is None else nothing + waits, 0)}
         try:
-            return checked(self.task.ratios(self.model, batch), trains=True)
+            found = self.task.ratios(self.model, batch)
+        except Exception as error:
+            user_error.add_context(error, batch=shapes(batch), read=True)
+            raise
+        try:
+            return checked(found, trains=True)
         except Exception as error:
             user_error.add_context(error, batch=shapes(batch))
             raise

@@ -122,7 +122,13 @@ class RatesMaker:
             return EvaluationRates(groups, make(), watch)
         if node["interval"] == "epoch":
             return EpochRates(groups, make(), self.epoch_of)
-        return SteppedRates(groups, make(), self.steps, name)
+        made = make()
+        if made.ends is not None and made.ends < self.steps:
+            raise ConfigError(
+                f"{where}: {name} ends after {made.ends} steps, and the run has {self.steps}. Type "
+                f"{where}.total_steps={self.steps}"
+            )
+        return SteppedRates(groups, made, self.steps, name)
 
     def _watched(self, metric: str, mode: Mode | None, where: str) -> WatchedMetric:
         return watched(metric, mode, f"{where}.mode", self.data)

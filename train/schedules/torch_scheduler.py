@@ -34,6 +34,12 @@ class TorchScheduler:
         return [float(group["lr"]) for group in self._stand_in.param_groups]
 
     @property
+    def ends(self) -> int | None:
+        """The step after which it raises, as OneCycleLR does; None where it has no such end."""
+        found = getattr(self._scheduler, "total_steps", None)
+        return found if isinstance(found, int) else None
+
+    @property
     def others(self) -> list[dict[str, Any]] | None:
         """What else each group has of the scheduler's, such as OneCycleLR's momentum; None where it sets rates alone."""
         if not self._moves:

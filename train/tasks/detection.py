@@ -24,9 +24,13 @@ class Detection(Task):
     images alone, and answers with a dict of `boxes`, `scores` and `labels` for each. The loss of an evaluation is the
     model's in training mode, its BatchNorm and Dropout aside. Mean average precision (COCO's, by torchmetrics and
     pycocotools) is `map`, with `map_50`, `map_75` and more; `map/<class>` with class_metrics.
+
+    With `iou_type` segm it is of `masks`, which targets have as (n, h, w) and answers as (n, 1, h, w), as those of
+    torchvision's Mask R-CNN.
     """
 
     def __init__(self, class_metrics: bool = False, box_format: str = "xyxy", iou_type: str = "bbox") -> None:
+        self._masks = iou_type == "segm"
         self._options = {"class_metrics": class_metrics, "box_format": box_format, "iou_type": iou_type}
 
     def metrics(self) -> Mapping[str, Any]:
@@ -50,11 +54,21 @@ class Detection(Task):
             return _ratios(losses_of(model(images, targets)), len(images))
         with _with_losses(model):
             losses = losses_of(model(images, targets))
-        return {**_ratios(losses, len(images)), "map": Update(model(images), targets)}
+        found = model(images)
+        if self._masks:
+            found, targets = [_with_masks(each) for each in found], [_with_masks(each) for each in targets]
+        return {**_ratios(losses, len(images)), "map": Update(found, targets)}
 
     def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """The boxes found in each picture, with their labels and scores."""
         return [{name: found[name] for name in ("boxes", "labels", "scores")} for found in model(_pair(batch)[0])]
+
+
+def _with_masks(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Masks as torchmetrics takes them, bool of shape (n, h, w); torchvision's are probabilities (n, 1, h, w)."""
+    masks = found["masks"]
+    there = masks > 0.5 if masks.is_floating_point() else masks != 0
+    return {**found, "masks": there.squeeze(1) if there.dim() == 4 else there}
 
 
 def _ratios(losses: Mapping[str, torch.Tensor], samples: int) -> dict[str, Ratio]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from phalanx.exit.codes import ConfigError
+from phalanx.targets.signature import check_call, check_signature
 
 from ..distributed.plain_data import gather_on_rank_zero, pack, unpack
 from ..distributed.world import World
@@ -15,7 +16,7 @@ from ..loading.rng import integer, seed_all
 from .answer import joined, new_metrics, numbers_of
 from .metric import Update
 from .task import Task
-from .torch_metric import TorchMetric
+from .torch_metric import TorchMetric, updated_by
 
 _COMPUTE = 6  # separates this seed from other uses
 _CLOSE = 1e-6  # relative rounding error of a merge with empty metrics
@@ -48,6 +49,9 @@ class MetricSet:
                     f"ratios() of the task returned an Update of {name}, and its metrics() has "
                     f"{', '.join(self._metrics) or 'none'}. Return {{{name!r}: …}} there, made anew"
                 )
+            if name not in self._updated:
+                told = f"ratios() of the task returned an Update of {name} with"
+                check_call(updated_by(self._metrics[name]), update.args, update.kwargs, told)
             self._updated.add(name)
             with self._quiet():
                 # A model that differentiates in its forward leaves graphs behind, which nobody is to keep.
@@ -99,6 +103,11 @@ class MetricSet:
                     f"The task's metrics() gives the same {name} each time, which would remember the evaluation before. "
                     f"Make it there: return {{{name!r}: {type(metric).__name__}(…)}}"
                 )
+            if not isinstance(metric, TorchMetric):
+                check_signature(metric.merge, "others")
+                check_signature(metric.compute)
+                check_signature(metric.state_dict)
+                check_signature(metric.load_state_dict, "state")
             if name not in self._updated:
                 raise ConfigError(
                     f"The task's metrics() has {name}, and ratios() returned nothing to update it with for a batch of the "

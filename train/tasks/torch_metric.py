@@ -3,7 +3,7 @@
 import copy
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -20,6 +20,12 @@ def is_torch_metric(metric: object) -> bool:
     """Whether `metric` is one of torchmetrics, or a collection of them. It was imported by then, if so."""
     library = sys.modules.get("torchmetrics")
     return library is not None and isinstance(metric, (library.Metric, library.MetricCollection))
+
+
+def updated_by(metric: Metric) -> Callable[..., None]:
+    """What an Update is handed to: of one of torchmetrics its own method, whose signature tells more."""
+    own: Callable[..., None] = metric._metric.update if isinstance(metric, TorchMetric) else metric.update
+    return own
 
 
 class TorchMetric(Metric):

@@ -310,3 +310,11 @@ def test_run_is_where_its_folder_lies(tmp_path: Path) -> None:
     assert (found.root, found.name) == ("runs", "new")
     found = compose([*words, "run.root=mine"]).config.run
     assert (found.root, found.name) == ("mine", "moved")
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "${now:%Y}", "${no.such}"])
+def test_what_a_stored_config_would_look_up_is_told_by_its_key_and_can_be_typed(tmp_path: Path, text: str) -> None:
+    words = stored(tmp_path, task={"_target_": "phalanx.tasks.Classification", "classes": text, "label_smoothing": 0.0})
+    with pytest.raises(ConfigError, match=r"task\.classes.*Type task\.classes=… with its value"):
+        compose(words)
+    assert compose([*words, "task.classes=7"]).config.task["classes"] == 7

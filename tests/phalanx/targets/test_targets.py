@@ -15,11 +15,12 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 from torch.utils.data import Dataset
 
+from phalanx.compose.compose import compose
 from phalanx.exit import user_error
 from phalanx.exit.codes import ConfigError
 from phalanx.targets.instantiate import Targets
 from phalanx.targets.trust import Trust
-from phalanx.train.engine.parts.config_targets import KINDS
+from phalanx.train.engine.parts.config_targets import KINDS, packages, targets
 from phalanx.train.tasks.task import Task
 
 GUEST = """
@@ -402,6 +403,14 @@ def test_the_code_of_every_callable_counts(guest: Path) -> None:
     assert OWN.packages(node, "model", nn.Module) == {"others", "guest"}
     node = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "others.f", "_partial_": True}]}
     assert OWN.packages(node, "model", nn.Module) == {"torch", "others"}
+    (guest / "hands.py").write_text("from guest import Net\n")  # which may hand on another one tomorrow
+    assert OWN.packages({"_target_": "hands.Net", "width": 1}, "model", nn.Module) == {"hands", "guest"}
     lazy = {"_target_": "guest.Lazy", "_recursive_": False, "inner": [{"_target_": "others.f"}, {"_target_": "resnet"}]}
     assert OWN.packages(lazy, "model", nn.Module) == {"others", "guest"}
     assert OWN.packages({"_target_": "torch.zeros"}, "model", nn.Module) == {"torch"}, "which tells no module"
+
+
+def test_the_code_of_imported_modules_counts(guest: Path) -> None:
+    (guest / "resolving.py").write_text("")
+    config = compose(["run.imports=[resolving,guest]"]).config
+    assert {"resolving", "guest"} <= set(packages(config, targets(config, foreign=False)))

@@ -8,6 +8,7 @@ from phalanx.train.loading.order import Order
 from tests.ranks import Starter
 from tests.runs.data.sentences import Bag, Sentences, pad
 from tests.runs.test_equivalence import distance
+from tests.train.parallel.sharded_strategy import SHARDED
 
 HERE = "tests.runs.data.sentences"
 PAD = f"data.collate={{_target_:{HERE}.pad,_partial_:true}}"
@@ -58,6 +59,33 @@ def test_samples_that_a_collate_leaves_out_are_not_counted(starter: Starter, mic
         for name, tensor in weights.items():
             torch.testing.assert_close(found.weights()[name], tensor, rtol=0, atol=1e-12)
         assert found.metrics("eval")[-1]["loss"] == pytest.approx(loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("micro_batch", ["null", "1"])
+def test_a_rank_that_nothing_is_left_for_keeps_nobody_waiting_whose_forward_needs_it(
+    starter: Starter, micro_batch: str
+) -> None:
+    """Weights are gathered in each forward: rank 1 has no sample of the whole evaluation, and of many micro-batches."""
+    weights, loss = trained_by_hand(unreadable=2)
+    run = (*RUN, sentences(2), PAD, f"train.micro_batch={micro_batch}", SHARDED, "optim.fused=false", "eval.first=true")
+    found = starter.train(2, *run, "eval.every=4", name="sharded")
+    for name, tensor in weights.items():
+        torch.testing.assert_close(found.weights()[name], tensor, rtol=0, atol=1e-9)
+    assert found.metrics("eval")[-1]["loss"] == pytest.approx(loss, rel=1e-9)
+    assert len(found.metrics("eval")) == 3
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_rank_without_a_sample_is_told_where_the_task_itself_waits(starter: Starter, evaluated: bool) -> None:
+    """Both ranks end at once with one message, in training and in an evaluation."""
+    given = (sentences(0), "train.micro_batch=null") if evaluated else (sentences(2), "train.micro_batch=1")
+    run: tuple[str, ...] = (*RUN, *given, PAD, f"task._target_={HERE}.Waiting", "eval.every=1")
+    run += () if evaluated else ("data.eval.unreadable=0",)
+    ended = starter.run(2, *run)
+    assert ended.codes == [2, 2], ended.output
+    whose = "data.eval, from sample 1 on" if evaluated else "step 1"
+    assert f"A collate left none of the samples that this rank has of {whose}" in ended.output
+    assert ended.output.count("error") == 1
 
 
 def test_the_data_sets_own_collate_is_taken_and_the_configs_before_it(starter: Starter) -> None:

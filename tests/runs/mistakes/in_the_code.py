@@ -27,7 +27,11 @@ MODEL = [
     bug("a model of half precision", {FORWARD: "self.half()\n        return self.layers(x)  # here"}, "same dtype"),
     bug("a syntax error", {"class Net(nn.Module):": "class Net(nn.Module)  # here"}, "SyntaxError: expected ':'"),
     bug("a name that phalanx has not", {IMPORTS: "from phalanx import Ratios, Task  # here"}, "cannot import name"),
-    bug("an import that raises", {IMPORTS: f"{IMPORTS}\n\n1 / 0  # here"}, "were imported … ZeroDivisionError"),
+    bug(
+        "an import that raises",
+        {IMPORTS: f"{IMPORTS}\n\n1 / 0  # here"},
+        "imported, for model._target_=mine.parts.Net, at … ZeroDivisionError",
+    ),
     wrong("an import of a typo", {IMPORTS: f"{IMPORTS}\nimport trch  # here"}, "imports trch, which is not installed"),
     wrong("no parameter", {LAYERS: "self.w = 1", FORWARD: "return x"}, "no parameter to train … nn.ModuleList"),
     wrong(
@@ -128,6 +132,16 @@ TASK = [
         "a metric that raises",
         {**IMPORTED, RETURN: UPDATED + METRICS % "F1()", "class Loss(": METRIC % "x.nothing  # here"},
         "no attribute 'nothing'",
+    ),
+    wrong(
+        "a metric that takes others than it is given",
+        {
+            **IMPORTED,
+            RETURN: UPDATED + METRICS % "F1()",
+            "class Loss(": METRIC % "pass",
+            "update(self, x)": "update(self)",
+        },
+        "F1.update takes (), at mine/parts.py:31, and ratios() of the task returned an Update of f1 with (Tensor)",
     ),
     bug("a task that raises", {LOSS: "loss = undefined  # here"}, "NameError"),
     bug("a task that exits", {LOSS: "exit(0)  # here"}, "SystemExit"),

@@ -24,7 +24,10 @@ RAISES = {"mine/functions.py": 'def net():\n    raise ValueError("mine")  # here
 NESTED = {"mine/nested/__init__.py": "", "mine/nested/dep.py": ""}
 NO_INIT = {"other/deep.py": "", "other/deep/net.py": "from torch import nn\n"}
 COLLATES = {
-    "mine/collates.py": """def nothing(samples):
+    "mine/collates.py": """import torch
+
+
+def nothing(samples):
     pass
 
 
@@ -34,6 +37,14 @@ def taking():
 
 def raising(samples):
     raise ValueError("mine")
+
+
+def pairs(samples):
+    return zip(*samples)
+
+
+def one(samples):
+    return torch.stack([x for x, _ in samples])
 """
 }
 SAMPLER = {
@@ -187,13 +198,13 @@ TRAIN = [
 DATA = [
     words(
         "a collate that gives nothing",
-        "data.collate returned nothing for 8 samples … collates.py:1 ",
+        "data.collate returned nothing for 8 samples … collates.py:4 ",
         "data.collate={_target_: mine.collates.nothing, _partial_: true}",
         files=COLLATES,
     ),
     words(
         "a collate that takes nothing",
-        "taking is called with (samples) and takes () … mine/collates.py:5. Write def taking(samples)",
+        "taking is called with (samples) and takes () … mine/collates.py:8. Write def taking(samples)",
         "data.collate={_target_: mine.collates.taking, _partial_: true}",
         files=COLLATES,
     ),
@@ -202,6 +213,20 @@ DATA = [
         {},
         "collates.py … ValueError: mine",
         ("data.collate={_target_: mine.collates.raising, _partial_: true}",),
+        code=1,
+        files=COLLATES,
+    ),
+    words(
+        "a collate that gives what is no batch",
+        "data.collate returned a zip for 8 samples … pairs at … collates.py:16. It can be read once: write list(…)",
+        "data.collate={_target_: mine.collates.pairs, _partial_: true}",
+        files=COLLATES,
+    ),
+    Mistake(
+        "a collate without what the task reads",
+        {"x, y = batch": "x, y = batch  # here"},
+        "made by data.collate, one at … collates.py:20 … too many values to unpack",
+        ("data.collate={_target_: mine.collates.one, _partial_: true}",),
         code=1,
         files=COLLATES,
     ),

@@ -18,6 +18,7 @@ PLAIN: list[Any] = [
     Counter("abca"),
     OrderedDict(b=1, a=2),
     {"is": "tensor"},
+    [b"", (b"\x00\xff", 1)],
 ]
 TENSORS = [
     torch.arange(6).view(2, 3).T,
@@ -56,7 +57,7 @@ def test_tensors_and_arrays_keep_dtype_shape_and_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [print, CPU, torch.nn.Linear(1, 1), b"bytes", np.array(["a"]), torch.eye(2).to_sparse()]
+    "value", [print, CPU, torch.nn.Linear(1, 1), bytearray(1), np.array(["a"]), torch.eye(2).to_sparse()]
 )
 def test_what_is_no_plain_data_is_refused_by_its_place(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"the state\['kept'\]\[1\] is a .*, which only pickle could send"):

@@ -223,6 +223,12 @@ def test_kernels_find_the_rates_of_steps_that_a_scheduler_has_to_run_ahead_for()
         ({"_target_": "tests.zoo.schedules.Forgetful", "_partial_": True, "interval": "step"}, "goes on otherwise after"),
         ({"_target_": "tests.zoo.schedules.Failing", "_partial_": True, "interval": "step"},
          r"cannot take a step: .*too far.*schedules.py:\d+"),
+        (partial("LambdaLR", "step", lr_lambda=0.95),
+         r"schedule.lr_lambda=0.95 does not fit: .*LambdaLR takes a function there .*lr_lambda={_target_: mypkg.module.f"),
+        (partial("MultiplicativeLR", "step", lr_lambda=0.95), "schedule.lr_lambda=0.95 does not fit: .* a function"),
+        (partial("MultiStepLR", "step", milestones=5), r"schedule.milestones=5 .* Type schedule.milestones=\[1, 2\]"),
+        (partial("OneCycleLR", "step", max_lr=0.1, total_steps=STEPS - 1),
+         f"OneCycleLR ends after {STEPS - 1} steps, and the run has {STEPS}. Type schedule.total_steps={STEPS}"),
     ],
 )  # fmt: skip
 def test_a_scheduler_that_cannot_be_followed_is_refused_in_words(node: dict[str, Any], says: str) -> None:

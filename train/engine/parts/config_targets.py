@@ -47,8 +47,9 @@ def check_targets(config: Config, builder: Targets) -> None:
 
 
 def packages(config: Config, builder: Targets) -> list[str]:
-    """The packages whose code the config's targets run."""
-    return sorted(set().union(*(builder.packages(node, where, kind) for node, where, kind, _ in _nodes(config))))
+    """The packages whose code the config's targets run, and those of run.imports."""
+    imported = {name.partition(".")[0] for name in config.run.imports}
+    return sorted(imported.union(*(builder.packages(node, where, kind) for node, where, kind, _ in _nodes(config))))
 
 
 def _nodes(config: Config) -> Iterable[tuple[Mapping[str, Any], str, type, tuple[str, ...]]]:
