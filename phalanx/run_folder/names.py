@@ -48,6 +48,7 @@ WANDB = "wandb"
 MLFLOW = "mlflow"
 TRACKIO = "trackio"
 RUN_ID = "run_id"  # in WANDB, MLFLOW and TRACKIO: the id of the run there
+SENT = "sent.json"  # in WANDB and TRACKIO: the last steps that the run there has
 TENSORBOARD = "tensorboard"
 
 SET_ASIDE = ".set-aside-"  # follows the name of a run folder that `run.fresh=true` has renamed

@@ -190,6 +190,8 @@ def test_trackio_has_one_run_over_a_kill(starter: Starter, tmp_path: Path, monke
     )
     assert len({number for number, _, _, _ in rows()}) == 1
     assert {name for _, name, _, _ in rows()} == {(run.folder / "trackio" / "run_id").read_text()}
+    logged = [(step, chart) for _, _, step, row in rows() for chart in json.loads(row)]
+    assert len(logged) == len(set(logged)), "each step has each chart once"
     charts = {(step, chart): value for _, _, step, row in rows() for chart, value in json.loads(row).items()}
     for line in run.metrics("train"):
         assert charts[line["step"], "train/loss"] == line["loss"]
@@ -199,3 +201,46 @@ def test_trackio_has_one_run_over_a_kill(starter: Starter, tmp_path: Path, monke
     assert max(charts[at] for at in charts if at[1] == "best/eval/accuracy") == max(
         line["accuracy"] for line in run.metrics("eval")
     )
+
+
+def test_w_and_b_has_each_step_once_over_a_kill(starter: Starter, tmp_path: Path) -> None:
+    """In its offline files, as they are synchronised one after the other."""
+    files = starter.folder / "runs/seen/wandb"
+    run = killed_once_seen(
+        starter,
+        {"HOME": str(tmp_path / "home"), "WANDB_MODE": "offline"},
+        "wandb.mode=offline",
+        seen=lambda: any(offline_rows(file) for file in files.glob("offline-run-*/*.wandb")),
+    )
+    written = [offline_rows(file) for file in sorted(files.glob("offline-run-*/*.wandb"))]
+    assert len(written) == 2
+    assert all(written), "both starts were seen"
+    rows = [row for each in written for row in each]
+    assert [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row] == [
+        (line["step"], line["loss"]) for line in run.metrics("train")
+    ]
+    assert [(row["step"], row["eval/accuracy"]) for row in rows if "eval/accuracy" in row] == [
+        (line["step"], line["accuracy"]) for line in run.metrics("eval")
+    ]
+    assert [row["step"] for row in rows if any(key.startswith("eval/note") for key in row)] == [
+        line["step"] for line in run.metrics("eval")
+    ]
+
+
+def offline_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of history in a file of W&B's, which are records in LevelDB's log format behind seven bytes of its own."""
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made as it is imported
+
+    content, at, record, found = file.read_bytes(), 7, b"", []
+    while at + 7 <= len(content):
+        if (left := 2**15 - at % 2**15) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            row = Record.FromString(record).history
+            found += [{"".join(item.nested_key) or item.key: json.loads(item.value_json) for item in row.item}]
+            record = b""
+    return [row for row in found if row]

@@ -49,7 +49,7 @@ class ProcessSink(Sink):
         self._process: subprocess.Popen[bytes] | None = None
 
     def write(self, line: Mapping[str, object]) -> None:
-        moment = {"step": line["step"], "time": line["time"]}
+        moment = {"step": line["step"], "split": line["split"], "time": line["time"]}
         self._send({**moment, "log": scalars(line)})
         if best := self._best.take(line):
             self._send({**moment, "best": best})

@@ -19,4 +19,4 @@ def shown_message(folder: Path, line: Mapping[str, object], shown: Mapping[str, 
         }
         for name, item in shown.items()
     }
-    return {"step": step, "time": line["time"], "show": items}
+    return {"step": step, "split": split, "time": line["time"], "show": items}

@@ -29,8 +29,10 @@ class Trackio(ProcessSink):
     def __init__(self, folder: Path, asked: TrackioConfig, *, config: Mapping[str, Any], best: BestValues) -> None:
         super().__init__(folder, best, FINISH_S)
         try:
-            known = _name(folder / names.TRACKIO / names.RUN_ID, folder.name)
-            self._start({"project": asked.project or PROJECT, "name": known, "config": config})
+            own = folder.absolute() / names.TRACKIO
+            known = _name(own / names.RUN_ID, folder.name)
+            sent = {"file": str(own / names.SENT), "id": known}
+            self._start({"project": asked.project or PROJECT, "name": known, "config": config, "sent": sent})
         except OSError as error:
             self._give_up(str(error))
 

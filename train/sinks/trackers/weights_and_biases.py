@@ -69,8 +69,10 @@ class WeightsAndBiases(ProcessSink):
             "finish_timeout": 0.8 * finish_timeout_s,  # to end in good order before being ended
         }
         try:
-            settings["run_id"] = _run_id(folder.absolute() / names.WANDB / names.RUN_ID)
-            self._start({"settings": settings, "config": config, "files": files})
+            own = folder.absolute() / names.WANDB
+            settings["run_id"] = _run_id(own / names.RUN_ID)
+            sent = {"file": str(own / names.SENT), "id": settings["run_id"]}
+            self._start({"settings": settings, "config": config, "files": files, "sent": sent})
         except OSError as error:
             self._give_up(str(error))
 
