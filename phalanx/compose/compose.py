@@ -140,6 +140,10 @@ def _flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
+        dashed = next((word for word in argv if word.startswith("--") and word in message), None)
+        if dashed is not None and message.startswith("unrecognized"):
+            known = f"{dashed.lstrip('-').partition('=')[0].replace('-', '_')}="
+            raise ConfigError(f"{message}. Keys of the config have no dashes before them: type {known}…, or --help")
         raise ConfigError(f"{message}. Type --help to see what there is")
 
     parser.error = refuse  # type: ignore[method-assign]

@@ -122,6 +122,8 @@ def _unreadable(word: str, error: Exception) -> str:
     text = value(word)
     if text is None:
         return f"{word!r} is no key=value. Type a key, an equals sign and a value, such as train.steps=100"
+    if re.search(r"\s", key(word).strip()) is None and key(word) != key(word).strip():
+        return f"{word!r} has blanks around its equals sign. Type {shlex.quote(f'{key(word).strip()}={text.strip()}')}"
     if not re.fullmatch(r"[\w/-]+(\.[\w/-]+)*", key(word)):
         return f"{word!r} begins with no key that can be read: {_flat(error)}. Type keys as train.steps=100"
     if text[:1] in "[{(":
@@ -140,7 +142,7 @@ def options(group: str, before: Sequence[str], composer: Composer) -> list[str]:
 
 def _no_option(word: str, group: str, options: Sequence[str]) -> str:
     text = value(word) or ""
-    hint = nearest(text, options)
+    hint = nearest(text.lower(), options)
     own = ""
     if group in _NODES and "." in text:
         own = f". To name a class or function type {shlex.quote(f'{group}={{_target_: {text}}}')}, with its arguments"

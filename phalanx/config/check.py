@@ -76,7 +76,9 @@ def _misfit(annotation: Any, key: str, value: Any, words: Sequence[str]) -> str:
         keys = ", ".join(name for name, _ in _keys(annotation, f"{key}."))  # type: ignore[arg-type]
         return f"{told} takes the place of a group of keys. Type one of them: {keys}"
     kinds = [_kind(option) for option in _options(annotation)]
-    return f"{told} does not fit: {key} is {' or '.join(kind for kind, _ in kinds)}. Type {key}={kinds[0][1]}"
+    whole = isinstance(value, float) and value.is_integer() and int in _options(annotation)  # 1e3, 64.0
+    example = int(value) if whole else kinds[0][1]
+    return f"{told} does not fit: {key} is {' or '.join(kind for kind, _ in kinds)}. Type {key}={example}"
 
 
 def _kind(option: Any) -> tuple[str, str]:
