@@ -58,7 +58,8 @@ def section(kind: type, plain: Any, path: str, words: Sequence[str]) -> Any:
 def _value(annotation: Any, plain: Mapping[str, Any], name: str, path: str, words: Sequence[str]) -> Any:
     key, value = f"{path}{name}", plain.get(name, _MISSING)
     if value == _MISSING:
-        raise ConfigError(f"{key} has no value and must have one. Type {key}=… with its value")
+        none = f", or {key}=null for none" if type(None) in _options(annotation) else ""
+        raise ConfigError(f"{key} has no value and must have one. Type {key}=… with its value{none}")
     if is_dataclass(annotation) and isinstance(value, Mapping):
         return section(annotation, value, f"{key}.", words)  # type: ignore[arg-type]
     for option in _options(annotation):

@@ -172,7 +172,8 @@ class Targets:
             )
         if self._trust is None and kinds is not None and not _makes_callable(node, kinds) and cannot_make(found, kinds):
             raise ConfigError(
-                f"{where}._target_={path} is no class derived from {made_kinds.names(kinds)}, so it is not called. "
+                f"{where}._target_={path} is no class derived from {made_kinds.names(kinds)}"
+                f"{made_kinds.namesake(found, kinds)}, so it is not called. "
                 f"Type {where}._target_=package.module.Class with a class that is, or a function that returns one"
             )
         if inspect.isabstract(found):

@@ -33,6 +33,16 @@ def names(kinds: Kinds) -> str:
     return " or ".join(kind.__name__ for kind in kinds)
 
 
+def namesake(found: Any, kinds: Kinds) -> str:
+    """What to add where the class `found` is derived from another of the same name, as torch's samplers are; else ""."""
+    alike = {kind.__name__: kind for kind in kinds}
+    base = next((base for base in found.__mro__ if base.__name__ in alike), None)
+    if base is None:
+        return ""
+    wanted = alike[base.__name__]
+    return f" of {wanted.__module__.partition('.')[0]}, but from that of {base.__module__.partition('.')[0]}"
+
+
 def described(value: Any) -> str:
     """What came back, in a few words."""
     if value is None:

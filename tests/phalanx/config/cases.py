@@ -79,6 +79,11 @@ KEYS = [
         says="experiment=new does not compose … Begin that file with the line: # @package _global_",
         prepare=configs(**{"experiment/new": "defaults: [override /model: null]"}),
     ),
+    case(
+        "data.sampler={_target_: torch.utils.data.SequentialSampler, data_source: []}",
+        says="is no class derived from Sampler of phalanx, but from that of torch, so it is not called",
+    ),
+    case("~data.eval", says="data.eval has no value … or data.eval=null for none"),
     case("model=null", says="model=null: there is no such model … alexnet, … mlp"),
     case("~model", says="model has no value … Type model="),
     case("model.hidden=[8]", "model=mlp", "train.step=3", says="train.step is not a key"),
