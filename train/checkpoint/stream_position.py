@@ -19,20 +19,34 @@ logger = logging.getLogger(__name__)
 
 
 def saved(stream: StreamFetcher, taken: int) -> dict[str, Any]:
-    """This rank's position after `taken` samples of the run, as plain values."""
-    found = stream.position(taken)
+    """This rank's positions after `taken` samples of the run, one a part, as plain values."""
+    return {"parts": [_plain(position) for position in stream.positions(taken)]}
+
+
+def _plain(found: StreamPosition) -> dict[str, Any]:
     state = to_plain(found.state, "data.train")
     return {"epoch": found.epoch, "read": found.read, "total": found.total, "state": state}
 
 
 def restore(stream: StreamFetcher, found: Mapping[str, Any] | None, folder: Path) -> None:
-    """Continue at a position that `saved` gave; where a run that is extended had no stream, from the beginning."""
+    """Continue at positions that `saved` gave; where a run that is extended had no stream, from the beginning."""
     if found is None:
         logger.warning("%s has no position in a stream, so data.train begins at its beginning", folder)
-        stream.begin_at(StreamPosition())
+        stream.begin_at([StreamPosition()] * stream.parts)
         return
+    parts = found.get("parts", [found])  # without parts: a rank's share was one
+    if len(parts) != stream.parts:
+        raise ConfigError(
+            f"{folder} was saved while a rank read its share of data.train in {len(parts)} part{'s'[: len(parts) > 1]}, "
+            f"and now it is {stream.parts}: the set has another number of shards. Name the same data as before, or type "
+            f"run.fresh=true to begin anew, or train.init_from={folder} run.name=… for a new run with its weights"
+        )
+    stream.begin_at([_position(part) for part in parts])
+
+
+def _position(found: Mapping[str, Any]) -> StreamPosition:
     epoch, read, total = (int(found[name]) for name in ("epoch", "read", "total"))
-    stream.begin_at(StreamPosition(epoch, read, total, from_plain(found["state"])))
+    return StreamPosition(epoch, read, total, from_plain(found["state"]))
 
 
 def check_run(run: Path, size: int) -> None:

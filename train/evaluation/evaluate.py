@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
-from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,6 @@ from ..loading.collation import tell_who_made
 from ..loading.loader import Fetcher
 from ..loading.prefetch import ToDevice
 from ..loading.rng import integer, seed_all
-from ..loading.shard import Span
 from ..optim.ema import Average
 from ..optim.precision import Precision
 from ..parallel import buffers
@@ -30,6 +29,7 @@ from ..tasks.metric_set import MetricSet
 from ..tasks.now import Now
 from ..tasks.phases import ratios_of
 from ..tasks.task import Sum, Task
+from .batches import Batches
 from .predictions import Predictions
 
 _EVALUATE = 5  # tells these seeds from those of other uses
@@ -62,6 +62,7 @@ class Evaluation:
     task: Task
     precision: Precision
     mover: ToDevice
+    parts: tuple[int, ...] = ()  # the samples of each part of a stream that is cut, of which each rank reads some
     collective_forward: bool = False  # the strategy's: all ranks call the model equally often
     predictions: int = 0  # samples whose predictions are kept, the first ones
     waits: bool = False  # the task waits for other ranks in its forward
@@ -76,12 +77,13 @@ class Evaluation:
         with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
             buffers.broadcast_buffers(model, world)  # all ranks take part
             metrics = MetricSet(self.task, world)
-            plan = self._plan(world.size, in_order=bool(metrics.names))
+            workers, in_order = self.fetcher.workers, bool(metrics.names)
+            plan = self._batches.plan(world.size, in_order=in_order, equal=self.collective_forward, workers=workers)
             mine, numbers = plan[world.rank]
             rows: list[_Row] = []
             shown, kept = dict[str, Shown](), Predictions(self.task, self.predictions)
             with self._evaluating(model, world):
-                for number, batch in zip(numbers, self.fetcher.batches(map(self._span, numbers)), strict=True):
+                for number, batch in zip(numbers, self.fetcher.batches(map(self._batches.span, numbers)), strict=True):
                     own = len(rows) < len(mine) and batch is not None
                     if batch is None:
                         number, batch = self._in_place_of(
@@ -97,7 +99,7 @@ class Evaluation:
             computed = metrics.compute()  # all ranks take part
         predictions = kept.gathered(world)  # all ranks take part
         names = _all(rows, world)  # all ranks take part
-        table = torch.zeros(self._batches, len(names), 2, dtype=torch.float64)
+        table = torch.zeros(self._batches.count, len(names), 2, dtype=torch.float64)
         if any(row.names for row in rows):
             cells = [(number, names.index(name)) for number, row in zip(mine, rows, strict=True) for name in row.names]
             table[tuple(torch.tensor(cells).T)] = torch.cat([row.cells for row in rows]).cpu()
@@ -112,13 +114,12 @@ class Evaluation:
         Returns the metrics' names. All ranks call it. Raises ConfigError if the task uses collectives of the
         default group, and the ranks would call different numbers of them.
         """
-        numbers = [world.rank if world.rank < self._batches else 0]
-        last = self._span(self._batches - 1)
-        if last.stop - last.start == 1 and self._batches > 1:
-            numbers.append(self._batches - 1)
+        numbers = [self._batches.first(world.rank, world.size)]
+        if (single := self._batches.with_single_sample()) is not None and self._batches.count > 1:
+            numbers.append(single)
         one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1)
         # All ranks take part, in this and what follows.
-        found = world.raise_on_all(lambda: list(one.batches(map(self._span, numbers))))
+        found = world.raise_on_all(lambda: list(one.batches(map(self._batches.span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
         numbered[0] = world.raise_on_all(lambda: self._first_of_some(numbered[0], range(max(_TRIED, world.size))))
         rows, metrics, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
@@ -165,8 +166,9 @@ class Evaluation:
         return rows, metrics, metrics.sanity_check() if some else {}, talks
 
     def _check_equal(self, ranks: int) -> None:
-        if self.samples % (self.batch * ranks):
-            fits = [batch for batch in range(1, self.batch + 1) if self.samples % (batch * ranks) == 0]
+        if not self._batches.are_equal(ranks):
+            sizes = range(1, self.batch + 1)
+            fits = [batch for batch in sizes if replace(self._batches, batch=batch).are_equal(ranks)]
             say = f"Type eval.batch={fits[-1]}" if fits else f"Evaluate on a multiple of that, or type {self.key}=null"
             raise ConfigError(
                 f"{who_waits(self.collective_forward)} waits for other ranks in its evaluation, so all need as many "
@@ -175,13 +177,9 @@ class Evaluation:
                 agreed=True,
             )
 
-    @property
-    def _batches(self) -> int:
-        return ceil(self.samples / self.batch)
-
-    def _plan(self, ranks: int, *, in_order: bool) -> list[tuple[range, list[int]]]:
-        batches, equal = self._batches, self.collective_forward
-        return [_numbers(batches, rank, ranks, in_order=in_order, equal=equal) for rank in range(ranks)]
+    @cached_property
+    def _batches(self) -> Batches:
+        return Batches(self.parts or (self.samples,), self.batch)
 
     def _in_place_of(self, number: int, of_ranks: Sequence[int]) -> tuple[int, Batch]:
         """What to call the model with where a collate left nothing of batch `number`.
@@ -192,19 +190,16 @@ class Evaluation:
         if self.collective_forward:
             return self._first_of_some((number, None), of_ranks)
         if self.waits:
-            raise ConfigError(nothing_left(f"{self.key}, from sample {self._span(number).start} on"))
+            raise ConfigError(nothing_left(f"{self.key}, from sample {self._batches.span(number).start} on"))
         return number, None
 
     def _first_of_some(self, own: tuple[int, Batch], others: Iterable[int]) -> tuple[int, Batch]:
         """Number and batch of `own`; where a collate has left nothing of it the first of `others` that has samples."""
         here = replace(self.fetcher, workers=0)
         for number in others if own[1] is None else ():
-            if number < self._batches and (batch := next(here.batches([self._span(number)]))) is not None:
+            if number < self._batches.count and (batch := next(here.batches([self._batches.span(number)]))) is not None:
                 return number, batch
         return own
-
-    def _span(self, number: int) -> Span:
-        return Span(number * self.batch, min((number + 1) * self.batch, self.samples))
 
     @contextmanager
     def _evaluating(self, model: nn.Module, world: World) -> Iterator[None]:
@@ -224,7 +219,7 @@ class Evaluation:
 
     def _predict(self, model: nn.Module, number: int, batch: Batch, kept: Predictions | None, world: World) -> None:
         """Keep the predictions of a batch, None of one that is repeated. Where a forward needs all ranks each makes one."""
-        span = self._span(number)
+        span = self._batches.span(number)
         if not self.predictions or batch is None or not (self.collective_forward or (kept and kept.wants(span))):
             return
         seed_all(integer(_PREDICT, number), world.device)
@@ -248,16 +243,6 @@ class Evaluation:
             raise
         cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
         return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))
-
-
-def _numbers(batches: int, rank: int, ranks: int, *, in_order: bool, equal: bool) -> tuple[range, list[int]]:
-    """The numbers of a rank's batches: dealt in turn, or `in_order` consecutive ones, rank after rank; and where all are
-    to have `equal` numbers also with the one that it evaluates once more.
-    """
-    own = range(rank, batches, ranks)
-    if in_order:
-        own = range(ceil(batches * rank / ranks), ceil(batches * (rank + 1) / ranks))
-    return own, [*own, *range(ceil(batches / ranks) - len(own) if equal else 0)]
 
 
 class _Row(NamedTuple):

@@ -16,7 +16,8 @@ from phalanx.run_folder.names import DRAWS
 
 from .fetch import has_getitem
 from .rng import seed_all
-from .streams.reader import Share, StreamPosition, StreamReader, copied, is_stream
+from .streams.parts import WHOLE, Parts
+from .streams.reader import Share, StreamPosition, copied, is_stream
 
 SAMPLES = 16  # that are hashed, of a larger data set
 
@@ -58,22 +59,25 @@ def _sample(dataset: Any, index: int) -> Any:
     return dataset[index] if has_getitem(dataset) else dataset.__getitems__(np.array([index]))
 
 
-def hash_first_samples(dataset: Any, state: Any = None, count: int = SAMPLES) -> list[str]:
-    """A sha256 (hex) for each of the first `count` samples of a copy of a stream.
+def hash_first_samples(
+    dataset: Any, state: Any = None, count: int = SAMPLES, parts: Parts = WHOLE, part: int = 0
+) -> list[str]:
+    """A sha256 (hex) for each of the first `count` samples of a copy of a stream, or of one of its `parts`.
 
     With `state`, a set's own state and the number of samples taken before it, of those that follow.
     """
-    return first_samples(dataset, state, count)[0]
+    return first_samples(dataset, state, count, parts, part)[0]
 
 
-def first_samples(dataset: Any, state: Any, count: int, *, keeps_state: bool = False) -> tuple[list[str], Any]:
+def first_samples(
+    dataset: Any, state: Any, count: int, parts: Parts = WHOLE, part: int = 0, *, keeps_state: bool = False
+) -> tuple[list[str], Any]:
     """As `hash_first_samples`, and the set's own state after them."""
     found: list[str] = []
     with random_states_kept():
-        again = copied(dataset)
         own, taken = (None, 0) if state is None else state
         position = StreamPosition(0, taken, taken, own)
-        reader = StreamReader(again, Share(), 0, position, keeps_state=keeps_state)
+        reader = parts.reader(dataset, part, Share(), 0, position, keeps_state=keeps_state, copied=copied)
         for sample in reader.samples_of_pass(count):
             digest = hashlib.sha256()
             _feed(digest, sample)

@@ -37,7 +37,11 @@ class Timeline:
 
     def whole(self, position: int) -> Span:
         """Positions of the batch that `position` lies in."""
-        return self.span(self.step + (position - self.position) // self.global_batch)
+        return self.span(self.step_of(position))
+
+    def step_of(self, position: int) -> int:
+        """The 0-based step that takes `position`."""
+        return self.step + (position - self.position) // self.global_batch
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ def split(samples: int, micro_batch: int | None, rank: int, size: int) -> list[S
     nothing is left for a rank, as can happen in the last, short batch, its list is empty.
     """
     if micro_batch is None:
-        span = _share(samples, rank, size)
+        span = run_of(samples, rank, size)
         return [span] if span.stop > span.start else []
-    pieces = _share(ceil(samples / micro_batch), rank, size)
+    pieces = run_of(ceil(samples / micro_batch), rank, size)
     return [Span(i * micro_batch, min((i + 1) * micro_batch, samples)) for i in range(pieces.start, pieces.stop)]
 
 
-def _share(items: int, rank: int, size: int) -> Span:
+def run_of(items: int, rank: int, size: int) -> Span:
     """Rank's run of 0..items-1 when the first ranks take one more where it does not divide."""
     each, more = divmod(items, size)
     start = rank * each + min(rank, more)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.libraries.data.streams import write_shards
+from phalanx.train.loading.streams.parts import shards_of
+from tests.libraries.data.streams import rows, write_shards
 from tests.ranks import Starter, until
 from tests.runs.data.test_streams import RUN
 
@@ -33,7 +34,7 @@ def killed_and_continued(starter: Starter, ranks: int, *run: str) -> None:
     assert killed.sha256 == undisturbed.sha256
 
 
-@pytest.mark.parametrize(("shards", "buffer", "workers"), [(3, 0, 0), (4, 8, 1)])
+@pytest.mark.parametrize(("shards", "buffer", "workers"), [(3, 0, 0), (4, 0, 2), (4, 8, 1)])
 def test_hugging_faces_stream_is_split_and_goes_on_after_a_kill(
     starter: Starter, shards: int, buffer: int, workers: int
 ) -> None:
@@ -57,21 +58,35 @@ def test_webdatasets_shards_are_split_as_it_says_and_go_on_after_a_kill(
     starter: Starter, tmp_path: Path, buffer: int
 ) -> None:
     write_shards(tmp_path / "tars", 4, 15)
-    run = (*RUN, webdataset(tmp_path / "tars", shards=4, buffer=buffer), "checkpoint.every=7", "data.workers=1")
+    run = (*RUN, webdataset(tmp_path / "tars", shards=4, buffer=buffer), "checkpoint.every=7", "data.workers=2")
     short = starter.train(2, *run, "train.steps=10", "log.every=1", name="short")
     assert sum(line["number"] for line in short.metrics("train")) == pytest.approx(10 * 59 / 2)
     killed_and_continued(starter, 2, *run, "train.steps=100")
 
 
-def test_an_evaluation_reads_a_webdataset_whole_on_any_ranks(starter: Starter, tmp_path: Path) -> None:
+def test_ranks_share_the_shards_of_an_evaluation_to_the_same_bits(starter: Starter, tmp_path: Path) -> None:
     write_shards(tmp_path / "tars", 2, 10)
     train = hugging_face(samples=12, shards=1)
     whole = webdataset(tmp_path / "tars", "data.eval", shards=2, splits="false")
-    for ranks in (1, 2):
-        run = (*RUN, train, whole, "train.steps=2", "eval.batch=3", f"data.workers={ranks - 1}")
-        (line,) = starter.train(ranks, *run, name=f"on{ranks}").metrics("eval")
-        assert line["number"] == 9.5
     split = webdataset(tmp_path / "tars", "data.eval", shards=2)
-    ended = starter.run(2, *RUN, train, split, "train.steps=2")
-    assert ended.codes == [2, 2], ended.output
-    assert ended.output.count("data.eval: WebDataset does not give all ranks the same samples") == 1
+    streamed = hugging_face(samples=20, shards=3).replace("data.train", "data.eval")
+    for name, held_out in (("whole", whole), ("split", split), ("rows", streamed)):
+        found = []
+        for ranks in (1, 2):
+            run = (*RUN, train, held_out, "train.steps=2", "eval.batch=3", f"data.workers={2 * ranks - 2}")
+            (line,) = starter.train(ranks, *run, name=f"{name}_on{ranks}").metrics("eval")
+            assert line["number"] == 9.5
+            found.append(line["loss"])
+        assert found[0] == found[1]
+
+
+def test_a_set_that_takes_so_many_of_a_stream_is_not_cut() -> None:
+    """As each part would take as many, or others than the first ones."""
+    import webdataset
+
+    made = rows(samples=40, shards=4)
+    assert shards_of(made) == 4
+    assert [shards_of(found) for found in (made.take(10), made.skip(10), made.take(10).map(str))] == [None] * 3
+    tars = webdataset.WebDataset([f"{i}.tar" for i in range(8)], shardshuffle=False)
+    assert shards_of(tars.decode()) == 8
+    assert [shards_of(found) for found in (tars.slice(3), tars.with_epoch(5))] == [None] * 2

@@ -1,5 +1,6 @@
 """Streams, and what trains on them. Apart, because workers import it."""
 
+import os
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from phalanx import Augment, Ratio, Task
 
@@ -83,6 +84,55 @@ class Stateful(IterableDataset[Any]):
 class Sized(Stateful):
     def __len__(self) -> int:
         return self._samples
+
+
+class Sharded(IterableDataset[Any]):
+    """Cut into shards of consecutive samples, of which the second has none. Notes which rank made which sample."""
+
+    def __init__(self, samples: int, num_shards: int, notes: str | None = None, shards: Any = None) -> None:
+        self.num_shards, self._samples, self._notes = num_shards, samples, notes
+        self._shards = list(range(num_shards)) if shards is None else shards
+
+    def shard(self, num_shards: int, index: int) -> "Sharded":
+        return type(self)(self._samples, self.num_shards, self._notes, self._shards[index::num_shards])
+
+    def _numbers(self, shard: int) -> range:
+        full, place = self.num_shards - 1, shard - (shard > 1)
+        return range(self._samples * place // full, self._samples * (place + 1) // full) if shard != 1 else range(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in (number for shard in self._shards for number in self._numbers(shard)):
+            if self._notes is not None:
+                with open(self._notes, "a") as file:
+                    file.write(f"{os.environ['RANK']} {number}\n")
+            yield sample(number)
+
+
+class Even(Sharded):
+    """All shards have as many samples."""
+
+    def _numbers(self, shard: int) -> range:
+        return range(self._samples * shard // self.num_shards, self._samples * (shard + 1) // self.num_shards)
+
+
+class Unsplit(Counting):
+    """Says that it has shards, and does not give them out."""
+
+    def __init__(self, samples: int, num_shards: int) -> None:
+        super().__init__(samples)
+        self.num_shards = num_shards
+
+
+class ByWorker(IterableDataset[Any]):
+    """Takes its part by torch's data worker."""
+
+    def __init__(self, samples: int, num_shards: int) -> None:
+        self.num_shards, self._samples = num_shards, samples
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        part, parts = (0, 1) if info is None else (info.id, info.num_workers)
+        yield from map(sample, range(part, self._samples, parts))
 
 
 class ByRank(IterableDataset[Any]):

@@ -1,15 +1,22 @@
 """Streams: each rank reads its own share, a kill costs no bit, and what cannot be had with them is told before training."""
 
+from collections import Counter
 from itertools import cycle, islice
+from pathlib import Path
 
 import pytest
 
+from phalanx.exit.codes import ConfigError
+from phalanx.train.checkpoint.stream_position import restore
+from phalanx.train.evaluation.batches import Batches, rounds
 from phalanx.train.loading.data_hash import hash_data
+from phalanx.train.loading.loader import Timeline
 from phalanx.train.loading.shard import Span, split
+from phalanx.train.loading.streams.parts import Parts
 from phalanx.train.loading.streams.reader import Share, StreamPosition, StreamReader
 from phalanx.train.loading.streams.stream_dataset import StreamFetcher, StreamShare
 from tests.ranks import Starter, until
-from tests.runs.data.streams import Counting, Shuffling, Stateful
+from tests.runs.data.streams import Counting, Even, Shuffling, Stateful
 
 HERE = "tests.runs.data.streams"
 RUN = (
@@ -65,8 +72,20 @@ def test_each_rank_reads_its_own_share_and_begins_it_again_when_it_ends(
         (2, stream("Stateful", 25, forgets="true"), ()),
         (2, stream("Sized", 25), ("data.workers=1", "train.steps=null", "train.epochs=36", *NOISE)),
         (3, stream("ByRank", 25), ()),
+        (2, stream("Even", 48, num_shards=8), ("data.workers=3",)),
+        (2, stream("ByWorker", 50, num_shards=4), ("data.workers=3",)),
     ],
-    ids=["counted", "remembers its passes", "set_epoch", "state", "a state that forgets", "worker", "unequal shares"],
+    ids=[
+        "counted",
+        "remembers its passes",
+        "set_epoch",
+        "state",
+        "a state that forgets",
+        "worker",
+        "unequal shares",
+        "shards",
+        "by worker",
+    ],
 )
 def test_a_killed_run_goes_on_with_the_same_bits(
     starter: Starter, ranks: int, train: str, more: tuple[str, ...]
@@ -78,12 +97,51 @@ def test_a_killed_run_goes_on_with_the_same_bits(
     until(lambda: starter.results("killed").reached(30))
     world.kill()
     world.wait()
-    killed = starter.train(ranks, *run, name="killed")
+    others = ["data.workers=2"] if "data.workers=3" in more else []
+    killed = starter.train(ranks, *run, *others, name="killed")
     assert killed.events("resume")[0]["step"] >= 20
     assert killed.sha256 == undisturbed.sha256
     assert [line["number"] for line in killed.metrics("train")] == [
         line["number"] for line in undisturbed.metrics("train")
     ]
+
+
+def test_a_shard_is_read_by_one_part_of_one_rank(starter: Starter) -> None:
+    """Step k takes of part k % 4 of each rank, whose shards are those of one data worker of torch's."""
+    run = starter.train(2, *RUN, stream("Even", 48, num_shards=8), "train.steps=12", "log.every=1", name="run")
+    numbers = []
+    for step in range(12):
+        shards = [rank + 2 * (step % 4) for rank in range(2)]
+        numbers.append([6 * shard + 3 * (step // 4 % 2) + i for shard in shards for i in range(3)])
+    assert [line["number"] for line in run.metrics("train")] == pytest.approx([sum(found) / 6 for found in numbers])
+    assert [line["epoch"] for line in run.metrics("train")] == [0.0] * 11 + [1.0]
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        (stream("Counting"), "of data.workers=2 1 a rank reads Counting, which does not say that it has shards"),
+        (stream("Unsplit", num_shards=8), "gives all data workers the same samples"),
+        (stream("Even", num_shards=2), None),
+    ],
+)
+def test_workers_that_cannot_read_are_told(starter: Starter, train: str, says: str | None) -> None:
+    sets = [
+        starter.train(1, *RUN, train, "train.steps=4", f"data.workers={workers}", name=f"with{workers}")
+        for workers in (0, 2)
+    ]
+    assert sets[0].sha256 == sets[1].sha256
+    log = (sets[1].folder / "logs" / "rank_0.log").read_text()
+    assert log.count("of data.workers=2") == (says is not None)
+    assert says is None or says in log
+
+
+def test_parts_of_another_number_of_shards_are_refused() -> None:
+    timeline = Timeline(step=0, position=0, steps=10, end=60, global_batch=6)
+    share = StreamShare(Even(48, 4), None, 0, None, timeline, Share(), Parts(4, (0, 1)), keeps_state=False)
+    fetcher = StreamFetcher(share, 0, 1, False, batch=6)
+    with pytest.raises(ConfigError, match="in 2 parts, and now it is 4"):
+        restore(fetcher, {"parts": [{"epoch": 0, "read": 0, "total": 0, "state": None}] * 2}, Path("steps"))
 
 
 def test_another_number_of_ranks_is_refused_and_nothing_is_lost(starter: Starter) -> None:
@@ -108,7 +166,6 @@ def test_another_number_of_ranks_is_refused_and_nothing_is_lost(starter: Starter
     ("ranks", "overrides", "says"),
     [
         (2, (stream("Counting"), "train.steps=null", "train.epochs=2"), "without a length, so train.epochs=2"),
-        (1, (stream("Counting"), "data.workers=2"), "Type data.workers=1"),
         (1, (stream("Counting"), "data.drop_last=true"), "data.drop_last=false"),
         (1, (stream("Counting"), "data.sampler={_target_:phalanx.samplers.Repeated,times:2}"), "data.sampler=null"),
         (1, (stream("Counting"), f"data.augment={{_target_:{HERE}.Partners}}"), "`partners` are samples from anywhere"),
@@ -148,17 +205,53 @@ def test_an_evaluation_counts_each_sample_once_on_any_ranks(starter: Starter, ki
     assert kind != "Counting" or first["number"] == 3.5
 
 
+@pytest.mark.parametrize("more", [(), ("eval.batches=3",)], ids=["all", "limited"])
+def test_ranks_share_the_shards_of_an_evaluation(starter: Starter, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """To the same bits on any number of ranks and workers; of five shards one is empty."""
+    found = []
+    for ranks, workers in ((1, 0), (2, 2), (3, 0)):
+        notes = tmp_path / str(ranks)
+        sharded = stream("Sharded", 102, key="data.eval", num_shards=5, notes=str(notes))
+        run = (*RUN, stream("Counting"), sharded, "train.steps=4", "eval.every=2", "eval.batch=4", "optim.lr=1e-30")
+        lines = starter.train(ranks, *run, f"data.workers={workers}", *more, name=f"on{ranks}").metrics("eval")
+        found.append([line["number"] for line in lines])
+        made = Counter(int(line.split()[0]) for line in notes.read_text().splitlines())
+        assert len(made) == ranks
+        # The set is counted once and evaluated twice, and each rank looks at its beginning a few times.
+        assert more or max(made.values()) < 3 * 102 / (1, 1.6, 1.9)[ranks - 1] + 80
+    assert found == [found[0]] * 3
+    assert more or found[0] == [50.5, 50.5]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_each_batch_of_an_evaluation_is_one_ranks(ranks: int) -> None:
+    for parts in ((10,), (0, 0, 7), (3, 0, 8, 1, 5), rounds((3, 0, 8, 1, 5), 2, 4)):
+        batches = Batches(parts, 2)
+        for in_order, workers in ((False, 0), (False, 2), (True, 2)):
+            shares = [batches.share(rank, ranks, in_order=in_order, workers=workers) for rank in range(ranks)]
+            taken = [number for share in shares for number in share]
+            assert sorted(taken) == list(range(batches.count))
+            assert not in_order or taken == sorted(taken)
+            plan = batches.plan(ranks, in_order=in_order, equal=True, workers=workers)
+            assert [list(own) for own, _ in plan] == list(map(list, shares))
+            assert len({len(numbers) for _, numbers in plan}) == 1
+        spans = [batches.span(number) for number in range(batches.count)]
+        assert [position for span in spans for position in range(*span)] == list(range(sum(parts)))
+    assert rounds((3, 0, 8, 1, 5), 2, 4) == (2, 0, 2, 1, 2)
+
+
 def test_a_position_is_that_of_the_steps_taken_though_more_was_fetched() -> None:
     """As on a GPU, to which the next step's batch is copied already."""
-    share = StreamShare(Stateful(20), None, 0, None, lambda position: Span(0, 6), Share(), keeps_state=True)
+    timeline = Timeline(step=0, position=0, steps=10, end=60, global_batch=6)
+    share = StreamShare(Stateful(20), None, 0, None, timeline, Share(), Parts(), keeps_state=True)
     fetcher = StreamFetcher(share, 0, 1, False, batch=6)
     batches = fetcher.batches(Span(start, start + 3) for start in range(0, 60, 6))
     for _ in range(5):
         next(batches)
-    assert [fetcher.position(taken).total for taken in (12, 18, 24)] == [6, 9, 12]
-    fetcher.begin_at(fetcher.position(18))
+    assert [fetcher.positions(taken)[0].total for taken in (12, 18, 24)] == [6, 9, 12]
+    fetcher.begin_at(fetcher.positions(18))
     assert next(fetcher.batches([Span(18, 21)]))["number"].tolist() == [9, 10, 11]
-    assert fetcher.position(18).total == 9
+    assert fetcher.positions(18)[0].total == 9
 
 
 def test_a_stream_is_told_which_pass_it_begins() -> None:

@@ -18,12 +18,12 @@ from ...loading.collation import UserCollation
 from ...loading.fetch import PositionDataset, has_getitem
 from ...loading.loader import Fetcher, Loader, Timeline
 from ...loading.order import Order, Positions, SequentialOrder
-from ...loading.streams.reader import is_stream
-from ...loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream
+from ...loading.streams.stream_dataset import StreamFetcher, StreamLoader, StreamShare, WholeStream, WholeStreamFetcher
 from ...loading.workers.shared_dataset import SharedDataset
 from ...samplers.sampler import Sampled, Sampler, set_up
 from ...samplers.whole_batches import WholeBatches
 from ...start_point.init_from import StartPoint
+from ..streams.count_stream import EvaluationStream
 from ..streams.look_at_streams import TrainStream
 
 
@@ -67,9 +67,17 @@ def _stream_loader(
     world: World,
 ) -> StreamLoader:
     timeline = _timeline(config, stream.length or 1, start)  # without a length the run has train.steps
-    augment, whole, batch = _augment(config, builder), timeline.whole, config.train.global_batch
-    dataset, keeps_state = stream.dataset, stream.keeps_state
-    source = StreamShare(dataset, augment, config.seed, collate, whole, stream.share, keeps_state=keeps_state)
+    augment, batch = _augment(config, builder), config.train.global_batch
+    source = StreamShare(
+        stream.dataset,
+        augment,
+        config.seed,
+        collate,
+        timeline,
+        stream.share,
+        stream.parts,
+        keeps_state=stream.keeps_state,
+    )
     _check_shares(config, timeline)
     pin = world.device.type == "cuda"
     made = StreamFetcher(source, config.data.workers, config.data.prefetch, pin, batch=batch)
@@ -149,7 +157,7 @@ def _timeline(config: Config, samples: int, start: StartPoint) -> Timeline:
 
 def evaluation_fetcher(
     config: Config,
-    dataset: Dataset[Any],
+    dataset: Dataset[Any] | EvaluationStream,
     key: str,
     collate: UserCollation | None,
     world: World,
@@ -158,9 +166,10 @@ def evaluation_fetcher(
     stay: bool,
 ) -> Fetcher:
     """What an evaluation on `dataset`, which the config has at `key`, fetches its batches by."""
-    if is_stream(dataset):
-        whole, pin = WholeStream(dataset, key, None, config.seed, collate), world.device.type == "cuda"
-        return Fetcher(whole, min(1, config.data.workers), config.data.prefetch, pin, stay, shared)
+    if isinstance(dataset, EvaluationStream):
+        whole = WholeStream(dataset.dataset, key, config.seed, collate, dataset.parts, dataset.samples)
+        workers, pin = min(dataset.parts.count, config.data.workers), world.device.type == "cuda"
+        return WholeStreamFetcher(whole, workers, config.data.prefetch, pin, stay, shared)
     source = PositionDataset(dataset, SequentialOrder(), None, config.seed, collate)
     return fetcher(config, source, world, shared, stay=stay)
 

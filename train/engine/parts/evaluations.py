@@ -19,12 +19,15 @@ def evaluation_sets(
     def evaluation(name: str, batches: int | None) -> Evaluation:
         dataset, key, batch = alone.datasets[name], f"data.{name}", config.eval.batch
         shared, collate, stay = alone.loader.fetcher.shared, alone.collations[name], name != TEST
-        streamed = alone.streams.samples.get(name)
-        samples = data_loading.length(dataset, key) if streamed is None else streamed
+        streamed = alone.streams.evaluations.get(name)
+        samples = data_loading.length(dataset, key) if streamed is None else sum(streamed.samples)
         return Evaluation(
             key=key,
-            fetcher=data_loading.evaluation_fetcher(config, dataset, key, collate, world, shared, stay=stay),
+            fetcher=data_loading.evaluation_fetcher(
+                config, streamed or dataset, key, collate, world, shared, stay=stay
+            ),
             samples=samples if batches is None else min(samples, batches * batch),
+            parts=() if streamed is None else streamed.samples,
             batch=batch,
             task=alone.task,
             precision=precision,

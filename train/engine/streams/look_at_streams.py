@@ -1,10 +1,7 @@
 """Before a run is built: find out how its streams are shared, and refuse what cannot be had with them."""
 
-import logging
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,15 +13,14 @@ from phalanx.exit.codes import ConfigError
 
 from ...checkpoint.extra_state import to_plain
 from ...distributed.world import World
-from ...loading.streams.probe import Count, Counted, Probe, probe
+from ...loading.streams.parts import Parts, has_shard, rows, shard_of, shards_of
+from ...loading.streams.probe import FirstOfParts, Probe, are_apart, probe
 from ...loading.streams.reader import Share, is_stream
 from ...loading.workers.workers import run_in_worker
 from ...optim.param_groups import groups_of
+from .count_stream import EvaluationStream, count_stream
 
 _TRAIN = "data.train"
-_LONG_S = 10.0  # of counting, until that is told
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,16 +29,17 @@ class TrainStream:
 
     dataset: Dataset[Any]
     share: Share
+    parts: Parts
     keeps_state: bool
     length: int | None  # over all ranks, where the set says it
 
 
 @dataclass(frozen=True)
 class Streams:
-    """The streams among the data sets of a run. `samples` are those of the evaluation sets that are streams, by name."""
+    """The streams among the data sets of a run; `evaluations` by name."""
 
     train: TrainStream | None = None
-    samples: Mapping[str, int] = field(default_factory=dict)
+    evaluations: Mapping[str, EvaluationStream] = field(default_factory=dict)
     notes: Sequence[str] = ()  # warnings
 
 
@@ -54,11 +51,11 @@ def look_at_streams(config: Config, datasets: Mapping[str, Dataset[Any]], world:
         train, notes = _train(config, datasets["train"], world)  # all ranks take part
         found = Streams(train, {}, notes)
     counted = {
-        name: _counted(config, name, dataset, world)  # all ranks take part, in one set after the other
+        name: count_stream(config, name, dataset, world)  # all ranks take part, in one set after the other
         for name, dataset in datasets.items()
         if name != "train" and is_stream(dataset)
     }
-    return replace(found, samples=counted)
+    return replace(found, evaluations=counted)
 
 
 def _check_keys(config: Config, dataset: Dataset[Any]) -> None:
@@ -72,11 +69,6 @@ def _check_keys(config: Config, dataset: Dataset[Any]) -> None:
         raise ConfigError(
             f"{kind}, of which each rank begins its own share again when that ends, so no batch begins an epoch for all. "
             "Type data.drop_last=false"
-        )
-    if data.workers > 1:
-        raise ConfigError(
-            f"{kind}, and data.workers={data.workers}: a rank reads its share in one process, in one order. Type "
-            "data.workers=1, which reads ahead of training"
         )
     if _length(dataset) is not None:
         return
@@ -143,7 +135,45 @@ def _train(config: Config, dataset: Dataset[Any], world: World) -> tuple[TrainSt
     world.raise_on_all(lambda: _check_plain(name, here))
     # All ranks alike: the verdict of one that lost something is that of all.
     keeps_state = here.state is not None and not any(found.loses for found in of_ranks)
-    return TrainStream(mine, share, keeps_state, _length(dataset)), notes
+    parts = _parts(config, dataset, world, world.size if splits else 1)  # all ranks take part
+    if parts.shard is not None:
+        mine = dataset
+    if config.data.workers > parts.count:
+        notes.append(_idle(config.data.workers, parts.count, dataset))
+    return TrainStream(mine, share, parts, keeps_state, _length(dataset)), notes
+
+
+def _parts(config: Config, dataset: Any, world: World, ranks: int) -> Parts:
+    """How the share of each of `ranks` ranks is cut, whatever number of workers reads it. All ranks call it."""
+    count = rows(shards_of(dataset), ranks)
+    if count == 1:
+        return Parts()
+    if has_shard(dataset):
+        return Parts(count, (world.rank, world.size))
+    parts = Parts(count)
+    with user_error.context(act="while the first samples of a stream were read", set=_TRAIN):
+        firsts = world.raise_on_all(lambda: run_in_worker(FirstOfParts(parts), dataset, config.data.workers))
+    of_ranks = world.gather(len(firsts) == count and are_apart(firsts))  # all ranks take part
+    return parts if all(of_ranks) else Parts()
+
+
+def _idle(workers: int, count: int, dataset: Any) -> str:
+    """Why not all workers read."""
+    name, shards = type(dataset).__name__, shards_of(dataset)
+    used = f"{_TRAIN}: of data.workers={workers} {count} a rank read{'s' if count == 1 else ''} {name}, "
+    if shards is None:
+        return (
+            f"{used}which does not say that it has shards. To have more of them read, give it an attribute num_shards, and "
+            "a method shard(num_shards, index), or let it take its part by torch.utils.data.get_worker_info()"
+        )
+    if count == 1 and not has_shard(dataset):
+        return (
+            f"{used}whose {shards} shards cannot be cut evenly enough, or which gives all data workers the same samples. "
+            "Let it take its part by torch.utils.data.get_worker_info(), and give it more shards"
+        )
+    return (
+        f"{used}whose {shards} shards are read in {count} part{'s'[: count > 1]} a rank. More shards are read by more"
+    )
 
 
 def _told(dataset: Any, world: World) -> Any:
@@ -153,16 +183,7 @@ def _told(dataset: Any, world: World) -> Any:
         from datasets.distributed import split_dataset_by_node
 
         return split_dataset_by_node(dataset, world.rank, world.size)
-    shard = getattr(dataset, "shard", None)
-    if not callable(shard):
-        return None
-    made = shard(num_shards=world.size, index=world.rank)
-    if not is_stream(made):
-        raise ConfigError(
-            f"{_TRAIN}: {type(dataset).__name__}.shard(num_shards={world.size}, index={world.rank}) returned "
-            f"{type(made).__name__}, which is no stream. Return a set that iterates over that part"
-        )
-    return made
+    return shard_of(dataset, world.size, world.rank) if has_shard(dataset) else None
 
 
 def _splits_itself(name: str, of_ranks: Sequence[Probe]) -> bool:
@@ -188,40 +209,6 @@ def _check_plain(name: str, found: Probe) -> None:
             f"{_TRAIN}: {name}.state_dict() holds {held}, which only pickle could save. Return numbers, strings, tensors, "
             "arrays, and lists and dicts of them"
         ) from None
-
-
-def _counted(config: Config, name: str, dataset: Dataset[Any], world: World) -> int:
-    """The number of samples that an evaluation takes. All ranks call it."""
-    batches = config.eval.batches if name != "test" else None
-    count = Count(config.seed, None if batches is None else batches * config.eval.batch)
-    with user_error.context(act="while the samples of a stream were counted", set=f"data.{name}"), _long(name, world):
-        here: Counted = world.raise_on_all(lambda: run_in_worker(count, dataset, min(1, config.data.workers)))
-    of_ranks = world.gather(here)  # all ranks take part
-    kind = f"data.{name}: {type(dataset).__name__}"
-    if any(found != of_ranks[0] for found in of_ranks):
-        raise ConfigError(
-            f"{kind} does not give all ranks the same samples, or not the same ones each time. In an evaluation each rank "
-            "takes its batches of the whole, so that none is counted twice. Leave out what splits it by rank, and shuffle "
-            "by a fixed seed",
-            agreed=True,
-        )
-    if not here.samples:
-        raise ConfigError(f"{kind} is empty: it has no sample to evaluate on", agreed=True)
-    return here.samples
-
-
-@contextmanager
-def _long(name: str, world: World) -> Iterator[None]:
-    """Say what takes so long, as it would for ever where a stream has no end."""
-    told = f"data.{name} is a stream, whose samples are counted to its end. Where it has none, type eval.batches=100"
-    timer = threading.Timer(_LONG_S, logger.warning, [told])
-    timer.daemon = True
-    if world.is_rank_zero:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _ordinal(number: int) -> str:

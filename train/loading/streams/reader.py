@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Share:
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """How far a rank has read: samples of pass `epoch`, samples in `total`, and what the set's state_dict() gave.
+    """How far a part is read: samples of pass `epoch`, samples in `total`, and what the set's state_dict() gave.
 
     Also samples that other ranks keep are counted. `state` is None where the position is found by counting.
     """
@@ -72,16 +73,29 @@ class StreamReader:
     """
 
     def __init__(
-        self, dataset: Any, share: Share, seed: int, position: StreamPosition, *, keeps_state: bool = False
+        self,
+        dataset: Any,
+        share: Share,
+        seed: int,
+        position: StreamPosition,
+        *,
+        keeps_state: bool = False,
+        part: int | None = None,
+        info: torch_worker.WorkerInfo | None = None,
     ) -> None:
-        # A rank has one reader. A set that looked for data workers would give other samples there than in the rank.
-        torch_worker._worker_info = None
+        """`part` tells the random numbers of parts apart. `info` is what the set sees as its data worker."""
         self._dataset = dataset
         self._share = share
-        self._seed = integer(seed, _STREAM, share.part)
+        self._seed = integer(seed, _STREAM, share.part, *(() if part is None else (part,)))
         self._keeps_state = keeps_state
+        self._info = info
         self._iterator: Iterator[Any] = iter(())
         self._read, self._total, self.epoch = 0, 0, 0
+        with self._seen_as_worker():
+            self._go_to(position)
+
+    def _go_to(self, position: StreamPosition) -> None:
+        dataset = self._dataset
         if position.state is not None:
             self._total = position.total
             self._begin(position.epoch, position.state)
@@ -102,18 +116,20 @@ class StreamReader:
     def samples(self, count: int) -> list[Any]:
         """The next samples that this rank keeps. Raises ConfigError where a whole pass has none."""
         found: list[Any] = []
-        while len(found) < count:
-            mine, sample = self._next()
-            if mine:
-                found.append(sample)
+        with self._seen_as_worker():
+            while len(found) < count:
+                mine, sample = self._next()
+                if mine:
+                    found.append(sample)
         return found
 
     def samples_of_pass(self, most: int | None) -> Iterator[Any]:
         """What is left of this pass, up to `most` samples, whoever keeps them."""
         while most is None or most > 0:
-            self._seed_next()
             try:
-                sample = next(self._iterator)
+                with self._seen_as_worker():
+                    self._seed_next()
+                    sample = next(self._iterator)
             except StopIteration:
                 return
             self._read += 1
@@ -122,11 +138,13 @@ class StreamReader:
             most = None if most is None else most - 1
 
     def skip(self, count: int) -> None:
-        for _ in range(count):
-            self._next()
+        with self._seen_as_worker():
+            for _ in range(count):
+                self._next()
 
     def position(self) -> StreamPosition:
-        state = self._dataset.state_dict() if self._keeps_state else None
+        with self._seen_as_worker():
+            state = self._dataset.state_dict() if self._keeps_state else None
         return StreamPosition(self.epoch, self._read, self._total, state)
 
     def _begin(self, epoch: int, state: Any = None) -> None:
@@ -159,6 +177,15 @@ class StreamReader:
                 f"{type(self._dataset).__name__} ended after {self._read} samples, which leaves none for a rank: its share "
                 "is empty. Split the data into more shards, or start fewer ranks"
             )
+
+    @contextmanager
+    def _seen_as_worker(self) -> Iterator[None]:
+        """Inside, the set sees the worker of its part, whichever process reads it: the same samples in all."""
+        torch_worker._worker_info = self._info
+        try:
+            yield
+        finally:
+            torch_worker._worker_info = None
 
     def _seed_next(self) -> None:
         seed_all(integer(self._seed, self._total), current_device())

@@ -56,13 +56,13 @@ class Workers(Generic[Answer]):
     def answers(self, questions: Iterable[Any]) -> Iterator[Answer]:
         """The answer to each question, in order. An earlier iteration must have ended or is abandoned.
 
-        Raises what a worker raised, with its traceback; ConfigError when the data set cannot be sent to a process, and
-        RuntimeError when a worker died.
+        Processes start at once. Raises ConfigError when the data set cannot be sent to one; the iterator what a worker
+        raised, with its traceback, and RuntimeError when one died.
         """
         rest = iter(questions)
         first = list(islice(rest, self._count))
         if not first:  # a worker that starts and ends at once prints an error
-            return
+            return iter(())
         self._questions.asked = chain(first, rest)
         with _sending():
             if self._loader is None:
@@ -70,6 +70,9 @@ class Workers(Generic[Answer]):
             answers: Any = iter(self._loader)
         atexit.unregister(_kill_workers)
         atexit.register(_kill_workers)  # again, to run before torch's handler that joins workers
+        return self._received(answers)
+
+    def _received(self, answers: Any) -> Iterator[Answer]:
         while True:
             try:
                 answer = next(answers)
