@@ -12,7 +12,7 @@ Change the layout of a run folder here; tests/phalanx/run_folder/test_names.py k
         logs/rank_0.log
         shown/val_step_00000090/examples.png
         predictions/val_step_00000090.jsonl
-        wandb/run_id  mlflow/run_id  trackio/run_id  tensorboard/
+        wandb/run_id  wandb/sent.json  mlflow/run_id  trackio/run_id  trackio/sent.json  tensorboard/
 """
 
 import re
