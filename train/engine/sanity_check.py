@@ -93,7 +93,7 @@ def _check_metric(config: Config, found: Mapping[str, list[str]]) -> None:
         wanted = {**wanted, "checkpoint.best_metric": str(config.checkpoint.best_metric)}
         asked["checkpoint.best_metric"] = best.split, best.name
     for key, (split, name) in asked.items():
-        if name not in found[split]:
+        if found[split] and name not in found[split]:
             named = has_named_sets(config.data)
             known = [f"{of}/{metric}" if named else metric for of, metrics in found.items() for metric in metrics]
             raise ConfigError(

@@ -47,6 +47,23 @@ class Sampler(ABC):
         """Sample indices at positions start..stop-1, int64, shape (stop - start,)."""
 
 
+@dataclass(frozen=True)
+class InRange:
+    """The positions of a sampler, whose indices are those of samples: -1 would be the last one, without a word."""
+
+    sampler: Sampler
+    samples: int
+
+    def indices(self, start: int, stop: int) -> Indices:
+        found = self.sampler.indices(start, stop)
+        if stop > start and not (found.min() >= 0 and found.max() < self.samples):
+            raise ConfigError(
+                f"data.sampler: {type(self.sampler).__name__}.indices({start}, {stop}) has {found.min()} to {found.max()}, "
+                f"and the data set has the samples 0 to {self.samples - 1}"
+            )
+        return found
+
+
 def set_up(sampler: Sampler, sampled: Sampled) -> tuple[Positions, int]:
     """The sampler, set up, and the positions of an epoch. Raises ConfigError where its answers cannot be used."""
     kind = type(sampler).__name__
@@ -62,9 +79,6 @@ def set_up(sampler: Sampler, sampled: Sampled) -> tuple[Positions, int]:
         raise ConfigError(
             f"data.sampler: {kind}.indices(0, {few}) returned {told}. Return an array of int64 of shape ({few},)"
         )
-    if found.min() < 0 or found.max() >= sampled.samples:
-        raise ConfigError(
-            f"data.sampler: {kind}.indices(0, {few}) has {found.min()} to {found.max()}, and the data set has the samples "
-            f"0 to {sampled.samples - 1}"
-        )
-    return sampler, epoch
+    order = InRange(sampler, sampled.samples)
+    order.indices(0, few)
+    return order, epoch

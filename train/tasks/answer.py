@@ -108,8 +108,11 @@ def numbers_of(name: str, value: object) -> dict[str, float]:
 
 
 def derived(task: Task, sums: Mapping[str, Sum]) -> dict[str, float]:
-    """What the task derives from the sums. Raises ConfigError for what is no number, or under another's name."""
-    if type(task).derive is Task.derive:
+    """What the task derives from the sums; nothing of none, as where a collate has left no sample.
+
+    Raises ConfigError for what is no number, or under another's name.
+    """
+    if type(task).derive is Task.derive or not sums:
         return {}
     found: object = task.derive(sums)
     if not isinstance(found, Mapping):

@@ -1,5 +1,6 @@
 """Sentences of different lengths, some unreadable, and what trains on them. Apart, because workers import it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,6 +88,9 @@ class Classify(Task):
         labels = batch["label"]
         loss = F.cross_entropy(model(batch["ids"]), labels, reduction="sum")
         return {"loss": Ratio(loss, len(labels))}
+
+    def derive(self, sums: Mapping[str, Any]) -> Mapping[str, float]:
+        return {"perplexity": math.exp(sums["loss"].mean)}  # a batch without a sample has no loss
 
 
 class Waiting(Classify):

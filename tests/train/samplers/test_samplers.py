@@ -152,6 +152,20 @@ class Wrong(Sampler):
         return self._indices
 
 
+@pytest.mark.parametrize("index", [-1, 10])
+def test_what_is_no_sample_is_told_also_late_in_the_run(index: int) -> None:
+    """-1 would be the last sample, without a word."""
+
+    class Late(Wrong):
+        def indices(self, start: int, stop: int) -> Any:
+            return np.where(np.arange(start, stop) > 30, index, 0)
+
+    order, _ = set_up(Late(10, None), Sampled(range(10), 10, 5, 4, drop_last=False))  # type: ignore[arg-type]
+    assert order.indices(20, 30).tolist() == [0] * 10
+    with pytest.raises(ConfigError, match=rf"Late.indices\(28, 34\) has .*{index}.* the samples 0 to 9"):
+        order.indices(28, 34)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

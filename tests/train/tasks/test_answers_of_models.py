@@ -120,14 +120,16 @@ def test_what_is_derived_is_of_the_sums_over_all_ranks_and_batches(starter: Star
 
 
 def test_what_cannot_be_derived_is_told() -> None:
+    sums = {"loss": Sum(1.0, 1.0)}
     for answer, says in (
         (None, r"derive\(\) answered with nothing"),
         ({"lr": 1.0}, "a metric called lr"),
         ({"x": "high"}, "x was computed as a str"),
     ):
         with pytest.raises(ConfigError, match=says):
-            derived(Derived(answer), {})
-    assert derived(Derived({"x": torch.tensor(2)}), {}) == {"x": 2.0}
+            derived(Derived(answer), sums)
+    assert derived(Derived({"x": torch.tensor(2)}), sums) == {"x": 2.0}
+    assert derived(Derived(None), {}) == {}, "of no sample"
     assert math.isnan(Sum(0.0, 0.0).mean)
 
 
