@@ -41,10 +41,12 @@ def process_prefix() -> str:
 
 
 def sweep_run(run: Path) -> None:
-    """Remove old probe files in lease/, and what a killed start had begun to write of an evaluation. Only the holder of
-    the lease calls it.
+    """Remove old probe files in lease/, and files that a killed start had begun to write.
+
+    Only the holder of the lease calls it.
     """
-    for pattern in (f"{names.PREDICTIONS}/.*", f"{names.SHOWN}/*/.*"):
+    begun = (f".{name}.*" for name in (names.RESOLVED, names.ENVIRONMENT, names.SUMMARY))
+    for pattern in (*begun, f"{names.PREDICTIONS}/.*", f"{names.SHOWN}/*/.*"):
         for path in run.glob(pattern):
             with suppress(OSError):
                 path.unlink()

@@ -48,7 +48,8 @@ class Predictions:
         if len(found) != span.stop - span.start:
             raise ConfigError(
                 f"predictions() of the task gave {len(found)} rows for the {span.stop - span.start} samples with the "
-                f"indices {span.start} to {span.stop - 1}. One row a sample tells which is which"
+                f"indices {span.start} to {span.stop - 1}. One row a sample tells which is which; where a collate leaves "
+                "samples out, type eval.predictions=0"
             )
         rows = zip(range(*span), found, strict=True)
         self._rows += [

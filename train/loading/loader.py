@@ -12,7 +12,7 @@ from .shard import Span, split
 from .workers.shared_dataset import SharedDataset
 from .workers.workers import Workers
 
-_TRIED = 16  # steps of which a first batch is looked for that a collate left something of
+TRIED = 16  # steps of which a first batch is looked for that a collate left something of
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Loader:
         if found["batch"] is None:  # a collate left nothing of it
             length = span.stop - span.start
             starts = [start + share.start for share in of_ranks]
-            starts += [at for at in range(start, self.timeline.end - length, self.timeline.global_batch)][1:_TRIED]
+            starts += [at for at in range(start, self.timeline.end - length, self.timeline.global_batch)][1:TRIED]
             span, found["batch"] = _first_of_some(one, [Span(at, at + length) for at in starts])
         return SampleBatch(span, found["batch"], found.get("few"), found.get("single"))
 

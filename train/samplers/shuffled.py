@@ -39,6 +39,9 @@ class Subset(Sampler):
         return self._chosen[self._order.indices(start, stop)]
 
 
+_MOST = 10**15  # positions of an epoch
+
+
 class Repeated(Sampler):
     """Each sample `times` times an epoch, all shuffled together: for a small data set, with chance in its samples."""
 
@@ -48,6 +51,8 @@ class Repeated(Sampler):
         self._times = times
 
     def set_up(self, sampled: Sampled) -> int:
+        if self._times * sampled.samples > _MOST:
+            raise ConfigError(f"data.sampler.times={self._times} of {sampled.samples} samples is more than {_MOST:.0e}")
         self._samples = sampled.samples
         self._order = Order(self._times * sampled.samples, sampled.seed)
         return self._times * sampled.samples

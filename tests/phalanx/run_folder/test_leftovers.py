@@ -72,11 +72,13 @@ def test_what_killed_holders_had_begun_to_write_goes_with_the_next_hold(tmp_path
         (tmp_path / "lease" / name).touch()
         if name != ".look-c":
             os.utime(tmp_path / "lease" / name, (then, then))
-    written = [tmp_path / "predictions" / "val_step_00000005.jsonl", tmp_path / "shown" / "val_step_00000005" / "a.png"]
+    folders = ("predictions/val_step_00000005.jsonl", "shown/val_step_00000005/a.png")
+    written = [tmp_path / name for name in (*folders, "summary.json", "environment.json", "resolved.yaml")]
     for path in written:
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         path.with_name(f".{path.name}.mep2qp3y").touch()
     leftovers.sweep_run(tmp_path)
-    assert [list(path.parent.iterdir()) for path in written] == [[path] for path in written]
+    assert [path for path in tmp_path.rglob("*") if ".mep2qp3y" in path.name] == []
+    assert all(path.exists() for path in written)
     assert sorted(path.name for path in (tmp_path / "lease").iterdir()) == [".look-c", "00000001.json"]

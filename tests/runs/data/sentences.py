@@ -32,7 +32,7 @@ class Sentences(Dataset["Sentence | None"]):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sentence | None:
-        if self._unreadable and index % self._unreadable == 1:
+        if self._unreadable and index % self._unreadable == self._unreadable - 1:
             return None
         return {"ids": self._ids[index], "text": f"sentence {index}", "label": int(self.labels[index])}
 

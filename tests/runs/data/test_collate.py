@@ -101,6 +101,13 @@ def test_the_data_sets_own_collate_is_taken_and_the_configs_before_it(starter: S
     assert "sentences.py:" in ended.output
 
 
+def test_a_run_of_which_a_collate_leaves_nothing_is_warned_of(starter: Starter) -> None:
+    ended = starter.run(1, *RUN, sentences(1), PAD, "run.name=nothing")
+    assert ended.codes == [0], ended.output
+    assert "WARNING: data.collate left nothing of the first 16 batches of data.train" in ended.output
+    assert {line["loss"] for line in starter.results("nothing").metrics("train")} == {None}
+
+
 def test_samples_of_different_shapes_without_a_collate_are_refused_in_words(starter: Starter) -> None:
     ended = starter.run(2, *RUN, sentences())
     assert ended.codes == [2, 2], ended.output

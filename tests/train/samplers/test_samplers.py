@@ -183,6 +183,7 @@ def test_what_is_no_sample_is_told_also_late_in_the_run(index: int) -> None:
         (lambda: Subset("a:b"), r"indices=a:b is no slice"),
         (lambda: Subset("0:9:0"), r"indices=0:9:0 is no slice"),
         (lambda: Repeated(0), r"data.sampler.times=0"),
+        (lambda: Repeated(10**18), r"data.sampler.times=1000000000000000000 of 103 samples is more"),
         (lambda: Wrong(None, None), r"Wrong.set_up returned None"),
         (lambda: Wrong(9, [1, 2]), r"Wrong.indices\(0, 8\) returned a list. Return an array of int64 of shape \(8,\)"),
         (lambda: Wrong(9, np.arange(8) + 99), r"has 99 to 106, and the data set has the samples 0 to 102"),

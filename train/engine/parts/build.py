@@ -14,7 +14,7 @@ from ...checkpoint.state import State
 from ...distributed.world import World
 from ...evaluation.sets import EvaluationSets
 from ...freezing.freezing import Freezing
-from ...loading.loader import Loader, SampleBatch
+from ...loading.loader import TRIED, Loader, SampleBatch
 from ...loading.prefetch import ToDevice
 from ...loading.streams.stream_dataset import StreamFetcher
 from ...optim.precision import Precision
@@ -69,6 +69,10 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     streams = look_at_streams(config, datasets, world)
     alone = world.raise_on_all(lambda: rank_parts(config, builder, world, precision, start, datasets, streams))
     notes = [*streams.notes, *crowded(config.data.workers * world.rank_env.local_size)]
+    if alone.sample_batch.batch is None:
+        notes.append(
+            f"data.collate left nothing of the first {TRIED} batches of data.train: such a step changes no weight"
+        )
     notes += [_IN_EVAL_MODE.format(name) for name in modules_in_eval_mode(alone.model)]
     if config.train.channels_last and not all(world.gather(alone.nhwc)):
         notes.append("the model takes no tensors in channels-last order, so train.channels_last is left off")
