@@ -320,7 +320,7 @@ STOPPING = [
 ]
 TRACKERS = [
     words("a sink that is a layer", "no class derived from Sink", "+sinks.mine._target_=mine.parts.Net"),
-    words("a sink of no class", "Type +sinks.mine._target_=package.module.Class", "+sinks.mine.level=3"),
+    words("a sink of no class", "Type sinks.mine._target_=package.module.Class", "+sinks.mine.level=3"),
     words("a sink with a typo", "mine.parts has no Snik", "+sinks.mine._target_=mine.parts.Snik"),
     words("a tracker with a typo", "Did you mean mlflow.enabled?", "mlfow.enabled=true"),
     words("a mode of W&B that is none", "wandb.mode is auto, online", "wandb.mode=on"),
