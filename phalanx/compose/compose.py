@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import _run_hydra, get_args_parser
+from omegaconf import DictConfig, OmegaConf
 
 from ..common.escaping import without_resolvers
 from ..common.redaction import REDACTED
@@ -67,12 +68,22 @@ def print_answer(argv: Sequence[str]) -> None:
     if flags.hydra_help:
         flags.overrides = []  # it is about Hydra's own config
     elif not flags.shell_completion:
-        _composed(flags, flags.overrides)
+        composition = _composed(flags, flags.overrides, resolve=flags.resolve)
+        if flags.cfg == "job" and not _foreign(flags):
+            return _print_job(composition.plain, flags.package)
     try:
         with without_resolvers() if _foreign(flags) else nullcontext():
             _run_hydra(flags, get_args_parser(), lambda cfg: None, str(CONF), PRIMARY)
     except NOT_COMPOSED as error:
         raise ConfigError(f"{' '.join(str(error).split())}. Type --help to see what there is") from None
+
+
+def _print_job(plain: Mapping[str, Any], package: str | None) -> None:
+    """As Hydra prints it, which knows no nodes that are typed as a whole. Raises ConfigError."""
+    node = plain if package is None else OmegaConf.select(OmegaConf.create(dict(plain)), package)
+    if not isinstance(node, Mapping | DictConfig):
+        raise ConfigError(f"--package={package}: there is no such node. Type --cfg job to see all")
+    print(*([] if package is None else [f"# @package {package}"]), OmegaConf.to_yaml(node), sep="\n")
 
 
 def choices(group: str, argv: Sequence[str]) -> list[str]:
@@ -177,11 +188,11 @@ def _foreign(flags: argparse.Namespace) -> bool:
     return is_foreign(flags.config_name)
 
 
-def _composed(flags: argparse.Namespace, words: Sequence[str]) -> Composition:
+def _composed(flags: argparse.Namespace, words: Sequence[str], *, resolve: bool = True) -> Composition:
     words = with_own_names(words)
     with hydra_composer(flags.config_dir, flags.config_name) as composer:
         try:
-            found = composer(_forced(words, composer) if _foreign(flags) else words)
+            found = composer(_forced(words, composer) if _foreign(flags) else words, resolve=resolve)
         except (NotImported, NotFollowed):
             raise
         except NOT_COMPOSED as error:

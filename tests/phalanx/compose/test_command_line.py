@@ -102,6 +102,8 @@ def test_help_is_printed_once_and_shows_groups_and_config(starter: Starter, tmp_
         (("--cfg", "job", "experiment=mnist"), "root: ${data.train.root}"),
         (("--cfg", "job", "experiment=mnist", "--resolve"), "root: data/mnist"),
         (("--cfg", "job", "--package", "optim"), "# @package optim\n_target_: torch.optim.Adam"),
+        (("--cfg", "job", "schedule={_target_: my.Steps, size: 3}"), "schedule:\n  _target_: my.Steps\n  size: 3\n"),
+        (("--cfg", "job", "sinks.mine._target_=my.Sink"), "sinks:\n  mine:\n    _target_: my.Sink\n"),
         (("--info", "searchpath"), "conf"),
         (("--hydra-help",), "Hydra"),
     ],
