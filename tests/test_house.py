@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -226,6 +227,14 @@ def test_nothing_unpickles_what_could_run_code() -> None:
             assert given.get("allow_pickle") is not True, f"{path}:{node.lineno}"
             if called(node) in ("torch.load", "torch.jit.load", "torch.hub.load"):
                 assert given.get("weights_only") is True, f"{path}:{node.lineno}"
+
+
+def test_every_folder_of_tests_is_run_by_pytest_or_by_a_step_of_its_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = {*project["tool"]["pytest"]["ini_options"]["testpaths"], "tests/slurm"}
+    found = {path.relative_to(ROOT).parts[:2] for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {"/".join(parts) for parts in found} == named
+    assert "pytest tests/slurm\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 def test_defaults_stand_in_conf_alone() -> None:
