@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from phalanx.launch.host.processes import children
 from phalanx.train.loading.collation import UserCollation
 from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.loader import Fetcher
@@ -168,8 +169,8 @@ def child(what: str, name: str) -> None:
 
 def _below(pid: int) -> list[int]:
     """The processes that this one started, and those that they did."""
-    children = [int(found) for found in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*children, *(below for found in children for below in _below(found))]
+    started = children(pid)
+    return [*started, *(below for found in started for below in _below(found))]
 
 
 def _pss_gib(pids: Sequence[int]) -> float:

@@ -1,8 +1,9 @@
 """Overrides for runs of a fraction of a second a step count of a few, on planted data."""
 
 import signal
+from collections.abc import Mapping
 
-from tests.ranks import Results, Starter
+from tests.ranks import Results, Starter, until
 
 SAMPLES = 96
 BATCH = 8
@@ -53,3 +54,16 @@ def killed_once(starter: Starter, ranks: int, *run: str) -> Results:
     ended = starter.run(ranks, *run, "run.name=killed")
     assert ended.codes == [0] * ranks, ended.output
     return starter.results("killed")
+
+
+def killed_after(
+    step: int, starter: Starter, ranks: int, *run: str, environ: Mapping[str, str] | None = None
+) -> Results:
+    """What a run leaves of which all ranks are killed once `step` is saved, and whose command is typed a second time."""
+    world = starter.start(ranks, *run, "run.name=killed", environ=environ)
+    until((starter.results("killed").folder / f"checkpoints/step_{step:08d}/manifest.json").exists)
+    world.kill()
+    assert world.wait().codes == [-signal.SIGKILL] * ranks
+    again = starter.train(ranks, *run, name="killed", environ=environ)
+    assert again.events("resume")
+    return again

@@ -185,7 +185,9 @@ def _sink(composed: Composed, opened: OpenRun, parts: Parts, progress: Progress,
             for name, node in config.sinks.items()
         }
         with writing(opened.path):
-            return open_sinks(config, plain, own, opened.path, step, steps, lambda: _check(opened))
+            return open_sinks(
+                config, plain, own, opened.path, step, steps, partial(lease.check, opened.path, opened.incarnation)
+            )
 
     return world.raise_on_all(act)  # all ranks take part
 
@@ -252,7 +254,3 @@ def _ended(summary: Mapping[str, Any]) -> str:
     """How a run ended that did not go to its last step."""
     by = summary.get("ended_by")
     return f", ended by {by}" if by not in (None, "steps") else ""
-
-
-def _check(opened: OpenRun) -> None:
-    lease.check(opened.path, opened.incarnation)

@@ -17,7 +17,7 @@ from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from ..loading.batch import Batch, apply, shapes
 from ..loading.collation import tell_who_made
-from ..loading.loader import Fetcher
+from ..loading.loader import TRIED, Fetcher
 from ..loading.prefetch import ToDevice
 from ..loading.rng import integer, seed_all
 from ..optim.ema import Average
@@ -35,7 +35,6 @@ from .predictions import Predictions
 _EVALUATE = 5  # tells these seeds from those of other uses
 _SHOW = 7
 _PREDICT = 8
-_TRIED = 16  # batches of which one is looked for that a collate left something of
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Evaluation:
         # All ranks take part, in this and what follows.
         found = world.raise_on_all(lambda: list(one.batches(map(self._batches.span, numbers))))
         numbered = list(zip(numbers, found, strict=True))
-        numbered[0] = world.raise_on_all(lambda: self._first_of_some(numbered[0], range(max(_TRIED, world.size))))
+        numbered[0] = world.raise_on_all(lambda: self._first_of_some(numbered[0], range(max(TRIED, world.size))))
         rows, metrics, computed, talks = world.raise_on_all(lambda: self._try(model, numbered, world))
         fixed = [name for name in computed if not metrics.may_lack(name)]
         seen = world.gather((self.with_grad, talks, fixed))

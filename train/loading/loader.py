@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, tee
+from typing import Any, Protocol
 
 from .batch import Batch
 from .fetch import PositionDataset, WithNotes
@@ -12,7 +13,7 @@ from .shard import Span, split
 from .workers.shared_dataset import SharedDataset
 from .workers.workers import Workers
 
-TRIED = 16  # steps of which a first batch is looked for that a collate left something of
+TRIED = 16  # batches, each of another step, of which one is looked for that a collate left something of
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,12 @@ class StepBatch:
     most: int
 
 
+class AnswersQuestions(Protocol):
+    """Processes that fetch batches."""
+
+    def answers(self, questions: Iterable[Any]) -> Iterator[tuple[Batch, list[str]]]: ...
+
+
 @dataclass(frozen=True)
 class Fetcher:
     """Fetches batches in this process, or ahead of time in `workers` processes, `prefetch` batches each.
@@ -85,13 +92,17 @@ class Fetcher:
     def _answers(self, spans: Iterable[Span]) -> Iterator[tuple[Batch, list[str]]]:
         if self.workers == 0:
             return map(WithNotes(self.source).__getitems__, spans)
-        return (self._staying if self.stay else self._begin()).answers(spans)
+        return (self._staying if self.stay else self._begin()).answers(self._questions(spans))
+
+    def _questions(self, spans: Iterable[Span]) -> Iterable[Any]:
+        """What the processes are asked for these batches."""
+        return spans
 
     @cached_property
-    def _staying(self) -> Workers[tuple[Batch, list[str]]]:
+    def _staying(self) -> AnswersQuestions:
         return self._begin()
 
-    def _begin(self) -> Workers[tuple[Batch, list[str]]]:
+    def _begin(self) -> AnswersQuestions:
         pin, shared = self.pin_memory, self.shared
         return Workers(WithNotes(self.source), self.workers, self.prefetch, pin, shared=shared, stay=self.stay)
 

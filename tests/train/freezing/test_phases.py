@@ -1,7 +1,6 @@
 """A task with phases, a GAN: each phase is a forward, a backward and an update of its own parameters."""
 
 import copy
-import signal
 from typing import Any
 
 import pytest
@@ -15,10 +14,10 @@ from phalanx.train.freezing.phase_parameters import phase_parameters
 from phalanx.train.loading.batch import Batch
 from phalanx.train.loading.rng import integer, seed_all
 from phalanx.train.tasks.task import Ratio, Task
-from tests.ranks import DDP, ROOT, Results, Starter, until
+from tests.ranks import DDP, ROOT, Results, Starter
 from tests.train.built_parts import built, moved, warmed_up
 from tests.train.faulty_parts import WIDTH
-from tests.train.small_runs import planted, undisturbed_and_killed
+from tests.train.small_runs import killed_after, planted, undisturbed_and_killed
 
 NOISE = 3
 PHASES = {"d": "^discriminator", "g": "^generator"}
@@ -145,12 +144,7 @@ def test_the_recipe_trains_a_gan_on_digits_and_continues_to_the_same_bits(starte
     )
     path = {"PYTHONPATH": str(home)}
     undisturbed = starter.train(2, *words, name="undisturbed", environ=path)
-    killed = starter.start(2, *words, "run.name=killed", environ=path)
-    until((starter.folder / "runs/killed/checkpoints/step_00000020/manifest.json").exists)
-    killed.kill()
-    assert killed.wait().codes == [-signal.SIGKILL] * 2
-    again = starter.train(2, *words, name="killed", environ=path)
-    assert again.events("resume")
+    again = killed_after(20, starter, 2, *words, environ=path)
     assert again.sha256 == undisturbed.sha256
     assert again.metrics("train")[-1]["d/found_real"] > 0.5
 

@@ -1,7 +1,6 @@
 """Tables whose gradients are sparse train to the weights that dense gradients give, on any number of ranks."""
 
 import re
-import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.ranks import DDP, ROOT, Results, Starter, until
+from tests.ranks import DDP, ROOT, Results, Starter
 from tests.train.faulty_parts import CLASSES, WIDTH
 from tests.train.parallel.flat_strategy import FLAT
-from tests.train.small_runs import planted
+from tests.train.small_runs import killed_after, planted
 
 SGD = ("optim=sgd", "optim.momentum=0", "optim.lr=0.05", "train.precision=fp64", "train.clip_norm=1.5")
 
@@ -97,12 +96,7 @@ def test_the_recipe_trains_a_recommender_and_continues_to_the_same_bits(starter:
     )
     path = {"PYTHONPATH": str(home)}
     undisturbed = starter.train(2, *words, name="undisturbed", environ=path)
-    killed = starter.start(2, *words, "run.name=killed", environ=path)
-    until((starter.folder / "runs/killed/checkpoints/step_00000040/manifest.json").exists)
-    killed.kill()
-    assert killed.wait().codes == [-signal.SIGKILL] * 2
-    again = starter.train(2, *words, name="killed", environ=path)
-    assert again.events("resume")
+    again = killed_after(40, starter, 2, *words, environ=path)
     assert again.sha256 == undisturbed.sha256
     losses = [line["loss"] for line in again.metrics("train")]
     assert losses[-1] < losses[0]

@@ -4,7 +4,6 @@ import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Any
 
@@ -153,19 +152,12 @@ class WholeStream(_StreamBatches):
 class WholeStreamFetcher(Fetcher):
     """Fetches the batches of a WholeStream; of several processes each reads parts of its own."""
 
-    def _answers(self, spans: Iterable[Span]) -> Iterator[tuple[Batch, list[str]]]:
-        if self.workers == 0:
-            return super()._answers(spans)
+    def _questions(self, spans: Iterable[Span]) -> Iterable[tuple[int, Span]]:
         source = self.source
         assert isinstance(source, WholeStream)
-        processes = self._staying_parts if self.stay else self._begin_parts()
-        return processes.answers((source.part(span), span) for span in spans)
+        return ((source.part(span), span) for span in spans)
 
-    @cached_property
-    def _staying_parts(self) -> PartWorkers[tuple[Batch, list[str]]]:
-        return self._begin_parts()
-
-    def _begin_parts(self) -> PartWorkers[tuple[Batch, list[str]]]:
+    def _begin(self) -> PartWorkers[tuple[Batch, list[str]]]:
         pin, shared = self.pin_memory, self.shared
         return PartWorkers(WithNotes(self.source), self.workers, self.prefetch, pin, shared=shared, stay=self.stay)
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from phalanx.common.files import read_text, write_atomic
+
 from ..scalars import scalars
 from ..shown import Shown
 from ..sink import Sink
@@ -152,3 +154,14 @@ def _wait_for_room(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     room = select.poll()
     room.register(process.stdin, select.POLLOUT)
     room.poll(timeout_s * 1000)
+
+
+def drawn_once(file: Path, drawn: str) -> str:
+    """What names the tracker's run of a run folder: `drawn` at its first start, from then on as the file has it.
+
+    Raises OSError.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, drawn)
+    return read_text(file)

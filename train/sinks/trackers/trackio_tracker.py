@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from phalanx.common.files import read_text, write_atomic
 from phalanx.config.limits import FINISH_S
 from phalanx.config.schema import TrackioConfig
 from phalanx.run_folder import names
 
 from .best_values import BestValues
-from .process_sink import ProcessSink
+from .process_sink import ProcessSink, drawn_once
 
 PROJECT = "phalanx"  # where nothing names one
 
@@ -30,16 +29,8 @@ class Trackio(ProcessSink):
         super().__init__(folder, best, FINISH_S)
         try:
             own = folder.absolute() / names.TRACKIO
-            known = _name(own / names.RUN_ID, folder.name)
+            known = drawn_once(own / names.RUN_ID, f"{folder.name}-{secrets.token_hex(2)}")
             sent = {"file": str(own / names.SENT), "id": known}
             self._start({"project": asked.project or PROJECT, "name": known, "config": config, "sent": sent})
         except OSError as error:
             self._give_up(str(error))
-
-
-def _name(path: Path, name: str) -> str:
-    """The name of the trackio run of this folder, drawn at its first start. Raises OSError."""
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, f"{name}-{secrets.token_hex(2)}")
-    return read_text(path)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
-from phalanx.common.files import write_atomic
 from phalanx.config.wandb_mode import Mode
 from phalanx.run_folder import names
 
 from .best_values import BestValues
-from .process_sink import ProcessSink
+from .process_sink import ProcessSink, drawn_once
 
 PRIVATE = {
     "program": "train/main.py",
@@ -70,7 +69,7 @@ class WeightsAndBiases(ProcessSink):
         }
         try:
             own = folder.absolute() / names.WANDB
-            settings["run_id"] = _run_id(own / names.RUN_ID)
+            settings["run_id"] = drawn_once(own / names.RUN_ID, secrets.token_hex(6))
             sent = {"file": str(own / names.SENT), "id": settings["run_id"]}
             self._start({"settings": settings, "config": config, "files": files, "sent": sent})
         except OSError as error:
@@ -78,11 +77,3 @@ class WeightsAndBiases(ProcessSink):
 
     def _how_to_send_the_rest(self) -> str:
         return f". To send the rest: wandb sync {self._files}/*run-*"
-
-
-def _run_id(path: Path) -> str:
-    """The id of the W&B run of this folder, drawn at its first start."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, secrets.token_hex(6))
-    return path.read_text()
