@@ -1,0 +1,1 @@
+"""Transformers for text: attention, blocks, and the models made of them."""
