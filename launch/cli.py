@@ -15,9 +15,10 @@ from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import say
 from phalanx.system.module_path import hide_trees
 
-VERBS = {  # each the module of its name; --help imports none of them
+VERBS = {  # --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of the cluster's queue.",
     "doctor": "Check what ranks will need, before they start.",
+    "evaluate": "Evaluate a run's weights once more, also on other data.",
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
@@ -26,6 +27,7 @@ VERBS = {  # each the module of its name; --help imports none of them
     "submit": "Train on a cluster, as a job of Slurm.",
     "sweep": "Search for the best config over whole runs.",
 }
+_WITHIN = {"evaluate": "deployment", "export": "deployment"}  # folders of launch/commands
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),
@@ -33,8 +35,14 @@ ELSEWHERE = {
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("down", "pause"), "stop"),
     **dict.fromkeys(("kill", "scancel", "delete", "rm"), "cancel"),
-    **dict.fromkeys(("env", "test", "check"), "doctor"),
+    **dict.fromkeys(("env", "check"), "doctor"),
+    **dict.fromkeys(("eval", "test", "validate"), "evaluate"),
 }
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb, which has a command of its name."""
+    return ".".join(["phalanx.launch.commands", *filter(None, [_WITHIN.get(verb)]), verb])
 
 
 class _Verbs(click.Group):
@@ -50,7 +58,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        found: click.Command = getattr(import_module(f"phalanx.launch.commands.{cmd_name}"), cmd_name)
+        found: click.Command = getattr(import_module(module_of(cmd_name)), cmd_name)
         return found
 
     def resolve_command(

@@ -69,7 +69,7 @@ def _serve_commands(listener: socket.socket) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how those ended that wait for commands
     with gc_paused():
         for verb in cli.VERBS:
-            import_module(f"phalanx.launch.commands.{verb}")
+            import_module(cli.module_of(verb))
     while True:
         connection, _ = listener.accept()
         if _is_ours(connection) and os.fork() == 0:

@@ -1,4 +1,7 @@
-"""Entry of every rank: torchrun --nproc_per_node=N train/main.py [key=value ...]"""
+"""Entry of every rank: torchrun --nproc_per_node=N train/main.py [key=value ...]
+
+`phalanx evaluate` and `phalanx export` put a word and a JSON object before these: see phalanx/deployment/job.py.
+"""
 
 import gc
 import logging
@@ -95,8 +98,15 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
     from phalanx.compose.user_imports import import_modules
     from phalanx.config.limits import check
     from phalanx.config.run_root import folder_of_run
+    from phalanx.deployment.job import check_config, job_of
 
     _check_temporary()
+    job, argv = job_of(argv)
+    if job is not None:
+        composed = composed or compose(argv)
+        import_modules(composed.config.run.imports)
+        check_config(composed.config, job)
+        return composed
     if not rank_env.launched and (words := multirun(argv)) is not None:
         _sweep(words)
     if is_query(argv):
@@ -137,8 +147,10 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     signals = Signals(rank_env.rank, lambda _: end(ExitCode.PREEMPTED))
     signals.open()
     allocator.keep_freed_memory(os.environ)
+    from phalanx.deployment.job import job_of
     from phalanx.run_folder import rank_logs
 
+    from .deploy import jobs
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import trainer
@@ -147,8 +159,9 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     if composed.config.data.workers and not composed.config.run.imports:
         fork_server()
     rank_logs.to_console(rank_env.is_rank_zero, os.environ)
+    job, _ = job_of(sys.argv[1:])
     try:
-        _check_targets(composed, rank_env.is_rank_zero)
+        _check_targets(composed, rank_env.is_rank_zero, trains=job is None)
         world = join(rank_env, composed.config.world, composed.config.train.deterministic)
     except ConfigError as error:
         refuse(error, rank_env.is_rank_zero)
@@ -158,7 +171,11 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
         end(ExitCode.BUG)
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
-        code = trainer.run(composed, world, signals, started, failure_exit.afterwards)
+        if job is not None:
+            jobs.run(job, composed, world, failure_exit.afterwards)
+            code = ExitCode.FINISHED
+        else:
+            code = trainer.run(composed, world, signals, started, failure_exit.afterwards)
         words = code.name.lower() + ("" if code is ExitCode.FINISHED else ", all saved; the same command continues")
         if rank_env.is_rank_zero:
             cause_file.write(code, rank_env.rank, words)
@@ -167,17 +184,18 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     return code
 
 
-def _check_targets(composed: "Composed", is_rank_zero: bool) -> None:
+def _check_targets(composed: "Composed", is_rank_zero: bool, *, trains: bool) -> None:
     """Import what the config names, and exit where that raises. A finished run needs none of it. Raises ConfigError."""
     from phalanx.exit import user_error
 
     from .checkpoint.open_run import finished
-    from .engine.parts.config_targets import check_targets, targets
+    from .engine.parts.config_targets import check_evaluated_targets, check_targets, targets
 
     try:
-        check_targets(composed.config, targets(composed.config, composed.foreign))
+        check = check_targets if trains else check_evaluated_targets
+        check(composed.config, targets(composed.config, composed.foreign))
     except Exception as error:  # whatever the user's own modules raise
-        if finished(composed.config) is not None:
+        if trains and finished(composed.config) is not None:
             return
         if isinstance(error, ConfigError):
             raise

@@ -88,7 +88,7 @@ def _run(
     check_one_machine(os.environ)
     if source is not None:
         typed = replay_words(source, typed)
-    machine = _machine(typed)
+    machine = machine_of(typed)
     with lock_gpus(machine.gpus, ranks, gpus_in_use_elsewhere(machine.gpus, os.environ)) as locked:
         planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, grace_s)
         if dry_run:
@@ -99,7 +99,7 @@ def _run(
         return supervise(planned, locked.descriptors, max_restarts, grace_s)
 
 
-def _machine(typed: Sequence[str]) -> Machine:
+def machine_of(typed: Sequence[str]) -> Machine:
     """This machine, without its GPUs where the config that these words come to trains on the CPU.
 
     Raises ConfigError: for a config that is bad, and for GPUs that cannot be counted, where it trains on them.

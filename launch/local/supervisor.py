@@ -25,17 +25,20 @@ _LINGER_S = 5.0  # for ranks whose agent has died: they exit within two
 _STUCK_S = 30.0  # after which a killed process that still exists is given up on
 
 
-def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, grace_s: float) -> ExitCause:
+def supervise(
+    plan: StartPlan, descriptors: Sequence[int], max_restarts: int, grace_s: float, stdout: int | None = None
+) -> ExitCause:
     """Run `plan` to its end, starting it again up to `max_restarts` times; returns the last cause.
 
-    The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it.
+    The processes keep `descriptors` open. Ranks that are told to stop have `grace_s` seconds for it. What they print goes
+    to the descriptor `stdout`, None for this process's own.
     """
     processes.become_subreaper()
     launch = uuid.uuid4().hex
     with HeldSignals() as signals, holding_lock(f"launch-{launch}"):
         restarts = 0
         while True:
-            ended = _run(plan, descriptors, restarts, launch, grace_s, signals)
+            ended = _run(plan, descriptors, restarts, launch, grace_s, signals, stdout)
             signals.drain()
             if signals.stop_requested or restarts == max_restarts or not ended.worth_a_restart:
                 break
@@ -47,7 +50,13 @@ def supervise(plan: StartPlan, descriptors: Sequence[int], max_restarts: int, gr
 
 
 def _run(
-    plan: StartPlan, descriptors: Sequence[int], restarts: int, launch: str, grace_s: float, signals: HeldSignals
+    plan: StartPlan,
+    descriptors: Sequence[int],
+    restarts: int,
+    launch: str,
+    grace_s: float,
+    signals: HeldSignals,
+    stdout: int | None,
 ) -> ExitCause:
     """Run one start, until its last process has ended."""
     with tempfile.TemporaryDirectory(prefix=FOLDER) as name:
@@ -66,6 +75,7 @@ def _run(
             plan.argv,
             env=environ,
             stdin=subprocess.DEVNULL,
+            stdout=stdout,
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C reaches this process only, which forwards it
             preexec_fn=enter,

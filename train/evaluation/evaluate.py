@@ -20,6 +20,7 @@ from ..loading.collation import tell_who_made
 from ..loading.loader import TRIED, Fetcher
 from ..loading.prefetch import ToDevice
 from ..loading.rng import integer, seed_all
+from ..loading.shard import Span
 from ..optim.ema import Average
 from ..optim.precision import Precision
 from ..parallel import buffers
@@ -163,6 +164,16 @@ class Evaluation:
         talks = world.collectives() != before
         some = any(row.names for row in rows)  # no collate has left all of them empty
         return rows, metrics, metrics.sanity_check() if some else {}, talks
+
+    def few(self, world: World) -> Batch:
+        """Two samples to try, as they are fetched: the first two, and of a stream the first batch of this rank."""
+        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1, stay=False)
+        span = (
+            Span(0, min(2, self.samples))
+            if not self.parts
+            else self._batches.span(self._batches.first(world.rank, world.size))
+        )
+        return next(iter(one.batches([span])))
 
     def _check_equal(self, ranks: int) -> None:
         if not self._batches.are_equal(ranks):

@@ -46,6 +46,14 @@ def check_targets(config: Config, builder: Targets) -> None:
     _check_options(config.parallel, builder)
 
 
+def check_evaluated_targets(config: Config, builder: Targets) -> None:
+    """Of a run that is not trained now: check what its evaluation builds. Raises ConfigError."""
+    for node, where, kind, given in _nodes(config):
+        evaluated = where in ("model", "task", "data.collate") or kind in (Dataset, ParallelStrategy)
+        if evaluated and where != "data.train":
+            builder.check(node, where, kind, given)
+
+
 def packages(config: Config, builder: Targets) -> list[str]:
     """The packages whose code the config's targets run, and those of run.imports."""
     imported = {name.partition(".")[0] for name in config.run.imports}

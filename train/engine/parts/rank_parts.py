@@ -77,7 +77,7 @@ def rank_parts(
     collations = {name: data_loading.collation(config, builder, dataset) for name, dataset in datasets.items()}
     train, collate = datasets["train"], collations["train"]
     loader = data_loading.loader(config, builder, train, collate, start, world, streams.train)
-    model = _model(config, builder, world, precision)
+    model = build_model(config, builder, world, precision)
     extra_state_of(model.state_dict())  # raises now for what could not be saved
     weights.check(model)
     initial = load_initial(model, start, config.train)
@@ -108,16 +108,21 @@ def rank_parts(
     )
 
 
-def build_datasets(config: Config, builder: Targets, world: World) -> dict[str, Dataset[Any]]:
-    """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in all sets."""
+def build_datasets(config: Config, builder: Targets, world: World, *, trains: bool = True) -> dict[str, Dataset[Any]]:
+    """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in all sets.
+
+    Without the one that is trained on, unless it `trains`.
+    """
     datasets = {}
     for name, node in data_sets(config.data).items():
+        if name == "train" and not trains:
+            continue
         seed_all(config.seed, world.device)
         datasets[name] = builder.build(node, f"data.{name}", Dataset)
     return datasets
 
 
-def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
+def build_model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:
     seed_all(config.seed, world.device)
     model = builder.build(config.model, "model", nn.Module)
     model_checks.check_model(model)

@@ -44,9 +44,12 @@ class Streams:
 
 
 def look_at_streams(config: Config, datasets: Mapping[str, Dataset[Any]], world: World) -> Streams:
-    """Read the first samples of the streams, and count those of evaluations. All ranks call it. Raises ConfigError."""
+    """Read the first samples of the streams, and count those of evaluations. All ranks call it. Raises ConfigError.
+
+    Where nothing is trained there is no set `train`.
+    """
     found = Streams()
-    if is_stream(datasets["train"]):
+    if "train" in datasets and is_stream(datasets["train"]):
         world.raise_on_all(lambda: _check_keys(config, datasets["train"]))  # all ranks take part
         train, notes = _train(config, datasets["train"], world)  # all ranks take part
         found = Streams(train, {}, notes)

@@ -1,0 +1,1 @@
+"""Verbs for what is done with a trained model."""

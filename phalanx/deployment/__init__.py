@@ -1,0 +1,1 @@
+"""What `phalanx evaluate`, `export`, `predict` and `serve` share: the words to ranks, and what an export holds."""

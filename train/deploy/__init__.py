@@ -1,0 +1,1 @@
+"""Evaluate a run that is not trained now, and export its model."""

@@ -1,0 +1,17 @@
+"""What a rank does that does not train."""
+
+from collections.abc import Callable
+
+from phalanx.compose.compose import Composed
+from phalanx.deployment.job import EXPORT, Job
+from phalanx.exit.codes import Failure
+
+from ..distributed.world import World
+from .evaluate import evaluate
+
+
+def run(job: Job, composed: Composed, world: World, afterwards: list[Callable[[Failure], None]]) -> None:
+    """All ranks call it. `afterwards` collects the functions to call if it fails."""
+    if job.verb == EXPORT:
+        raise NotImplementedError
+    evaluate(job, composed, world)
