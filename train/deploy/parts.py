@@ -27,7 +27,7 @@ from ..engine.parts.memory_format import Convolutions, takes_nhwc
 from ..engine.parts.process_setup import set_up_process
 from ..engine.parts.rank_parts import build_datasets, build_model
 from ..engine.streams.look_at_streams import look_at_streams
-from ..evaluation.evaluate import Evaluation
+from ..evaluation.evaluate import Evaluation, few_samples
 from ..freezing.plan import freeze
 from ..loading.batch import apply
 from ..loading.prefetch import ToDevice
@@ -131,7 +131,7 @@ def _choose_memory_format(
         return
 
     def takes() -> bool:
-        batch = apply(next(iter(found.values())).few(world), made.mover)
+        batch = apply(few_samples(next(iter(found.values())), world), made.mover)
         return batch is None or takes_nhwc(convolutions, model, made.task, batch, made.precision, world)
 
     if not all(world.gather(world.raise_on_all(takes))):  # all ranks take part

@@ -165,16 +165,6 @@ class Evaluation:
         some = any(row.names for row in rows)  # no collate has left all of them empty
         return rows, metrics, metrics.sanity_check() if some else {}, talks
 
-    def few(self, world: World) -> Batch:
-        """Two samples to try, as they are fetched: the first two, and of a stream the first batch of this rank."""
-        one = replace(self.fetcher, workers=min(1, self.fetcher.workers), prefetch=1, stay=False)
-        span = (
-            Span(0, min(2, self.samples))
-            if not self.parts
-            else self._batches.span(self._batches.first(world.rank, world.size))
-        )
-        return next(iter(one.batches([span])))
-
     def _check_equal(self, ranks: int) -> None:
         if not self._batches.are_equal(ranks):
             sizes = range(1, self.batch + 1)
@@ -253,6 +243,14 @@ class Evaluation:
             raise
         cells = [_scalar(cell, world.device) for ratio in ratios.values() for cell in ratio]
         return _Row(list(ratios), torch.stack(cells).view(len(ratios), 2))
+
+
+def few_samples(evaluation: Evaluation, world: World) -> Batch:
+    """Two samples to try, as they are fetched: the first two, and of a stream the first batch of this rank."""
+    fetcher = replace(evaluation.fetcher, workers=min(1, evaluation.fetcher.workers), prefetch=1, stay=False)
+    batches = evaluation._batches
+    whole = batches.span(batches.first(world.rank, world.size))
+    return next(iter(fetcher.batches([whole if evaluation.parts else Span(0, min(2, evaluation.samples))])))
 
 
 class _Row(NamedTuple):
