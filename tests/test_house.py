@@ -29,7 +29,7 @@ FILES = {
 }
 SOURCES = [*FILES.values(), *(path for tree in ("bench", "tests") for path in sorted((ROOT / tree).rglob("*.py")))]
 PUBLIC = {
-    f"phalanx/{name}.py" for name in ("data", "models", "parallel", "samplers", "schedules", "tasks")
+    f"phalanx/{name}.py" for name in ("data", "drawing", "models", "parallel", "samplers", "schedules", "tasks")
 }  # names for configs
 RANKS_START = {"launch/local/preload.py", "launch/sweep/fork_server.py"}  # what forks ranks, and has torch
 IN_RANKS = ("launch/doctor/checks/", "launch/doctor/protocol/")  # what `phalanx doctor` runs in ranks, which have torch

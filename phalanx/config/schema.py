@@ -181,6 +181,8 @@ class CheckpointConfig:
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
     every: int = _inert(1)
+    shown: int = _inert(0)
+    keep_shown: int = _inert(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,7 @@ def trained_parts(job: Job, composed: Composed, world: World, *, spread: bool = 
     `spread`: the model is spread over the ranks as in training, where the strategy's forward needs that.
     """
     config = replace(composed.config, eval=replace(composed.config.eval, predictions=0))
+    config = replace(config, log=replace(config.log, shown=0))
     builder = targets(config, composed.foreign)
     world.watchdog.at("build", 0)
     precision = set_up_process(config, world)  # all ranks take part, in this and what follows

@@ -64,6 +64,7 @@ class Evaluation:
     mover: ToDevice
     parts: tuple[int, ...] = ()  # the samples of each part of a stream that is cut, of which each rank reads some
     collective_forward: bool = False  # the strategy's: all ranks call the model equally often
+    shown: int = 0  # samples that the task shows, of the first batch; 0: nothing is shown
     predictions: int = 0  # samples whose predictions are kept, the first ones
     waits: bool = False  # the task waits for other ranks in its forward
     with_grad: bool = False  # autograd on, for a model that differentiates in its forward
@@ -76,7 +77,7 @@ class Evaluation:
         """
         with unchanged(model, self.task), nullcontext() if average is None else average.swapped_in():
             buffers.broadcast_buffers(model, world)  # all ranks take part
-            metrics = MetricSet(self.task, world)
+            metrics = self._metrics(world)
             workers, in_order = self.fetcher.workers, bool(metrics.names)
             plan = self._batches.plan(world.size, in_order=in_order, equal=self.collective_forward, workers=workers)
             mine, numbers = plan[world.rank]
@@ -89,7 +90,7 @@ class Evaluation:
                         number, batch = self._in_place_of(
                             number, [others[len(rows)] for _, others in plan if len(others) > len(rows)]
                         )
-                    row = self._row(model, number, batch, metrics if own else MetricSet(self.task, world), world)
+                    row = self._row(model, number, batch, metrics if own else self._metrics(world), world)
                     rows.append(row if own or len(rows) >= len(mine) else _no_row(world))
                     if len(rows) == 1 and (world.is_rank_zero or self.collective_forward):
                         shown = self._shown(model, batch, world)
@@ -97,6 +98,7 @@ class Evaluation:
                     world.watchdog.touch()
             del rows[len(mine) :]
             computed = metrics.compute()  # all ranks take part
+            shown = {**metrics.shown(), **shown}
         predictions = kept.gathered(world)  # all ranks take part
         names = _all(rows, world)  # all ranks take part
         table = torch.zeros(self._batches.count, len(names), 2, dtype=torch.float64)
@@ -148,7 +150,7 @@ class Evaluation:
         """
         before = world.collectives()
         for self.with_grad in (False, True):
-            metrics = MetricSet(self.task, world)
+            metrics = self._metrics(world)
             try:
                 with self._evaluating(model, world):
                     rows = [self._row(model, number, batch, metrics, world) for number, batch in numbered]
@@ -205,17 +207,20 @@ class Evaluation:
     def _evaluating(self, model: nn.Module, world: World) -> Iterator[None]:
         model.eval()
         now = self.task.now
-        self.task.now = Now(now.step + now.training, now.steps)  # restored with the task
+        self.task.now = Now(now.step + now.training, now.steps, shown=self.shown)  # restored with the task
         with torch.set_grad_enabled(self.with_grad), self.precision.autocast(world.device):
             yield
 
     def _shown(self, model: nn.Module, batch: Batch, world: World) -> dict[str, Shown]:
         """What the task shows of the first batch. All ranks call it where a forward needs all, else rank 0 alone."""
-        if type(self.task).show is Task.show or batch is None:
+        if not self.shown or type(self.task).show is Task.show or batch is None:
             return {}
         seed_all(integer(_SHOW), world.device)
         with user_error.context(batch=shapes(batch)):
             return checked_shown(self.task.show(model, apply(batch, self.mover)))
+
+    def _metrics(self, world: World) -> MetricSet:
+        return MetricSet(self.task, world, drawn=self.shown > 0)
 
     def _predict(self, model: nn.Module, number: int, batch: Batch, kept: Predictions | None, world: World) -> None:
         """Keep the predictions of a batch, None of one that is repeated. Where a forward needs all ranks each makes one."""

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import math
 import wave
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from phalanx.exit.codes import ConfigError
 if TYPE_CHECKING:
     import torch
 
-Array = "torch.Tensor | NDArray[Any]"
+MOST_PIXELS = 1 << 24  # of an Image
+MOST_SAMPLES = 1 << 25  # of an Audio, ten minutes at 48 kHz
+MOST_ROWS = 10_000  # of a Table
+MOST_CHARACTERS = 1 << 20  # of a Text
 
 
 class Shown(ABC):
@@ -25,27 +30,48 @@ class Shown(ABC):
     suffix: ClassVar[str]
 
     @abstractmethod
+    def held(self) -> Self:
+        """The same on the host, in memory of its own, to be encoded later. Raises ConfigError for what cannot be shown."""
+
+    @abstractmethod
     def encoded(self) -> bytes:
         """The file, whole. Raises ConfigError for what cannot be one."""
+
+    @cached_property
+    def content(self) -> bytes:
+        """What `encoded` gives, which is made once for all sinks."""
+        return self.encoded()
 
 
 @dataclass(frozen=True)
 class Image(Shown):
-    """A picture of shape (h, w) or (channels, h, w) with 1, 3 or 4 channels: uint8, or floats from 0 to 1. A PNG file."""
+    """A picture of shape (h, w) or (channels, h, w) with 1, 3 or 4 channels: uint8, or floats from 0 to 1. A PNG file.
 
-    pixels: "torch.Tensor | NDArray[Any]"
+    `pixels` may also be a function that gives them. It is called once, later and in another thread, so that training does
+    not wait until they are drawn.
+    """
+
+    pixels: "torch.Tensor | NDArray[Any] | Callable[[], NDArray[Any]]"
     caption: str = ""
     suffix: ClassVar[str] = "png"
 
+    def held(self) -> Self:
+        if callable(self.pixels):
+            return self
+        shape = tuple(np.shape(self.pixels))
+        if math.prod(shape[-2:]) > MOST_PIXELS:
+            raise ConfigError(
+                f"An Image has pixels of shape {shape}, which is more than {MOST_PIXELS:,}. Show a part of it, or make it "
+                "smaller: torchvision.transforms.v2.functional.resize"
+            )
+        self._check(shape)
+        return replace(self, pixels=_numpy(self.pixels).copy())
+
     def array(self) -> NDArray[np.uint8]:
         """(h, w, channels) of uint8."""
-        found = _numpy(self.pixels)
+        found = _numpy(self.pixels() if callable(self.pixels) else self.pixels)
+        self._check(found.shape)
         found = found[None] if found.ndim == 2 else found
-        if found.ndim != 3 or found.shape[0] not in (1, 3, 4):
-            raise ConfigError(
-                f"An Image has pixels of shape {tuple(np.shape(self.pixels))}, and it wants (h, w) or (channels, h, w) "
-                "with 1, 3 or 4 channels. Show one picture at a time, or put them side by side: torchvision.utils.make_grid"
-            )
         if found.dtype != np.uint8:
             found = np.nan_to_num(found.astype(np.float64)).clip(0, 1) * 255
         return np.ascontiguousarray(found.round().astype(np.uint8).transpose(1, 2, 0))
@@ -54,8 +80,15 @@ class Image(Shown):
         from PIL import Image as Picture  # here, as most runs show none
 
         array, file = self.array(), io.BytesIO()
-        Picture.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(file, "PNG")
+        Picture.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(file, "PNG", compress_level=4)
         return file.getvalue()
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if 0 in shape or len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3, 4)):
+            raise ConfigError(
+                f"An Image has pixels of shape {shape}, and it wants (h, w) or (channels, h, w) with 1, 3 or 4 channels. "
+                "Show one picture at a time, or put them side by side: torchvision.utils.make_grid"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,6 +98,9 @@ class Table(Shown):
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     suffix: ClassVar[str] = "csv"
+
+    def held(self) -> Self:
+        return replace(self, columns=[str(name) for name in self.columns], rows=self.cells()[:MOST_ROWS])
 
     def cells(self) -> list[list[Any]]:
         """The rows with numbers and text alone. Raises ConfigError for a row of another length."""
@@ -77,7 +113,7 @@ class Table(Shown):
     def encoded(self) -> bytes:
         text = io.StringIO()
         csv.writer(text).writerows([list(self.columns), *self.cells()])
-        return text.getvalue().encode()
+        return text.getvalue().encode("utf-8", "replace")
 
     def markdown(self) -> str:
         lines = [list(self.columns), ["---"] * len(self.columns), *self.cells()]
@@ -91,8 +127,11 @@ class Text(Shown):
     text: str
     suffix: ClassVar[str] = "txt"
 
+    def held(self) -> Self:
+        return replace(self, text=self.text[:MOST_CHARACTERS])
+
     def encoded(self) -> bytes:
-        return self.text.encode()
+        return self.text.encode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -103,15 +142,20 @@ class Audio(Shown):
     rate: int
     suffix: ClassVar[str] = "wav"
 
+    def held(self) -> Self:
+        shape = tuple(np.shape(self.samples))
+        self._check(shape)
+        if shape[-1] > MOST_SAMPLES:
+            raise ConfigError(
+                f"An Audio has {shape[-1]:,} samples, which is more than {MOST_SAMPLES:,}. Show a part of it"
+            )
+        return replace(self, samples=_numpy(self.samples).copy())
+
     def array(self) -> NDArray[np.int16]:
         """(samples, channels) of int16."""
         found = _numpy(self.samples)
+        self._check(found.shape)
         found = found[None] if found.ndim == 1 else found
-        if found.ndim != 2:
-            raise ConfigError(
-                f"An Audio has samples of shape {tuple(np.shape(self.samples))}, and it wants (samples,) or "
-                "(channels, samples)"
-            )
         return np.ascontiguousarray((np.nan_to_num(found).clip(-1, 1) * 32767).round().astype("<i2").T)
 
     def encoded(self) -> bytes:
@@ -122,6 +166,13 @@ class Audio(Shown):
             sound.setframerate(self.rate)
             sound.writeframes(array.tobytes())
         return file.getvalue()
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if len(shape) not in (1, 2) or self.rate < 1:
+            raise ConfigError(
+                f"An Audio has samples of shape {shape} at {self.rate} a second, and it wants (samples,) or "
+                "(channels, samples) at 1 or more"
+            )
 
 
 def _numpy(value: Any) -> NDArray[Any]:

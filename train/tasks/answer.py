@@ -18,6 +18,7 @@ RESERVED = frozenset(
     {"step", "split", "time", "epoch", "lr", "grad_norm", "skipped", "memory_gib", "page_faults", "mfu"}
     | {"samples_per_s", "tokens_per_s", "step_time_s", "data_wait_s"}
 )
+MOST_SHOWN = 64  # things of an evaluation
 _FILE = re.compile(r"\w[\w.-]*", re.ASCII)
 _SUM = 'Ratio(F.cross_entropy(logits, labels, reduction="sum"), len(labels))'
 
@@ -75,7 +76,7 @@ def new_metrics(task: Task) -> dict[str, Metric]:
 
 
 def checked_shown(found: object) -> dict[str, Shown]:
-    """What the task's `show` gave. Raises ConfigError for what cannot be shown."""
+    """What the task's `show` gave, on the host. Raises ConfigError for what cannot be shown."""
     if not isinstance(found, Mapping):
         raise ConfigError(
             f"The task's show() answered with {_told(found)}, and not with what it shows by name. Write "
@@ -90,7 +91,12 @@ def checked_shown(found: object) -> dict[str, Shown]:
             raise ConfigError(
                 f"The task's show() has a {name} that is {_told(item)}. Show an Image, Table, Text or Audio of phalanx"
             )
-    return dict(found)
+    if len(found) > MOST_SHOWN:
+        raise ConfigError(
+            f"The task's show() gave {len(found)} things of one evaluation, and {MOST_SHOWN} are the most. Draw several in "
+            "one picture, as phalanx.drawing does, or as rows of a Table"
+        )
+    return {name: item.held() for name, item in found.items()}
 
 
 def numbers_of(name: str, value: object) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from ..sinks.shown import Shown
 
 
 class Update:
@@ -29,6 +31,10 @@ class Metric(ABC):
     0 for all. Tensors stay on the device that `update` found them on.
     """
 
+    only_shown: ClassVar[bool] = False
+    """Whether it is there for `show` alone: `compute` gives {}, and where log.shown=0 nothing updates it. A batch that
+    brings no `Update` for it is fine."""
+
     @abstractmethod
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch; the arguments are those of the `Update` that the task's `ratios` returned for it."""
@@ -46,6 +52,13 @@ class Metric(ABC):
 
         What is not defined for the samples, such as the AUC of one class, is math.nan. Called on rank 0 alone, once.
         """
+
+    def show(self) -> Shown | None:
+        """What to show of all samples under the metric's name, such as an Image; None for nothing.
+
+        Called on rank 0 alone, after `compute`. What takes time to draw is drawn later: see `Image`.
+        """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """The state that is sent to rank 0: all attributes. Override it if some are no plain data."""

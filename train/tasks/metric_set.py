@@ -1,6 +1,7 @@
 """The task's metrics in one evaluation: created, updated on every rank, merged and computed on rank 0."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,22 +14,25 @@ from phalanx.targets.signature import check_call, check_signature
 from ..distributed.plain_data import gather_on_rank_zero, pack, unpack
 from ..distributed.world import World
 from ..loading.rng import integer, seed_all
-from .answer import joined, new_metrics, numbers_of
-from .metric import Update
+from ..sinks.shown import Shown
+from .answer import checked_shown, joined, new_metrics, numbers_of
+from .metric import Metric, Update
 from .task import Task
 from .torch_metric import TorchMetric, updated_by
 
 _COMPUTE = 6  # separates this seed from other uses
+_FORBIDDEN = re.compile(r"[^\w.-]", re.ASCII)  # in the name of a file
 _CLOSE = 1e-6  # relative rounding error of a merge with empty metrics
 
 
 class MetricSet:
-    """The metrics of one evaluation on this rank."""
+    """The metrics of one evaluation on this rank, those that are only drawn among them where `drawn`."""
 
-    def __init__(self, task: Task, world: World) -> None:
+    def __init__(self, task: Task, world: World, *, drawn: bool = False) -> None:
         self._task = task
         self._world = world
-        self._metrics = new_metrics(task)
+        self._drawn = drawn
+        self._metrics = self._new()
         self._updated: set[str] = set()
 
     @property
@@ -45,6 +49,8 @@ class MetricSet:
         joined(dict.fromkeys(ratios, 0.0), dict.fromkeys(self._metrics, 0.0))
         for name, update in updates.items():
             if name not in self._metrics:
+                if not self._drawn and name in new_metrics(self._task):
+                    continue
                 raise ConfigError(
                     f"ratios() of the task returned an Update of {name}, and its metrics() has "
                     f"{', '.join(self._metrics) or 'none'}. Return {{{name!r}: …}} there, made anew"
@@ -71,6 +77,14 @@ class MetricSet:
         found = world.raise_on_all(lambda: self._merged(gathered[1:]) if world.is_rank_zero else None)
         return world.broadcast_object(found)
 
+    def shown(self) -> dict[str, Shown]:
+        """What the metrics show, by names of files, after `compute`; nothing but on rank 0."""
+        if not self._world.is_rank_zero:
+            return {}
+        with self._quiet():
+            found = {_FORBIDDEN.sub("_", name): metric.show() for name, metric in self._metrics.items()}
+        return checked_shown({name: item for name, item in found.items() if item is not None})
+
     def sanity_check(self) -> dict[str, float]:
         """Try `compute` on this rank alone, merged with an empty metric. Call it after an update of all metrics.
 
@@ -78,9 +92,10 @@ class MetricSet:
         """
         before = self._world.collectives()
         self._check()
-        anew = MetricSet(self._task, self._world)
+        anew = MetricSet(self._task, self._world, drawn=self._drawn)
         others = [self._packed(), anew._packed()]
         own, merged = self._computed(), anew._merged(others)
+        self.shown()
         if self._world.collectives() != before:
             raise ConfigError(
                 f"The task's metrics {', '.join(self._metrics)} wait for other ranks, and rank 0 computes alone. Leave "
@@ -96,7 +111,7 @@ class MetricSet:
         return own
 
     def _check(self) -> None:
-        anew = new_metrics(self._task)
+        anew = self._new()
         for name, metric in self._metrics.items():
             if anew.get(name) is metric:
                 raise ConfigError(
@@ -108,12 +123,17 @@ class MetricSet:
                 check_signature(metric.compute)
                 check_signature(metric.state_dict)
                 check_signature(metric.load_state_dict, "state")
-            if name not in self._updated:
+            if name not in self._updated and not metric.only_shown:
                 raise ConfigError(
                     f"The task's metrics() has {name}, and ratios() returned nothing to update it with for a batch of the "
                     f"evaluation. Return {{{name!r}: Update(…)}} beside the loss, with the arguments of "
                     f"{type(metric).__name__}.update"
                 )
+
+    def _new(self) -> dict[str, Metric]:
+        return {
+            name: metric for name, metric in new_metrics(self._task).items() if self._drawn or not metric.only_shown
+        }
 
     def _packed(self) -> torch.Tensor:
         states = {name: metric.state_dict() for name, metric in self._metrics.items()}
@@ -123,7 +143,7 @@ class MetricSet:
         """The values after merging the packed states `others` into these metrics."""
         loaded = []
         for packed in others:
-            loaded.append(new_metrics(self._task))
+            loaded.append(self._new())
             for name, state in unpack(packed, self._world.device).items():
                 loaded[-1][name].load_state_dict(state)
         with self._quiet():

@@ -71,5 +71,6 @@ def _evaluation(config: Config, parts: EvaluatedWith, name: str, world: World) -
         precision=parts.precision,
         mover=parts.mover,
         collective_forward=parts.collective_forward,
+        shown=config.log.shown,
         predictions=config.eval.predictions,
     )
