@@ -19,6 +19,7 @@ VERBS = {  # --help imports none of them
     "cancel": "End a run or a sweep now, or take it out of the cluster's queue.",
     "doctor": "Check what ranks will need, before they start.",
     "evaluate": "Evaluate a run's weights once more, also on other data.",
+    "export": "Write a run's model for another runtime, compared with the trained one.",
     "logs": "Print the log of a rank of a run.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",

@@ -150,7 +150,6 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     from phalanx.deployment.job import job_of
     from phalanx.run_folder import rank_logs
 
-    from .deploy import jobs
     from .distributed.failure_exit import exit_on_failure
     from .distributed.rendezvous import join
     from .engine import trainer
@@ -172,6 +171,8 @@ def _train(composed: "Composed", rank_env: RankEnv, started: float) -> ExitCode:
     with exit_on_failure(world) as failure_exit:
         signals.leave = lambda why: failure_exit.leave(Preempted(why))
         if job is not None:
+            from .deploy import jobs
+
             jobs.run(job, composed, world, failure_exit.afterwards)
             code = ExitCode.FINISHED
         else:

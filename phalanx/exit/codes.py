@@ -42,6 +42,10 @@ class NoRoom(RuntimeError):  # noqa: N818
     """The run folder cannot be written. Ends with code 8, without a traceback."""
 
 
+class ParityMissed(RuntimeError):  # noqa: N818
+    """An exported model answers otherwise than the trained one. Ends with code 1, without a traceback."""
+
+
 @dataclass(frozen=True)
 class Hang:
     """The rank that is late, what it does after `step` steps, since when, which ranks wait for it, and where its main

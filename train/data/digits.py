@@ -21,6 +21,8 @@ _MEAN, _STD = 0.3053, 0.3247  # of all 1,797 images at 28x28, in units of 0..1
 class Digits(Images):
     """One `split`, "train" (1,438) or "held_out" (359: a fifth of each class, always the same), at 28x28 pixels."""
 
+    classes = tuple("0123456789")
+
     def __init__(self, split: str) -> None:
         if split not in ("train", "held_out"):
             raise ConfigError(f"The digits have no split {split!r}. Type split=train or split=held_out")

@@ -1,6 +1,7 @@
 """Labelled images held in memory: one indexing operation a batch."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         digest = hashlib.sha256(np.ascontiguousarray(images).data)
         digest.update(np.ascontiguousarray(labels).data)
         self._fingerprint = digest.hexdigest()
+        self._mean, self._std = mean, std
         pixels = torch.from_numpy(np.array(images)).unsqueeze(1).float()
         self._images = pixels.div_(255).sub_(mean).div_(std)
         self.labels = torch.from_numpy(np.array(labels, np.int64))
@@ -33,6 +35,11 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         where = torch.as_tensor(indices)
         return self._images.index_select(0, where), self.labels.index_select(0, where)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What makes an input of a picture: docs/deployment.md."""
+        size = list(self._images.shape[-2:])
+        return {"kind": "image", "channels": 1, "size": size, "mean": [self._mean], "std": [self._std]}
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over pixels and labels."""

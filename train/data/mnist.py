@@ -24,6 +24,8 @@ _NAMES = {
 class MNIST(Images):
     """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts files below it."""
 
+    classes = tuple("0123456789")
+
     def __init__(self, root: str, split: str, download: bool) -> None:
         if split not in _NAMES:
             raise ConfigError(f"MNIST has no split {split!r}. Type split=train or split=test")

@@ -8,10 +8,12 @@ from phalanx.exit.codes import Failure
 
 from ..distributed.world import World
 from .evaluate import evaluate
+from .export.export import export
 
 
 def run(job: Job, composed: Composed, world: World, afterwards: list[Callable[[Failure], None]]) -> None:
     """All ranks call it. `afterwards` collects the functions to call if it fails."""
     if job.verb == EXPORT:
-        raise NotImplementedError
-    evaluate(job, composed, world)
+        export(job, composed, world, afterwards)
+    else:
+        evaluate(job, composed, world)

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from phalanx.common.redaction import redact, secrets_of
 from phalanx.exit import cause_file
-from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, Preempted
+from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, ParityMissed, Preempted
 from phalanx.exit.messages import end, say
 from phalanx.run_folder import rank_logs
 
@@ -100,7 +100,7 @@ def _leave_after_timeout(world: World, afterwards: list[Callable[[Failure], None
 
 
 def _words(error: BaseException, failure: Failure) -> str:
-    if isinstance(error, ConfigError | GaveUp | Hung | NoRoom):
+    if isinstance(error, ConfigError | GaveUp | Hung | NoRoom | ParityMissed):
         return f"error: {failure.text}"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues from the newest checkpoint"

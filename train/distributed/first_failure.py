@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from phalanx.exit import user_error
-from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, PeerFailed, Preempted
+from phalanx.exit.codes import ConfigError, ExitCode, Failure, GaveUp, Hung, NoRoom, ParityMissed, PeerFailed, Preempted
 from phalanx.run_folder import names
 
 from .peer_failure import FailureChannel
@@ -34,7 +34,7 @@ class FirstFailure:
         If it is another rank's, that rank has printed it when this returns; if it is this rank's own, the others wait for
         `release`.
         """
-        for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | Preempted)
+        for_people = isinstance(error, ConfigError | GaveUp | Hung | NoRoom | ParityMissed | Preempted)
         said = str(error) if for_people else user_error.message(error)
         text, where = (said, "") if for_people else (user_error.user_traceback(error), user_error.headline(error))
         hang = asdict(error.hang) if isinstance(error, Hung) else None

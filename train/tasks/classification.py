@@ -58,6 +58,9 @@ class Classification(Task):
         found = zip(classes.tolist(), scores.tolist(), labels.tolist(), strict=True)
         return [{"prediction": kind, "score": score, "label": label} for kind, score, label in found]
 
+    def postprocessing(self) -> Mapping[str, Any]:
+        return {"kind": "classes"}
+
     def _updates(self, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Update]:
         if self._metrics is None:
             self._metrics = list(self.metrics())

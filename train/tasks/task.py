@@ -88,6 +88,10 @@ class Task(ABC):
         """
         return {}
 
+    def postprocessing(self) -> Mapping[str, Any]:
+        """What an exported model's answer means, as docs/deployment.md lists it, such as {"kind": "classes"}."""
+        return {"kind": "tensor"}
+
     def check(self, dataset: Dataset[Any]) -> None:
         """Raise ConfigError when `dataset` does not fit the task. Called once a data set before training."""
         return None

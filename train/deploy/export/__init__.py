@@ -1,0 +1,1 @@
+"""Write a model for another runtime, load it back there and compare it."""

@@ -1,0 +1,122 @@
+"""The model as a program of torch.export, from which torch-export, onnx and tensorrt are made."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from phalanx.exit.codes import ConfigError
+
+from ...checkpoint.preserve import unchanged
+from ..call_form import Call, CallForm, Flat
+from .exporting import HALVES, Exporting
+
+_HINTS = {  # what a message of torch's holds, and what to do then
+    "data-dependent": (
+        "its forward decides by the values of a tensor, as in `if x.sum() > 0`, `.item()`, `.tolist()` or a mask that "
+        "picks rows. Compute both ways and take torch.where, or leave the decision out of the forward"
+    ),
+    "specialized": (
+        "its forward works for one size alone: a size is written into it as a number, as in x.view(2, -1) or a table of "
+        "positions of one length. Take sizes from x.shape"
+    ),
+}
+
+
+def program_of(exporting: Exporting) -> ExportedProgram:
+    """Any batch, and any length where lengths vary. Raises ConfigError where the model is no such program."""
+    form, half = exporting.observed.form, HALVES.get(exporting.dtype)
+    model = exporting.parts.model
+    if half is not None:
+        model = copy.deepcopy(model).to(half)
+    call = _distinct(exporting)
+    free = {
+        name: {i: Dim.DYNAMIC for i, dim in enumerate(dims) if isinstance(dim, str)}
+        for name, dims in form.shapes.items()
+    }
+    with unchanged(model), quiet(), _without_cache(model), torch.no_grad():
+        try:
+            flat = Flat(model, form, half).eval()
+            program = torch.export.export(flat, (), call.inputs(), dynamic_shapes={"inputs": free}, strict=False)
+        except Exception as error:
+            raise ConfigError(_refusal(error, model)) from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths and lines of the machine that it was made on
+    return program
+
+
+def names_of(program: ExportedProgram, form: CallForm) -> dict[str, str]:
+    """The names of the program's symbols for sizes: `batch`, `length`, …"""
+    found: dict[str, str] = {}
+    for node in program.graph.nodes:
+        dims = form.shapes.get(node.name) if node.op == "placeholder" else None
+        for size, dim in zip(node.meta["val"].shape, dims, strict=True) if dims else ():
+            if isinstance(dim, str):
+                found.setdefault(str(size), dim)
+    return found
+
+
+def _distinct(exporting: Exporting) -> Call:
+    """A call in which no two dimensions that vary are as long as each other by chance: they would be taken for one."""
+    form = exporting.observed.form
+
+    def clashes(call: Call) -> int:
+        sizes: dict[str, int] = {}
+        for name, tensor in call.inputs().items():
+            sizes |= {
+                dim: size for dim, size in zip(form.shapes[name], tensor.shape, strict=True) if isinstance(dim, str)
+            }
+        return (len(sizes) - len(set(sizes.values()))) + sum(size < 2 for size in sizes.values())
+
+    return min(exporting.observed.calls, key=clashes)
+
+
+def _refusal(error: Exception, model: nn.Module) -> str:
+    text = str(error)
+    words = ("data-dependent", "unbacked", "Could not guard", "item()", "dynamic control flow")
+    kind = "data-dependent" if any(word in text for word in words) else ""
+    kind = "specialized" if not kind and ("pecialized" in text or "onstraint" in text) else kind
+    told = _HINTS.get(kind) or next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return (
+        f"{type(model).__name__} is no program that torch.export can follow: {told}. The weights can be exported all "
+        "the same: type --to safetensors"
+    )
+
+
+@contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    """Models of transformers that generate answer with a cache, too, which only their own loop takes."""
+    config: Any = getattr(model, "config", None)
+    before = getattr(config, "use_cache", None)
+    if before is not True:
+        yield
+        return
+    config.use_cache = False
+    try:
+        yield
+    finally:
+        config.use_cache = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Exporters warn of each operator and of themselves."""
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch._export")
+    ]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Run an exported model, each format in its own runtime."""

@@ -1,0 +1,31 @@
+"""A torch module in the place of a runtime."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
+
+from .runtime import Arrays, Runtime
+
+
+class ModuleRuntime(Runtime):
+    """Calls `module` with tensors by keyword; the tensors of its answer are the `outputs`, in their order."""
+
+    def __init__(self, module: Callable[..., Any], outputs: Sequence[str], device: torch.device) -> None:
+        self.told = f"torch {torch.__version__} on {device.type}"
+        self._module = module
+        self._outputs = outputs
+        self._device = device
+
+    @torch.no_grad()
+    def __call__(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        given = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for name, array in inputs.items()}
+        answer = self._module(**given)
+        if isinstance(answer, Mapping) and all(name in answer for name in self._outputs):
+            found = [answer[name] for name in self._outputs]
+        else:
+            found = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+        return {name: tensor.cpu().numpy() for name, tensor in zip(self._outputs, found, strict=True)}
