@@ -13,21 +13,23 @@ from pathlib import Path
 
 import phalanx.train.main
 from phalanx.common import stdio
+from phalanx.deployment.job import job_of
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import refuse
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.system.garbage_collection import gc_paused
 
 _SETS_UP = "phalanx.train.loading.workers.worker_parent"  # the process that imports it, for data workers
+_DEPLOYS = "phalanx.train.deploy."  # which takes a quarter of a second, and no run that trains needs it
 
 
-def preload() -> None:
-    """Import torch and all of train/. The ranks share the memory."""
+def preload(*, deploys: bool = True) -> None:
+    """Import torch and all of train/, with what `deploys` models if asked. The ranks share the memory."""
     with gc_paused():
         import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
 
         for found in pkgutil.walk_packages(phalanx.train.__path__, "phalanx.train."):
-            if found.name != _SETS_UP:
+            if found.name != _SETS_UP and (deploys or not found.name.startswith(_DEPLOYS)):
                 importlib.import_module(found.name)
 
 
@@ -54,7 +56,7 @@ def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[],
         refuse(error, prints_errors(os.environ))
     if composed is None:
         sys.exit(ExitCode.FINISHED)
-    preload()
+    preload(deploys=job_of(words)[0] is not None)
 
     def begin() -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__

@@ -34,7 +34,8 @@ def labels_of(parts: TrainedParts) -> list[str] | None:
         classes = getattr(dataset, "classes", None)
         if isinstance(classes, Sequence) and not isinstance(classes, str):
             return [str(name) for name in classes]
-    known = getattr(getattr(parts.model, "config", None), "id2label", None)
+    settings = getattr(parts.model, "config", None)
+    known = getattr(settings, "id2label", None)
     return [str(known[i]) for i in sorted(known)] if isinstance(known, Mapping) and known else None
 
 

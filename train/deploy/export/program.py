@@ -92,16 +92,15 @@ def _refusal(error: Exception, model: nn.Module) -> str:
 @contextmanager
 def _without_cache(model: nn.Module) -> Iterator[None]:
     """Models of transformers that generate answer with a cache, too, which only their own loop takes."""
-    config: Any = getattr(model, "config", None)
-    before = getattr(config, "use_cache", None)
-    if before is not True:
+    settings: Any = getattr(model, "config", None)
+    if getattr(settings, "use_cache", None) is not True:
         yield
         return
-    config.use_cache = False
+    settings.use_cache = False
     try:
         yield
     finally:
-        config.use_cache = before
+        settings.use_cache = True
 
 
 @contextmanager
