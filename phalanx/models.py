@@ -4,12 +4,19 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["MLP", "ConvNet"]
+__all__ = ["GPT", "MLP", "ConvNet"]
 
 if TYPE_CHECKING:
     from .train.models.convnet import ConvNet
+    from .train.models.language.gpt import GPT
     from .train.models.mlp import MLP
 else:
     __getattr__, __dir__ = handed_on(
-        __package__, __name__, {"train.models.convnet": ["ConvNet"], "train.models.mlp": ["MLP"]}
+        __package__,
+        __name__,
+        {
+            "train.models.convnet": ["ConvNet"],
+            "train.models.language.gpt": ["GPT"],
+            "train.models.mlp": ["MLP"],
+        },
     )

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Classification", "Detection", "ModelLoss"]
+__all__ = ["Classification", "Detection", "LanguageModeling", "ModelLoss"]
 
 if TYPE_CHECKING:
     from .train.tasks.classification import Classification
     from .train.tasks.detection import Detection
+    from .train.tasks.language.language_modeling import LanguageModeling
     from .train.tasks.model_loss import ModelLoss
 else:
     __getattr__, __dir__ = handed_on(
@@ -17,6 +18,7 @@ else:
         {
             "train.tasks.classification": ["Classification"],
             "train.tasks.detection": ["Detection"],
+            "train.tasks.language.language_modeling": ["LanguageModeling"],
             "train.tasks.model_loss": ["ModelLoss"],
         },
     )

@@ -18,7 +18,7 @@ TEST = "test"
 RESERVED = ("train", TEST)  # splits that no set of data.eval may be called by
 
 # Endings of names, split/name and camel case included. The short ones count as a whole word: power ends in wer.
-_LESS = re.compile(r"loss$|error$|perplexity$|rmse$|(?<![^\W_])wer$|(?<![^\W_])cer$", re.IGNORECASE)
+_LESS = re.compile(r"loss$|error$|perplexity$|bits_per_byte$|rmse$|(?<![^\W_])wer$|(?<![^\W_])cer$", re.IGNORECASE)
 _MORE = re.compile(r"(?<!in)accuracy$|bleu$|miou$|ndcg$|(?<![^\W_])f1$|(?<![^\W_])auc$|(?<![^\W_])map$", re.IGNORECASE)
 _SPLIT = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)  # part of a file's name and of split/name
 

@@ -45,6 +45,8 @@ def load_initial(model: nn.Module, start: StartPoint, train: TrainConfig) -> Mat
         return None
     where = str(train.init_from)
     found, under = weight_files.read(start.weights)
+    if callable(translate := getattr(model, "translate_weights", None)):
+        found = dict(translate(found))
     matched = match(found, model.state_dict(), train, where)
     weights.put(model, matched.tensors, where, matched.extra)
     return replace(matched, said=[*under, *matched.said])
