@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["MNIST", "Digits", "Images", "ShiftRotate"]
+__all__ = ["MNIST", "Digits", "Images", "ShiftRotate", "TextTable"]
 
 if TYPE_CHECKING:
     from .train.data.augment import ShiftRotate
     from .train.data.digits import Digits
     from .train.data.images import Images
     from .train.data.mnist import MNIST
+    from .train.data.text.labelled_texts import TextTable
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
@@ -20,5 +21,6 @@ else:
             "train.data.digits": ["Digits"],
             "train.data.images": ["Images"],
             "train.data.mnist": ["MNIST"],
+            "train.data.text.labelled_texts": ["TextTable"],
         },
     )

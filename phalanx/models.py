@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["GPT", "MLP", "ConvNet"]
+__all__ = ["GPT", "MLP", "ConvNet", "EncoderDecoder", "NgramClassifier"]
 
 if TYPE_CHECKING:
     from .train.models.convnet import ConvNet
+    from .train.models.language.encoder_decoder import EncoderDecoder
     from .train.models.language.gpt import GPT
+    from .train.models.language.ngram_classifier import NgramClassifier
     from .train.models.mlp import MLP
 else:
     __getattr__, __dir__ = handed_on(
@@ -17,6 +19,8 @@ else:
         {
             "train.models.convnet": ["ConvNet"],
             "train.models.language.gpt": ["GPT"],
+            "train.models.language.encoder_decoder": ["EncoderDecoder"],
+            "train.models.language.ngram_classifier": ["NgramClassifier"],
             "train.models.mlp": ["MLP"],
         },
     )

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Classification", "Detection", "LanguageModeling", "ModelLoss"]
+__all__ = ["Classification", "Detection", "LanguageModeling", "ModelLoss", "Translation"]
 
 if TYPE_CHECKING:
     from .train.tasks.classification import Classification
     from .train.tasks.detection import Detection
     from .train.tasks.language.language_modeling import LanguageModeling
+    from .train.tasks.language.translation import Translation
     from .train.tasks.model_loss import ModelLoss
 else:
     __getattr__, __dir__ = handed_on(
@@ -19,6 +20,7 @@ else:
             "train.tasks.classification": ["Classification"],
             "train.tasks.detection": ["Detection"],
             "train.tasks.language.language_modeling": ["LanguageModeling"],
+            "train.tasks.language.translation": ["Translation"],
             "train.tasks.model_loss": ["ModelLoss"],
         },
     )

@@ -31,6 +31,11 @@ class KeyValues:
             held[:, :, start : self.length] = new
         return self._held[0][:, :, : self.length], self._held[1][:, :, : self.length]
 
+    def select(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (b,) of the batch, as a beam search does: each may come several times, or not at all."""
+        for held in self._held or ():
+            held[:, :, : self.length] = held[rows, :, : self.length]
+
 
 class SelfAttention(nn.Module):
     """Each token looks at all of its sequence, or, `causal`, at itself and those before it. Dropout is on the weights."""
