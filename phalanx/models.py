@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["GPT", "MLP", "ConvNet", "EncoderDecoder", "NgramClassifier"]
+__all__ = ["GPT", "MLP", "ConvGRU", "ConvNet", "EncoderDecoder", "FastSpeech", "NgramClassifier"]
 
 if TYPE_CHECKING:
     from .train.models.convnet import ConvNet
@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from .train.models.language.gpt import GPT
     from .train.models.language.ngram_classifier import NgramClassifier
     from .train.models.mlp import MLP
+    from .train.models.speech.conv_gru import ConvGRU
+    from .train.models.speech.fast_speech import FastSpeech
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
         __name__,
         {
+            "train.models.speech.conv_gru": ["ConvGRU"],
+            "train.models.speech.fast_speech": ["FastSpeech"],
             "train.models.convnet": ["ConvNet"],
             "train.models.language.gpt": ["GPT"],
             "train.models.language.encoder_decoder": ["EncoderDecoder"],

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["Classification", "Detection", "LanguageModeling", "ModelLoss", "Translation"]
+__all__ = ["CTC", "Classification", "Detection", "LanguageModeling", "ModelLoss", "TextToMel", "Translation"]
 
 if TYPE_CHECKING:
     from .train.tasks.classification import Classification
@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from .train.tasks.language.language_modeling import LanguageModeling
     from .train.tasks.language.translation import Translation
     from .train.tasks.model_loss import ModelLoss
+    from .train.tasks.speech.ctc import CTC
+    from .train.tasks.speech.text_to_mel import TextToMel
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
         __name__,
         {
+            "train.tasks.speech.ctc": ["CTC"],
+            "train.tasks.speech.text_to_mel": ["TextToMel"],
             "train.tasks.classification": ["Classification"],
             "train.tasks.detection": ["Detection"],
             "train.tasks.language.language_modeling": ["LanguageModeling"],
