@@ -4,7 +4,20 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["MNIST", "Digits", "Images", "LogMel", "ShiftRotate", "SpecAugment", "TextTable"]
+__all__ = [
+    "MNIST",
+    "CocoDetection",
+    "CropFlip",
+    "DigitScenes",
+    "Digits",
+    "Images",
+    "LogMel",
+    "MaskFolder",
+    "MovingDigits",
+    "ShiftRotate",
+    "SpecAugment",
+    "TextTable",
+]
 
 if TYPE_CHECKING:
     from .train.data.augment import ShiftRotate
@@ -14,17 +27,27 @@ if TYPE_CHECKING:
     from .train.data.speech.log_mel import LogMel
     from .train.data.speech.spec_augment import SpecAugment
     from .train.data.text.labelled_texts import TextTable
+    from .train.data.vision.coco_detection import CocoDetection
+    from .train.data.vision.crop_flip import CropFlip
+    from .train.data.vision.digit_scenes import DigitScenes
+    from .train.data.vision.mask_folder import MaskFolder
+    from .train.data.vision.moving_digits import MovingDigits
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
         __name__,
         {
-            "train.data.speech.log_mel": ["LogMel"],
-            "train.data.speech.spec_augment": ["SpecAugment"],
             "train.data.augment": ["ShiftRotate"],
             "train.data.digits": ["Digits"],
             "train.data.images": ["Images"],
             "train.data.mnist": ["MNIST"],
+            "train.data.speech.log_mel": ["LogMel"],
+            "train.data.speech.spec_augment": ["SpecAugment"],
             "train.data.text.labelled_texts": ["TextTable"],
+            "train.data.vision.coco_detection": ["CocoDetection"],
+            "train.data.vision.crop_flip": ["CropFlip"],
+            "train.data.vision.digit_scenes": ["DigitScenes"],
+            "train.data.vision.mask_folder": ["MaskFolder"],
+            "train.data.vision.moving_digits": ["MovingDigits"],
         },
     )

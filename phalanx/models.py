@@ -4,7 +4,18 @@ from typing import TYPE_CHECKING
 
 from .common.lazy import handed_on
 
-__all__ = ["GPT", "MLP", "ConvGRU", "ConvNet", "EncoderDecoder", "FastSpeech", "NgramClassifier"]
+__all__ = [
+    "GPT",
+    "MLP",
+    "ConvGRU",
+    "ConvNet",
+    "EncoderDecoder",
+    "FastSpeech",
+    "NgramClassifier",
+    "SmallFCOS",
+    "UNet",
+    "VideoNet",
+]
 
 if TYPE_CHECKING:
     from .train.models.convnet import ConvNet
@@ -14,17 +25,23 @@ if TYPE_CHECKING:
     from .train.models.mlp import MLP
     from .train.models.speech.conv_gru import ConvGRU
     from .train.models.speech.fast_speech import FastSpeech
+    from .train.models.vision.small_fcos import SmallFCOS
+    from .train.models.vision.unet import UNet
+    from .train.models.vision.video_net import VideoNet
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
         __name__,
         {
-            "train.models.speech.conv_gru": ["ConvGRU"],
-            "train.models.speech.fast_speech": ["FastSpeech"],
             "train.models.convnet": ["ConvNet"],
-            "train.models.language.gpt": ["GPT"],
             "train.models.language.encoder_decoder": ["EncoderDecoder"],
+            "train.models.language.gpt": ["GPT"],
             "train.models.language.ngram_classifier": ["NgramClassifier"],
             "train.models.mlp": ["MLP"],
+            "train.models.speech.conv_gru": ["ConvGRU"],
+            "train.models.speech.fast_speech": ["FastSpeech"],
+            "train.models.vision.small_fcos": ["SmallFCOS"],
+            "train.models.vision.unet": ["UNet"],
+            "train.models.vision.video_net": ["VideoNet"],
         },
     )

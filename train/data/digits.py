@@ -26,13 +26,13 @@ class Digits(Images):
     def __init__(self, split: str) -> None:
         if split not in ("train", "held_out"):
             raise ConfigError(f"The digits have no split {split!r}. Type split=train or split=held_out")
-        images, labels, held_out = _read()
+        images, labels, held_out = read()
         chosen = held_out == (split == "held_out")
         super().__init__(images[chosen], labels[chosen], _MEAN, _STD)
 
 
 @functools.cache  # a run has both splits
-def _read() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+def read() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """Images (1797, 28, 28), labels (1797,) and which samples are held out (1797,). Not to be changed in place."""
     package = importlib.util.find_spec("sklearn")
     if package is None or not package.submodule_search_locations:

@@ -1,6 +1,6 @@
 """Boxes in pictures, by models that compute their losses themselves, as torchvision's detectors do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
+from ..sinks.shown import Shown
+from .drawing.boxes import boxes as draw_boxes
 from .metric import Update
 from .model_loss import in_full, losses_of
 from .task import Ratio, Task
@@ -26,10 +28,17 @@ class Detection(Task):
     pycocotools) is `map`, with `map_50`, `map_75` and more; `map/<class>` with class_metrics.
 
     With `iou_type` segm it is of `masks`, which targets have as (n, h, w) and answers as (n, 1, h, w), as those of
-    torchvision's Mask R-CNN.
+    torchvision's Mask R-CNN. `names` of the labels, from 0 on, are written in the pictures that it shows.
     """
 
-    def __init__(self, class_metrics: bool = False, box_format: str = "xyxy", iou_type: str = "bbox") -> None:
+    def __init__(
+        self,
+        class_metrics: bool = False,
+        box_format: str = "xyxy",
+        iou_type: str = "bbox",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._names = names
         self._masks = iou_type == "segm"
         self._options = {"class_metrics": class_metrics, "box_format": box_format, "iou_type": iou_type}
 
@@ -62,6 +71,13 @@ class Detection(Task):
     def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """The boxes found in each picture, with their labels and scores."""
         return [{name: found[name] for name in ("boxes", "labels", "scores")} for found in model(_pair(batch)[0])]
+
+    def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
+        images, targets = _pair(batch)
+        images, targets = images[: self.now.shown], targets[: self.now.shown]
+        form = str(self._options["box_format"])
+        found = model(images)
+        return {"boxes": draw_boxes(images, targets, found, names=self._names, box_format=form)}
 
 
 def _with_masks(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
