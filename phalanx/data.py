@@ -6,14 +6,18 @@ from .common.lazy import handed_on
 
 __all__ = [
     "MNIST",
+    "CenterCrop",
     "CocoDetection",
     "CropFlip",
     "DigitScenes",
     "Digits",
+    "ImageFolder",
     "Images",
     "LogMel",
     "MaskFolder",
+    "MixupCutmix",
     "MovingDigits",
+    "RandomCrop",
     "ShiftRotate",
     "SpecAugment",
     "TextTable",
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
     from .train.data.text.labelled_texts import TextTable
     from .train.data.vision.coco_detection import CocoDetection
     from .train.data.vision.crop_flip import CropFlip
+    from .train.data.vision.crops import CenterCrop, RandomCrop
     from .train.data.vision.digit_scenes import DigitScenes
+    from .train.data.vision.image_folder import ImageFolder
     from .train.data.vision.mask_folder import MaskFolder
+    from .train.data.vision.mixup_cutmix import MixupCutmix
     from .train.data.vision.moving_digits import MovingDigits
 else:
     __getattr__, __dir__ = handed_on(
@@ -49,5 +56,8 @@ else:
             "train.data.vision.digit_scenes": ["DigitScenes"],
             "train.data.vision.mask_folder": ["MaskFolder"],
             "train.data.vision.moving_digits": ["MovingDigits"],
+            "train.data.vision.crops": ["CenterCrop", "RandomCrop"],
+            "train.data.vision.image_folder": ["ImageFolder"],
+            "train.data.vision.mixup_cutmix": ["MixupCutmix"],
         },
     )

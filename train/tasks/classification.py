@@ -17,6 +17,8 @@ from .metric import Update
 from .model_answer import logits_of
 from .task import Ratio, Task
 
+_ROUNDING = 1e-2  # of a row of probabilities in half precision
+
 
 class Classification(Task):
     """Cross entropy in nats a sample, and accuracy. A batch is (inputs, labels), labels (b,) within 0..classes-1.
@@ -24,13 +26,23 @@ class Classification(Task):
     A batch may also be a dict that holds `labels`; all else of it is passed to the model by keyword. The model answers with
     logits (b, classes), or with something that holds them: `logits` of a dict or an object, or the first of a tuple.
 
+    In training labels may be probabilities (b, classes), as `MixupCutmix` makes them; accuracy compares with the most
+    probable class. `top` adds `top<n>_accuracy`: the label is among the n classes with the largest logits.
+
     `metrics` are of torchmetrics, by name, each updated with logits (b, classes) and labels (b,). A class derived from this
     one that has a method `metrics` needs no more, either.
     """
 
-    def __init__(self, classes: int, label_smoothing: float, metrics: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, classes: int, label_smoothing: float, metrics: Mapping[str, Any] | None = None, top: int | None = None
+    ) -> None:
         if classes < 2:
             raise ConfigError(f"task.classes={classes} leaves nothing to tell apart. It must be at least 2")
+        if top is not None and not 1 < top < classes:
+            raise ConfigError(
+                f"task.top={top} of {classes} classes tells nothing. Type 2 to {classes - 1}, or task.top=null"
+            )
+        self._top = top
         self._classes = classes
         self._label_smoothing = label_smoothing
         self._given = dict(metrics or {})
@@ -43,8 +55,12 @@ class Classification(Task):
         logits = logits_of(model(**inputs) if isinstance(inputs, dict) else model(inputs))
         self._check_shape(logits, len(labels))
         loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self._label_smoothing)
-        correct = (logits.argmax(1) == labels).sum()
+        expected = labels if labels.dim() == 1 else labels.argmax(1)
+        correct = (logits.argmax(1) == expected).sum()
         ratios: dict[str, Any] = {"loss": Ratio(loss, len(labels)), "accuracy": Ratio(correct, len(labels))}
+        if self._top is not None:
+            among = (logits.topk(self._top, 1).indices == expected[:, None]).sum()
+            ratios[f"top{self._top}_accuracy"] = Ratio(among, len(labels))
         return ratios if model.training else {**self._updates(logits, labels), **ratios}
 
     def metrics(self) -> Mapping[str, Any]:
@@ -78,6 +94,9 @@ class Classification(Task):
                 "type task._target_= and a task of your own"
             )
         inputs, labels = batch
+        if training and labels.is_floating_point() and labels.dim() == 2:
+            self._check_probabilities(labels)
+            return inputs, labels
         if labels.dim() != 1 or labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
             raise ConfigError(
                 f"The labels of a batch are {shapes(labels)}, and this task wants one whole number a sample, from 0 to "
@@ -88,6 +107,23 @@ class Classification(Task):
             self._looked_at.add(training)
             self._check_range(int(labels.min()), int(labels.max()), f"of {'training' if training else 'evaluation'}")
         return inputs, labels.long()
+
+    def _check_probabilities(self, labels: torch.Tensor) -> None:
+        """Of the first batch their number and sum."""
+        if labels.shape[1] != self._classes:
+            raise ConfigError(
+                f"The labels of training are probabilities of {labels.shape[1]} classes, and task.classes={self._classes}. "
+                "Type the same number of classes for the augmentation and the task"
+            )
+        if True not in self._looked_at:
+            self._looked_at.add(True)
+            sums = labels.detach().double().sum(1)
+            if bool((labels < 0).any()) or float((sums - 1).abs().max()) > _ROUNDING:
+                raise ConfigError(
+                    f"The labels of training are {shapes(labels)}, which are no probabilities: a row adds up to "
+                    f"{float(sums[(sums - 1).abs().argmax()]):.3g}. Return int(label) from __getitem__, or rows that add "
+                    "up to 1"
+                )
 
     def _check_shape(self, logits: torch.Tensor, samples: int) -> None:
         """A label without a place in the logits would be found by an assertion in a GPU kernel, which names nothing."""

@@ -71,7 +71,7 @@ def test_anything_else_that_is_called_labels_is_left_alone(labels: Any) -> None:
     ("batch", "says"),
     [
         ((INPUTS, torch.tensor([0.0, 1.0, 2.0, 1.0])), r"labels of a batch are \(4,\) float32"),
-        ((INPUTS, torch.eye(4)), r"labels of a batch are \(4, 4\) float32, .* argmax"),
+        ((INPUTS, torch.eye(4).long()), r"labels of a batch are \(4, 4\) int64, .* argmax"),
         ((INPUTS, torch.zeros(4, 1, dtype=torch.int64)), r"labels of a batch are \(4, 1\) int64"),
         ((INPUTS, torch.tensor([0, 1, 2, 3])), r"labels of training run from 0 to 3, .* Type task\.classes=4"),
         ((INPUTS, torch.tensor([0, 1, -100, 2])), "labels of training run from -100 to 2, .* from 0 on"),
