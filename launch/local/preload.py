@@ -13,21 +13,23 @@ from pathlib import Path
 
 import phalanx.train.main
 from phalanx.common import stdio
+from phalanx.config.schema import Config
 from phalanx.deployment.job import job_of
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.messages import refuse
 from phalanx.exit.rank_env import RankEnv, prints_errors
 from phalanx.system.garbage_collection import gc_paused
+from phalanx.system.gpu_visibility import given_gpus
 
 _SETS_UP = "phalanx.train.loading.workers.worker_parent"  # the process that imports it, for data workers
 _DEPLOYS = "phalanx.train.deploy."  # which takes a quarter of a second, and no run that trains needs it
 
 
-def preload(*, deploys: bool = True) -> None:
-    """Import torch and all of train/, with what `deploys` models if asked. The ranks share the memory."""
+def preload(*, deploys: bool = True, dynamo: bool = True) -> None:
+    """Import torch and all of train/, which the ranks share: with what `deploys` models, and torch._dynamo, if asked."""
     with gc_paused():
-        import torch._dynamo  # noqa: F401 - DDP and the optimizers import it at their first use
-
+        if dynamo:
+            importlib.import_module("torch._dynamo")
         for found in pkgutil.walk_packages(phalanx.train.__path__, "phalanx.train."):
             if found.name != _SETS_UP and (deploys or not found.name.startswith(_DEPLOYS)):
                 importlib.import_module(found.name)
@@ -56,7 +58,7 @@ def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[],
         refuse(error, prints_errors(os.environ))
     if composed is None:
         sys.exit(ExitCode.FINISHED)
-    preload(deploys=job_of(words)[0] is not None)
+    preload(deploys=job_of(words)[0] is not None, dynamo=_needs_dynamo(composed.config))
 
     def begin() -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
@@ -65,6 +67,12 @@ def rank_body(script: str, words: Sequence[str], begun_s: float) -> Callable[[],
         phalanx.train.main.main(composed if os.environ["LOCAL_RANK"] == "0" else None, begun_s)
 
     return begin
+
+
+def _needs_dynamo(config: Config) -> bool:
+    """Whether ranks import torch._dynamo, which takes most of a second: to compile, to checkpoint, and for DDP, on GPUs."""
+    compiles = config.train.compile or config.train.checkpoint_activations is not None
+    return compiles or given_gpus(os.environ) > 0
 
 
 def _run(script: str) -> None:

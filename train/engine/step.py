@@ -24,6 +24,7 @@ from ..tasks.answer import check_count
 from ..tasks.now import Now
 from ..tasks.task import Ratio
 from . import model_checks
+from .backward import backward
 
 _DROPOUT = 4  # separates these seeds from other uses of the run's seed
 
@@ -179,7 +180,7 @@ class TrainStep:
         start = loss.detach().mul(0.0).add_(weight)
         if self.updater.scale is not None:
             start = start * self.updater.scale.factor
-        torch.autograd.backward(loss, start.to(loss.dtype))
+        backward(loss, start.to(loss.dtype))
 
     def _begin_counting(
         self, ratios: list[Mapping[str, Ratio]]

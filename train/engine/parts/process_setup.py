@@ -9,6 +9,7 @@ from phalanx.system import cpu_count
 
 from ...distributed.world import World
 from ...optim.precision import Precision, choose, set_up
+from .deferred_dynamo import defer_dynamo
 
 
 def set_up_process(config: Config, world: World) -> Precision:
@@ -29,6 +30,8 @@ def _set_up(config: Config, world: World, oldest: tuple[int, int] | None) -> Pre
     if isinstance(threads, Auto):
         threads = cpu_count.threads(os.environ, world.rank_env.local_size)
     torch.set_num_threads(threads)
+    if not config.train.compile:
+        defer_dynamo()
     precision = choose(config.train.precision, oldest)
     set_up(precision, config.train.deterministic)
     return precision
