@@ -1,8 +1,11 @@
 """Compose configs by Hydra without running a job, so no Hydra callback or logging config takes effect."""
 
+import copy
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,28 +16,30 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from ..common.escaping import without_resolvers
 from ..config.overrides import node_of, nodes_apart
 from ..exit.codes import ConfigError
-from .user_imports import import_modules, imports_of, typed_imports
+from .user_imports import KEY, import_modules, imports_of, typed_imports
 from .yaml_source import install_yaml_source
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRIMARY = "config"
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, UserWarning, ValueError)  # Hydra raises all of them for users
+_State = tuple[tuple[str, int, int], ...]  # path, mtime and size of each file
 
 
 class Composition(NamedTuple):
     """A composed config, its interpolations resolved, and the selected option of each group."""
 
     plain: dict[str, Any]
-    choices: dict[str, str | None]
+    choices: Mapping[str, str | None]
 
 
 class Composer(Protocol):
@@ -67,31 +72,83 @@ def hydra_composer(config_dir: str | None, config_name: str | None) -> Iterator[
             raise ConfigError(f"--config-dir={config_dir}: there is no folder {folder}. Type an existing one")
         search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     engine = Hydra.create_main_hydra2("phalanx", search_path)
+    own = not is_foreign(config_name) and {at.provider for at in search_path.get_path()} <= {"hydra", "main", "schema"}
 
     def composer(words: Sequence[str], *, resolve: bool = True) -> Composition:
         with warnings.catch_warnings(), _without_lookups(engine, config_name):
             warnings.filterwarnings("error", "provider=.* is not available")
             others, nodes = nodes_apart(words)
             try:
-                cfg = engine.compose_config(config_name or PRIMARY, others, RunMode.RUN, from_shell=False)
+                if own and not any(map(_asks_for_more, words)):
+                    cfg, choices = _compose_own(others)
+                else:
+                    cfg, choices = _compose(engine, config_name, others)
             except TypeError as error:  # such as for optim=[1], of which Hydra takes each for the name of a file
                 raise HydraException(str(error)) from None
             ConfigLoaderImpl._apply_overrides_to_config(_replacing(nodes, cfg), cfg)
-            HydraConfig.instance().set_config(cfg)  # ${hydra:…} looks there
             if not is_foreign(config_name):
                 import_modules(imports_of(cfg))
-            job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
-            plain = OmegaConf.to_container(job, resolve=resolve)
+            plain = OmegaConf.to_container(cfg, resolve=resolve)
         assert isinstance(plain, dict)
         if is_foreign(config_name):  # now, for none of their resolvers may look anything up in it
             import_modules(typed_imports(cfg, words))
-        chosen = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
-        return Composition({str(key): value for key, value in plain.items()}, chosen)
+        return Composition({str(key): value for key, value in plain.items()}, choices)
 
     try:
         yield composer
     finally:
         GlobalHydra.instance().clear()
+
+
+def _asks_for_more(word: str) -> bool:
+    """Whether `word` may ask for other files than those of conf/, or refer to Hydra's own section."""
+    return "hydra" in word or KEY in word
+
+
+def _compose(engine: Hydra, config_name: str | None, words: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    """The config without Hydra's own section, which ${hydra:…} looks up, and the option of each group."""
+    cfg = engine.compose_config(config_name or PRIMARY, list(words), RunMode.RUN, from_shell=False)
+    HydraConfig.instance().set_config(cfg)
+    choices = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
+    job = OmegaConf.masked_copy(cfg, [name for name in cfg if name != "hydra"])  # type: ignore[misc] # a key may be a number, too
+    return job, choices
+
+
+def _compose_own(words: Sequence[str]) -> tuple[DictConfig, Mapping[str, str | None]]:
+    """The config of `words` over conf/ alone, without Hydra's own section, and the option of each group.
+
+    Only for words in which nothing refers to that section. Files are merged once a process for each choice of groups,
+    which is nine tenths of the time that Hydra takes to compose. Raises what Hydra raises.
+    """
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
+    has_group = loader.repository.group_exists
+    values = [word for word in parsed if isinstance(word.value(), dict) or not has_group(word.key_or_group)]
+    groups = tuple(str(word.input_line) for word in parsed if word not in values)
+    merged, choices = _merged(groups, _state())
+    config = copy.deepcopy(merged)
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    except OmegaConfBaseException as error:
+        raise ConfigCompositionException from error
+    return config, choices
+
+
+@lru_cache(maxsize=64)
+def _merged(groups: tuple[str, ...], _state: _State) -> tuple[DictConfig, Mapping[str, str | None]]:
+    """What the files of the chosen `groups` hold, cached as long as all of conf/ stays as it is."""
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    config = loader.load_configuration(PRIMARY, list(groups), RunMode.RUN, from_shell=False)
+    choices = {str(group): option for group, option in config.hydra.runtime.choices.items()}
+    with open_dict(config):
+        del config["hydra"]
+    return config, choices
+
+
+def _state() -> _State:
+    entries = [entry for folder, _, _ in os.walk(CONF) for entry in os.scandir(folder)]
+    return tuple(sorted((entry.path, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries))
 
 
 def _replacing(words: Sequence[Override], cfg: DictConfig) -> list[Override]:

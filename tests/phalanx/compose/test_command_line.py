@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from phalanx.compose import resolved
+from phalanx.compose.compose import compose
+from phalanx.compose.hydra_api import CONF
 from phalanx.config.overrides import quoted
+from phalanx.exit.codes import ConfigError
 from tests.ranks import ROOT, Starter
 
 SMALL = ("model=mlp", "model.hidden=[8]", "train.steps=2", "eval.every=null")
@@ -202,3 +206,37 @@ def test_half_an_environment_of_torchrun_makes_no_world_of_one(tmp_path: Path, e
     assert "MASTER_ADDR" in ended.stderr
     assert "torchrun --nproc_per_node=N" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("train.steps=3", "optim.lr=1e-4", "data.workers=2"),
+        ("model=mlp", "+model.more={a: 1}", "~task.label_smoothing", "optim=sgd", "schedule=cosine", "run.name=a b"),
+        ("experiment=mnist", "run.root=${oc.env:NOT_SET,elsewhere}", "+log.shown=3", "no.such=1"),
+        ("optim={_target_: torch.optim.SGD, lr: 0.1}", "optim.momentum=0.5", "cluster=slurm"),
+    ],
+)
+def test_what_is_kept_of_files_composes_as_hydra_does_from_all_of_them(words: tuple[str, ...]) -> None:
+    kept = composed_or_said(words)
+    composed_or_said(("train.epochs=7", "model.dropout=0.5", *words))
+    assert composed_or_said(words) == kept
+    assert composed_or_said((*words, "hydra.searchpath=[]")) == kept  # for which Hydra reads all files anew
+
+
+def composed_or_said(words: tuple[str, ...]) -> object:
+    try:
+        return compose(words).plain
+    except ConfigError as error:
+        return str(error)
+
+
+def test_an_edit_of_conf_is_read_by_the_next_composition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONF, tmp_path / "conf")
+    monkeypatch.setattr("phalanx.compose.hydra_api.CONF", tmp_path / "conf")
+    before = compose(["model=mlp"]).plain["model"]
+    file = tmp_path / "conf/model/mlp.yaml"
+    file.write_text(file.read_text() + "later: 1\n")
+    after = compose(["model=mlp"]).plain["model"]
+    assert {**before, "later": 1} == after

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 from torch.utils.data import Dataset
 
-from phalanx.compose.own_groups import CONF
+from phalanx.compose.hydra_api import CONF
 from phalanx.config.metric_direction import data_sets
 from phalanx.config.schema import CommHook, Config, ParallelConfig
 from phalanx.exit.codes import ConfigError
