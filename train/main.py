@@ -98,7 +98,8 @@ def prepare(argv: list[str], rank_env: RankEnv, composed: "Composed | None" = No
     from phalanx.compose.user_imports import import_modules
     from phalanx.config.limits import check
     from phalanx.config.run_root import folder_of_run
-    from phalanx.deployment.job import check_config, job_of
+    from phalanx.deployment.checks import check_config
+    from phalanx.deployment.job import job_of
 
     _check_temporary()
     job, argv = job_of(argv)

@@ -92,14 +92,17 @@ class Flat(nn.Module):
     def __init__(self, model: nn.Module, form: CallForm, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
-        self._form = form
-        self._dtype = dtype
 
-    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self._dtype is not None:
-            inputs = {name: x.to(self._dtype) if x.is_floating_point() else x for name, x in inputs.items()}
-        found = self._form.call(self.model, inputs)
-        return {name: x.to(self._form.outputs[name]) for name, x in found.items()} if self._dtype else found
+        def forward(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            if dtype is not None:
+                inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+            found = form.call(model, inputs)
+            return found if dtype is None else {name: x.to(form.outputs[name]) for name, x in found.items()}
+
+        # The names in the signature: torch.export writes guards in terms of them.
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in form.inputs])  # type: ignore[attr-defined]
+        self.forward = forward
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from phalanx.deployment.job import ANSWER, Job, check_which, check_words
+from phalanx.deployment.job import ANSWER, Job
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.duplicate_starts import check_one_machine
 
@@ -28,6 +28,8 @@ def start(
     verb: str, run: str, root: Path, which: str, words: Sequence[str], ranks: int | None, **options: object
 ) -> None:
     """Print what rank 0 answers, on standard output, where nothing else goes. Exits with the code of the cause."""
+    from phalanx.deployment.checks import check_which, check_words  # here, as it imports Hydra
+
     check_one_machine(os.environ)
     check_which(which)
     check_words(verb, words)

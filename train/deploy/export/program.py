@@ -43,7 +43,7 @@ def program_of(exporting: Exporting) -> ExportedProgram:
     with unchanged(model), quiet(), _without_cache(model), torch.no_grad():
         try:
             flat = Flat(model, form, half).eval()
-            program = torch.export.export(flat, (), call.inputs(), dynamic_shapes={"inputs": free}, strict=False)
+            program = torch.export.export(flat, (), call.inputs(), dynamic_shapes=free, strict=False)
         except Exception as error:
             raise ConfigError(_refusal(error, model)) from error
     for node in program.graph.nodes:
@@ -53,10 +53,10 @@ def program_of(exporting: Exporting) -> ExportedProgram:
 
 def names_of(program: ExportedProgram, form: CallForm) -> dict[str, str]:
     """The names of the program's symbols for sizes: `batch`, `length`, …"""
-    found: dict[str, str] = {}
+    inputs, found = dict(zip(program.graph_signature.user_inputs, form.inputs, strict=True)), dict[str, str]()
     for node in program.graph.nodes:
-        dims = form.shapes.get(node.name) if node.op == "placeholder" else None
-        for size, dim in zip(node.meta["val"].shape, dims, strict=True) if dims else ():
+        name = inputs.get(node.name) if node.op == "placeholder" else None
+        for size, dim in zip(node.meta["val"].shape, form.shapes[name], strict=True) if name else ():
             if isinstance(dim, str):
                 found.setdefault(str(size), dim)
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from phalanx.deployment.job import check_which, check_words
+from phalanx.deployment.checks import check_which, check_words
 from phalanx.exit.codes import ConfigError
 from tests.ranks import QUIET, Nursery, Results, Starter
 from tests.train.parallel.sharded_strategy import SHARDED
