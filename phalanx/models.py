@@ -13,6 +13,7 @@ __all__ = [
     "FastSpeech",
     "NgramClassifier",
     "SmallFCOS",
+    "TextEncoder",
     "UNet",
     "VideoNet",
 ]
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .train.models.language.encoder_decoder import EncoderDecoder
     from .train.models.language.gpt import GPT
     from .train.models.language.ngram_classifier import NgramClassifier
+    from .train.models.language.text_encoder import TextEncoder
     from .train.models.mlp import MLP
     from .train.models.speech.conv_gru import ConvGRU
     from .train.models.speech.fast_speech import FastSpeech
@@ -37,6 +39,7 @@ else:
             "train.models.language.encoder_decoder": ["EncoderDecoder"],
             "train.models.language.gpt": ["GPT"],
             "train.models.language.ngram_classifier": ["NgramClassifier"],
+            "train.models.language.text_encoder": ["TextEncoder"],
             "train.models.mlp": ["MLP"],
             "train.models.speech.conv_gru": ["ConvGRU"],
             "train.models.speech.fast_speech": ["FastSpeech"],

@@ -20,7 +20,8 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Tokens (t,) and the class of each text; a batch is (b, t), padded at its end, and (b,), both int64.
 
     `tokenizer` is bytes, or the path of a tokenizer.json of Hugging Face's; `longest` the most tokens of a text, which is
-    cut there; `lower`: texts in small letters. `lengths` are for `phalanx.samplers.Buckets`.
+    cut there; `lower`: texts in small letters. `lengths` are for `phalanx.samplers.Buckets`. With `probabilities`
+    (texts, classes) samples have a row of these in the place of the class.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         tokenizer: str,
         longest: int,
         lower: bool,
+        probabilities: torch.Tensor | None = None,
     ) -> None:
         if longest < 1:
             raise ConfigError(f"longest={longest} leaves nothing of a text. Type the most tokens of one, such as 256")
@@ -38,20 +40,23 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._sequences, self._longest = Sequences(self._tokens.encode(texts), longest), longest
         self.classes = list(classes)
         self.labels = torch.tensor(labels, dtype=torch.int64)
+        self._answers = self.labels if probabilities is None else probabilities
         self.lengths = self._sequences.lengths
         digest = hashlib.sha256("\0".join(texts).encode())
         digest.update(repr((list(labels), self.classes, self._tokens.fingerprint(), longest)).encode())
+        if probabilities is not None:
+            digest.update(probabilities.numpy().tobytes())
         self._fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._sequences[index], self.labels[index]
+        return self._sequences[index], self._answers[index]
 
     def __getitems__(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = self._sequences.padded(indices, self._tokens.padding)
-        return tokens, self.labels.index_select(0, torch.as_tensor(np.asarray(indices)))
+        return tokens, self._answers.index_select(0, torch.as_tensor(np.asarray(indices)))
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over texts, classes and what tokens depend on."""
