@@ -3,6 +3,7 @@
     python bench/data.py collate          # samples a second of padded batches: at least 1.0 of the DataLoader's
     python bench/data.py start            # a list of 5,000,000 samples: seconds to the first batch, and memory
     python bench/data.py memory           # an array of 5 GB: what four workers add to it
+    python bench/data.py tokens           # windows of a token file, by one core: at least 50 million tokens a second
 
 `collate` takes turns in one process, `start` and `memory` in processes of their own, three each, in turns. `start_s` is the
 time from before the list is made to the first batch; as a rank does, this loader's process collects no garbage until the
@@ -17,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +32,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from phalanx.launch.host.processes import children
+from phalanx.train.data.text.token_file import write_token_file
+from phalanx.train.data.text.windows import Tokens
 from phalanx.train.loading.collation import UserCollation
 from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.loader import Fetcher
@@ -39,7 +43,8 @@ from phalanx.train.loading.workers.fork_server import fork_server
 
 BATCH, TURN, TURNS, STARTS, LOOKED_AT = 64, 60, 12, 3, 200  # samples, batches, turns, processes, batches
 _SHARED = "memfd:phalanx-data"
-WORKERS = {"collate": 2, "start": 4, "memory": 4}
+WORKERS = {"collate": 2, "start": 4, "memory": 4, "tokens": 0}
+WINDOW, TOKENS = 1024, 200_000_000  # tokens of a window, and of the file
 
 
 class Sentences(Dataset[torch.Tensor]):
@@ -122,6 +127,25 @@ def throughput() -> None:
     print(f"  ratio {medians['this loader'] / medians['DataLoader']:.3f}")
 
 
+def tokens() -> None:
+    """A file of 400 MB, in batches of shuffled windows as a rank without workers fetches them, by its processor time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tokens.bin")
+        draw = np.random.default_rng(0)
+        parts = (draw.integers(0, 50_257, TOKENS // 20) for _ in range(20))
+        path.with_suffix(".json").write_text(json.dumps(write_token_file(path, parts, 50_257, "", None)))
+        batches = ours(Tokens(str(path), WINDOW), 0)
+        next(batches)
+        rates = []
+        for _ in range(TURNS):
+            began = time.process_time()
+            for _ in range(TURN):
+                next(batches)
+            rates.append(TURN * BATCH * WINDOW / (time.process_time() - began))
+    print(f"tokens, {TURNS} turns of {TURN} batches of {BATCH} windows of {WINDOW}, median")
+    print(f"  this loader  {statistics.median(rates) / 1e6:10.1f} million tokens/s a core")
+
+
 def started(what: str) -> None:
     found: dict[str, list[dict[str, float]]] = {"this loader": [], "DataLoader": []}
     for _ in range(STARTS):
@@ -200,6 +224,8 @@ def main() -> None:
         child(asked.what, asked.child)
     elif asked.what == "collate":
         throughput()
+    elif asked.what == "tokens":
+        tokens()
     else:
         started(asked.what)
 

@@ -21,6 +21,7 @@ __all__ = [
     "ShiftRotate",
     "SpecAugment",
     "TextTable",
+    "Tokens",
 ]
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .train.data.speech.log_mel import LogMel
     from .train.data.speech.spec_augment import SpecAugment
     from .train.data.text.labelled_texts import TextTable
+    from .train.data.text.windows import Tokens
     from .train.data.vision.coco_detection import CocoDetection
     from .train.data.vision.crop_flip import CropFlip
     from .train.data.vision.crops import CenterCrop, RandomCrop
@@ -51,6 +53,7 @@ else:
             "train.data.speech.log_mel": ["LogMel"],
             "train.data.speech.spec_augment": ["SpecAugment"],
             "train.data.text.labelled_texts": ["TextTable"],
+            "train.data.text.windows": ["Tokens"],
             "train.data.vision.coco_detection": ["CocoDetection"],
             "train.data.vision.crop_flip": ["CropFlip"],
             "train.data.vision.digit_scenes": ["DigitScenes"],

@@ -50,7 +50,8 @@ class LanguageModeling(Task):
         if model.training not in self._looked_at:
             self._looked_at.add(model.training)
             _check_logits(logits, targets)
-        total = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        wide = torch.promote_types(logits.dtype, torch.float32)  # a sum over thousands of tokens wants it
+        total = F.cross_entropy(logits.flatten(0, 1).to(wide), targets.flatten(), reduction="sum")
         counted = targets != NOT_COUNTED
         ratios = {"loss": Ratio(total, counted.sum())}
         if (lengths := self._lengths(targets.device)) is not None:
