@@ -4,6 +4,7 @@
     python bench/data.py start            # a list of 5,000,000 samples: seconds to the first batch, and memory
     python bench/data.py memory           # an array of 5 GB: what four workers add to it
     python bench/data.py tokens           # windows of a token file, by one core: at least 50 million tokens a second
+    python bench/data.py images           # JPEGs against torchvision's ImageFolder: bench/images.py
 
 `collate` takes turns in one process, `start` and `memory` in processes of their own, three each, in turns. `start_s` is the
 time from before the list is made to the first batch; as a rank does, this loader's process collects no garbage until the
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from bench import images
 from phalanx.launch.host.processes import children
 from phalanx.train.data.text.token_file import write_token_file
 from phalanx.train.data.text.windows import Tokens
@@ -217,10 +219,16 @@ def _private_kib(pid: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=WORKERS)
+    parser.add_argument("what", choices=[*WORKERS, "images"])
     parser.add_argument("--child")
+    parser.add_argument("--folder")
     asked = parser.parse_args()
-    if asked.child is not None:
+    if asked.what == "images":
+        if asked.child is None:
+            images.contest(__file__)
+        else:
+            images.child(asked.child, asked.folder, ours, torchs)
+    elif asked.child is not None:
         child(asked.what, asked.child)
     elif asked.what == "collate":
         throughput()
