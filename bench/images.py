@@ -59,7 +59,9 @@ def child(name: str, folder: str, ours: Make, torchs: Make) -> None:
     batches_counted = SETS[Path(folder).name][3]
     torch.set_num_threads(1)
     if name == "torchvision":
-        repeated = ConcatDataset([torchvisions(folder)] * REPEATED)  # a worker of its own an epoch is not what counts
+        repeated: ConcatDataset[Any] = ConcatDataset(
+            [torchvisions(folder)] * REPEATED
+        )  # a worker of its own an epoch is not what counts
         batches = torchs(repeated, 1, None)
     else:
         dataset = images(folder, Decode[name])
