@@ -9,6 +9,7 @@ from phalanx.common.files import write_atomic
 from phalanx.run_folder import names
 
 from .shown import Shown
+from .shown_retention import ShownRetention
 from .sink import Sink
 
 
@@ -19,19 +20,22 @@ class EvaluationFiles(Sink):
     It comes before the trackers, which read what it has written.
     """
 
-    def __init__(self, folder: Path, check: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, check: Callable[[], None], retention: ShownRetention) -> None:
         self._folder = folder
         self._check = check
+        self._retention = retention
 
     def write(self, line: Mapping[str, object]) -> None:
-        """Lines are in metrics.jsonl."""
+        """Lines are in metrics.jsonl; what the best one shows is kept."""
+        self._retention.take(line)
 
     def event(self, event: Mapping[str, object]) -> None:
         """Events are in events.jsonl."""
 
     def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
         for name, item in shown.items():
-            self._write(names.shown_file(str(line["split"]), int(str(line["step"])), name, item.suffix), item.encoded())
+            self._write(names.shown_file(str(line["split"]), int(str(line["step"])), name, item.suffix), item.content)
+        self._retention.prune(str(line["split"]))
 
     def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
         text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from phalanx.config.metric_direction import of_checkpoint
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 
@@ -50,12 +51,14 @@ def open_sinks(
     from .evaluation_files import EvaluationFiles
     from .jsonl import JsonLines
     from .rank_log import RankLog
+    from .show_later import ShowLater
+    from .shown_retention import ShownRetention
 
     sinks: list[Sink] = [
         JsonLines(folder, step, check),
         Console(steps, sys.stdout, None, time.monotonic),
         RankLog(steps),
-        EvaluationFiles(folder, check),
+        EvaluationFiles(folder, check, ShownRetention(folder, step, config.log.keep_shown, of_checkpoint(config))),
     ]
     if config.tensorboard.enabled:
         from .tensorboard import TensorBoard
@@ -66,7 +69,7 @@ def open_sinks(
         from .own_sink import OwnSink
 
         sinks.append(OwnSink(f"sinks.{name}", partial(_opened, build, folder.absolute(), plain, step)))
-    return FanOut(sinks)
+    return ShowLater(FanOut(sinks))
 
 
 def _opened(build: Callable[[], Sink], folder: Path, plain: Mapping[str, Any], step: int) -> Sink:

@@ -14,7 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Sink(ABC):
-    """Takes the lines of metrics.jsonl and events.jsonl as they happen. Called by rank 0's main thread alone."""
+    """Takes the lines of metrics.jsonl and events.jsonl as they happen. Called by rank 0's main thread alone.
+
+    But for `show` and `predictions`, which another thread of it calls, one at a time.
+    """
 
     essential: ClassVar[bool] = False
     """Whether an error of this sink ends the run. Others are closed and dropped, and training goes on."""
@@ -45,8 +48,8 @@ class Sink(ABC):
     def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
         """Take what the task shows of an evaluation, by name. `line` has step, split and time.
 
-        Each item lies in the run folder by then, as a file: `phalanx.run_folder.names.shown_file`. A sink that has no
-        place for it leaves this out.
+        Each item lies in the run folder by then, as a file: `phalanx.run_folder.names.shown_file`. Called by another thread
+        than the rest, once it is drawn, and perhaps after later lines. A sink that has no place for it leaves this out.
         """
         return
 
@@ -118,7 +121,8 @@ class FanOut(Sink):
     def _each(self, call: Callable[[Sink], None]) -> None:
         for sink in tuple(self._sinks):
             if not self._guard(sink, call):
-                self._sinks.remove(sink)
+                with contextlib.suppress(ValueError):  # another thread's call has failed there, too
+                    self._sinks.remove(sink)
                 with contextlib.suppress(Exception):
                     sink.close(None)
 

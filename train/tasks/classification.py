@@ -13,11 +13,16 @@ from torch.utils.data import Dataset
 from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
+from ..sinks.shown import Shown
+from .drawing.class_names import class_names
+from .drawing.confusion_matrix import ConfusionMatrix
+from .drawing.labelled_images import labelled_images
 from .metric import Update
 from .model_answer import logits_of
 from .task import Ratio, Task
 
 _ROUNDING = 1e-2  # of a row of probabilities in half precision
+MOST_DRAWN = 200  # classes of a confusion matrix
 
 
 class Classification(Task):
@@ -31,6 +36,9 @@ class Classification(Task):
 
     `metrics` are of torchmetrics, by name, each updated with logits (b, classes) and labels (b,). A class derived from this
     one that has a method `metrics` needs no more, either.
+
+    An evaluation shows the confusion matrix of all samples, of up to 200 classes, and where inputs are images of 1, 3 or 4
+    channels the first ones with what is predicted of them. Classes have the names that a data set's `classes` gives them.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class Classification(Task):
         self._classes = classes
         self._label_smoothing = label_smoothing
         self._given = dict(metrics or {})
+        self._names: list[str] | None = None
         self._metrics: list[str] | None = None  # their names, once an evaluation has asked
         self._looked_at: set[bool] = set()  # whether in training, of the batches that were looked at
 
@@ -64,7 +73,16 @@ class Classification(Task):
         return ratios if model.training else {**self._updates(logits, labels), **ratios}
 
     def metrics(self) -> Mapping[str, Any]:
-        return self._given
+        drawn = {"confusion_matrix": ConfusionMatrix(self._classes, self._names)} if self._classes <= MOST_DRAWN else {}
+        return {**drawn, **self._given}
+
+    def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
+        inputs, labels = self._checked(batch, model.training)
+        if not isinstance(inputs, torch.Tensor) or inputs.dim() != 4 or inputs.shape[1] not in (1, 3, 4):
+            return {}
+        inputs, labels = inputs[: self.now.shown], labels[: self.now.shown]
+        scores, found = logits_of(model(inputs)).double().softmax(1).max(1)
+        return {"samples": labelled_images(inputs, labels, found, scores=scores, names=self._names, limit=len(inputs))}
 
     def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """The class with the highest probability, that probability as `score`, and the label."""
@@ -134,6 +152,7 @@ class Classification(Task):
             )
 
     def check(self, dataset: Dataset[Any]) -> None:
+        self._names = class_names(dataset) or self._names
         labels = _whole_numbers(dataset)
         if labels is not None and labels.size:
             self._check_range(int(labels.min()), int(labels.max()), "")

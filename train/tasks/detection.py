@@ -8,15 +8,19 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
 from ..sinks.shown import Shown
 from .drawing.boxes import boxes as draw_boxes
+from .drawing.class_names import class_names
 from .metric import Update
 from .model_loss import in_full, losses_of
 from .task import Ratio, Task
+
+MOST_DRAWN = 8  # images with their boxes: a detector takes its time for each
 
 
 class Detection(Task):
@@ -28,7 +32,8 @@ class Detection(Task):
     pycocotools) is `map`, with `map_50`, `map_75` and more; `map/<class>` with class_metrics.
 
     With `iou_type` segm it is of `masks`, which targets have as (n, h, w) and answers as (n, 1, h, w), as those of
-    torchvision's Mask R-CNN. `names` of the labels, from 0 on, are written in the pictures that it shows.
+    torchvision's Mask R-CNN. `names` of the labels, from 0 on, are written in the pictures that it shows; left
+    out they are the data set's `classes`.
     """
 
     def __init__(
@@ -74,10 +79,12 @@ class Detection(Task):
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         images, targets = _pair(batch)
-        images, targets = images[: self.now.shown], targets[: self.now.shown]
-        form = str(self._options["box_format"])
-        found = model(images)
-        return {"boxes": draw_boxes(images, targets, found, names=self._names, box_format=form)}
+        few, form = min(MOST_DRAWN, self.now.shown), str(self._options["box_format"])
+        found = model(images[:few])
+        return {"boxes": draw_boxes(images, targets, found, names=self._names, box_format=form, limit=few)}
+
+    def check(self, dataset: Dataset[Any]) -> None:
+        self._names = self._names or class_names(dataset)
 
 
 def _with_masks(found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -32,7 +32,9 @@ class MetricSet:
         self._task = task
         self._world = world
         self._drawn = drawn
-        self._metrics = self._new()
+        every = new_metrics(task)
+        self._left_out = {name for name, metric in every.items() if metric.only_shown and not drawn}
+        self._metrics = {name: metric for name, metric in every.items() if name not in self._left_out}
         self._updated: set[str] = set()
 
     @property
@@ -49,7 +51,7 @@ class MetricSet:
         joined(dict.fromkeys(ratios, 0.0), dict.fromkeys(self._metrics, 0.0))
         for name, update in updates.items():
             if name not in self._metrics:
-                if not self._drawn and name in new_metrics(self._task):
+                if name in self._left_out:
                     continue
                 raise ConfigError(
                     f"ratios() of the task returned an Update of {name}, and its metrics() has "

@@ -1,6 +1,7 @@
 """What a task shows of an evaluation is in files and trackers, and changes nothing."""
 
 import csv
+import json
 import wave
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from sklearn.metrics import confusion_matrix
 
+from phalanx import drawing
 from phalanx.exit.codes import ConfigError
 from phalanx.train.sinks.evaluation_files import EvaluationFiles
 from phalanx.train.sinks.shown import Audio, Image, Shown, Table, Text
+from phalanx.train.sinks.shown_retention import ShownRetention
 from phalanx.train.sinks.tensorboard import TensorBoard
 from phalanx.train.sinks.trackers.best_values import BestValues
 from phalanx.train.sinks.trackers.weights_and_biases import WeightsAndBiases
@@ -31,19 +35,29 @@ ITEMS: dict[str, Shown] = {
 
 def test_a_run_shows_each_evaluation_and_trains_to_the_same_bits(starter: Starter) -> None:
     words = (*planted(96), "data.eval={_target_: tests.train.faulty_parts.Planted, samples: 40}", "eval.batch=8")
-    steps = ("train.steps=6", "train.epochs=null", "eval.every=3")
+    steps = ("train.steps=6", "train.epochs=null", "eval.every=3", "eval.first=true", "eval.predictions=40")
     task = ("~task", "+task={_target_: tests.zoo.shown.Showing, classes: 10, label_smoothing: 0.0}")
-    plain = starter.train(2, *words, *steps, name="plain")
+    plain = starter.train(2, *words, *steps, "log.shown=0", name="plain")
     run = starter.train(2, *words, *steps, *task, name="run")
+    alone = starter.train(1, *words, *steps, *task, name="alone")
     assert run.sha256 == plain.sha256
     assert [{**line, "time": 0} for line in run.metrics("eval")] == [
         {**line, "time": 0} for line in plain.metrics("eval")
     ]
     assert not (plain.folder / "shown").exists()
     folders = sorted((run.folder / "shown").iterdir())
-    assert [folder.name for folder in folders] == ["eval_step_00000003", "eval_step_00000006"]
-    files = {file.name: file for file in folders[1].iterdir()}
-    assert files.keys() == {"picture.png", "answers.csv", "note.txt", "sound.wav"}
+    assert [folder.name for folder in folders] == [f"eval_step_0000000{step}" for step in (0, 3, 6)]
+    first = {file.name: file.read_bytes() for file in folders[0].iterdir()}
+    assert first == {name: (alone.folder / "shown/eval_step_00000000" / name).read_bytes() for name in first}
+    files = {file.name: file for file in folders[2].iterdir()}
+    assert files.keys() == {"picture.png", "answers.csv", "note.txt", "sound.wav", "confusion_matrix.png"}
+    for found in (run, alone):
+        texts = (found.folder / "predictions/eval_step_00000006.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in texts]
+        true = confusion_matrix([row["label"] for row in rows], [row["prediction"] for row in rows], labels=range(10))
+        assert true.sum() == 40
+        drawn = (found.folder / "shown/eval_step_00000006/confusion_matrix.png").read_bytes()
+        assert drawn == drawing.confusion_matrix(true).content, "scikit-learn's, of all samples"
     with Picture.open(files["picture.png"]) as picture:
         assert picture.size == (5, 4)
     with files["answers.csv"].open() as lines:
@@ -56,7 +70,7 @@ def test_a_run_shows_each_evaluation_and_trains_to_the_same_bits(starter: Starte
 def test_what_is_shown_comes_to_trackers(tmp_path: Path) -> None:
     options: dict[str, Any] = {"project": "p", "entity": None, "group": None, "tags": [], "name": "n", "config": {}}
     sinks = [
-        EvaluationFiles(tmp_path, lambda: None),
+        EvaluationFiles(tmp_path, lambda: None, ShownRetention(tmp_path, 3, 20, None)),
         TensorBoard(tmp_path, 0),
         WeightsAndBiases(tmp_path, mode="offline", files={}, best=BestValues({}), finish_timeout_s=30, **options),
     ]

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -49,6 +50,7 @@ class ProcessSink(Sink):
         self._failed = self._dropping = False
         self._unsent = b""  # the rest of a line that the pipe took in part
         self._process: subprocess.Popen[bytes] | None = None
+        self._sending = threading.RLock()  # the main thread sends lines, another one what is shown
 
     def write(self, line: Mapping[str, object]) -> None:
         moment = {"step": line["step"], "split": line["split"], "time": line["time"]}
@@ -92,15 +94,16 @@ class ProcessSink(Sink):
         _send_first(self._process, first)
 
     def _send(self, message: Mapping[str, object]) -> None:
-        if self._process is None:
-            return
-        self._send_pending()
-        if not self._unsent:
-            self._unsent = json.dumps(message).encode() + b"\n"
+        with self._sending:
+            if self._process is None:
+                return
             self._send_pending()
-        elif not self._dropping:
-            logger.warning("%s is too slow for this run: some lines are missing there", self.title)
-            self._dropping = True
+            if not self._unsent:
+                self._unsent = json.dumps(message).encode() + b"\n"
+                self._send_pending()
+            elif not self._dropping:
+                logger.warning("%s is too slow for this run: some lines are missing there", self.title)
+                self._dropping = True
 
     def _send_pending(self) -> None:
         """Write what the pipe takes without blocking."""

@@ -1,0 +1,102 @@
+"""Draws, encodes and writes what evaluations show in a thread, while training goes on."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, final
+
+from phalanx.config.limits import FINISH_S
+
+from .shown import Shown
+from .sink import Sink
+
+MOST_WAITING = 8  # evaluations that are handed over and not drawn yet
+
+logger = logging.getLogger(__name__)
+
+
+@final
+class ShowLater(Sink):
+    """Hands everything on to `sink`: what is shown, and predictions, in a thread of its own, all else at once.
+
+    While `MOST_WAITING` evaluations are waiting the oldest are left out, with one warning. An item that cannot be drawn is
+    left out with a warning, too. `close` waits for the rest, `FINISH_S` at most.
+    """
+
+    essential: ClassVar[bool] = True  # `sink` has those that are, and guards itself
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._ends = self._dropping = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: Mapping[str, object]) -> None:
+        self._sink.write(line)
+
+    def event(self, event: Mapping[str, object]) -> None:
+        self._sink.event(event)
+
+    def sync(self) -> None:
+        self._sink.sync()
+
+    def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        self._hand_over(lambda: self._show(dict(line), dict(shown)))
+
+    def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
+        self._hand_over(lambda: self._sink.predictions(line, rows))
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        with self._changed:
+            self._ends = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(FINISH_S)
+            if self._thread.is_alive():
+                logger.warning("what the last evaluations show was not written in %g s, and is left out", FINISH_S)
+                with self._changed:
+                    self._waiting.clear()
+        self._sink.close(summary)
+
+    def _hand_over(self, call: Callable[[], None]) -> None:
+        with self._changed:
+            if self._ends:
+                return
+            if len(self._waiting) == MOST_WAITING:
+                self._waiting.popleft()
+                if not self._dropping:
+                    logger.warning(
+                        "evaluations come faster than what they show is drawn and written: some of it is left out. "
+                        "Evaluate more rarely, or type log.shown=0"
+                    )
+                    self._dropping = True
+            self._waiting.append(call)
+            self._changed.notify_all()
+        if self._thread is None:  # most runs show nothing
+            self._thread = threading.Thread(target=self._work, name="shown", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting) or self._ends)
+                if not self._waiting:
+                    return
+                call = self._waiting.popleft()
+            try:
+                call()
+            except Exception as error:
+                logger.warning("something of an evaluation was not shown: %s: %s", type(error).__name__, error)
+
+    def _show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
+        drawn = {}
+        for name, item in shown.items():
+            try:
+                item.content  # noqa: B018  # drawn now, and kept
+                drawn[name] = item
+            except Exception as error:
+                logger.warning("%s of an evaluation is not shown: %s: %s", name, type(error).__name__, error)
+        if drawn:
+            self._sink.show(line, drawn)
