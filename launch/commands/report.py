@@ -27,8 +27,9 @@ from ..sweep import results
 def report(runs: Sequence[str], root: Path, out: Path | None) -> None:
     """Write one HTML page about RUN, a run or a sweep, by its folder or its name; or one that compares several runs.
 
-    Learning curves, what the wall time went into, what happened, how the configs differ, what ran where; of a sweep the
-    best config, what it depends on, and all trials. The page is whole in itself, and all may go on meanwhile.
+    Learning curves, what evaluations show, what the wall time went into, what happened, how the configs differ, what ran
+    where; of a sweep the best config, what it depends on, and all trials. The page is whole in itself, and all may go on
+    meanwhile.
     """
     sweep = find_sweep(runs[0], root) if len(runs) == 1 else None
     if sweep is not None:

@@ -96,7 +96,7 @@ def time_strip(found: Sequence[Span], events: Sequence[Entry]) -> str:
         "x": [(event["time"] - first) / size for event in marked],
         "y": [1.15] * len(marked),
         "cliponaxis": False,
-        "marker": {"symbol": "triangle-down", "size": 11, "color": "#222"},
+        "marker": {"symbol": "triangle-down", "size": 11, "color": "#777"},
         "text": [f"{escape(str(event['event']))} at step {event['step']}" for event in marked],
         "hovertemplate": "%{text}<extra>%{x:.3g} " + unit + "</extra>",
     }

@@ -1,14 +1,14 @@
-"""Renders the jinja templates of pages, which extend base.html."""
+"""Renders the jinja templates of pages, which extend templates/base.html."""
 
 from pathlib import Path
 
 from .charts import plotly_script
 
-_TEMPLATES = Path(__file__).parent
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def rendered(template: str, **values: object) -> str:
-    """The HTML text of `template`, a file beside this one. It needs no network, and no value becomes markup or script."""
+    """The HTML text of `template`, a file in templates/. It needs no network, and no value becomes markup or script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, for `phalanx status` has no use for it
 
     pages = Environment(

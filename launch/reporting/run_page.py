@@ -1,4 +1,4 @@
-"""The report page of one run or several: prepares what the template page.html, beside this file, shows."""
+"""The report page of one run or several: prepares what templates/page.html shows."""
 
 import json
 import shlex
@@ -10,12 +10,14 @@ from typing import Any
 from phalanx.common.event_text import details
 from phalanx.run_folder import names
 from phalanx.run_folder.jsonl import Entry, newest_evaluations, number
+from phalanx.run_folder.names import SHOWN
 
 from ..common.text import duration_text
 from ..state.run import run_state
 from . import charts, timeline
 from .history import History
 from .render import rendered
+from .shown_files import shown_files
 
 _EVENTS = 200  # rows; where there are more, those that say how starts began and ended come first, routine last
 _TURNS = {"start", "resume", "error", "preempt", "stop", "finish"}
@@ -36,6 +38,8 @@ def run_page(histories: Sequence[History], now: float) -> str:
             for index, (history, name) in enumerate(zip(histories, names, strict=True))
         ],
         curves=charts.curves({name: history.lines for name, history in zip(names, histories, strict=True)}),
+        shown=shown_files({name: history.run for name, history in zip(names, histories, strict=True)}),
+        folder=SHOWN,
         uses={use.value: colour for use, colour in charts.COLOURS.items()},
         differences=None if len(histories) == 1 else differences([history.config for history in histories]),
     )
