@@ -14,9 +14,8 @@ from phalanx.exit.codes import ConfigError
 
 from ..loading.batch import Batch, shapes
 from ..sinks.shown import Shown
-from .drawing.class_names import class_names
 from .drawing.confusion_matrix import ConfusionMatrix
-from .drawing.labelled_images import labelled_images
+from .drawing.labelled_images import class_names, labelled_images
 from .metric import Update
 from .model_answer import logits_of
 from .task import Ratio, Task

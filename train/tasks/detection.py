@@ -15,7 +15,7 @@ from phalanx.exit.codes import ConfigError
 from ..loading.batch import Batch, shapes
 from ..sinks.shown import Shown
 from .drawing.boxes import boxes as draw_boxes
-from .drawing.class_names import class_names
+from .drawing.labelled_images import class_names
 from .metric import Update
 from .model_loss import in_full, losses_of
 from .task import Ratio, Task

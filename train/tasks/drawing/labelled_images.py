@@ -60,3 +60,9 @@ def _lines(label: str, found: str | None, score: float | None) -> list[tuple[str
     if found == label:
         return [(f"{found}{sure}", RIGHT)]
     return [(f"{found}{sure}", WRONG), (f"is {label}", QUIET)]
+
+
+def class_names(dataset: Any) -> list[str] | None:
+    """Its attribute `classes`, a list of names as torchvision's data sets have it; None where there is none."""
+    found = getattr(dataset, "classes", None)
+    return list(found) if isinstance(found, list | tuple) and found and all(isinstance(c, str) for c in found) else None
