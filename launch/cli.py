@@ -21,6 +21,7 @@ VERBS = {  # --help imports none of them
     "evaluate": "Evaluate a run's weights once more, also on other data.",
     "export": "Write a run's model for another runtime, compared with the trained one.",
     "logs": "Print the log of a rank of a run.",
+    "prepare": "Fetch and write the data of a config, once.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
     "status": "Show the state of runs and sweeps.",
@@ -32,6 +33,7 @@ _WITHIN = {"evaluate": "deployment", "export": "deployment"}  # folders of launc
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),
+    **dict.fromkeys(("download", "fetch", "data"), "prepare"),
     **dict.fromkeys(("list", "ls", "ps", "squeue"), "status"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("down", "pause"), "stop"),

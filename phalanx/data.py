@@ -6,18 +6,23 @@ from .common.lazy import handed_on
 
 __all__ = [
     "MNIST",
+    "Cache",
     "CenterCrop",
     "CocoDetection",
     "CropFlip",
     "DigitScenes",
     "Digits",
+    "Download",
     "ImageFolder",
     "Images",
     "LogMel",
+    "MappedArray",
     "MaskFolder",
     "MixupCutmix",
     "MovingDigits",
+    "Output",
     "RandomCrop",
+    "Recipe",
     "ShiftRotate",
     "SpecAugment",
     "TextTable",
@@ -41,6 +46,9 @@ if TYPE_CHECKING:
     from .train.data.vision.mask_folder import MaskFolder
     from .train.data.vision.mixup_cutmix import MixupCutmix
     from .train.data.vision.moving_digits import MovingDigits
+    from .train.prepared.cache import Cache, Output, Recipe
+    from .train.prepared.downloads import Download
+    from .train.prepared.mapped_array import MappedArray
 else:
     __getattr__, __dir__ = handed_on(
         __package__,
@@ -62,5 +70,8 @@ else:
             "train.data.vision.crops": ["CenterCrop", "RandomCrop"],
             "train.data.vision.image_folder": ["ImageFolder"],
             "train.data.vision.mixup_cutmix": ["MixupCutmix"],
+            "train.prepared.cache": ["Cache", "Output", "Recipe"],
+            "train.prepared.downloads": ["Download"],
+            "train.prepared.mapped_array": ["MappedArray"],
         },
     )

@@ -234,6 +234,7 @@ class DataConfig:
     collate: Node | None = _defining(neutral=None)
     sampler: Node | None = _defining(neutral=None)
     drop_last: bool = _defining(neutral=False)
+    cache: str | None = _inert(neutral=None)
     workers: int = _inert(0)
     prefetch: int = _inert(1)
 

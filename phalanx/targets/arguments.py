@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from ..common.escaping import escape_nested
@@ -17,6 +17,7 @@ from ..exit.codes import ConfigError
 from .group_keys import origin
 from .node import TargetNode
 
+NOTHING: Mapping[type, Any] = MappingProxyType({})
 _CONF = Path(__file__).parents[1] / "conf"
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -29,8 +30,16 @@ class Arguments:
     passed first, by position.
     """
 
-    def __init__(self, found: Callable[..., Any], given: Collection[str] = (), named: Collection[str] = ()) -> None:
-        """`named` are the arguments that the config passes by name."""
+    def __init__(
+        self,
+        found: Callable[..., Any],
+        given: Collection[str] = (),
+        named: Collection[str] = (),
+        provided: Mapping[type, Any] = NOTHING,
+    ) -> None:
+        """`named` are the arguments that the config passes by name; `provided` are objects by the annotation that they are
+        for.
+        """
         self._found = found
         self._parameters = _parameters(found)
         kinds = {p.kind for p in self._parameters.values()}
@@ -40,6 +49,14 @@ class Arguments:
         self._order = [name for name, p in self._parameters.items() if p.kind in _BY_POSITION]
         self._known = {*self._names, *self._order}
         self._given = tuple(given)
+        self.provided = {
+            name: provided[kind]
+            for name in self._names
+            if name not in named
+            and name not in self._given
+            and provided
+            and (kind := self.annotation(name)) in provided
+        }
         first = next(iter(self._order), None)
         self.given_first = (
             len(self._given) == 1 and self._given[0] not in self._names and first is not None and first not in named
@@ -132,7 +149,8 @@ class Arguments:
             )
         if node.partial and not self._given:
             return
-        known = {*by_position, *node.keywords, *self._given, *(self._order[:1] if self.given_first else ())}
+        known = {*by_position, *node.keywords, *self._given, *self.provided}
+        known |= {*self._order[:1]} if self.given_first else set()
         unset = [
             each
             for each, parameter in self._parameters.items()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ..exit import user_error
 from ..exit.codes import ConfigError
 from . import kinds as made_kinds
-from .arguments import Arguments, to_omegaconf
+from .arguments import NOTHING, Arguments, to_omegaconf
 from .build_errors import explained
 from .kinds import Kinds, cannot_make
 from .locate import is_dotted, locate
@@ -27,9 +27,13 @@ class Targets:
     is checked either way.
     """
 
-    def __init__(self, kinds: Kinds, trust: Trust | None) -> None:
+    def __init__(self, kinds: Kinds, trust: Trust | None, provided: Mapping[type, Any] = NOTHING) -> None:
+        """`provided` are objects by their types: an argument that is annotated with one of these, and that the config does
+        not set, gets it.
+        """
         self._kinds = kinds
         self._trust = trust
+        self._provided = provided
 
     def check(self, node: Mapping[str, Any], where: str, kind: type | Kinds, given: Collection[str] = ()) -> None:
         """Raise ConfigError unless `node` names what may give a `kind`, and the arguments that it takes.
@@ -92,7 +96,7 @@ class Targets:
         if self._trust is not None:
             self._trust.check_node(node, found, where, handed_on=not built)
         if built:
-            Arguments(found, given, node.keywords).check(node, where)
+            Arguments(found, given, node.keywords, self._provided).check(node, where)
 
     def _check_nested(self, value: Any, where: str, built: bool) -> None:
         for name, child in children(value):
@@ -108,7 +112,8 @@ class Targets:
         found = self._resolve(node, where, kinds)
         if self._trust is not None:
             self._check(node, where, kinds, given)  # also where nobody asked for that before
-        arguments, convert = Arguments(found, given, node.keywords), node.convert or convert
+        arguments = Arguments(found, given, node.keywords, self._provided)
+        convert = node.convert or convert
 
         def value(given_value: Any, name: str | None, key: str) -> Any:
             made = self._value(arguments.converted(given_value, name), key, node, convert)
@@ -122,9 +127,10 @@ class Targets:
         keywords = {name: value(each, name, f"{where}.{name}") for name, each in node.keywords.items()}
         passed = keywords if self._trust is None else self._trust.without_downloads(found, keywords)
         if node.partial and not given:
-            return functools.partial(found, *positional, **passed) if positional or passed else found
+            bound = {**arguments.provided, **passed}
+            return functools.partial(found, *positional, **bound) if positional or bound else found
         first = [*given.values()] if arguments.given_first else []
-        named = passed if arguments.given_first else {**passed, **given}
+        named = {**arguments.provided, **(passed if arguments.given_first else {**passed, **given})}
         try:
             return found(*first, *positional, **named)
         except ConfigError as error:

@@ -64,7 +64,7 @@ def trained_parts(job: Job, composed: Composed, world: World, *, spread: bool = 
     builder = targets(config, composed.foreign)
     world.watchdog.at("build", 0)
     precision = set_up_process(config, world)  # all ranks take part, in this and what follows
-    datasets = world.raise_on_all(lambda: build_datasets(config, builder, world, trains=False))
+    datasets = world.raise_on_all(lambda: build_datasets(config, builder, world.device, trains=False))
     streams = look_at_streams(config, datasets, world)
     collations = {
         name: world.raise_on_all(lambda data=data: collation(config, builder, data))  # type: ignore[misc]

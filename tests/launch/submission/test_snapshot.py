@@ -10,7 +10,7 @@ import pytest
 from phalanx.launch.submission.snapshot import copy_checkout
 from phalanx.run_folder.environment import describe
 
-ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": os.devnull}
+ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -20,7 +20,7 @@ from phalanx.run_folder import environment
 from tests.ranks import ROOT
 
 TOKEN = "ghp_" + "a1B2c3D4e5F6g7H8i9J0"  # put together, so that no scanner takes this file for a leak
-ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": os.devnull}
+ENVIRON = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 
 
 def git(folder: Path, *arguments: str) -> str:

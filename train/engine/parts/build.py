@@ -65,7 +65,7 @@ def build(config: Config, builder: Targets, world: World, precision: Precision) 
     # All ranks take part, in this and what follows.
     # A run that trains on, and that this one extends, is looked at once.
     start = world.broadcast_object(world.raise_on_all(lambda: start_point(config) if world.is_rank_zero else None))
-    datasets = world.raise_on_all(lambda: build_datasets(config, builder, world))
+    datasets = world.raise_on_all(lambda: build_datasets(config, builder, world.device))
     streams = look_at_streams(config, datasets, world)
     alone = world.raise_on_all(lambda: rank_parts(config, builder, world, precision, start, datasets, streams))
     notes = [*streams.notes, *crowded(config.data.workers * world.rank_env.local_size)]

@@ -20,6 +20,7 @@ from phalanx.targets.trust import Trust
 from ...loading.batch import Augment
 from ...optim.param_groups import groups_of
 from ...parallel.strategy import ParallelStrategy
+from ...prepared.cache import Cache
 from ...samplers.sampler import Sampler
 from ...schedules.make_rates import schedule_nodes
 from ...schedules.schedule import Schedule
@@ -32,9 +33,12 @@ KINDS: tuple[type, ...] = (
 )
 
 
-def targets(config: Config, foreign: bool) -> Targets:
-    """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits."""
-    return Targets(KINDS, Trust(config.run.trust) if foreign else None)
+def targets(config: Config, foreign: bool, cache: Cache | None = None) -> Targets:
+    """The builder of the config's targets; of a `foreign` config, one that came with a run's folder, with trust limits.
+
+    `cache` is where data are prepared, that of the config where it is None.
+    """
+    return Targets(KINDS, Trust(config.run.trust) if foreign else None, {Cache: cache or Cache(config.data.cache)})
 
 
 def check_targets(config: Config, builder: Targets) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -108,7 +109,9 @@ def rank_parts(
     )
 
 
-def build_datasets(config: Config, builder: Targets, world: World, *, trains: bool = True) -> dict[str, Dataset[Any]]:
+def build_datasets(
+    config: Config, builder: Targets, device: torch.device, *, trains: bool = True
+) -> dict[str, Dataset[Any]]:
     """The data sets, each built with the same seed: a split drawn in __init__ is the same on all ranks and in all sets.
 
     Without the one that is trained on, unless it `trains`.
@@ -117,7 +120,7 @@ def build_datasets(config: Config, builder: Targets, world: World, *, trains: bo
     for name, node in data_sets(config.data).items():
         if name == "train" and not trains:
             continue
-        seed_all(config.seed, world.device)
+        seed_all(config.seed, device)
         datasets[name] = builder.build(node, f"data.{name}", Dataset)
     return datasets
 

