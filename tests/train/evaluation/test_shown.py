@@ -1,6 +1,7 @@
 """What a task shows of an evaluation is in files and trackers, and changes nothing."""
 
 import csv
+import io
 import json
 import wave
 from pathlib import Path
@@ -93,6 +94,10 @@ def test_pixels_are_those_that_were_given() -> None:
     assert bright[:, :, 0].tolist() == [[0, 255], [255, 0]]
     assert Image(np.full((3, 2, 2), 7, np.uint8)).array().tolist() == np.full((2, 2, 3), 7).tolist()
     assert Image(torch.zeros(4, 2, 2, dtype=torch.bfloat16)).array().shape == (2, 2, 4)
+    for channels in (1, 3, 4):
+        given = Image(torch.randint(0, 256, (channels, 7, 5), dtype=torch.uint8))
+        with Picture.open(io.BytesIO(given.content)) as picture:
+            assert np.array_equal(np.asarray(picture).reshape(7, 5, channels), given.array())
 
 
 @pytest.mark.parametrize(
