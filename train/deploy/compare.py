@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import nn
 from phalanx.deployment.layout import BF16, FP16, FP32, HF, INT8, SAFETENSORS
 from phalanx.exit.codes import ConfigError, ParityMissed
 
-from ..checkpoint.preserve import unchanged
 from ..distributed.world import World
 from .call_form import CallForm
 from .evaluate import metrics_of
@@ -40,6 +40,14 @@ class Difference:
     @property
     def relative(self) -> float:
         return self.largest / max(self.scale, 1e-12)
+
+    def add(self, other: "Difference") -> None:
+        self.largest, self.scale = max(self.largest, other.largest), max(self.scale, other.scale)
+        self.calls, self.same, self.counted = (
+            self.calls + other.calls,
+            self.same + other.same,
+            self.counted + other.counted,
+        )
 
     def take(self, ours: Mapping[str, torch.Tensor], theirs: Mapping[str, NDArray[Any]]) -> None:
         """Raises ParityMissed for outputs of another shape."""
@@ -72,10 +80,11 @@ class Difference:
 class Exported(nn.Module):
     """Stands in for the trained model in an evaluation: the runtime answers, and is held against the model each time."""
 
-    def __init__(self, model: nn.Module, form: CallForm, runtime: Runtime, difference: Difference) -> None:
+    def __init__(self, model: nn.Module, form: CallForm, runtime: Runtime, found: "SimpleQueue[Difference]") -> None:
+        """`found` gets the difference of each call: an evaluation puts back all else that a model references."""
         super().__init__()
         self.trained = model
-        self._form, self._runtime, self._difference = form, runtime, difference
+        self._form, self._runtime, self._found = form, runtime, found
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -92,7 +101,7 @@ class Exported(nn.Module):
             raise _NeedsMoreError("another call")
         ours = self._form.call(self.trained, inputs)
         theirs = answered(self._runtime, inputs)
-        self._difference.take(ours, theirs)
+        self._found.put(_difference(ours, theirs))
         tensors = {
             name: torch.from_numpy(np.array(theirs[name])).to(tensor.device, tensor.dtype)
             for name, tensor in ours.items()
@@ -178,28 +187,29 @@ def _exported_metrics(
     parts: TrainedParts, observed: Observed, runtime: Runtime, difference: Difference, world: World
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The metrics of the exported model by split; none where the task asks for more than its forward, and why."""
-    stand_in = Exported(parts.model, observed.form, runtime, difference)
-    replaced = TrainedParts(**{**vars(parts), "model": stand_in})
+    found = SimpleQueue[Difference]()
+    replaced = replace(parts, model=Exported(parts.model, observed.form, runtime, found))
     try:
-        return metrics_of(replaced, world), []
+        metrics = metrics_of(replaced, world)
     except _NeedsMoreError as error:
         why = str(error)
+    else:
+        _add_all(difference, found)
+        return metrics, []
+    _add_all(difference, found)
     difference.same = difference.counted = 0
 
     def shadow(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
         inputs = observed.form.taken(parts.model, args, kwargs)
         if inputs is not None:
-            ours = observed.form.call(parts.model.forward, inputs)
-            difference.take(ours, answered(runtime, inputs))
+            found.put(_difference(observed.form.call(parts.model.forward, inputs), answered(runtime, inputs)))
 
-    before = difference.calls
-    with unchanged(parts.model):
-        handle = parts.model.register_forward_hook(shadow, with_kwargs=True)
-        try:
-            metrics_of(parts, world)
-        finally:
-            handle.remove()
-    if difference.calls == before:
+    handle = parts.model.register_forward_hook(shadow, with_kwargs=True)
+    try:
+        metrics_of(parts, world)
+    finally:
+        handle.remove()
+    if not _add_all(difference, found):
         raise ConfigError(
             "In its evaluation the task never calls the model as it did for the first samples, so nothing can be compared"
         )
@@ -208,6 +218,20 @@ def _exported_metrics(
         f"The task's metrics need {asks}, which the exported model has not: each of its answers in the evaluation was "
         f"compared instead, and `{AGREEMENT}` is the share of largest entries that are the same"
     ]
+
+
+def _difference(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, NDArray[Any]]) -> Difference:
+    found = Difference()
+    found.take(ours, theirs)
+    return found
+
+
+def _add_all(difference: Difference, found: "SimpleQueue[Difference]") -> int:
+    """Returns how many there were."""
+    count = found.qsize()
+    for _ in range(count):
+        difference.add(found.get())
+    return count
 
 
 def _check_outputs(difference: Difference, tolerance: float, where: str) -> None:

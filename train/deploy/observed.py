@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -43,23 +44,23 @@ def observe(parts: TrainedParts, world: World) -> Observed:
     calls = [call_on(parts, fetched(first, Span(0, size)), f"{first.key}") for size in sizes]
     calls, without_labels = _without_labels(parts, calls)
     form = form_of(calls[0], without_labels=without_labels)
-    seen = [_shapes(call.inputs(), call.outputs()) for call in calls]
-    known = {_key(shapes) for shapes in seen}
+    # An evaluation puts back whatever the model references, its hooks included: what is to stay goes into a queue.
+    later = SimpleQueue[Shapes]()
 
     def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
         inputs, outputs = form.taken(parts.model, args, kwargs), Call((), {}, answer).outputs()
         if inputs is None or not outputs.keys() >= form.outputs.keys():
             return
-        shapes = _shapes(inputs, {name: outputs[name] for name in form.outputs})
-        if _key(shapes) not in known:
-            known.add(_key(shapes))
-            seen.append(shapes)
+        later.put(_shapes(inputs, {name: outputs[name] for name in form.outputs}))
 
     handle = parts.model.register_forward_hook(look, with_kwargs=True)
     try:
         metrics = metrics_of(parts, world)
     finally:
         handle.remove()
+    seen = [_shapes(call.inputs(), call.outputs()) for call in calls]
+    known = {_key(shapes): shapes for shapes in (later.get() for _ in range(later.qsize()))}
+    seen += known.values()
     dims = dims_of(seen, sizes)
     form = replace(
         form,

@@ -23,10 +23,14 @@ _HINTS = {  # what a message of torch's holds, and what to do then
         "picks rows. Compute both ways and take torch.where, or leave the decision out of the forward"
     ),
     "specialized": (
-        "its forward works for one size alone: a size is written into it as a number, as in x.view(2, -1) or a table of "
-        "positions of one length. Take sizes from x.shape"
+        "its forward works for one size alone: a size is written into it as a number, as in x.view(2, -1), or it has a "
+        "recurrent layer, which torch.export unrolls. Take sizes from x.shape"
     ),
 }
+
+
+class OneSizeError(ConfigError):
+    """torch.export follows the model for one size alone, as it does recurrent layers, which it unrolls."""
 
 
 def program_of(exporting: Exporting) -> ExportedProgram:
@@ -35,7 +39,7 @@ def program_of(exporting: Exporting) -> ExportedProgram:
     model = exporting.parts.model
     if half is not None:
         model = copy.deepcopy(model).to(half)
-    call = _distinct(exporting)
+    call = distinct(exporting)
     free = {
         name: {i: Dim.DYNAMIC for i, dim in enumerate(dims) if isinstance(dim, str)}
         for name, dims in form.shapes.items()
@@ -45,7 +49,8 @@ def program_of(exporting: Exporting) -> ExportedProgram:
             flat = Flat(model, form, half).eval()
             program = torch.export.export(flat, (), call.inputs(), dynamic_shapes=free, strict=False)
         except Exception as error:
-            raise ConfigError(_refusal(error, model)) from error
+            refusal = _refusal(error, model)
+            raise (OneSizeError if _HINTS["specialized"] in refusal else ConfigError)(refusal) from error
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths and lines of the machine that it was made on
     return program
@@ -62,7 +67,7 @@ def names_of(program: ExportedProgram, form: CallForm) -> dict[str, str]:
     return found
 
 
-def _distinct(exporting: Exporting) -> Call:
+def distinct(exporting: Exporting) -> Call:
     """A call in which no two dimensions that vary are as long as each other by chance: they would be taken for one."""
     form = exporting.observed.form
 
@@ -106,16 +111,10 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Exporters warn of each operator and of themselves."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "torch._export")
-    ]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logging.disable(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)
+            logging.disable(logging.NOTSET)

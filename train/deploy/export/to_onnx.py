@@ -1,5 +1,6 @@
 """ONNX, by torch's exporter; int8 by ONNX Runtime's quantization after training, calibrated on training samples."""
 
+import copy
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
@@ -8,15 +9,15 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch.export import ExportedProgram
 
 from phalanx.deployment.layout import INT8, MODELS, ONNX
 from phalanx.exit.codes import ConfigError
 
-from ..call_form import CallForm
+from ...checkpoint.preserve import unchanged
+from ..call_form import Flat
 from .calibration import calibration_inputs
-from .exporting import Exporting
-from .program import names_of, program_of, quiet
+from .exporting import HALVES, Exporting
+from .program import OneSizeError, distinct, names_of, program_of, quiet
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -29,19 +30,25 @@ def check() -> None:
 
 def write(exporting: Exporting) -> None:
     path = exporting.folder / MODELS[ONNX]
-    program = program_of(exporting)
     if exporting.dtype != INT8:
-        write_onnx(program, exporting.observed.form, path)
+        write_onnx(exporting, path)
         return
     whole = path.with_name("fp32.onnx")
-    write_onnx(program, exporting.observed.form, whole)
-    _quantize(whole, path, list(calibration_inputs(exporting)))
+    write_onnx(exporting, whole)
+    with quiet():
+        _quantize(whole, path, list(calibration_inputs(exporting)))
     for left in path.parent.glob("fp32.onnx*"):
         left.unlink()
 
 
-def write_onnx(program: ExportedProgram, form: CallForm, path: Path) -> None:
+def write_onnx(exporting: Exporting, path: Path) -> None:
     """Raises ConfigError for an operator that ONNX has not."""
+    form = exporting.observed.form
+    try:
+        program = program_of(exporting)
+    except OneSizeError as error:
+        _trace(exporting, path, error)
+        return
     names = names_of(program, form)
     with quiet():
         try:
@@ -49,15 +56,53 @@ def write_onnx(program: ExportedProgram, form: CallForm, path: Path) -> None:
                 program, dynamo=True, input_names=[*form.inputs], output_names=[*form.outputs], verbose=False
             )
         except Exception as error:
-            line = next(
-                (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
-            )
-            raise ConfigError(
-                f"torch's exporter makes no ONNX of this model: {line}. Type --to torch-export, which takes all operators"
-            ) from error
+            raise _refusal(error) from error
         assert made is not None
         _name_dimensions(made.model, names)
         made.save(path)
+
+
+def _trace(exporting: Exporting, path: Path, refused: ConfigError) -> None:
+    """By torch's older exporter, which keeps a recurrent layer whole.
+
+    It records one call, so what it made of sizes that the model's Python decides by shows in the comparison alone.
+    """
+    form, half, model = exporting.observed.form, HALVES.get(exporting.dtype), exporting.parts.model
+    if half is not None:
+        model = copy.deepcopy(model).to(half)
+    flat = Flat(model, form, half).eval()
+
+    class InOrder(torch.nn.Module):
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(flat(**dict(zip(form.inputs, tensors, strict=True))).values())
+
+    free = {
+        name: {i: dim for i, dim in enumerate(dims) if isinstance(dim, str)}
+        for name, dims in {**form.shapes, **form.answers}.items()
+    }
+    call = distinct(exporting)
+    with quiet(), unchanged(model), torch.no_grad():
+        try:
+            torch.onnx.export(
+                InOrder().eval(),
+                tuple(call.inputs().values()),
+                path,
+                dynamo=False,
+                input_names=[*form.inputs],
+                output_names=[*form.outputs],
+                dynamic_axes=free,
+            )
+        except Exception as error:
+            raise refused from error
+
+
+def _refusal(error: Exception) -> ConfigError:
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith("<class")), lines[0] if lines else type(error).__name__)
+    return ConfigError(
+        f"torch's exporter makes no ONNX of this model: {told}. Type --to torch-export, which takes all operators"
+    )
 
 
 def _name_dimensions(model: Any, names: Mapping[str, str]) -> None:

@@ -7,7 +7,6 @@ from ..call_form import BATCH
 from ..runtimes.tensorrt_runtime import tensorrt
 from . import to_onnx
 from .exporting import Exporting
-from .program import program_of
 
 _LARGEST = 64  # samples of a batch at least, where evaluations have fewer
 
@@ -21,7 +20,7 @@ def check() -> None:
 def write(exporting: Exporting) -> None:
     trt = tensorrt()
     whole = exporting.folder / "model.onnx"
-    to_onnx.write_onnx(program_of(exporting), exporting.observed.form, whole)
+    to_onnx.write_onnx(exporting, whole)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
