@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 from urllib.error import URLError
 
@@ -22,23 +23,36 @@ _TIMEOUT_S = 60  # without a byte from a server
 class Way(Protocol):
     """A way to get a file."""
 
-    def fetch(self, folder: Path) -> Path:
-        """Put the file into the empty `folder`. Raises OSError with what went wrong, in a line."""
+    def fetch(self, folder: Path, sha256: str) -> Path:
+        """Put the file into `folder`, where an earlier try may have left some of it. Raises OSError with what went wrong.
+
+        Who calls it checks the hash, too; a way whose program runs what it fetches has it checked before that.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Pip:
-    """A wheel of a package on the Python index, or its source archive with `source=True`."""
+    """A wheel of a package on the Python index, or its source archive with `source=True`.
+
+    pip asks a source archive for its metadata, which runs its setup, with packages that `build` constrains, such as
+    "setuptools<66"; only after it has checked the hash.
+    """
 
     package: str
     version: str
     source: bool = False
+    build: str = ""
 
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         kind = ("--no-binary", ":all:") if self.source else ("--only-binary", ":all:")
         pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
-        _command([*pip, *kind, "--dest", str(folder), f"{self.package}=={self.version}"], folder)
+        with tempfile.TemporaryDirectory() as aside:
+            wanted, constraint = Path(aside, "wanted.txt"), Path(aside, "constraint.txt")
+            wanted.write_text(f"{self.package}=={self.version} --hash=sha256:{sha256}\n", encoding="utf-8")
+            constraint.write_text(f"{self.build}\n", encoding="utf-8")
+            words = [*pip, *kind, "--require-hashes", "--dest", str(folder), "-r", str(wanted)]
+            _command(words, folder, {"PIP_CONSTRAINT": str(constraint)} if self.build else {})
         return _only_file(folder)
 
 
@@ -49,7 +63,7 @@ class Npm:
     package: str
     version: str
 
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         npm = ("npm", "pack", "--silent", "--ignore-scripts")
         _command([*npm, "--pack-destination", str(folder), f"{self.package}@{self.version}"], folder)
         return _only_file(folder)
@@ -62,7 +76,7 @@ class Apt:
     package: str
     version: str
 
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         _command(["apt-get", "download", "-qq", f"{self.package}={self.version}"], folder)
         return _only_file(folder)
 
@@ -73,7 +87,7 @@ class Url:
 
     address: str
 
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         file = folder / self.address.rpartition("/")[2]
         have = file.stat().st_size if file.exists() else 0
         request = urllib.request.Request(self.address, headers={"Range": f"bytes={have}-"} if have else {})
@@ -118,7 +132,7 @@ class Download:
     def _checked(self, way: Way, kept: Path) -> Path:
         partial = kept.with_name(f"{kept.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
-        file = way.fetch(partial)
+        file = way.fetch(partial, self.sha256)
         found = sha256(file)
         if found != self.sha256:
             shutil.rmtree(partial)
@@ -128,13 +142,13 @@ class Download:
         return kept / file.name
 
 
-def _command(words: Sequence[str], folder: Path) -> None:
+def _command(words: Sequence[str], folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:
     """Run a package manager in `folder`, emptied. Raises OSError with the last line that it printed."""
     for left in folder.iterdir():
         left.unlink()
     try:
         with tempfile.TemporaryDirectory() as home:
-            environ = {**os.environ, "npm_config_cache": home}
+            environ = {**os.environ, **environ, "npm_config_cache": home}
             done = subprocess.run(
                 words, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
             )

@@ -29,7 +29,7 @@ class Local:
     def __init__(self, content: bytes, log: Path) -> None:
         self.content, self.log = content, log
 
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         with self.log.open("a") as file:
             file.write("x")
         (folder / "file").write_bytes(self.content)
@@ -37,7 +37,7 @@ class Local:
 
 
 class Broken:
-    def fetch(self, folder: Path) -> Path:
+    def fetch(self, folder: Path, sha256: str) -> Path:
         raise OSError("no route to host")
 
 
