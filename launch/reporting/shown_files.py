@@ -26,7 +26,7 @@ _CHARACTERS, _ROWS, _COLUMNS, _CELL = 20_000, 100, 20, 1000
 _FOLDER = re.compile(rf"([\w-]{{1,100}})_{names.STEP}(\d{{8,15}})", re.ASCII)
 _FILE = re.compile(r"(\w[\w.-]{0,150})\.(png|csv|txt|wav)", re.ASCII)
 _PNG, _IHDR = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\rIHDR"
-_RETINA = 600  # pixels from which on a picture has two for each of the page
+_RETINA = 320  # pixels from which on a picture has two for each of the page
 _TINY = 160  # of the page, to which smaller pictures grow
 
 
