@@ -8,10 +8,12 @@ from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 
+from ...prepared.cache import Cache
 from .crops import CenterCrop, Crop, Plan
 from .decode import Decode, check_scaled, decode, decode_scaled
 from .image_files import find_images
 from .standardise import Standardise
+from .stored_images import StoredImages, recipe
 
 
 class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
@@ -19,8 +21,10 @@ class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
 
     `crop` is a `RandomCrop` or a `CenterCrop`; `transform` changes its pixels (3, size, size) of uint8 further, such as
     torchvision's v2.TrivialAugmentWide. What both draw at random is seeded by the sample's position in the run.
-    `classes_of` is another root whose class folders number the classes, so that an evaluation set may lack some. EXIF
-    rotations are left alone, as torchvision leaves them.
+    `stored` keeps all images in the `cache`, decoded once and scaled to so many pixels of the shorter side: then no file is
+    decoded in training, and random crops are cut out of the smaller images. `classes_of` is another root whose class
+    folders number the classes, so that an evaluation set may lack some. EXIF rotations are left alone, as torchvision
+    leaves them.
 
     Raises ConfigError, before training, for a folder of another form, an empty class and an empty file; a file that cannot
     be decoded is named once it is read.
@@ -32,9 +36,11 @@ class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
         crop: Crop,
         mean: Sequence[float],
         std: Sequence[float],
+        cache: Cache,
         classes_of: str | None = None,
         decode: Decode = Decode.exact,
         transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        stored: int | None = None,
     ) -> None:
         if not isinstance(crop, Crop):
             raise ConfigError(
@@ -48,6 +54,7 @@ class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
         self._fingerprint = files.fingerprint()
         self._crop, self._decode, self._transform = crop, decode, transform
         self._standardise = Standardise(mean, std)
+        self._stored = None if stored is None else StoredImages(cache.prepared(recipe(files, stored), download=False))
         self.classes, self.labels = files.classes, torch.from_numpy(files.labels)
 
     def __len__(self) -> int:
@@ -76,6 +83,9 @@ class ImageFolder(Dataset[tuple[torch.Tensor, int]]):
         return {"kind": "image", "channels": 3, "size": size, "resize": resize, **standard}
 
     def _pixels(self, index: int) -> torch.Tensor:
+        if self._stored is not None:
+            kept: torch.Tensor = self._crop(self._stored[index])
+            return kept
         path = self._root / self._names[index]
         if self._decode is Decode.exact:
             pixels: torch.Tensor = self._crop(decode(path))

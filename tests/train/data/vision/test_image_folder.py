@@ -1,7 +1,9 @@
 """Images in class folders: the samples are torchvision's, seeded by position, and what is wrong with a folder is said."""
 
+import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from torchvision.transforms import v2
 
 from phalanx.data import CenterCrop, ImageFolder, RandomCrop
 from phalanx.exit.codes import ConfigError
-from phalanx.train.data.vision import decode
+from phalanx.train.data.vision import decode, stored_images
 from phalanx.train.data.vision.decode import Decode
+from phalanx.train.prepared.cache import Cache
 from tests.train.data.vision.photographs import write_photographs
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -25,7 +28,7 @@ def random_crop(size: int) -> RandomCrop:
 
 
 def folder(root: Path, crop: RandomCrop | CenterCrop | None = None, **more: object) -> ImageFolder:
-    return ImageFolder(str(root), crop or random_crop(56), MEAN, STD, **more)  # type: ignore[arg-type]
+    return ImageFolder(str(root), crop or random_crop(56), MEAN, STD, Cache(root.parent / "cache"), **more)  # type: ignore[arg-type]
 
 
 def standard(*transforms: torch.nn.Module) -> v2.Compose:
@@ -171,3 +174,54 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     assert folder(root, CenterCrop(32, 32)).fingerprint() == before
     (root / "china" / "000.jpg").rename(root / "flower" / "100.jpg")
     assert folder(root).fingerprint() != before
+
+
+def test_stored_images_are_the_files_scaled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several shards, of images of several sizes, some of them smaller than what is stored; in a worker, too."""
+    monkeypatch.setattr(stored_images, "_SHARD", 3)
+    root = write_photographs(tmp_path / "photos", 5)
+    Image.new("RGB", (50, 40), (200, 30, 90)).save(root / "flower" / "small.png")
+    whole, stored = folder(root, CenterCrop(32, 80)), folder(root, CenterCrop(32, 80), stored=80)
+    assert len(stored) == 11
+    for index in range(11):
+        assert torch.equal(stored[index][0], whole[index][0])
+    assert stored._stored is not None
+    assert stored._stored[10].shape == (3, 40, 50)
+    assert stored._stored[0].shape == (3, 80, 106)
+    sent = pickle.loads(pickle.dumps(stored))
+    assert torch.equal(sent[7][0], stored[7][0])
+    assert len(pickle.dumps(stored)) < 10_000
+    images, _ = stored.collate([stored[0], stored[1]])
+    images.mul_(0)
+    assert torch.equal(stored[0][0], whole[0][0])
+    for file in root.rglob("*.jpg"):
+        file.write_bytes(bytes(file.stat().st_size))  # no file is read again
+    assert torch.equal(folder(root, CenterCrop(32, 80), stored=80)[3][0], stored[3][0])
+
+
+def test_preparing_goes_on_at_the_shard_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here by a damaged file, which is named; what was written before is not decoded again."""
+    monkeypatch.setattr(stored_images, "_SHARD", 2)
+    root = write_photographs(tmp_path / "photos", 3)
+    last = root / "flower" / "002.jpg"
+    content = last.read_bytes()
+    last.write_bytes(content[:-500] + bytes(500))
+    before = folder(root, CenterCrop(32, 64))
+    decoded = list[str]()
+    monkeypatch.setattr(stored_images, "decode", lambda path: decoded.append(path.name) or decode.decode(path))
+    last.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    with pytest.raises(ConfigError, match=r"flower/002\.jpg cannot be decoded"):
+        folder(root, CenterCrop(32, 64), stored=64)
+    assert len(decoded) == 6
+    decoded.clear()
+    last.write_bytes(content)
+    found = folder(root, CenterCrop(32, 64), stored=64)
+    assert len(decoded) == 2
+    assert torch.equal(found[0][0], before[0][0])
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_photographs(tmp_path / "photos", 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    with pytest.raises(ConfigError, match=r"2 images take about 0\.0 GB as pixels, .* Type data\.cache="):
+        folder(root, stored=64)
