@@ -26,11 +26,13 @@ from phalanx.data import ImageFolder, RandomCrop
 from phalanx.launch.host.processes import children
 from phalanx.train.data.vision.decode import Decode
 from phalanx.train.data.vision.standardise import IMAGENET_MEAN, IMAGENET_STD
+from phalanx.train.prepared.cache import Cache
 
+STORED = 256  # pixels of the shorter side
 SIZE, BATCH, WARM_UP, STARTS = 224, 50, 2, 3  # pixels, images, batches before the clock, processes
 REPEATED = 20  # passes
 SETS = {"500x375": (500, 375, 200, 10), "1600x1200": (1600, 1200, 100, 4)}  # pixels, images, batches that count
-NAMES = ("torchvision", "exact", "scaled")
+NAMES = ("torchvision", "exact", "scaled", "stored")
 Make = Callable[[Any, int, Any], Iterator[Any]]
 
 
@@ -64,7 +66,7 @@ def child(name: str, folder: str, ours: Make, torchs: Make) -> None:
         )  # a worker of its own an epoch is not what counts
         batches = torchs(repeated, 1, None)
     else:
-        dataset = images(folder, Decode[name])
+        dataset = images(folder, Decode.exact, STORED) if name == "stored" else images(folder, Decode[name])
         batches = ours(dataset, 1, dataset.collate)
     for _ in range(WARM_UP):
         next(batches)
@@ -77,9 +79,10 @@ def child(name: str, folder: str, ours: Make, torchs: Make) -> None:
     os._exit(0)
 
 
-def images(folder: str, decode: Decode) -> ImageFolder:
+def images(folder: str, decode: Decode, stored: int | None = None) -> ImageFolder:
+    cache = Cache(Path(folder).parent / "cache")
     crop = RandomCrop(SIZE, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
-    return ImageFolder(folder, crop, IMAGENET_MEAN, IMAGENET_STD, decode=decode)
+    return ImageFolder(folder, crop, IMAGENET_MEAN, IMAGENET_STD, cache, decode=decode, stored=stored)
 
 
 def torchvisions(folder: str) -> Any:

