@@ -24,8 +24,8 @@ from torch.utils.data import ConcatDataset
 
 from phalanx.data import ImageFolder, RandomCrop
 from phalanx.launch.host.processes import children
-from phalanx.train.data.vision.decode import Decode
-from phalanx.train.data.vision.standardise import IMAGENET_MEAN, IMAGENET_STD
+from phalanx.train.data.vision.files.decode import Decode
+from phalanx.train.data.vision.files.standardise import IMAGENET_MEAN, IMAGENET_STD
 from phalanx.train.prepared.cache import Cache
 
 STORED = 256  # pixels of the shorter side

@@ -21,12 +21,14 @@ __all__ = [
     "MixupCutmix",
     "MovingDigits",
     "Output",
+    "PadCropFlip",
     "RandomCrop",
     "Recipe",
     "ShiftRotate",
     "SpecAugment",
     "TextTable",
     "Tokens",
+    "WaterTiles",
 ]
 
 if TYPE_CHECKING:
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
     from .train.data.text.windows import Tokens
     from .train.data.vision.coco_detection import CocoDetection
     from .train.data.vision.crop_flip import CropFlip
-    from .train.data.vision.crops import CenterCrop, RandomCrop
     from .train.data.vision.digit_scenes import DigitScenes
-    from .train.data.vision.image_folder import ImageFolder
+    from .train.data.vision.files.crops import CenterCrop, RandomCrop
+    from .train.data.vision.files.image_folder import ImageFolder
     from .train.data.vision.mask_folder import MaskFolder
     from .train.data.vision.mixup_cutmix import MixupCutmix
     from .train.data.vision.moving_digits import MovingDigits
+    from .train.data.vision.pad_crop_flip import PadCropFlip
+    from .train.data.vision.water_tiles import WaterTiles
     from .train.prepared.cache import Cache, Output, Recipe
     from .train.prepared.downloads import Download
     from .train.prepared.mapped_array import MappedArray
@@ -67,9 +71,11 @@ else:
             "train.data.vision.digit_scenes": ["DigitScenes"],
             "train.data.vision.mask_folder": ["MaskFolder"],
             "train.data.vision.moving_digits": ["MovingDigits"],
-            "train.data.vision.crops": ["CenterCrop", "RandomCrop"],
-            "train.data.vision.image_folder": ["ImageFolder"],
+            "train.data.vision.files.crops": ["CenterCrop", "RandomCrop"],
+            "train.data.vision.files.image_folder": ["ImageFolder"],
             "train.data.vision.mixup_cutmix": ["MixupCutmix"],
+            "train.data.vision.pad_crop_flip": ["PadCropFlip"],
+            "train.data.vision.water_tiles": ["WaterTiles"],
             "train.prepared.cache": ["Cache", "Output", "Recipe"],
             "train.prepared.downloads": ["Download"],
             "train.prepared.mapped_array": ["MappedArray"],

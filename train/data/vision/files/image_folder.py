@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 
-from ...prepared.cache import Cache
+from ....prepared.cache import Cache
 from .crops import CenterCrop, Crop, Plan
 from .decode import Decode, check_scaled, decode, decode_scaled
 from .image_files import find_images

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from phalanx.exit.codes import ConfigError
 from phalanx.system.cpu_count import available
 
-from ...prepared.cache import Output, Recipe
+from ....prepared.cache import Output, Recipe
 from .crops import Box, Plan
 from .decode import decode
 from .image_files import ImageFiles

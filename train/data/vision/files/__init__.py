@@ -1,0 +1,1 @@
+"""Images in files: found, decoded, cropped, standardised, or stored once as pixels."""
