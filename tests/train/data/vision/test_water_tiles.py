@@ -45,8 +45,9 @@ def test_tiles_are_labelled_by_the_map_and_the_south_is_left_out() -> None:
 def test_bands_of_longitude_are_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = np.arange(60)
     images = np.broadcast_to(columns.astype(np.uint8)[:, None, None, None], (60, TILE, TILE, 3))
-    for name, values in {"images": images, "labels": columns % 3, "columns": columns}.items():
-        np.save(tmp_path / f"{name}.npy", values)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", columns % 3)
+    np.save(tmp_path / "columns.npy", columns)
     monkeypatch.setattr(Cache, "prepared", lambda cache, recipe, download: tmp_path)
     train, test = (WaterTiles(split, Cache(tmp_path), False) for split in ("train", "test"))
     assert (len(train), len(test)) == (48, 12)
@@ -57,8 +58,8 @@ def test_bands_of_longitude_are_held_out(tmp_path: Path, monkeypatch: pytest.Mon
         column % 3 for column in (*range(12, 15), *range(27, 30), *range(42, 45), *range(57, 60))
     ]
     assert train.fingerprint() != test.fingerprint()
-    images, labels = test.__getitems__(np.array([3, 0]))
-    assert torch.equal(images[1], test[0][0])
+    batch, labels = test.__getitems__(np.array([3, 0]))
+    assert torch.equal(batch[1], test[0][0])
     assert labels.tolist() == [0, 0]
     with pytest.raises(ConfigError, match="no split 'val'"):
         WaterTiles("val", Cache(tmp_path), False)
