@@ -77,12 +77,13 @@ def test_runs_are_side_by_side_each_with_its_newest_up_to_the_step(tmp_path: Pat
 def test_a_strangers_folder_runs_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     folder = show(run, "val", 1, note=Text(TAKEN), rows=Table([TAKEN, "</table>"], [[TAKEN, "'\"><b>"]]), fine=pixels())
-    (folder / "svg.png").write_text(f"<svg xmlns='http://www.w3.org/2000/svg'>{TAKEN}</svg>")
+    size = struct.pack(">II", 8, 8)  # where a PNG has it
+    (folder / "svg.png").write_bytes(b"<svg xmlns='a'>\n" + size + f"{TAKEN}{' ' * 40}</svg>".encode())
     (folder / "sound.wav").write_text(TAKEN)
     (folder / f"{TAKEN.replace('/', '')[:60]}.txt").write_text("a name")
     (folder / "page.html").write_text(TAKEN)
-    (run / "secret").write_text("a secret of the reader")
-    (folder / "link.txt").symlink_to(run / "secret")
+    (run / "secret.txt").write_text("a secret of the reader")
+    (folder / "link.txt").symlink_to(run / "secret.txt")
     (run / "shown" / "val_step_00000002").symlink_to(run)
     (run / "shown" / f"{TAKEN.replace('/', '')[:50]}_step_00000003").mkdir()
     text = page(run)
