@@ -19,10 +19,13 @@ __all__ = [
     "MappedArray",
     "MaskFolder",
     "MixupCutmix",
+    "MovieLens",
     "MovingDigits",
     "Output",
     "PadCropFlip",
     "RandomCrop",
+    "RatingTable",
+    "Ratings",
     "Recipe",
     "ShiftRotate",
     "SpecAugment",
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from .train.data.digits import Digits
     from .train.data.images import Images
     from .train.data.mnist import MNIST
+    from .train.data.ratings.movielens import MovieLens
+    from .train.data.ratings.ratings import Ratings, RatingTable
     from .train.data.speech.log_mel import LogMel
     from .train.data.speech.spec_augment import SpecAugment
     from .train.data.text.labelled_texts import TextTable
@@ -79,5 +84,7 @@ else:
             "train.prepared.cache": ["Cache", "Output", "Recipe"],
             "train.prepared.downloads": ["Download"],
             "train.prepared.mapped_array": ["MappedArray"],
+            "train.data.ratings.movielens": ["MovieLens"],
+            "train.data.ratings.ratings": ["RatingTable", "Ratings"],
         },
     )

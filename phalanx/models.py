@@ -11,9 +11,12 @@ __all__ = [
     "ConvNet",
     "EncoderDecoder",
     "FastSpeech",
+    "MatrixFactorization",
+    "NeuMF",
     "NgramClassifier",
     "SmallFCOS",
     "TextEncoder",
+    "TwoTower",
     "UNet",
     "VideoNet",
 ]
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from .train.models.language.ngram_classifier import NgramClassifier
     from .train.models.language.text_encoder import TextEncoder
     from .train.models.mlp import MLP
+    from .train.models.ratings.matrix_factorization import MatrixFactorization
+    from .train.models.ratings.neural_collaborative_filtering import NeuMF
+    from .train.models.ratings.two_tower import TwoTower
     from .train.models.speech.conv_gru import ConvGRU
     from .train.models.speech.fast_speech import FastSpeech
     from .train.models.vision.small_fcos import SmallFCOS
@@ -46,5 +52,8 @@ else:
             "train.models.vision.small_fcos": ["SmallFCOS"],
             "train.models.vision.unet": ["UNet"],
             "train.models.vision.video_net": ["VideoNet"],
+            "train.models.ratings.matrix_factorization": ["MatrixFactorization"],
+            "train.models.ratings.neural_collaborative_filtering": ["NeuMF"],
+            "train.models.ratings.two_tower": ["TwoTower"],
         },
     )

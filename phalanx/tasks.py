@@ -10,6 +10,7 @@ __all__ = [
     "Detection",
     "LanguageModeling",
     "ModelLoss",
+    "RatingPrediction",
     "Segmentation",
     "TextToMel",
     "Translation",
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .train.tasks.language.language_modeling import LanguageModeling
     from .train.tasks.language.translation import Translation
     from .train.tasks.model_loss import ModelLoss
+    from .train.tasks.ratings.rating_prediction import RatingPrediction
     from .train.tasks.speech.ctc import CTC
     from .train.tasks.speech.text_to_mel import TextToMel
     from .train.tasks.vision.segmentation import Segmentation
@@ -40,5 +42,6 @@ else:
             "train.tasks.speech.text_to_mel": ["TextToMel"],
             "train.tasks.vision.segmentation": ["Segmentation"],
             "train.tasks.vision.video_classification": ["VideoClassification"],
+            "train.tasks.ratings.rating_prediction": ["RatingPrediction"],
         },
     )

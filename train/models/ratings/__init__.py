@@ -1,0 +1,1 @@
+"""Models of how users rate items."""
