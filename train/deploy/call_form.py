@@ -121,6 +121,20 @@ def recorded(model: nn.Module, limit: int | None = None) -> Iterator[list[Call]]
         handle.remove()
 
 
+@contextmanager
+def without_cache(model: nn.Module) -> Iterator[None]:
+    """Models of transformers that generate answer with a cache, too, which only their own loop takes."""
+    settings: Any = getattr(model, "config", None)
+    if getattr(settings, "use_cache", None) is not True:
+        yield
+        return
+    settings.use_cache = False
+    try:
+        yield
+    finally:
+        settings.use_cache = True
+
+
 def bound(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, by name where the forward names them."""
     try:

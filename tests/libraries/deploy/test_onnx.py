@@ -21,7 +21,7 @@ TRUST = ("run.trust=[tests,transformers]",)
 
 
 def trained(starter: Starter, model: str, data: str, *words: str) -> Path:
-    own = () if model.startswith("model=") else ("~model", f"+model._target_={PARTS}.{model}")
+    own = (model,) if model.startswith("model=") else ("~model", f"+model._target_={PARTS}.{model}")
     sets = [
         f"+data.{name}={{_target_: {PARTS}.{data}, samples: {n}, seed: {n}}}"
         for name, n in (("train", 64), ("eval", 45))

@@ -16,6 +16,7 @@ from phalanx.exit.codes import ConfigError, Failure
 
 from ...checkpoint import weights
 from ...distributed.world import World
+from ..call_form import without_cache
 from ..compare import Comparison, compare
 from ..observed import Observed, observe
 from ..parts import trained_parts
@@ -45,7 +46,8 @@ def export(job: Job, composed: Composed, world: World, afterwards: list[Callable
     with staged(target) as staging:
         afterwards.append(lambda _: staging.remove())
         parts = trained_parts(job, _exact(composed), world, spread=False)
-        observed = observe(parts, world)
+        with without_cache(parts.model):
+            observed = observe(parts, world)
         world.watchdog.at("build", parts.checkpoint.step)
         exporting = Exporting(parts, observed, staging.folder, dtype)
         node = _WRITERS[to](exporting)
@@ -61,7 +63,8 @@ def _finish(
     manifest = _manifest(job, exporting, node)
     preprocessing, labels = preprocessing_of(parts, list(observed.form.inputs)), labels_of(parts)
     runtime = load_runtime(folder, manifest, "cpu", parts.builder)
-    found = compare(parts, observed, runtime, to, exporting.dtype, world)
+    with without_cache(parts.model):
+        found = compare(parts, observed, runtime, to, exporting.dtype, world)
     write_json(folder / layout.PREPROCESSING, preprocessing)
     write_json(folder / layout.LABELS, labels)
     report = _report(found, observed)

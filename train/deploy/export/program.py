@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from phalanx.exit.codes import ConfigError
 
 from ...checkpoint.preserve import unchanged
-from ..call_form import Call, CallForm, Flat
+from ..call_form import Call, CallForm, Flat, without_cache
 from .exporting import HALVES, Exporting
 
 _HINTS = {  # what a message of torch's holds, and what to do then
@@ -44,7 +43,7 @@ def program_of(exporting: Exporting) -> ExportedProgram:
         name: {i: Dim.DYNAMIC for i, dim in enumerate(dims) if isinstance(dim, str)}
         for name, dims in form.shapes.items()
     }
-    with unchanged(model), quiet(), _without_cache(model), torch.no_grad():
+    with unchanged(model), quiet(), without_cache(model), torch.no_grad():
         try:
             flat = Flat(model, form, half).eval()
             program = torch.export.export(flat, (), call.inputs(), dynamic_shapes=free, strict=False)
@@ -92,20 +91,6 @@ def _refusal(error: Exception, model: nn.Module) -> str:
         f"{type(model).__name__} is no program that torch.export can follow: {told}. The weights can be exported all "
         "the same: type --to safetensors"
     )
-
-
-@contextmanager
-def _without_cache(model: nn.Module) -> Iterator[None]:
-    """Models of transformers that generate answer with a cache, too, which only their own loop takes."""
-    settings: Any = getattr(model, "config", None)
-    if getattr(settings, "use_cache", None) is not True:
-        yield
-        return
-    settings.use_cache = False
-    try:
-        yield
-    finally:
-        settings.use_cache = True
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import copy
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,6 @@ def _trace(exporting: Exporting, path: Path, refused: ConfigError) -> None:
         model = copy.deepcopy(model).to(half)
     flat = Flat(model, form, half).eval()
 
-    class InOrder(torch.nn.Module):
-        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            return tuple(flat(**dict(zip(form.inputs, tensors, strict=True))).values())
-
     free = {
         name: {i: dim for i, dim in enumerate(dims) if isinstance(dim, str)}
         for name, dims in {**form.shapes, **form.answers}.items()
@@ -84,7 +80,7 @@ def _trace(exporting: Exporting, path: Path, refused: ConfigError) -> None:
     with quiet(), unchanged(model), torch.no_grad():
         try:
             torch.onnx.export(
-                InOrder().eval(),
+                _InOrder(flat, [*form.inputs]).eval(),
                 tuple(call.inputs().values()),
                 path,
                 dynamo=False,
@@ -94,6 +90,18 @@ def _trace(exporting: Exporting, path: Path, refused: ConfigError) -> None:
             )
         except Exception as error:
             raise refused from error
+
+
+class _InOrder(torch.nn.Module):
+    """Takes tensors in the order of their names, and answers with a tuple, as a trace has it."""
+
+    def __init__(self, flat: Flat, names: Sequence[str]) -> None:
+        super().__init__()
+        self.flat = flat
+        self._names = names
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.flat(**dict(zip(self._names, tensors, strict=True))).values())
 
 
 def _refusal(error: Exception) -> ConfigError:
