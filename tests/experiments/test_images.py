@@ -1,0 +1,21 @@
+"""Image classification: each experiment trains to the number in its head. Minutes long: pytest -m slow tests/experiments
+
+The data come from package registries, into the cache that runs share.
+"""
+
+import statistics
+
+import pytest
+
+from tests.experiments.expected import reached
+from tests.ranks import Starter
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("experiment", ["mnist", "satellite"])
+def test_images_are_classified_as_well_as_the_head_says_and_never_waited_for(starter: Starter, experiment: str) -> None:
+    run = starter.train(2, f"experiment={experiment}", name=experiment)
+    assert reached(experiment, run.metrics("eval")[-1]), run.metrics("eval")
+    waits = [line["data_wait_s"] / line["step_time_s"] for line in run.metrics("train")[1:]]
+    assert statistics.median(waits) < 0.05
