@@ -51,11 +51,10 @@ class Arguments:
         self._given = tuple(given)
         self.provided = {
             name: provided[kind]
-            for name in self._names
-            if name not in named
-            and name not in self._given
-            and provided
-            and (kind := self.annotation(name)) in provided
+            for name in (self._names if provided else ())
+            if name not in named and name not in self._given
+            for kind in _options(self.annotation(name))
+            if kind in provided
         }
         first = next(iter(self._order), None)
         self.given_first = (
@@ -179,6 +178,11 @@ class Arguments:
 
     def _name(self, node: TargetNode) -> str:
         return str(getattr(self._found, "__name__", node.target))
+
+
+def _options(annotation: Any) -> list[type]:
+    """The classes that an annotation admits by itself, as `Cache` and `Cache | None` do."""
+    return [each for each in (annotation, *typing.get_args(annotation)) if isinstance(each, type)]
 
 
 def _wrapper_takes_any(found: Callable[..., Any]) -> bool:

