@@ -6,6 +6,7 @@ from .common.lazy import handed_on
 
 __all__ = [
     "MNIST",
+    "BlueMarble",
     "Cache",
     "CenterCrop",
     "CocoDetection",
@@ -27,8 +28,10 @@ __all__ = [
     "RatingTable",
     "Ratings",
     "Recipe",
+    "Shakespeare",
     "ShiftRotate",
     "SpecAugment",
+    "TextFiles",
     "TextTable",
     "Tokens",
     "WaterTiles",
@@ -44,7 +47,10 @@ if TYPE_CHECKING:
     from .train.data.speech.log_mel import LogMel
     from .train.data.speech.spec_augment import SpecAugment
     from .train.data.text.labelled_texts import TextTable
+    from .train.data.text.shakespeare import Shakespeare
+    from .train.data.text.text_files import TextFiles
     from .train.data.text.windows import Tokens
+    from .train.data.vision.blue_marble import BlueMarble
     from .train.data.vision.coco_detection import CocoDetection
     from .train.data.vision.crop_flip import CropFlip
     from .train.data.vision.digit_scenes import DigitScenes
@@ -86,5 +92,8 @@ else:
             "train.prepared.mapped_array": ["MappedArray"],
             "train.data.ratings.movielens": ["MovieLens"],
             "train.data.ratings.ratings": ["RatingTable", "Ratings"],
+            "train.data.text.shakespeare": ["Shakespeare"],
+            "train.data.text.text_files": ["TextFiles"],
+            "train.data.vision.blue_marble": ["BlueMarble"],
         },
     )
