@@ -6,6 +6,7 @@ from .common.lazy import handed_on
 
 __all__ = [
     "MNIST",
+    "AudioFolder",
     "BlueMarble",
     "Cache",
     "CenterCrop",
@@ -28,9 +29,11 @@ __all__ = [
     "RatingTable",
     "Ratings",
     "Recipe",
+    "Recordings",
     "Shakespeare",
     "ShiftRotate",
     "SpecAugment",
+    "SpokenWords",
     "TextFiles",
     "TextTable",
     "Tokens",
@@ -44,8 +47,11 @@ if TYPE_CHECKING:
     from .train.data.mnist import MNIST
     from .train.data.ratings.movielens import MovieLens
     from .train.data.ratings.ratings import Ratings, RatingTable
+    from .train.data.speech.audio_folder import AudioFolder
     from .train.data.speech.log_mel import LogMel
+    from .train.data.speech.recordings import Recordings
     from .train.data.speech.spec_augment import SpecAugment
+    from .train.data.speech.spoken_words import SpokenWords
     from .train.data.text.labelled_texts import TextTable
     from .train.data.text.shakespeare import Shakespeare
     from .train.data.text.text_files import TextFiles
@@ -95,5 +101,8 @@ else:
             "train.data.text.shakespeare": ["Shakespeare"],
             "train.data.text.text_files": ["TextFiles"],
             "train.data.vision.blue_marble": ["BlueMarble"],
+            "train.data.speech.audio_folder": ["AudioFolder"],
+            "train.data.speech.recordings": ["Recordings"],
+            "train.data.speech.spoken_words": ["SpokenWords"],
         },
     )
