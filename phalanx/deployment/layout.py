@@ -9,6 +9,7 @@ from typing import Any
 
 from ..common.files import as_json, open_regular, read_text, sha256
 from ..exit.codes import ConfigError
+from ..run_folder.names import MODEL
 
 EXPORT = "export"  # in a run's folder
 MANIFEST = "export.json"
@@ -20,11 +21,11 @@ FORMAT = 1
 
 SAFETENSORS, TORCH_EXPORT, ONNX, TENSORRT, HF = "safetensors", "torch-export", "onnx", "tensorrt", "hf"
 MODELS = {  # the file that holds the model
-    SAFETENSORS: "model.safetensors",
+    SAFETENSORS: MODEL,
     TORCH_EXPORT: "model.pt2",
     ONNX: "model.onnx",
     TENSORRT: "model.engine",
-    HF: "model.safetensors",
+    HF: MODEL,
 }
 FP32, FP16, BF16, INT8 = "fp32", "fp16", "bf16", "int8"
 DTYPES = (FP32, FP16, BF16, INT8)

@@ -20,7 +20,7 @@ from phalanx.exit.messages import say
 
 from .downloads import Download
 
-MANIFEST = "manifest.json"
+MANIFEST = "prepared.json"
 _DOWNLOADS = "downloads"
 
 
@@ -87,7 +87,9 @@ class Cache:
 
     def __init__(self, folder: str | Path | None = None, *, fetches: bool = False) -> None:
         """`folder` None is ~/.cache/phalanx; `fetches`: what lacks is fetched, whatever a data set says."""
-        self.folder = Path(folder if folder is not None else "~/.cache/phalanx").expanduser().absolute()
+        home = os.path.expanduser("~")  # as it stands where nobody knows the user
+        place = Path(home, ".cache", "phalanx") if folder is None else Path(os.path.expanduser(folder))
+        self.folder = place.absolute()
         self.used: dict[Path, str] = {}  # the folders that were asked for, with the names of their recipes
         self._fetches = fetches
 

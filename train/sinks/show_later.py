@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 from phalanx.config.limits import FINISH_S
@@ -16,19 +17,27 @@ MOST_WAITING = 8  # evaluations that are handed over and not drawn yet
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class _Handed:
+    """What the thread is to do."""
+
+    call: Callable[[], None]
+    may_drop: bool
+
+
 @final
 class ShowLater(Sink):
     """Hands everything on to `sink`: what is shown, and predictions, in a thread of its own, all else at once.
 
-    While `MOST_WAITING` evaluations are waiting the oldest are left out, with one warning. An item that cannot be drawn is
-    left out with a warning, too. `close` waits for the rest, `FINISH_S` at most.
+    Of what is shown at most `MOST_WAITING` evaluations wait; the oldest are left out, with one warning. Predictions all
+    come. An item that cannot be drawn is left out with a warning, too. `close` waits for the rest, `FINISH_S` at most.
     """
 
     essential: ClassVar[bool] = True  # `sink` has those that are, and guards itself
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[_Handed] = deque()
         self._changed = threading.Condition()
         self._ends = self._dropping = False
         self._thread: threading.Thread | None = None
@@ -43,10 +52,10 @@ class ShowLater(Sink):
         self._sink.sync()
 
     def show(self, line: Mapping[str, object], shown: Mapping[str, Shown]) -> None:
-        self._hand_over(lambda: self._show(dict(line), dict(shown)))
+        self._hand_over(_Handed(lambda: self._show(dict(line), dict(shown)), may_drop=True))
 
     def predictions(self, line: Mapping[str, object], rows: Sequence[Mapping[str, object]]) -> None:
-        self._hand_over(lambda: self._sink.predictions(line, rows))
+        self._hand_over(_Handed(lambda: self._sink.predictions(line, rows), may_drop=False))
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         with self._changed:
@@ -60,19 +69,20 @@ class ShowLater(Sink):
                     self._waiting.clear()
         self._sink.close(summary)
 
-    def _hand_over(self, call: Callable[[], None]) -> None:
+    def _hand_over(self, handed: "_Handed") -> None:
         with self._changed:
             if self._ends:
                 return
-            if len(self._waiting) == MOST_WAITING:
-                self._waiting.popleft()
+            shown = [each for each in self._waiting if each.may_drop]
+            if handed.may_drop and len(shown) == MOST_WAITING:
+                self._waiting.remove(shown[0])
                 if not self._dropping:
                     logger.warning(
                         "evaluations come faster than what they show is drawn and written: some of it is left out. "
                         "Evaluate more rarely, or type log.shown=0"
                     )
                     self._dropping = True
-            self._waiting.append(call)
+            self._waiting.append(handed)
             self._changed.notify_all()
         if self._thread is None:  # most runs show nothing
             self._thread = threading.Thread(target=self._work, name="shown", daemon=True)
@@ -84,9 +94,9 @@ class ShowLater(Sink):
                 self._changed.wait_for(lambda: bool(self._waiting) or self._ends)
                 if not self._waiting:
                     return
-                call = self._waiting.popleft()
+                handed = self._waiting.popleft()
             try:
-                call()
+                handed.call()
             except Exception as error:
                 logger.warning("something of an evaluation was not shown: %s: %s", type(error).__name__, error)
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from phalanx.deployment.job import ANSWER, Job
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.duplicate_starts import check_one_machine
 
 from ...common.find_run import find_run
+from ...common.show import show
 from ...host.gpu_locks import lock_gpus
 from ...host.gpu_use import gpus_in_use_elsewhere
 from ...local.plan import plan_start
@@ -45,5 +44,5 @@ def start(
             planned = replace(planned, environ={**planned.environ, ANSWER: str(answer)})
             ended = supervise(planned, locked.descriptors, 0, _GRACE_S, _STDERR)
         if ended.code is ExitCode.FINISHED:
-            click.echo(answer.read_text(encoding="utf-8"), nl=False)
+            show(answer.read_text(encoding="utf-8").removesuffix("\n"))
     sys.exit(ended.code)

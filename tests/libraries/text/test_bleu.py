@@ -4,7 +4,6 @@ import random
 from typing import Any
 
 import pytest
-from sacrebleu.metrics import BLEU, CHRF
 
 from phalanx.train.tasks.language.bleu import Bleu, ChrF
 
@@ -39,6 +38,8 @@ def merged(kind: type[Bleu] | type[ChrF], seed: int, ranks: int, batch: int) -> 
 
 @pytest.mark.parametrize(("ranks", "batch"), [(1, 40), (1, 7), (2, 16), (3, 1), (4, 20)])
 def test_both_are_sacrebleus_of_the_whole_set(ranks: int, batch: int) -> None:
+    from sacrebleu.metrics import BLEU, CHRF
+
     for seed in range(3):
         hypotheses, references = texts(seed, 40)
         assert merged(Bleu, seed, ranks, batch) == BLEU().corpus_score(hypotheses, [references]).score
@@ -46,6 +47,8 @@ def test_both_are_sacrebleus_of_the_whole_set(ranks: int, batch: int) -> None:
 
 
 def test_of_texts_without_a_word_in_common_it_is_a_number() -> None:
+    from sacrebleu.metrics import BLEU
+
     metric = Bleu()
     metric.update(["ab"], ["cd ef gh"])
     assert metric.compute() == BLEU().corpus_score(["ab"], [["cd ef gh"]]).score

@@ -14,7 +14,7 @@ from phalanx.common.files import default_mode, sync_file, sync_folder
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.disk_errors import writing
 
-_STAGING = ".staging-"
+_UNDER_WAY = ".under-way-"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -28,7 +28,7 @@ class Staging:
             with writing(target.parent, ours=False):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _remove_abandoned(target)
-                self.folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}"))
+                self.folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_UNDER_WAY}"))
                 self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
                 with suppress(OSError):  # a network's file system may lock files alone
                     fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,7 +84,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 def _remove_abandoned(target: Path) -> None:
     """Of exports that were killed: their folders are locked by nobody."""
-    for folder in target.parent.glob(f".{target.name}{_STAGING}*"):
+    for folder in target.parent.glob(f".{target.name}{_UNDER_WAY}*"):
         with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

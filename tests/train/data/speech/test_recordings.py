@@ -93,7 +93,7 @@ def test_what_is_wrong_is_told_by_file_and_line_and_leaves_nothing(tmp_path: Pat
     file.write_bytes(manifest if isinstance(manifest, bytes) else manifest.encode())
     with pytest.raises(ConfigError, match=f"(?s)manifest.tsv.*{message}"):
         AudioFolder(str(file), FEATURES, Cache(tmp_path / "cache"))
-    whole = [path for path in tmp_path.glob("cache/recordings*/manifest.json")]
+    whole = [path for path in tmp_path.glob("cache/recordings*/prepared.json")]
     assert case == "character" or not whole
 
 
