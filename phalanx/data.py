@@ -24,8 +24,11 @@ __all__ = [
     "MovieLens",
     "MovingDigits",
     "Output",
+    "PackageSections",
+    "PackageTranslations",
     "PadCropFlip",
     "RandomCrop",
+    "RatedSentences",
     "RatingTable",
     "Ratings",
     "Recipe",
@@ -35,6 +38,7 @@ __all__ = [
     "SpecAugment",
     "SpokenWords",
     "TextFiles",
+    "TextPairs",
     "TextTable",
     "Tokens",
     "WaterTiles",
@@ -53,6 +57,9 @@ if TYPE_CHECKING:
     from .train.data.speech.spec_augment import SpecAugment
     from .train.data.speech.spoken_words import SpokenWords
     from .train.data.text.labelled_texts import TextTable
+    from .train.data.text.pairs.debian_packages import PackageSections, PackageTranslations
+    from .train.data.text.pairs.text_pairs import TextPairs
+    from .train.data.text.rated_sentences import RatedSentences
     from .train.data.text.shakespeare import Shakespeare
     from .train.data.text.text_files import TextFiles
     from .train.data.text.windows import Tokens
@@ -104,5 +111,8 @@ else:
             "train.data.speech.audio_folder": ["AudioFolder"],
             "train.data.speech.recordings": ["Recordings"],
             "train.data.speech.spoken_words": ["SpokenWords"],
+            "train.data.text.pairs.debian_packages": ["PackageSections", "PackageTranslations"],
+            "train.data.text.pairs.text_pairs": ["TextPairs"],
+            "train.data.text.rated_sentences": ["RatedSentences"],
         },
     )
