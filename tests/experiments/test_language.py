@@ -1,4 +1,4 @@
-"""Language models: the experiment trains to the number in its head. Run with: pytest -m slow tests/experiments"""
+"""Texts: each experiment trains to the number in its head. Run with: pytest -m slow tests/experiments"""
 
 import pytest
 
@@ -8,6 +8,7 @@ from tests.ranks import Starter
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def test_the_gpt_needs_fewer_bits_a_byte_than_its_head_says(starter: Starter) -> None:
-    run = starter.train(2, "experiment=gpt", name="gpt")
-    assert reached("gpt", run.metrics("eval")[-1]), run.metrics("eval")
+@pytest.mark.parametrize("experiment", ["gpt", "sentiment", "text_classification", "translation"])
+def test_an_experiment_over_texts_reaches_what_its_head_says(starter: Starter, experiment: str) -> None:
+    run = starter.train(2, f"experiment={experiment}", name=experiment)
+    assert reached(experiment, run.metrics("eval")[-1]), run.metrics("eval")
