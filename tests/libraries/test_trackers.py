@@ -125,8 +125,9 @@ def test_mlflow_has_one_run_over_a_kill_and_each_step_once(starter: Starter, ser
     assert attached >= {"resolved.yaml", "environment.json"}
     kept = Path(client.download_artifacts(found.info.run_id, "resolved.yaml", str(tmp_path)))
     assert kept.read_text() == (run.folder / "resolved.yaml").read_text()
+    files = ("picture.png", "confusion_matrix.png", "answers.csv", "note.txt", "sound.wav")
     assert {file.path for file in client.list_artifacts(found.info.run_id, "shown/eval_step_00000060")} == {
-        f"shown/eval_step_00000060/{name}" for name in ("picture.png", "answers.csv", "note.txt", "sound.wav")
+        f"shown/eval_step_00000060/{name}" for name in files
     }
     assert any("picture+step+60" in file.path for file in client.list_artifacts(found.info.run_id, "images"))
     check_no_secret(starter.folder)
