@@ -1,5 +1,6 @@
 """Start ranks, watch them, kill them: what tests of whole runs are written with."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,8 @@ QUIET = {"CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled", "OMP_NUM_THREADS"
 DDP = "parallel.bucket_mb=25"  # on CPUs a knob of DDP's brings it, which reduces by itself on GPUs
 SMALL = ("train.threads=1", "log.every=5", "wandb.mode=disabled")
 _POLL_S = 0.004
+_FIRST_PORT, _LAST_PORT = 10_000, 32_000  # below those that kernels choose from
+_TURNS = itertools.count(os.getpid() * 1009)  # a suite takes fewer ports of one process than lie between two
 _NAMED = re.compile(r"run\.name=(?!null|true|false|nan|inf)[a-z]\w*", re.ASCII)
 COMPOSES = {"PYTHONPATH", "HYDRA_FULL_ERROR"}  # variables that decide what a command line composes to
 
@@ -269,9 +273,16 @@ def holder(run: Path) -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has now, and that nobody else is given before it is used.
+
+    One of the kernel's own choice goes to the next who asks, once it is closed: two runs of tests that run side by side
+    would have one port, and a rank of the one would join the other. Processes begin at places of their own here.
+    """
+    while True:
+        port = _FIRST_PORT + next(_TURNS) % (_LAST_PORT - _FIRST_PORT)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def quoted(text: str) -> str:
