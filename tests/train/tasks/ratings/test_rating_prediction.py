@@ -52,17 +52,23 @@ def test_users_for_whom_a_number_is_not_defined_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
-    [
-        MatrixFactorization(6, 9, 4, 3.5, sparse=True),
-        NeuMF(6, 9, 4, [8, 4], 3.5),
-        TwoTower(6, 9, 4, 8, 3.5),
-    ],
-    ids=lambda model: type(model).__name__,
+    ("kind", "sizes"),
+    [(MatrixFactorization, (4, 3.5)), (NeuMF, (4, [32, 16], 3.5)), (TwoTower, (4, 32, 3.5))],
+    ids=["MatrixFactorization", "NeuMF", "TwoTower"],
 )
-def test_each_model_gives_one_number_a_pair_and_trains_every_parameter(model: torch.nn.Module) -> None:
+def test_each_model_gives_one_number_a_pair_and_trains_every_parameter(
+    kind: Callable[..., torch.nn.Module], sizes: tuple[object, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = kind(6, 9, *sizes)
     users, items = torch.tensor([0, 5, 5]), torch.tensor([8, 0, 1])
     rated = model(users, items)
     assert rated.shape == (3,)
     rated.square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_sparse_tables_have_sparse_gradients() -> None:
+    model = MatrixFactorization(6, 9, 4, 3.5, sparse=True)
+    model(torch.tensor([0, 5, 5]), torch.tensor([8, 0, 1])).sum().backward()
+    assert all(table.weight.grad is not None and table.weight.grad.is_sparse for table in (model.users, model.items))
