@@ -33,7 +33,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bench import images
-from phalanx.launch.host.processes import children
 from phalanx.train.data.text.token_file import write_token_file
 from phalanx.train.data.text.windows import Tokens
 from phalanx.train.loading.collation import UserCollation
@@ -185,18 +184,12 @@ def child(what: str, name: str) -> None:
     for _ in range(LOOKED_AT):
         next(batches)
     all_s = time.perf_counter() - began
-    family = _pss_gib([os.getpid(), *_below(os.getpid())])
+    family = _pss_gib([os.getpid(), *images.below(os.getpid())])
     print(
         json.dumps({"start_s": start, "first_batch_s": first, "batches_s": all_s, "set_gib": alone, "all_gib": family}),
         flush=True,
     )
     os._exit(0)
-
-
-def _below(pid: int) -> list[int]:
-    """The processes that this one started, and those that they did."""
-    started = children(pid)
-    return [*started, *(below for found in started for below in _below(found))]
 
 
 def _pss_gib(pids: Sequence[int]) -> float:

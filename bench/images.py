@@ -128,12 +128,13 @@ def scaled_difference(root: Path) -> float:
 
 def _cpu_s() -> float:
     """Processor time that this process and those below it have used, seconds."""
-    return sum(_of_process(pid) for pid in [os.getpid(), *_below(os.getpid())])
+    return sum(_of_process(pid) for pid in [os.getpid(), *below(os.getpid())])
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
+    """The processes that this one started, and those that they did."""
     started = children(pid)
-    return [*started, *(below for found in started for below in _below(found))]
+    return [*started, *(other for found in started for other in below(found))]
 
 
 def _of_process(pid: int) -> float:

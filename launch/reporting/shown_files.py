@@ -17,6 +17,7 @@ from pathlib import Path
 
 from phalanx.common.files import open_regular
 from phalanx.run_folder import names
+from phalanx.run_folder.links import entries
 
 PAGE_BYTES = 16 << 20  # of files in a page
 _FILE_BYTES = 4 << 20
@@ -91,23 +92,16 @@ def _listed(runs: Mapping[str, Path]) -> Iterator[tuple[str, int, str, int, Path
     ones, then all others from the newest on."""
     for run, folder in runs.items():
         by_split: dict[str, list[tuple[int, Path]]] = {}
-        for entry in _entries(folder / names.SHOWN):
+        for entry in entries(folder / names.SHOWN):
             if (match := _FOLDER.fullmatch(entry.name)) and entry.is_dir() and not entry.is_symlink():
                 by_split.setdefault(match[1], []).append((int(match[2]), entry))
         for split, folders in by_split.items():
             newest = sorted(folders, reverse=True)
             ordered = [newest[0], *newest[-1:], *newest[1:-1]] if len(newest) > 1 else newest
             for turn, (step, entry) in enumerate(ordered[:_EVALUATIONS]):
-                for path in _entries(entry):
+                for path in entries(entry):
                     if _FILE.fullmatch(path.name):
                         yield run, turn, split, step, path
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:  # none, or not for us to see
-        return []
 
 
 def _read(path: Path, most: int) -> bytes:

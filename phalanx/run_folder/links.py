@@ -26,15 +26,16 @@ def check_links(run: Path) -> None:
 def _links(run: Path) -> Iterator[Path]:
     """The links in folders that a run itself writes to; trackers may use links in theirs."""
     checkpoints = run / names.CHECKPOINTS
-    yield from (entry for entry in _entries(run) if entry != checkpoints and entry.is_symlink())
+    yield from (entry for entry in entries(run) if entry != checkpoints and entry.is_symlink())
     shown = run / names.SHOWN
-    files = (run / names.LEASE, run / names.LOGS, run / names.PREDICTIONS, shown, *_entries(shown))
-    for folder in (*files, checkpoints, *_entries(checkpoints)):
-        yield from (entry for entry in _entries(folder) if entry.is_symlink())
+    files = (run / names.LEASE, run / names.LOGS, run / names.PREDICTIONS, shown, *entries(shown))
+    for folder in (*files, checkpoints, *entries(checkpoints)):
+        yield from (entry for entry in entries(folder) if entry.is_symlink())
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted; nothing where it is none, or not shown to us, which those say who need it."""
     try:
         return sorted(folder.iterdir())
-    except OSError:  # none, or not shown to us, which those say who need it
+    except OSError:
         return []

@@ -9,22 +9,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 
-class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Grey images (n, height, width) of uint8 and labels (n,), given out as (b, 1, height, width) floats, (b,) int64.
+class ImagesInMemory(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Images (n, channels, height, width) of floats with labels (n,) of int64, given out as they are."""
 
-    Pixels are standardised with `mean` and `std`, in units of 0..1.
-    """
-
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], mean: float, std: float) -> None:
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images come with {len(labels)} labels")
-        digest = hashlib.sha256(np.ascontiguousarray(images).data)
-        digest.update(np.ascontiguousarray(labels).data)
-        self._fingerprint = digest.hexdigest()
-        self._mean, self._std = mean, std
-        pixels = torch.from_numpy(np.array(images)).unsqueeze(1).float()
-        self._images = pixels.div_(255).sub_(mean).div_(std)
-        self.labels = torch.from_numpy(np.array(labels, np.int64))
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, fingerprint: str) -> None:
+        self._images = images
+        self.labels = labels
+        self._fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,11 +27,27 @@ class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         where = torch.as_tensor(indices)
         return self._images.index_select(0, where), self.labels.index_select(0, where)
 
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over pixels and labels."""
+        return self._fingerprint
+
+
+class Images(ImagesInMemory):
+    """Grey images (n, height, width) of uint8 and labels (n,), given out as (b, 1, height, width) floats, (b,) int64.
+
+    Pixels are standardised with `mean` and `std`, in units of 0..1.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], mean: float, std: float) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images come with {len(labels)} labels")
+        digest = hashlib.sha256(np.ascontiguousarray(images).data)
+        digest.update(np.ascontiguousarray(labels).data)
+        self._mean, self._std = mean, std
+        pixels = torch.from_numpy(np.array(images)).unsqueeze(1).float().div_(255).sub_(mean).div_(std)
+        super().__init__(pixels, torch.from_numpy(np.array(labels, np.int64)), digest.hexdigest())
+
     def preprocessing(self) -> dict[str, Any]:
         """What makes an input of a picture: docs/deployment.md."""
         size = list(self._images.shape[-2:])
         return {"kind": "image", "channels": 1, "size": size, "mean": [self._mean], "std": [self._std]}
-
-    def fingerprint(self) -> str:
-        """SHA-256 in hex over pixels and labels."""
-        return self._fingerprint

@@ -12,10 +12,8 @@ from torch.utils.data import Dataset
 from phalanx.compose.compose import Composed
 from phalanx.config.schema import Config
 from phalanx.deployment.job import Job
-from phalanx.exit.codes import ConfigError
 from phalanx.run_folder.checkpoints import Checkpoint
 from phalanx.targets.instantiate import Targets
-from phalanx.targets.signature import check_signature
 
 from ..checkpoint.preserve import unchanged
 from ..checkpoint.weights import check as check_weights
@@ -25,7 +23,7 @@ from ..engine.parts.data_loading import collation
 from ..engine.parts.evaluations import EvaluatedWith, evaluations
 from ..engine.parts.memory_format import Convolutions, takes_nhwc
 from ..engine.parts.process_setup import set_up_process
-from ..engine.parts.rank_parts import build_datasets, build_model
+from ..engine.parts.rank_parts import build_datasets, build_model, build_task
 from ..engine.streams.look_at_streams import look_at_streams
 from ..evaluation.evaluate import Evaluation, few_samples
 from ..freezing.plan import freeze
@@ -70,7 +68,7 @@ def trained_parts(job: Job, composed: Composed, world: World, *, spread: bool = 
         name: world.raise_on_all(lambda data=data: collation(config, builder, data))  # type: ignore[misc]
         for name, data in datasets.items()
     }
-    task = world.raise_on_all(lambda: _task(config, builder, datasets))
+    task = world.raise_on_all(lambda: build_task(config, builder, datasets))
     model = world.raise_on_all(lambda: _model(config, builder, world, precision))
     mover = ToDevice(world.device, precision.of)
     strategy = _strategy(config, builder, model, task, world) if spread else None
@@ -90,19 +88,6 @@ def trained_parts(job: Job, composed: Composed, world: World, *, spread: bool = 
         for evaluation in found.values():
             evaluation.sanity_check(model, world)  # all ranks take part
     return TrainedParts(config, builder, model, task, checkpoint, found, datasets, mover)
-
-
-def _task(config: Config, builder: Targets, datasets: Mapping[str, Dataset[Any]]) -> Task:
-    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
-    check_signature(task.ratios, "model", "batch")
-    check_signature(task.show, "model", "batch")
-    check_signature(task.derive, "sums")
-    for name, dataset in datasets.items():
-        try:
-            task.check(dataset)
-        except ConfigError as error:
-            raise ConfigError(f"data.{name}: {error}") from None
-    return task
 
 
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from phalanx.exit.codes import ConfigError
 
 ENGLISH = " abcdefghijklmnopqrstuvwxyz'"
@@ -31,3 +33,8 @@ class Alphabet:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens; the blank stands for nothing."""
         return "".join(self.characters[token - 1] for token in tokens if token)
+
+    def texts(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+        """The texts of a batch: of each row (b, longest) the first `lengths` (b,) tokens."""
+        rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
+        return [self.decode(row[:length]) for row, length in rows]

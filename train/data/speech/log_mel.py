@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from phalanx.exit.codes import ConfigError
 
+from ...loading.padding_mask import padding_mask
+
 _BREAK_HZ, _STEP_HZ = 1000.0, 200.0 / 3  # Slaney's scale is linear below the first, with such a step a mel
 _LOG_STEP = math.log(6.4) / 27  # a mel above it
 
@@ -89,7 +91,7 @@ class LogMel(nn.Module):
         bands = self.filters @ (energy if self.power == 2 else energy.pow(self.power / 2))
         logs = bands.clamp(min=self.floor).log().transpose(1, 2)
         frames = self.frames(samples)
-        there = (torch.arange(logs.shape[1], device=logs.device) < frames[:, None])[:, :, None]
+        there = padding_mask(frames, logs.shape[1])[:, :, None]
         if self.normalize:
             count = frames[:, None, None]
             centred = (logs - (logs * there).sum(1, keepdim=True) / count) * there

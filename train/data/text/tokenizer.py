@@ -12,6 +12,10 @@ from phalanx.exit.codes import ConfigError
 
 BYTES = "bytes"
 FILE = "tokenizer.json"  # as Hugging Face's libraries call it in a folder
+_NEEDS = (
+    "The tokens are those of a Hugging Face tokenizer, which needs the package tokenizers. Type: pip install "
+    "'phalanx[data]', or tokenizer=bytes"
+)
 
 
 class Tokenizer(Protocol):
@@ -51,7 +55,7 @@ class FileTokenizer:
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError where the package is missing, or the file is none of a tokenizer."""
-        made = _library().Tokenizer
+        made = tokenizers_library(_NEEDS).Tokenizer
         if not path.is_file():
             raise ConfigError(
                 f"{path} is not there. Name a {FILE}, or a folder that has one: "
@@ -93,17 +97,28 @@ def learn(texts: Iterable[str], vocabulary: int, path: Path) -> None:
 
     The vocabulary has the 256 bytes, so that there is a token for any text. Raises ConfigError.
     """
-    library = _library()
+    library = tokenizers_library(_NEEDS)
     if vocabulary < 257:
         raise ConfigError(f"A vocabulary of {vocabulary} has no room for pairs beside the 256 bytes. Type 512, or more")
-    words = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_pairs(library, texts, vocabulary, special=(), prefix_space=False).save(str(path))
+
+
+def byte_pairs(library: Any, texts: Iterable[str], size: int, special: Sequence[str], *, prefix_space: bool) -> Any:
+    """A tokenizer of `size` tokens, `special` ones first, bytes among them, so that any text has tokens.
+
+    `prefix_space`: a text's first word has the tokens that it has elsewhere. The same texts give the same tokenizer.
+    """
     tokenizer = library.Tokenizer(library.models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = words, library.decoders.ByteLevel()
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(
-        vocab_size=vocabulary, initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=list(special),
+        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.save(str(path))
+    return tokenizer
 
 
 def tokenizer_of(name: str, folder: Path) -> Tokenizer:
@@ -123,7 +138,8 @@ def _spelt(token: str) -> int:
     return len(token.removeprefix("##").replace("\u2581", " ").encode())
 
 
-def _library() -> Any:
+def tokenizers_library(needs: str) -> Any:
+    """The package tokenizers with its parts. Raises ConfigError with `needs` where it is not installed."""
     try:
         import tokenizers
         import tokenizers.decoders
@@ -131,8 +147,5 @@ def _library() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError:
-        raise ConfigError(
-            "The tokens are those of a Hugging Face tokenizer, which needs the package tokenizers. Type: pip install "
-            "'phalanx[data]', or tokenizer=bytes"
-        ) from None
+        raise ConfigError(needs) from None
     return tokenizers

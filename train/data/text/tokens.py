@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from phalanx.common.files import sha256
 from phalanx.exit.codes import ConfigError
 
-BYTES = "bytes"
+from .tokenizer import BYTES, tokenizers_library
 
 
 class Tokens(Protocol):
@@ -64,17 +64,13 @@ class TokenizerFile:
 
     def __init__(self, file: Path, lower: bool = False) -> None:
         """Raises ConfigError."""
-        try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise ConfigError(
-                f"{file} is read by the package tokenizers, which is not installed. "
-                "Type: pip install 'phalanx[translation]'"
-            ) from None
+        library = tokenizers_library(
+            f"{file} is read by the package tokenizers, which is not installed. Type: pip install 'phalanx[translation]'"
+        )
         if not file.is_file():
             raise ConfigError(f"tokenizer={file} is no file. Type tokenizer=bytes, or the path of a tokenizer.json")
         try:
-            self._tokenizer = Tokenizer.from_file(str(file))
+            self._tokenizer: Any = library.Tokenizer.from_file(str(file))
         except Exception as error:  # of a class of its own
             raise ConfigError(f"{file} is no tokenizer of Hugging Face's: {error}. Type the path of one") from None
         self._file, self._lower = file, lower

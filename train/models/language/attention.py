@@ -110,11 +110,6 @@ class CrossAttention(nn.Module):
         return attention_weights(split_heads(self.q(x), self._heads), keys, keep=keep, causal=False)
 
 
-def padding_mask(lengths: torch.Tensor, longest: int) -> torch.Tensor:
-    """`keep` (b, longest), bool, of sequences (b,) that have their padding at the end."""
-    return torch.arange(longest, device=lengths.device) < lengths.unsqueeze(1)
-
-
 def attend(
     queries: torch.Tensor,
     keys: torch.Tensor,

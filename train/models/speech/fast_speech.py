@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from phalanx.exit.codes import ConfigError
 
+from ...loading.padding_mask import padding_mask
 from .alignment import monotonic_alignment
 
 _KERNEL = 5
@@ -51,7 +52,7 @@ class FastSpeech(nn.Module):
             raise ConfigError(
                 f"model.mels={self.mels}, and the features have {features.shape[2]}. Type the same for both"
             )
-        there = _mask(token_lengths, tokens.shape[1])
+        there = padding_mask(token_lengths, tokens.shape[1])[:, :, None]
         text = self.embedding(tokens)
         for block in self.encoder:
             text = block(text, there)
@@ -89,7 +90,7 @@ class FastSpeech(nn.Module):
         durations: torch.Tensor,
         lengths: torch.Tensor,
     ) -> torch.Tensor:
-        there = _mask(lengths, alignment.shape[1])
+        there = padding_mask(lengths, alignment.shape[1])[:, :, None]
         starts = durations.cumsum(1) - durations
         since = torch.arange(alignment.shape[1], device=text.device) - starts.gather(1, alignment)
         lasts = durations.gather(1, alignment).clamp(min=1)
@@ -117,11 +118,6 @@ class _Block(nn.Module):
         return found
 
 
-def _mask(lengths: torch.Tensor, longest: int) -> torch.Tensor:
-    """(b, longest, 1), bool."""
-    return (torch.arange(longest, device=lengths.device) < lengths[:, None])[:, :, None]
-
-
 def _taken(values: torch.Tensor, alignment: torch.Tensor) -> torch.Tensor:
     """Of values a token (b, tokens, n) those of each frame's token (b, frames, n)."""
     return values.gather(1, alignment[:, :, None].expand(-1, -1, values.shape[2]))
@@ -129,7 +125,7 @@ def _taken(values: torch.Tensor, alignment: torch.Tensor) -> torch.Tensor:
 
 def _counts(alignment: torch.Tensor, lengths: torch.Tensor, tokens: int) -> torch.Tensor:
     """Frames of each token, (b, tokens)."""
-    counted = _mask(lengths, alignment.shape[1])[:, :, 0].long()
+    counted = padding_mask(lengths, alignment.shape[1]).long()
     return torch.zeros(len(alignment), tokens, dtype=torch.int64, device=alignment.device).scatter_add_(
         1, alignment, counted
     )

@@ -63,7 +63,7 @@ class CTC(Task):
         """The text, the probability of the decoded path or prefix as `score`, and what was said as `text`."""
         features, lengths, tokens, token_lengths = self._parts(batch)
         decoded = self._decoded(*self._answer(model, features, lengths))
-        said = self._said(tokens, token_lengths)
+        said = self._alphabet.texts(tokens, token_lengths)
         return [
             {"prediction": self._alphabet.decode(found), "score": math.exp(log), "text": text}
             for (found, log), text in zip(decoded, said, strict=True)
@@ -77,7 +77,7 @@ class CTC(Task):
         features, lengths, tokens, token_lengths = (part[: self.now.shown] for part in self._parts(batch))
         logs, frames = self._answer(model, features, lengths)
         found = [self._alphabet.decode(each) for each, _ in self._decoded(logs, frames)]
-        said = self._said(tokens, token_lengths)
+        said = self._alphabet.texts(tokens, token_lengths)
         panels = {"features": features[0, : lengths[0]].T, "tokens": logs[0, : frames[0]].exp().T}
         return {
             "transcripts": texts({"said": said, "recognised": found}),
@@ -126,7 +126,7 @@ class CTC(Task):
     def _error_rates(
         self, logs: torch.Tensor, frames: torch.Tensor, tokens: torch.Tensor, token_lengths: torch.Tensor
     ) -> dict[str, Ratio]:
-        said = self._said(tokens, token_lengths)
+        said = self._alphabet.texts(tokens, token_lengths)
         found = [self._alphabet.decode(each) for each, _ in self._decoded(logs, frames)]
         both = list(zip(said, found, strict=True))
         words = sum(edit_distance(one.split(), other.split()) for one, other in both)
@@ -135,10 +135,6 @@ class CTC(Task):
         return {
             name: Ratio(torch.tensor(float(edits), device=logs.device), count) for name, (edits, count) in ratio.items()
         }
-
-    def _said(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-        rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
-        return [self._alphabet.decode(row[:length]) for row, length in rows]
 
     def _decoded(self, logs: torch.Tensor, frames: torch.Tensor) -> list[Decoded]:
         host: NDArray[Any] = logs.detach().float().cpu().numpy()

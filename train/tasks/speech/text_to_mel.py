@@ -14,6 +14,7 @@ from phalanx.exit.codes import ConfigError
 from ...data.speech.alphabet import ENGLISH, Alphabet
 from ...data.speech.log_mel import LogMel
 from ...loading.batch import Batch, shapes
+from ...loading.padding_mask import padding_mask
 from ...sinks.shown import Audio, Shown
 from ..drawing.attention import attention
 from ..drawing.spectrogram import spectrogram
@@ -76,7 +77,7 @@ class TextToMel(Task):
         seconds = (model(tokens, token_lengths)["lengths"] - 1) * self._features.hop / self._features.sample_rate
         return [
             {"text": text, "prediction": length}
-            for text, length in zip(self._texts(tokens, token_lengths), seconds.tolist(), strict=True)
+            for text, length in zip(self._alphabet.texts(tokens, token_lengths), seconds.tolist(), strict=True)
         ]
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
@@ -85,7 +86,7 @@ class TextToMel(Task):
         tokens, token_lengths, features, lengths = parts
         answer = model(tokens, token_lengths)
         found: dict[str, Shown] = {}
-        for i, text in enumerate(self._texts(tokens, token_lengths)):
+        for i, text in enumerate(self._alphabet.texts(tokens, token_lengths)):
             spoken, recorded = answer["mel"][i, : answer["lengths"][i]], features[i, : lengths[i]]
             panels = {"recorded": recorded.T, "spoken": spoken.T}
             rate, hop = self._features.sample_rate, self._features.hop
@@ -138,13 +139,13 @@ class TextToMel(Task):
         token_lengths: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """The losses, each a sum over the batch."""
-        there = torch.arange(features.shape[1], device=lengths.device) < lengths[:, None]
+        there = padding_mask(lengths, features.shape[1])
         sums = {"l1": _over(_full(answer["mel"] - features).abs().mean(2), there)}
         if "prior" in answer:
             sums["prior"] = _over(_full(answer["prior"] - features).square().mean(2), there)
         if "log_durations" in answer:
             logs = answer["durations"].clamp(min=1).to(torch.float32).log()
-            told_tokens = torch.arange(logs.shape[1], device=lengths.device) < token_lengths[:, None]
+            told_tokens = padding_mask(token_lengths, logs.shape[1])
             sums["duration"] = _over((_full(answer["log_durations"]) - logs).square(), told_tokens)
         if "stop" in answer:
             last = torch.arange(features.shape[1], device=lengths.device) == lengths[:, None] - 1
@@ -162,10 +163,6 @@ class TextToMel(Task):
             total += mel_distance(spoken[:frames], recorded[:length])
             weight += frames + length
         return Ratio(torch.tensor(total, dtype=torch.float64, device=features.device), weight)
-
-    def _texts(self, tokens: torch.Tensor, lengths: torch.Tensor) -> list[str]:
-        rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
-        return [self._alphabet.decode(row[:length]) for row, length in rows]
 
     def _parts(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         if isinstance(batch, Mapping) and all(isinstance(batch.get(name), torch.Tensor) for name in _PARTS):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from phalanx.train.models.language.attention import CrossAttention, KeyValues, SelfAttention, padding_mask
+from phalanx.train.loading.padding_mask import padding_mask
+from phalanx.train.models.language.attention import CrossAttention, KeyValues, SelfAttention
 from phalanx.train.models.language.blocks import Block, DecoderBlock
 
 WIDTH, HEADS = 24, 3

@@ -7,10 +7,9 @@ from torch import nn
 from phalanx.compose.compose import compose
 from phalanx.config.limits import check
 from phalanx.train.engine.parts.config_targets import check_targets, targets
-from phalanx.train.optim.make_optimizers import make_optimizers
-from phalanx.train.schedules.make_rates import RatesMaker
 from phalanx.train.schedules.schedule import Schedule, factors
 from phalanx.train.tasks.language.language_modeling import LanguageModeling
+from tests.train.models.meta_step import optimizer_on_meta
 
 
 def test_the_published_configuration_takes_a_step_on_tensors_without_values() -> None:
@@ -30,19 +29,14 @@ def test_the_published_configuration_takes_a_step_on_tensors_without_values() ->
         tokens = torch.empty(micro, 1024, dtype=torch.int64)
     named = list(model.named_parameters())
     assert sum(parameter.numel() for _, parameter in named) == 124_439_808
-    # Optimizers are tried on numbers when they are made: on a parameter of one number for each.
-    small = [(name, nn.Parameter(torch.zeros([1] * parameter.dim()))) for name, parameter in named]
-    rates = RatesMaker(builder, config.data, steps, lambda step: 0)
-    (made,) = make_optimizers(config.optim, config.schedule, builder, model, small, {}, rates).optimizers
-    whole = {id(each): parameter for (_, each), (_, parameter) in zip(small, named, strict=True)}
-    for group in made.optimizer.param_groups:
-        group["params"] = [whole[id(each)] for each in group["params"]]
+    optimizer = optimizer_on_meta(config, builder, model, steps)
+    for group in optimizer.param_groups:
         assert group["betas"] in ([0.9, 0.95], (0.9, 0.95))
     task = builder.build(config.task, "task", LanguageModeling)
     task._looked_at = {True, False}  # what the tokens' range is cannot be looked at
     loss = task.ratios(model, (tokens, tokens))["loss"].total
     torch.autograd.backward(loss)
     assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for _, parameter in named)
-    made.optimizer.step()
-    decayed = {id(each): group["weight_decay"] for group in made.optimizer.param_groups for each in group["params"]}
+    optimizer.step()
+    decayed = {id(each): group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
     assert all(decayed[id(each)] == (0.1 if each.dim() == 2 else 0.0) for _, each in named)

@@ -14,12 +14,11 @@ from phalanx.config.limits import check
 from phalanx.config.schema import Config
 from phalanx.exit.codes import ConfigError
 from phalanx.train.engine.parts.config_targets import check_targets, targets
-from phalanx.train.optim.make_optimizers import make_optimizers
-from phalanx.train.schedules.make_rates import RatesMaker
 from phalanx.train.schedules.schedule import Schedule, factors
 from phalanx.train.start_point.init_from import load_initial, start_point
 from phalanx.train.tasks.classification import Classification
 from tests.ranks import quoted
+from tests.train.models.meta_step import optimizer_on_meta
 
 IMAGENET = 1_281_167  # training images
 TOP_5 = 5
@@ -92,21 +91,15 @@ def test_imagenet_experiments_take_a_step_on_tensors_without_values(
         model = builder.build(config.model, "model", nn.Module).train()
         images, labels = torch.empty(4, 3, 224, 224), torch.empty(4, dtype=torch.int64)
     named = list(model.named_parameters())
-    # Optimizers are tried on numbers when they are made: on a parameter of one number for each.
-    small = [(name, nn.Parameter(torch.zeros([1] * parameter.dim()))) for name, parameter in named]
-    rates_maker = RatesMaker(builder, config.data, steps, lambda step: 0)
-    (made,) = make_optimizers(config.optim, config.schedule, builder, model, small, {}, rates_maker).optimizers
-    whole = {id(each): parameter for (_, each), (_, parameter) in zip(small, named, strict=True)}
-    for group in made.optimizer.param_groups:
-        group["params"] = [whole[id(each)] for each in group["params"]]
+    optimizer = optimizer_on_meta(config, builder, model, steps)
     task = builder.build(config.task, "task", Classification)
     task._looked_at = {True, False}  # what the labels' range is cannot be looked at
     ratios = task.ratios(model, (images, labels))
     assert set(ratios) == {"loss", "accuracy", f"top{TOP_5}_accuracy"}
     ratios["loss"].total.backward()
     assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for _, parameter in named)
-    made.optimizer.step()
-    free = [each for group in made.optimizer.param_groups if not group["weight_decay"] for each in group["params"]]
+    optimizer.step()
+    free = [each for group in optimizer.param_groups if not group["weight_decay"] for each in group["params"]]
     assert len(free) == undecayed
     assert task.ratios(model.eval(), (images, labels))["loss"].count == 4
 

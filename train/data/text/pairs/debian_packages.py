@@ -15,7 +15,8 @@ from ....prepared.cache import Cache, Output, Recipe
 from ....prepared.debian_index import DebianIndex
 from ....prepared.downloads import Download
 from ..labelled_texts import LabelledTexts
-from .byte_pairs import TOKENIZER, train_tokenizer
+from ..tokenizer import FILE as TOKENIZER
+from .byte_pairs import train_tokenizer
 from .text_pairs import Pair, Pairs, read_prepared, write_pairs
 
 _SPLITS = ("train", "held_out")

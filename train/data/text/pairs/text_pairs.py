@@ -16,8 +16,9 @@ from phalanx.exit.codes import ConfigError
 
 from ....prepared.cache import Cache, Output, Recipe
 from ..table import read_lines, read_rows
+from ..tokenizer import FILE as TOKENIZER
 from ..tokens import Sequences, TokenizerFile
-from .byte_pairs import TOKENIZER, train_tokenizer
+from .byte_pairs import train_tokenizer
 
 _NAMES = ("source", "target")
 Pair = tuple[str, str]
