@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from phalanx.exit.codes import ConfigError
-from phalanx.train.data.images import Images
+from phalanx.train.data.images import Images, ImagesInMemory
 from phalanx.train.loading.collation import UserCollation
 from phalanx.train.loading.fetch import PositionDataset
 from phalanx.train.loading.order import Order
@@ -49,7 +49,7 @@ def test_a_set_that_answers_batches_gives_its_samples_to_a_collate(
     asked = PositionDataset(within(images), Order(50, 5), None, 5, kept)
     for span in SPANS:
         assert flat(asked.__getitems__(span)) == flat({"seen": torch.from_numpy(Order(50, 5).indices(*span))})
-    monkeypatch.delattr(Images, "__getitem__")
+    monkeypatch.delattr(ImagesInMemory, "__getitem__")
     with pytest.raises(ConfigError, match=r"data.collate .* has nothing to do"):
         PositionDataset(within(images), Order(50, 5), None, 5, kept).__getitems__(SPANS[0])
 
