@@ -129,9 +129,9 @@ def test_rank_that_stands_still_ends_the_others_as_hung(starter: Starter, victim
     finally:
         with suppress(ProcessLookupError):
             world.kill(victim)
-    world.nursery.wait(world.pids[victim])
+    end = world.nursery.wait(world.pids[victim])
     output = world.files[1 - victim].read_text()
-    assert code == 5, output
+    assert (code, end) == (5, -signal.SIGKILL), world.files[victim].read_text() + output
     assert f"rank {victim}" in output
     assert ("did not take part in time" if victim else "does not answer") in output
     assert "Traceback" not in output
