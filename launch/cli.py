@@ -21,15 +21,17 @@ VERBS = {  # --help imports none of them
     "evaluate": "Evaluate a run's weights once more, also on other data.",
     "export": "Write a run's model for another runtime, compared with the trained one.",
     "logs": "Print the log of a rank of a run.",
+    "predict": "Predict by a run or an export: pictures, texts, sounds, pairs to JSON lines.",
     "prepare": "Fetch and write the data of a config, once.",
     "report": "Write an HTML page about a run or a sweep, or one that compares runs.",
     "run": "Train on this machine, on all free GPUs or on -n ranks.",
+    "serve": "Answer predictions of an export over HTTP.",
     "status": "Show the state of runs and sweeps.",
     "stop": "Ask a run or a sweep to save and leave.",
     "submit": "Train on a cluster, as a job of Slurm.",
     "sweep": "Search for the best config over whole runs.",
 }
-_WITHIN = {"evaluate": "deployment", "export": "deployment"}  # folders of launch/commands
+_WITHIN = dict.fromkeys(("evaluate", "export", "predict", "serve"), "deployment")  # folders of launch/commands
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),
@@ -40,6 +42,8 @@ ELSEWHERE = {
     **dict.fromkeys(("kill", "scancel", "delete", "rm"), "cancel"),
     **dict.fromkeys(("env", "check"), "doctor"),
     **dict.fromkeys(("eval", "test", "validate"), "evaluate"),
+    **dict.fromkeys(("infer", "inference", "generate"), "predict"),
+    **dict.fromkeys(("deploy", "server"), "serve"),
 }
 
 

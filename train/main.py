@@ -1,6 +1,6 @@
 """Entry of every rank: torchrun --nproc_per_node=N train/main.py [key=value ...]
 
-`phalanx evaluate` and `phalanx export` put a word and a JSON object before these: see phalanx/deployment/job.py.
+`phalanx evaluate`, `export` and `predict` put a word and a JSON object before these: see phalanx/deployment/job.py.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""What can be typed for a run that is evaluated or exported, and what its config has to have."""
+"""What can be typed for a run that is evaluated, exported or predicted from, and what its config has to have."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -15,6 +15,7 @@ _INPUTS: Mapping[str, tuple[Collection[str], Collection[str]]] = {  # of each ki
         ("file", "vocabulary", "lower", "unknown", "padding", "begin", "end", "length"),
     ),
     "mask": (("of",), ()),
+    "length": (("of",), ()),
     "audio": (("sample_rate",), ("samples", "features", "mean", "std")),
     "index": ((), ("vocabulary", "size")),
     "number": (("mean", "std"), ()),
@@ -23,6 +24,8 @@ _INPUTS: Mapping[str, tuple[Collection[str], Collection[str]]] = {  # of each ki
 _ANSWERS: Mapping[str, tuple[Collection[str], Collection[str]]] = {
     "classes": ((), ("output",)),
     "value": ((), ("output",)),
+    "mask": (("classes",), ("output",)),
+    "ctc": (("alphabet",), ("output", "lengths")),
     "tensor": ((), ("output",)),
 }
 
@@ -32,6 +35,8 @@ def checked_preprocessing(found: Any, inputs: Collection[str], who: str) -> dict
     if not isinstance(found, Mapping):
         raise ConfigError(f"preprocessing() of {who} gave a {type(found).__name__}. {_FOR_EXAMPLE}")
     forms = dict(found) if "kind" not in found else {next(iter(inputs)): found}
+    if not forms.keys() & set(inputs) and len(forms) == len(inputs):
+        forms = _renamed(forms, dict(zip(forms, inputs, strict=True)))  # a model of other names, in the same order
     if unknown := [name for name in forms if name not in inputs]:
         raise ConfigError(
             f"preprocessing() of {who} tells of {unknown[0]}, and the model's inputs are {', '.join(inputs)}. Name them so"
@@ -45,10 +50,13 @@ def checked_postprocessing(found: Any, outputs: Collection[str], who: str) -> di
     """What an answer means. Raises ConfigError, which says `who` said it."""
     _check(found, _ANSWERS, f"postprocessing() of {who}")
     form = {**found, "output": found.get("output", next(iter(outputs)))}
-    if form["output"] not in outputs:
-        raise ConfigError(
-            f"postprocessing() of {who} reads {form['output']}, and the model's outputs are {', '.join(outputs)}"
-        )
+    if form["kind"] == "ctc":
+        form["lengths"] = found.get("lengths", [*outputs][-1])
+    for name in (form["output"], form.get("lengths", form["output"])):
+        if name not in outputs:
+            raise ConfigError(
+                f"postprocessing() of {who} reads {name}, and the model's outputs are {', '.join(outputs)}"
+            )
     plain_form: dict[str, Any] = plain(form, f"postprocessing() of {who}")
     return plain_form
 
@@ -59,6 +67,13 @@ def plain(value: Any, who: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{who} holds what JSON does not: {error}. Give numbers, text, lists and dicts") from None
+
+
+def _renamed(forms: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        names[name]: {**form, "of": names.get(form["of"], form["of"])} if "of" in form else form
+        for name, form in forms.items()
+    }
 
 
 def _check(form: Any, kinds: Mapping[str, tuple[Collection[str], Collection[str]]], who: str) -> None:

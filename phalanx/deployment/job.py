@@ -10,7 +10,7 @@ from typing import Any
 from ..common.files import finite, write_atomic
 
 ANSWER = "PHALANX_ANSWER_FILE"  # variable: the file that rank 0 writes what the command prints to
-EVALUATE, EXPORT = "evaluate", "export"
+EVALUATE, EXPORT, PREDICT = "evaluate", "export", "predict"
 BEST, LAST = "best", "last"
 
 
@@ -30,14 +30,18 @@ class Job:
 
 def job_of(argv: Sequence[str]) -> tuple[Job | None, list[str]]:
     """What `words` has written, and the words for Hydra; None where these are words to train."""
-    if list(argv[:1]) not in ([EVALUATE], [EXPORT]):
+    if list(argv[:1]) not in ([EVALUATE], [EXPORT], [PREDICT]):
         return None, list(argv)
     return Job(**json.loads(argv[1])), list(argv[2:])
 
 
 def write_answer(lines: Sequence[Mapping[str, Any]]) -> None:
     """Write JSON lines where the command reads them; on standard output where no command has asked."""
-    text = "".join(json.dumps(finite(line)) + "\n" for line in lines)
+    write_answer_text("".join(json.dumps(finite(line)) + "\n" for line in lines))
+
+
+def write_answer_text(text: str) -> None:
+    """The same, of lines that are JSON already."""
     path = os.environ.get(ANSWER)
     if path is None:
         print(text, end="", flush=True)

@@ -42,8 +42,8 @@ def observe(parts: TrainedParts, world: World) -> Observed:
     if len(sizes) < 2:
         raise ConfigError(f"{first.key} has one sample, and a batch of two tells which dimension counts samples")
     calls = [call_on(parts, fetched(first, Span(0, size)), f"{first.key}") for size in sizes]
-    calls, without_labels = _without_labels(parts, calls)
-    form = form_of(calls[0], without_labels=without_labels)
+    calls, dropped = without_labels(parts, calls)
+    form = form_of(calls[0], without_labels=dropped)
     # An evaluation puts back whatever the model references, its hooks included: what is to stay goes into a queue.
     later = SimpleQueue[Shapes]()
 
@@ -100,7 +100,7 @@ def call_on(parts: TrainedParts, batch: Batch, key: str) -> Call:
     return calls[0]
 
 
-def _without_labels(parts: TrainedParts, calls: Sequence[Call]) -> tuple[list[Call], bool]:
+def without_labels(parts: TrainedParts, calls: Sequence[Call]) -> tuple[list[Call], bool]:
     """The calls without an argument `labels`, where the model answers without it, too: nobody has one at prediction."""
     if not all(LABELS in call.keywords for call in calls):
         return list(calls), False

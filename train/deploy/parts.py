@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from phalanx.compose.compose import Composed
-from phalanx.config.schema import Config
+from phalanx.config.schema import Config, PrecisionName
 from phalanx.deployment.job import Job
 from phalanx.run_folder.checkpoints import Checkpoint
 from phalanx.targets.instantiate import Targets
@@ -88,6 +88,12 @@ def trained_parts(job: Job, composed: Composed, world: World, *, spread: bool = 
         for evaluation in found.values():
             evaluation.sanity_check(model, world)  # all ranks take part
     return TrainedParts(config, builder, model, task, checkpoint, found, datasets, mover)
+
+
+def in_full_precision(composed: Composed) -> Composed:
+    """The model in 32 bits and as it is written: other formats know neither autocast nor the order of memory."""
+    train = replace(composed.config.train, precision=PrecisionName.fp32, compile=False, channels_last=False)
+    return replace(composed, config=replace(composed.config, train=train))
 
 
 def _model(config: Config, builder: Targets, world: World, precision: Precision) -> nn.Module:

@@ -36,6 +36,8 @@ class Detection(Task):
     out they are the data set's `classes`.
     """
 
+    predicts = "image"
+
     def __init__(
         self,
         class_metrics: bool = False,
@@ -77,11 +79,26 @@ class Detection(Task):
         """The boxes found in each picture, with their labels and scores."""
         return [{name: found[name] for name in ("boxes", "labels", "scores")} for found in model(_pair(batch)[0])]
 
+    def predict(self, model: nn.Module, raw: Sequence[torch.Tensor]) -> list[dict[str, Any]]:
+        """The boxes in each picture, the surest first, each with label, score and box; the score is that of the first."""
+        device = next(model.parameters()).device
+        return [self._told(found) for found in model([image.to(device) for image in raw])]
+
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         images, targets = _pair(batch)
         few, form = min(MOST_DRAWN, self.now.shown), str(self._options["box_format"])
         found = model(images[:few])
         return {"boxes": draw_boxes(images, targets, found, names=self._names, box_format=form, limit=few)}
+
+    def _told(self, found: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        names = self._names or ()
+        order = found["scores"].argsort(descending=True)
+        rows = zip(*(found[name][order].tolist() for name in ("labels", "scores", "boxes")), strict=True)
+        boxes = [
+            {"label": names[label] if label < len(names) else label, "score": score, "box": box}
+            for label, score, box in rows
+        ]
+        return {"prediction": boxes, "score": boxes[0]["score"] if boxes else None}
 
     def check(self, dataset: Dataset[Any]) -> None:
         self._names = self._names or class_names(dataset)

@@ -40,12 +40,16 @@ class Task(ABC):
     `counts_data` tells whether the loss is divided by something that only the data knows, such as tokens or labelled
     pixels. Where it is False, the loss counts samples.
 
+    `predicts` is set by a task whose prediction is more than one call of the model: `predict` makes it of "text" or of an
+    "image".
+
     `phases` are losses with parameters of their own, as of a GAN: the name of each and a regular expression for its
     parameters, in the order of a step. `ratios` is called in each, and `self.now.phase` says which it is.
     """
 
     counts_data: ClassVar[bool] = False
     phases: ClassVar[Mapping[str, str]] = {}
+    predicts: ClassVar[str | None] = None
     now: Now = Now()
 
     @abstractmethod
@@ -91,6 +95,15 @@ class Task(ABC):
     def postprocessing(self) -> Mapping[str, Any]:
         """What an exported model's answer means, as docs/deployment.md lists it, such as {"kind": "classes"}."""
         return {"kind": "tensor"}
+
+    def predict(self, model: nn.Module, raw: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+        """What is predicted of raw inputs, where the class says what they are by `predicts`: texts, or images (3, h, w) of
+        floats within 0 and 1, each of its own size. The model is in eval mode and without autograd.
+
+        Each answer has `prediction`, and `score` where there is one; an `Image` or `Audio` in it becomes a file. Raises
+        ConfigError for an input that cannot be taken.
+        """
+        raise NotImplementedError
 
     def check(self, dataset: Dataset[Any]) -> None:
         """Raise ConfigError when `dataset` does not fit the task. Called once a data set before training."""

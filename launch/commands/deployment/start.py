@@ -27,12 +27,18 @@ def start(
     verb: str, run: str, root: Path, which: str, words: Sequence[str], ranks: int | None, **options: object
 ) -> None:
     """Print what rank 0 answers, on standard output, where nothing else goes. Exits with the code of the cause."""
+    show(answered(verb, find_run(run, root), which, words, ranks, **options).removesuffix("\n"))
+    sys.exit(ExitCode.FINISHED)
+
+
+def answered(verb: str, run: Path, which: str, words: Sequence[str], ranks: int | None, **options: object) -> str:
+    """What rank 0 answers, lines of JSON. Exits with the code of the cause where the ranks fail."""
     from phalanx.deployment.checks import check_which, check_words  # here, as it imports Hydra
 
     check_one_machine(os.environ)
     check_which(which)
     check_words(verb, words)
-    folder = find_run(run, root).absolute()
+    folder = run.absolute()
     if (found := str(folder)) != found.strip() or not found.isprintable():
         raise ConfigError(f"The path of {folder!r} holds characters that no command line carries. Rename it")
     typed = Job(verb, str(folder), which, options).words(words)
@@ -43,6 +49,6 @@ def start(
             planned = plan_start(typed, ranks, locked.gpus, machine, os.environ, _GRACE_S)
             planned = replace(planned, environ={**planned.environ, ANSWER: str(answer)})
             ended = supervise(planned, locked.descriptors, 0, _GRACE_S, _STDERR)
-        if ended.code is ExitCode.FINISHED:
-            show(answer.read_text(encoding="utf-8").removesuffix("\n"))
-    sys.exit(ended.code)
+        if ended.code is not ExitCode.FINISHED:
+            sys.exit(ended.code)
+        return answer.read_text(encoding="utf-8")

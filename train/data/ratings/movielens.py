@@ -34,7 +34,8 @@ class MovieLens(Ratings):
         held_out = key(0, numbers) % np.uint64(_HELD_OUT) == 0
         chosen = table if split == "all" else table[held_out == (split == "held_out")]
         users, items, stars = (np.ascontiguousarray(chosen[:, i]) for i in range(3))
-        super().__init__(users.astype(np.int64), items.astype(np.int64), stars.astype(np.float32))
+        sizes = (int(table[:, 0].max()) + 1, int(table[:, 1].max()) + 1)
+        super().__init__(users.astype(np.int64), items.astype(np.int64), stars.astype(np.float32), sizes)
 
 
 def _write(files: Sequence[Path], output: Output) -> None:

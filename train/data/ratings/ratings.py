@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,11 @@ Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Ratings(Dataset[Sample]):
     """A user, an item and a rating each; a batch is (b,) int64, (b,) int64 and (b,) float32."""
 
-    def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], ratings: NDArray[np.float32]) -> None:
+    def __init__(
+        self, users: NDArray[np.int64], items: NDArray[np.int64], ratings: NDArray[np.float32], sizes: tuple[int, int]
+    ) -> None:
+        """`sizes`: how many users and items there are, in this split and others."""
+        self._sizes = sizes
         self.users, self.items = torch.from_numpy(users), torch.from_numpy(items)
         self.ratings = torch.from_numpy(ratings)
         digest = hashlib.sha256(users.tobytes())
@@ -40,6 +45,12 @@ class Ratings(Dataset[Sample]):
     def fingerprint(self) -> str:
         """SHA-256 in hex over users, items and ratings."""
         return self._fingerprint
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What makes an input of a pair, for exports."""
+        return {
+            name: {"kind": "index", "size": size} for name, size in zip(("users", "items"), self._sizes, strict=True)
+        }
 
 
 class RatingTable(Ratings):
@@ -65,9 +76,8 @@ class RatingTable(Ratings):
                 (_row(cells[0], user, users, at), _row(cells[1], item, items, at), _number(cells[2], rating, at))
             )
         columns = [*zip(*found, strict=True)]
-        super().__init__(
-            np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.float32)
-        )
+        whose, which = (np.array(column, np.int64) for column in columns[:2])
+        super().__init__(whose, which, np.array(columns[2], np.float32), (users, items))
 
 
 def _row(cell: str, column: str, rows: int, at: str) -> int:

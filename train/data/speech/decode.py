@@ -2,6 +2,7 @@
 
 import math
 import wave
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,16 @@ def decode(file: Path, sample_rate: int) -> NDArray[np.int16]:
     WAV files of 16 bits are read as they are; all else (flac, ogg, mp3, other WAV) needs soundfile. Raises ConfigError for
     what cannot be read and for a file without a sample.
     """
-    channels, rate = _wav(file) or _any(file)
+    try:
+        octets = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+    return decode_bytes(octets, sample_rate, str(file))
+
+
+def decode_bytes(octets: bytes, sample_rate: int, file: str, longest_s: float = math.inf) -> NDArray[np.int16]:
+    """The same of a file's content; `file` is its name in messages, `longest_s` the most seconds that are taken."""
+    channels, rate = _wav(octets, file) or _any(octets, file, longest_s)
     if not len(channels):
         raise ConfigError(f"{file} holds no sound: it has 0 samples")
     mono = channels.astype(np.float32).mean(1)
@@ -39,10 +49,10 @@ def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     return samples.round().clip(-32768, 32767).astype(np.int16)
 
 
-def _wav(file: Path) -> tuple[NDArray[np.int16], int] | None:
+def _wav(content: bytes, file: str) -> tuple[NDArray[np.int16], int] | None:
     """(samples, channels) and the rate of a WAV file of 16 bits; None where it is none."""
     try:
-        with wave.open(str(file)) as sound:
+        with wave.open(BytesIO(content)) as sound:
             if sound.getsampwidth() != 2:
                 return None
             octets = sound.readframes(sound.getnframes())
@@ -51,11 +61,9 @@ def _wav(file: Path) -> tuple[NDArray[np.int16], int] | None:
             return np.frombuffer(octets, "<i2").reshape(-1, sound.getnchannels()), sound.getframerate()
     except (wave.Error, EOFError):
         return None
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _any(file: Path) -> tuple[NDArray[np.float32], int]:
+def _any(content: bytes, file: str, longest_s: float) -> tuple[NDArray[np.float32], int]:
     try:
         import soundfile
     except ImportError:
@@ -63,7 +71,11 @@ def _any(file: Path) -> tuple[NDArray[np.float32], int]:
             f"{file} is no WAV file of 16 bits, and others need soundfile. Type: pip install 'phalanx[data]'"
         ) from None
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(BytesIO(content)) as sound:
+            rate, most = sound.samplerate, longest_s * sound.samplerate
+            if sound.frames > most:
+                raise ConfigError(f"{file} is {sound.frames / rate:.0f} s of sound, and {longest_s:.0f} s are the most")
+            samples = sound.read(dtype="float32", always_2d=True)
     except (RuntimeError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
     return samples * np.float32(32768), int(rate)

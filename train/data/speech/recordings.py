@@ -70,7 +70,8 @@ class Recordings(Dataset[Sample]):
         """What makes the model's input of a sound."""
         rate = self._clips.rate
         return {
-            "features": {"kind": "audio", "sample_rate": rate, "samples": None, "features": self.features.arguments}
+            "features": {"kind": "audio", "sample_rate": rate, "samples": None, "features": self.features.arguments},
+            "lengths": {"kind": "length", "of": "features"},
         }
 
     def _encoded(self, index: int) -> torch.Tensor:

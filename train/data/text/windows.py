@@ -64,6 +64,15 @@ class Tokens(Dataset[Pair]):
             targets = targets.masked_fill(torch.arange(self._length) < torch.from_numpy(again)[:, None], _NOT_COUNTED)
         return tokens, targets
 
+    def encode(self, text: str) -> torch.Tensor:
+        """The tokens of a text (t,), int64. Raises ConfigError where the file does not tell its tokenizer."""
+        if not self._file.tokenizer:
+            raise ConfigError(
+                f"{self._file.path} does not tell by which tokenizer texts become tokens. Name it in the file of its header"
+            )
+        (tokens,) = tokenizer_of(self._file.tokenizer, self._file.path.parent).encode([text])
+        return torch.from_numpy(tokens.astype(np.int64))
+
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens, or their numbers where the file does not tell its tokenizer. Raises ConfigError."""
         if not self._file.tokenizer:

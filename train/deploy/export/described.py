@@ -1,6 +1,7 @@
 """What goes with an exported model: preprocessing, labels, the meaning of its answer, and the model card."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,17 @@ def preprocessing_of(parts: TrainedParts, inputs: Sequence[str]) -> dict[str, An
     if not callable(say):
         return {name: dict(TENSOR) for name in inputs}
     return checked_preprocessing(say(), inputs, type(dataset).__name__)
+
+
+def with_files(forms: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Any]:
+    """The forms with the file of each tokenizer copied into the folder of the export, and named as it is there."""
+    found: dict[str, Any] = {}
+    for name, form in forms.items():
+        found[name] = dict(form)
+        if form.get("file") is not None:
+            found[name]["file"] = "tokenizer.json" if len(forms) == 1 else f"{name}.tokenizer.json"
+            shutil.copyfile(form["file"], folder / found[name]["file"])
+    return found
 
 
 def postprocessing_of(parts: TrainedParts, outputs: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 from phalanx.common.files import finite
 from phalanx.compose.compose import Composed
 from phalanx.compose.digest import digest
-from phalanx.config.schema import PrecisionName
 from phalanx.deployment import layout
 from phalanx.deployment.job import Job, write_answer
 from phalanx.exit.codes import ConfigError, Failure
@@ -19,10 +18,10 @@ from ...distributed.world import World
 from ..call_form import without_cache
 from ..compare import Comparison, compare
 from ..observed import Observed, observe
-from ..parts import trained_parts
+from ..parts import in_full_precision, trained_parts
 from ..runtimes.load_export import load_runtime
 from . import to_hugging_face, to_onnx, to_safetensors, to_tensorrt, to_torch_export
-from .described import card, labels_of, postprocessing_of, preprocessing_of, write_json
+from .described import card, labels_of, postprocessing_of, preprocessing_of, with_files, write_json
 from .exporting import Exporting
 from .staging import Staging, staged
 
@@ -45,7 +44,7 @@ def export(job: Job, composed: Composed, world: World, afterwards: list[Callable
     target = Path(str(job.options["out"] or Path(job.run, layout.EXPORT, to)))
     with staged(target) as staging:
         afterwards.append(lambda _: staging.remove())
-        parts = trained_parts(job, _exact(composed), world, spread=False)
+        parts = trained_parts(job, in_full_precision(composed), world, spread=False)
         with without_cache(parts.model):
             observed = observe(parts, world)
         world.watchdog.at("build", parts.checkpoint.step)
@@ -61,7 +60,8 @@ def _finish(
     """Compare what was written, write all that goes with it, and commit. Returns the report."""
     parts, observed, folder, to = exporting.parts, exporting.observed, staging.folder, str(job.options["to"])
     manifest = _manifest(job, exporting, node)
-    preprocessing, labels = preprocessing_of(parts, list(observed.form.inputs)), labels_of(parts)
+    preprocessing = with_files(preprocessing_of(parts, list(observed.form.inputs)), folder)
+    labels = labels_of(parts)
     runtime = load_runtime(folder, manifest, "cpu", parts.builder)
     with without_cache(parts.model):
         found = compare(parts, observed, runtime, to, exporting.dtype, world)
@@ -75,12 +75,6 @@ def _finish(
     (folder / layout.MANIFEST).write_text(manifest.text(), encoding="utf-8")
     staging.commit()
     return report
-
-
-def _exact(composed: Composed) -> Composed:
-    """The model in 32 bits and as it is written: other formats know neither autocast nor the order of memory."""
-    train = replace(composed.config.train, precision=PrecisionName.fp32, compile=False, channels_last=False)
-    return replace(composed, config=replace(composed.config, train=train))
 
 
 def _manifest(job: Job, exporting: Exporting, node: Mapping[str, Any] | None) -> layout.Manifest:

@@ -1,7 +1,7 @@
 """The token that follows."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class LanguageModeling(Task):
     """
 
     counts_data = True
+    predicts = "text"
 
     def __init__(self, prompt: int, new: int, temperature: float, top_k: int | None) -> None:
         if prompt < 1 or new < 0 or temperature < 0 or (top_k is not None and top_k < 1):
@@ -42,6 +43,7 @@ class LanguageModeling(Task):
         self._prompt, self._new, self._temperature, self._top_k = prompt, new, temperature, top_k
         self._token_bytes: torch.Tensor | None = None
         self._decode: Callable[[Any], str] | None = None
+        self._encode: Callable[[str], torch.Tensor] | None = None
         self._looked_at: set[bool] = set()  # whether in training, of the batches that were looked at
 
     def ratios(self, model: nn.Module, batch: Batch) -> dict[str, Ratio]:
@@ -63,6 +65,23 @@ class LanguageModeling(Task):
         loss = sums["loss"].mean
         return {"perplexity": math.exp(loss) if loss < _LARGEST else math.inf}
 
+    def predict(self, model: nn.Module, raw: Sequence[str]) -> list[dict[str, Any]]:
+        """How the model goes on with each text: `new` tokens, drawn as for what is shown."""
+        generate: Any = getattr(model, "generate", None)
+        if self._encode is None or self._decode is None or not callable(generate):
+            raise ConfigError(
+                "To go on with a text takes a data set with encode(text) and decode(tokens), and a model with generate, as "
+                "phalanx.data.Tokens and phalanx.models.GPT have them. Write them, or take these"
+            )
+        found = []
+        for text in raw:
+            if not text:
+                raise ConfigError("A text without a character has nothing to go on from. Give a first word")
+            tokens = self._encode(text)[None].to(next(model.parameters()).device)
+            whole = generate(tokens, self._new, self._temperature, self._top_k)
+            found.append({"prediction": self._decode(whole[0, tokens.shape[1] :].cpu())})
+        return found
+
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         tokens, _ = self._pair(batch)
         shown: dict[str, Shown] = {}
@@ -83,6 +102,7 @@ class LanguageModeling(Task):
 
     def check(self, dataset: Dataset[Any]) -> None:
         self._decode = self._decode or getattr(dataset, "decode", None)
+        self._encode = self._encode or getattr(dataset, "encode", None)
         lengths = getattr(dataset, "token_bytes", None)
         if lengths is None:
             return

@@ -32,6 +32,7 @@ class Translation(Task):
     """
 
     counts_data: ClassVar[bool] = True
+    predicts: ClassVar[str | None] = "text"
 
     def __init__(self, label_smoothing: float, beams: int, length_penalty: float, longest: int) -> None:
         if beams < 1 or longest < 1:
@@ -40,6 +41,7 @@ class Translation(Task):
         self._beams, self._length_penalty = beams, length_penalty
         self._beam: Beam | None = None
         self._decode: Callable[[Sequence[int]], str] | None = None
+        self._encode: Callable[[Sequence[str]], torch.Tensor] | None = None
 
     def check(self, dataset: Dataset[Any]) -> None:
         """Take from it what begins and ends a target, and how to read one."""
@@ -51,7 +53,7 @@ class Translation(Task):
             )
         found: Any = dataset
         self._beam = Beam(self._beams, self._length_penalty, found.begin, found.end)
-        self._decode = found.decode
+        self._decode, self._encode = found.decode, getattr(found, "encode", None)
 
     def metrics(self) -> Mapping[str, Any]:
         return {"bleu": Bleu(), "chrf": ChrF()}
@@ -80,6 +82,15 @@ class Translation(Task):
         return [
             {"prediction": text, "reference": wanted} for text, wanted in zip(found, batch["reference"], strict=True)
         ]
+
+    def predict(self, model: nn.Module, raw: Sequence[str]) -> list[dict[str, Any]]:
+        """The translation of each text."""
+        if self._encode is None:
+            raise ConfigError(
+                "Texts are translated by the data set's encode(texts), which gives tokens (b, s), and it has none. Write it"
+            )
+        source = self._encode(raw).to(next(model.parameters()).device)
+        return [{"prediction": text} for text in self._translated(model, source)]
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         """Some sources with their references and translations, and what the first one looks at while it is written."""

@@ -70,7 +70,7 @@ class CTC(Task):
         ]
 
     def postprocessing(self) -> dict[str, Any]:
-        return {"kind": "ctc", "output": "logits", "alphabet": self._alphabet.characters}
+        return {"kind": "ctc", "alphabet": self._alphabet.characters}
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         """What was said and recognised, and of the first clip the features and the probability of each token a frame."""

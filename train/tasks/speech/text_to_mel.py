@@ -1,6 +1,6 @@
 """Speech synthesis: from text to log-mel features, and from these to sound."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class TextToMel(Task):
     """
 
     counts_data = True
+    predicts = "text"
 
     def __init__(
         self,
@@ -78,6 +79,15 @@ class TextToMel(Task):
         return [
             {"text": text, "prediction": length}
             for text, length in zip(self._alphabet.texts(tokens, token_lengths), seconds.tolist(), strict=True)
+        ]
+
+    def predict(self, model: nn.Module, raw: Sequence[str]) -> list[dict[str, Any]]:
+        """How many seconds each text takes to be spoken, and its sound."""
+        if empty := [text for text in raw if not text]:
+            raise ConfigError(f"{empty[0]!r} holds nothing to speak. Give a word")
+        rate = self._features.sample_rate
+        return [
+            {"prediction": len(sound) / rate, "sound": Audio(sound, rate)} for sound in self.speak(model, list(raw))
         ]
 
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:

@@ -94,6 +94,9 @@ class Segmentation(Task):
         found = self._logits(model(images), masks).argmax(1)
         return [self._told(each, mask) for each, mask in zip(found, masks, strict=True)]
 
+    def postprocessing(self) -> dict[str, Any]:
+        return {"kind": "mask", "classes": self._classes}
+
     def show(self, model: nn.Module, batch: Batch) -> Mapping[str, Shown]:
         images, masks = (part[: min(_SHOWN, self.now.shown)] for part in self._checked(batch, model.training))
         found = self._logits(model(images), masks).argmax(1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -40,7 +41,7 @@ class Pairs(Dataset[dict[str, Any]]):
             raise ConfigError(
                 f"{tokenizer} needs tokens of begin (<s> or [CLS]) and end (</s> or [SEP]), and 0 as that of padding"
             )
-        self.begin, self.end = begin, end
+        self.begin, self.end, self._longest = begin, end, longest
         sources, targets = (self._tokens.encode([pair[side] for pair in pairs]) for side in (0, 1))
         first, last = np.array([begin], np.int32), np.array([end], np.int32)
         self._sources = Sequences(sources, longest)
@@ -64,6 +65,10 @@ class Pairs(Dataset[dict[str, Any]]):
             "reference": [self._references[index] for index in np.asarray(indices).tolist()],
         }
 
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """Sources (b, s), as in a batch."""
+        return Sequences(self._tokens.encode(texts), self._longest).padded(range(len(texts)), 0)
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without those of begin, end and padding."""
         return self._tokens.decode([token for token in tokens if token not in (0, self.begin, self.end)])
@@ -74,7 +79,7 @@ class Pairs(Dataset[dict[str, Any]]):
 
     def preprocessing(self) -> dict[str, Any]:
         """What makes an input of a text, for exports."""
-        return {**self._tokens.preprocessing(), "begin": self.begin, "end": self.end}
+        return {**self._tokens.preprocessing(), "length": self._longest}
 
 
 class TextPairs(Pairs):

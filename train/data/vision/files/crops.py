@@ -122,13 +122,15 @@ class CenterCrop(Crop):
         self.resize = resize
 
     def plan(self, height: int, width: int) -> Plan:
-        # As torchvision's Resize: the longer side is truncated.
-        if width <= height:
-            size = int(self.resize * height / width), self.resize
-        else:
-            size = self.resize, int(self.resize * width / height)
-        top, left = (round((side - self.size) / 2.0) for side in size)
-        return Plan(Box(0, 0, height, width), size, Box(top, left, self.size, self.size), False)
+        return middle(height, width, (self.size, self.size), self.resize)
+
+
+def middle(height: int, width: int, size: tuple[int, int], resize: int) -> Plan:
+    """The shorter side scaled to `resize`, and of that the middle of `size` (height, width)."""
+    # As torchvision's Resize: the longer side is truncated.
+    scaled = (int(resize * height / width), resize) if width <= height else (resize, int(resize * width / height))
+    top, left = (round((side - wanted) / 2.0) for side, wanted in zip(scaled, size, strict=True))
+    return Plan(Box(0, 0, height, width), scaled, Box(top, left, *size), False)
 
 
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
