@@ -34,7 +34,7 @@ def checked_preprocessing(found: Any, inputs: Collection[str], who: str) -> dict
     """The form of each input by name; `found` is of one, or by name. Raises ConfigError, which says `who` said it."""
     if not isinstance(found, Mapping):
         raise ConfigError(f"preprocessing() of {who} gave a {type(found).__name__}. {_FOR_EXAMPLE}")
-    forms = dict(found) if "kind" not in found else {next(iter(inputs)): found}
+    forms = dict(found) if not isinstance(found.get("kind"), str) else {next(iter(inputs)): found}
     if not forms.keys() & set(inputs) and len(forms) == len(inputs):
         forms = _renamed(forms, dict(zip(forms, inputs, strict=True)))  # a model of other names, in the same order
     if unknown := [name for name in forms if name not in inputs]:

@@ -142,9 +142,9 @@ def _image(form: Mapping[str, Any]) -> Callable[[Any], NDArray[Any]]:
     resize = None if form.get("resize") is None else int(form["resize"])
     mean, std = (torch.tensor(form[name], dtype=torch.float32)[:, None, None] for name in ("mean", "std"))
 
-    def make(octets: Any) -> NDArray[Any]:
-        from torchvision.transforms.v2 import functional
+    from torchvision.transforms.v2 import functional  # it takes a second
 
+    def make(octets: Any) -> NDArray[Any]:
         pixels = picture(octets, channels)
         if size is not None and resize is not None:
             pixels = middle(pixels.shape[1], pixels.shape[2], (size[0], size[1]), resize).apply(pixels)

@@ -7,8 +7,9 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..prediction.predictor import Predictor, predicted
 from .requests import answer, asked
 
 _GRACE_S = 30.0  # for requests that are being answered when the server is told to end
+_CLOSE_S = 0.5  # for their answers to reach the clients; a request of which a part has come is dropped
 _KEPT = 10_000  # latencies that percentiles are of
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -34,7 +36,9 @@ class Server:
         self._predictor, self._facts = predictor, facts
         self._thread = ThreadPoolExecutor(1, "predict")
         self._latencies_s: deque[float] = deque(maxlen=_KEPT)
-        self._answered = self._refused = 0
+        self._answered = self._refused = self._answering = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.app = web.Application(client_max_size=limit_bytes, middlewares=[_errors_as_json])
         self.app.router.add_post("/predict", self._predict)
         self.app.router.add_get("/health", self._health)
@@ -42,15 +46,26 @@ class Server:
     async def _predict(self, request: web.Request) -> web.Response:
         began = time.perf_counter()
         body = await request.read()
-        act: Callable[[], bytes] = lambda: self._answer(body, request.content_type)  # noqa: E731
+        self._answering += 1
+        self._idle.clear()
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, act)
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._thread, self._answer, body, request.content_type)
         except ConfigError as error:
             self._refused += 1
             return _json({"error": str(error)}, 400)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._idle.set()
         self._answered += 1
         self._latencies_s.append(time.perf_counter() - began)
         return web.Response(body=found, content_type="application/json")
+
+    async def finish(self) -> None:
+        """Until what was asked is answered, `_GRACE_S` at most."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), _GRACE_S)
 
     def _answer(self, body: bytes, content_type: str) -> bytes:
         question = asked(body, content_type, self._predictor)
@@ -62,8 +77,8 @@ class Server:
     async def _health(self, _: web.Request) -> web.Response:
         seen = np.array(self._latencies_s) * 1000
         latency = {f"p{share}": float(np.percentile(seen, share)) for share in (50, 99)} if len(seen) else None
-        counts = {"answered": self._answered, "refused": self._refused, "latency_ms": latency}
-        return _json({"status": "ready", **self._facts, **counts}, 200)
+        counts = {"answering": self._answering, "answered": self._answered, "refused": self._refused}
+        return _json({"status": "ready", **self._facts, **counts, "latency_ms": latency}, 200)
 
 
 @web.middleware
@@ -97,10 +112,11 @@ async def _serve(server: Server, host: str, port: int, what: str) -> None:
     ended = asyncio.Event()
     for heard in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(heard, ended.set)
-    runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_GRACE_S)
+    runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_CLOSE_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        site = web.TCPSite(runner, host, port)
+        await site.start()
     except (OSError, OverflowError) as error:
         await runner.cleanup()
         why = getattr(error, "strerror", None) or str(error)
@@ -112,4 +128,6 @@ async def _serve(server: Server, host: str, port: int, what: str) -> None:
     if host not in _LOOPBACK:
         say(f"whoever reaches {shown}:{where[1]} may ask: there is neither a password nor encryption")
     await ended.wait()
+    await site.stop()
+    await server.finish()
     await runner.cleanup()
