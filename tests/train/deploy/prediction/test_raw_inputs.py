@@ -164,7 +164,7 @@ def test_a_tokenizer_outside_of_the_export_is_not_opened(tmp_path: Path) -> None
 
 
 def test_arrays_of_a_file_hold_no_objects(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([object()]), allow_pickle=True)
+    np.save(tmp_path / "a.npy", np.array([object()]))
     np.save(tmp_path / "b.npy", np.eye(2))
     with pytest.raises(ConfigError, match="no array of numbers"):
         raw_of(str(tmp_path / "a.npy"), {"x": "tensor"})
