@@ -16,6 +16,7 @@ from phalanx.exit.messages import say
 from phalanx.system.module_path import hide_trees
 
 VERBS = {  # --help imports none of them
+    "bench": "Train the same steps on CPU and GPU, and compare them.",
     "cancel": "End a run or a sweep now, or take it out of the cluster's queue.",
     "doctor": "Check what ranks will need, before they start.",
     "evaluate": "Evaluate a run's weights once more, also on other data.",
@@ -31,9 +32,13 @@ VERBS = {  # --help imports none of them
     "submit": "Train on a cluster, as a job of Slurm.",
     "sweep": "Search for the best config over whole runs.",
 }
-_WITHIN = dict.fromkeys(("evaluate", "export", "predict", "serve"), "deployment")  # folders of launch/commands
+_WITHIN = {  # folders of launch/commands
+    "bench": "benchmark",
+    **dict.fromkeys(("evaluate", "export", "predict", "serve"), "deployment"),
+}
 ELSEWHERE = {
     **dict.fromkeys(("launch", "start", "train", "torchrun", "resume", "continue"), "run"),
+    **dict.fromkeys(("benchmark", "compare"), "bench"),
     **dict.fromkeys(("sbatch", "queue"), "submit"),
     **dict.fromkeys(("download", "fetch", "data"), "prepare"),
     **dict.fromkeys(("list", "ls", "ps", "squeue"), "status"),

@@ -3,13 +3,16 @@
 import json
 import signal
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.gpu.launched import DETERMINISTIC, Gpus, timeless
-from tests.ranks import Results
+from tests.ranks import ROOT, Results
 from tests.train.small_runs import BATCH, planted
 
 pytestmark = pytest.mark.gpu
@@ -117,3 +120,26 @@ def test_more_ranks_than_gpus_is_told_before_anything_is_done(gpus: Gpus) -> Non
     assert f"--nproc_per_node={ranks - 1}" in ended.output
     assert "Traceback" not in ended.output
     assert not (gpus.folder / "runs").exists()
+
+
+def test_bench_takes_the_same_steps_on_cpu_and_gpu_and_prints_the_ratio(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "phalanx"),
+        "bench",
+        "experiment=digits",
+        "--steps",
+        "60",
+        "--turns",
+        "2",
+        "--json",
+    ]
+    for precision, tolerance in (("fp32", 0.001), ("auto", 0.05)):
+        ended = subprocess.run(
+            [*command, f"train.precision={precision}"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        cpu, gpu = map(json.loads, ended.stdout.splitlines())
+        assert (cpu["device"], gpu["device"], gpu["name"]) == ("cpu", "cuda", torch.cuda.get_device_name(0))
+        assert gpu["speedup"] == pytest.approx(cpu["step_ms"] / gpu["step_ms"])
+        assert f"(of {tolerance})" in " ".join(ended.stderr.split())
