@@ -13,7 +13,8 @@ from phalanx.common.suggest import nearest
 from phalanx.exit.codes import ConfigError
 
 from .table import read_rows
-from .tokens import Sequences, tokens_of
+from .tokens.sequences import Sequences
+from .tokens.tokenizer import tokenizer_at
 
 
 class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -36,7 +37,8 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     ) -> None:
         if longest < 1:
             raise ConfigError(f"longest={longest} leaves nothing of a text. Type the most tokens of one, such as 256")
-        self._tokens = tokens_of(tokenizer, lower)
+        self._tokens = tokenizer_at(tokenizer, lower)
+        self._padding = self._tokens.padding
         self._sequences, self._longest = Sequences(self._tokens.encode(texts), longest), longest
         self.classes = list(classes)
         self.labels = torch.tensor(labels, dtype=torch.int64)
@@ -55,7 +57,7 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._sequences[index], self._answers[index]
 
     def __getitems__(self, indices: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = self._sequences.padded(indices, self._tokens.padding)
+        tokens = self._sequences.padded(indices, self._padding)
         return tokens, self._answers.index_select(0, torch.as_tensor(np.asarray(indices)))
 
     def fingerprint(self) -> str:

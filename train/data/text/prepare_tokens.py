@@ -13,7 +13,9 @@ from phalanx.exit.codes import ConfigError
 
 from ...prepared.cache import Output
 from .token_file import write_token_file
-from .tokenizer import BYTES, FILE, ByteTokenizer, FileTokenizer, Tokenizer, learn
+from .tokens.byte_pairs import learn
+from .tokens.file_tokenizer import FileTokenizer
+from .tokens.tokenizer import BYTES, FILE, ByteTokenizer, Tokenizer
 
 LEARNED = "bpe"
 _CHUNK = 1 << 20  # bytes of text, up to the end of a line, that become tokens at once
@@ -69,7 +71,7 @@ class TokenizerChoice:
                 if self.name == LEARNED:
                     assert self.vocabulary is not None
                     chunks = (chunk for source in texts for chunk in _chunks(source, ""))
-                    learn(chunks, self.vocabulary, path)
+                    learn(chunks, self.vocabulary, path, prefix_space=False)
                 else:
                     path.write_bytes(self._file().read_bytes())
         return FileTokenizer(output.folder / FILE)
@@ -110,7 +112,7 @@ def _parts(begins: str, source: Source, separator: str, tokenizer: Tokenizer, ou
             return
         name = f"{begins}_{number:05}.part"
         if not output.has(f"{name}.npy"):
-            tokens: NDArray[Any] = np.concatenate([np.zeros(0, np.uint32), *tokenizer.encode(texts)])
+            tokens: NDArray[Any] = np.concatenate([np.zeros(0, np.int32), *tokenizer.encode_pieces(texts)])
             output.array(name, tokens)
         yield f"{name}.npy"
         number += 1

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from phalanx.exit.codes import ConfigError
 
 from .token_file import TokenFile
-from .tokenizer import tokenizer_of
+from .tokens.tokenizer import tokenizer_of
 
 _NOT_COUNTED = -100  # a target that no loss is of, as torch's cross entropy has it
 
@@ -70,7 +70,7 @@ class Tokens(Dataset[Pair]):
             raise ConfigError(
                 f"{self._file.path} does not tell by which tokenizer texts become tokens. Name it in the file of its header"
             )
-        (tokens,) = tokenizer_of(self._file.tokenizer, self._file.path.parent).encode([text])
+        (tokens,) = tokenizer_of(self._file.tokenizer, self._file.path.parent).encode_pieces([text])
         return torch.from_numpy(tokens.astype(np.int64))
 
     def decode(self, tokens: Iterable[int]) -> str:

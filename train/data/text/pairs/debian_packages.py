@@ -15,9 +15,8 @@ from ....prepared.cache import Cache, Output, Recipe
 from ....prepared.debian_index import DebianIndex
 from ....prepared.downloads import Download
 from ..labelled_texts import LabelledTexts
-from ..tokenizer import FILE as TOKENIZER
-from .byte_pairs import train_tokenizer
-from .text_pairs import Pair, Pairs, read_prepared, write_pairs
+from ..tokens.tokenizer import FILE as TOKENIZER
+from .text_pairs import Pair, Pairs, read_prepared, write_pairs, write_tokenizer
 
 _SPLITS = ("train", "held_out")
 _SECTIONS = 20  # the largest ones
@@ -119,7 +118,7 @@ def _write_pairs(characters: int, tokenizer: int, files: Sequence[Path], out: Ou
     write_pairs(out, f"{_SPLITS[0]}.jsonl", train)
     write_pairs(out, f"{_SPLITS[1]}.jsonl", rest)
     with out.file(TOKENIZER) as path:
-        train_tokenizer([text for pair in train for text in pair], tokenizer, path)
+        write_tokenizer(train, tokenizer, path)
 
 
 def _pairs(

@@ -17,9 +17,10 @@ from phalanx.exit.codes import ConfigError
 
 from ....prepared.cache import Cache, Output, Recipe
 from ..table import read_lines, read_rows
-from ..tokenizer import FILE as TOKENIZER
-from ..tokens import Sequences, TokenizerFile
-from .byte_pairs import train_tokenizer
+from ..tokens.byte_pairs import OF_PAIRS, learn
+from ..tokens.file_tokenizer import FileTokenizer
+from ..tokens.sequences import Sequences
+from ..tokens.tokenizer import FILE as TOKENIZER
 
 _NAMES = ("source", "target")
 Pair = tuple[str, str]
@@ -35,14 +36,15 @@ class Pairs(Dataset[dict[str, Any]]):
     def __init__(self, pairs: Sequence[Pair], tokenizer: Path, longest: int) -> None:
         if longest < 1:
             raise ConfigError(f"longest={longest} leaves nothing of a text. Type the most tokens of one, such as 128")
-        self._tokens = TokenizerFile(tokenizer)
+        self._tokens = FileTokenizer(tokenizer)
         begin, end = (self._tokens.special(*names) for names in (("<s>", "[CLS]"), ("</s>", "[SEP]")))
         if begin is None or end is None or self._tokens.padding:
             raise ConfigError(
                 f"{tokenizer} needs tokens of begin (<s> or [CLS]) and end (</s> or [SEP]), and 0 as that of padding"
             )
         self.begin, self.end, self._longest = begin, end, longest
-        sources, targets = (self._tokens.encode([pair[side] for pair in pairs]) for side in (0, 1))
+        sources = self._tokens.encode([source for source, _ in pairs])
+        targets = self._tokens.encode([target for _, target in pairs], framed=False)
         first, last = np.array([begin], np.int32), np.array([end], np.int32)
         self._sources = Sequences(sources, longest)
         self._targets = Sequences([np.concatenate([first, each[:longest], last]) for each in targets], longest + 2)
@@ -71,7 +73,8 @@ class Pairs(Dataset[dict[str, Any]]):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without those of begin, end and padding."""
-        return self._tokens.decode([token for token in tokens if token not in (0, self.begin, self.end)])
+        kept = [token for token in tokens if token not in (0, self.begin, self.end)]
+        return self._tokens.decode(kept, special=False).strip()
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over texts and what tokens depend on."""
@@ -138,7 +141,12 @@ def read_pairs(source: str, target: str, file: str | None, encoding: str) -> lis
 def _write_tokenizer(of: dict[str, Any], size: int, files: Sequence[Path], out: Output) -> None:
     pairs = read_pairs(of["source"], of["target"], of.get("file"), of.get("encoding", "utf-8"))
     with out.file(TOKENIZER) as path:
-        train_tokenizer([text for pair in pairs for text in pair], size, path)
+        write_tokenizer(pairs, size, path)
+
+
+def write_tokenizer(pairs: Sequence[Pair], size: int, path: Path) -> None:
+    """Byte pairs of both sides of `pairs`."""
+    learn((text for pair in pairs for text in pair), size, path, special=OF_PAIRS, prefix_space=True)
 
 
 def write_pairs(out: Output, name: str, pairs: Sequence[Pair]) -> None:

@@ -1,0 +1,1 @@
+"""Tokens of text: what makes them, and sequences of them."""
