@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from phalanx.exit.codes import ConfigError
 from phalanx.train.data.speech.decode import decode
 from phalanx.train.data.speech.log_mel import LogMel
 from phalanx.train.tasks.speech.edit_distance import edit_distance
@@ -68,3 +69,15 @@ def test_what_soundfile_reads_is_read(tmp_path: Path, suffix: str) -> None:
     assert len(found) == 2 * RATE
     assert np.abs(np.fft.rfft(found)).argmax() == 880
     assert np.abs(found[1000:-1000]).max() == pytest.approx(0.3 * 32768, rel=0.05)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("soundfile") is None, reason="soundfile comes with phalanx[data]")
+def test_a_sample_that_is_no_number_is_told_by_its_file(tmp_path: Path) -> None:
+    """Rounded to an integer it would be noise of any height."""
+    import soundfile
+
+    samples = np.zeros(100, np.float32)
+    samples[7] = np.nan
+    soundfile.write(tmp_path / "x.wav", samples, 8000, subtype="FLOAT")
+    with pytest.raises(ConfigError, match=r"x\.wav has a sample that is no finite number"):
+        decode(tmp_path / "x.wav", 8000)

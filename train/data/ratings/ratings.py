@@ -54,7 +54,7 @@ class Ratings(Dataset[Sample]):
 
 
 class RatingTable(Ratings):
-    """The ratings of a .tsv, .csv or .jsonl `file`, whose columns are called `user`, `item` and `rating`.
+    """The ratings of a .tsv, .csv, .jsonl or .parquet `file`, whose columns are called `user`, `item` and `rating`.
 
     Users and items are whole numbers from 0 to `users` - 1 and `items` - 1, which are the rows of the model's tables.
     """

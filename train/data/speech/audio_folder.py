@@ -22,10 +22,11 @@ _VERSION = 1
 
 
 class AudioFolder(Recordings):
-    """The recordings of a `manifest` (.tsv or .jsonl: `path`, relative to it, and `text`), at the rate of `features`.
+    """The recordings of a `manifest`, a table with `path`, relative to it, and `text`, at the rate of `features`.
 
-    They are decoded once, into the cache, for this manifest and rate: `phalanx prepare`, or the first start. Where files
-    are exchanged under the same names, remove that folder of the cache. `lower`: transcripts in small letters.
+    They are decoded once, into the cache, for the manifest at this path and this rate: `phalanx prepare`, or the first
+    start. Where files are exchanged under the same names, remove that folder of the cache. `lower`: transcripts in small
+    letters.
     """
 
     def __init__(
@@ -33,12 +34,11 @@ class AudioFolder(Recordings):
     ) -> None:
         file = Path(manifest)
         if not file.is_file():
-            raise ConfigError(
-                f"manifest={manifest} is no file. Name a .tsv with the columns path and text, or a .jsonl with these keys"
-            )
+            raise ConfigError(f"manifest={manifest} is no file. Name a table with the columns path and text")
         rate = features.sample_rate
         write = functools.partial(_write, file, rate, lower)
-        options = {"manifest": sha256(file), "rate": rate, "lower": lower}
+        # The path, too: manifests of clean and of noisy recordings may say the same.
+        options = {"manifest": sha256(file), "path": str(file.resolve()), "rate": rate, "lower": lower}
         folder = cache.prepared(Recipe(f"recordings-{file.stem}", _VERSION, (), write, options), download=False)
         super().__init__(folder, features, alphabet)
 

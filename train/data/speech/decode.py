@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from phalanx.exit.codes import ConfigError
 
+_UNKNOWN = 2**31 - 2**16  # bytes or more that a header announces which was written into a pipe: nobody knew how many
+
 
 def decode(file: Path, sample_rate: int) -> NDArray[np.int16]:
     """The samples of a file, its channels averaged, resampled to `sample_rate` Hz.
 
     WAV files of 16 bits are read as they are; all else (flac, ogg, mp3, other WAV) needs soundfile. Raises ConfigError for
-    what cannot be read and for a file without a sample.
+    what cannot be read, for a file without a sample and for samples that are no numbers.
     """
     try:
         octets = file.read_bytes()
@@ -29,7 +31,11 @@ def decode_bytes(octets: bytes, sample_rate: int, file: str, longest_s: float = 
     channels, rate = _wav(octets, file) or _any(octets, file, longest_s)
     if not len(channels):
         raise ConfigError(f"{file} holds no sound: it has 0 samples")
+    if rate < 1:
+        raise ConfigError(f"{file} has {rate} samples a second, as its header says. Write it anew")
     mono = channels.astype(np.float32).mean(1)
+    if not np.isfinite(mono).all():
+        raise ConfigError(f"{file} has a sample that is no finite number. Write it anew, or take the line out")
     return to_int16(resampled(mono, rate, sample_rate))
 
 
@@ -56,9 +62,12 @@ def _wav(content: bytes, file: str) -> tuple[NDArray[np.int16], int] | None:
             if sound.getsampwidth() != 2:
                 return None
             octets = sound.readframes(sound.getnframes())
-            if len(octets) != 2 * sound.getnframes() * sound.getnchannels():
+            frame = 2 * sound.getnchannels()
+            if len(octets) != frame * sound.getnframes() < _UNKNOWN:
                 raise ConfigError(f"{file} is cut short: {sound.getnframes()} samples are announced. Fetch it anew")
-            return np.frombuffer(octets, "<i2").reshape(-1, sound.getnchannels()), sound.getframerate()
+            return np.frombuffer(octets[: len(octets) // frame * frame], "<i2").reshape(
+                -1, sound.getnchannels()
+            ), sound.getframerate()
     except (wave.Error, EOFError):
         return None
 

@@ -70,7 +70,7 @@ class LabelledTexts(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TextTable(LabelledTexts):
-    """The texts of a .tsv, .csv or .jsonl `file`, whose columns are called `text` and `label`.
+    """The texts of a .tsv, .csv, .jsonl or .parquet `file`, whose columns are called `text` and `label`.
 
     `classes` are the labels in the order of the model's answers; a row with another one, or a class without a row, is
     refused.

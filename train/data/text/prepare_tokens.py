@@ -1,5 +1,6 @@
 """Make token files of texts, once: in parts, so that what a kill has left is gone on with."""
 
+import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .tokens.tokenizer import BYTES, FILE, ByteTokenizer, Tokenizer
 LEARNED = "bpe"
 _CHUNK = 1 << 20  # bytes of text, up to the end of a line, that become tokens at once
 _CHUNKS = 32  # of a part
+_MARK = "\ufeff"  # that some editors begin a file with
 
 
 @dataclass(frozen=True)
@@ -119,23 +121,30 @@ def _parts(begins: str, source: Source, separator: str, tokenizer: Tokenizer, ou
 
 
 def _chunks(source: Source, separator: str) -> Iterator[str]:
-    """The text in pieces of whole lines, and `separator`. Raises ConfigError with the line that is wrong."""
-    line = 1
+    """The text in pieces of whole lines, without a byte order mark, and `separator`.
+
+    Raises ConfigError with the line that is wrong.
+    """
+    try:
+        decoder = codecs.getincrementaldecoder(source.encoding)()
+    except LookupError:
+        raise ConfigError(f"encoding={source.encoding} is none that Python knows. Type utf-8, or latin-1") from None
+    line, begins, more = 1, True, True
     with source.open() as file:
-        while lines := file.readlines(_CHUNK):
-            text = b"".join(lines)
+        while more:
+            lines = file.readlines(_CHUNK)
+            more = bool(lines)
             try:
-                yield text.decode(source.encoding)
-            except LookupError:
-                raise ConfigError(
-                    f"encoding={source.encoding} is none that Python knows. Type utf-8, or latin-1"
-                ) from None
+                text = decoder.decode(b"".join(lines), final=not more)
             except UnicodeDecodeError as error:
-                line += text.count(b"\n", 0, error.start)
+                line += error.object.count(b"\n", 0, error.start)
                 raise ConfigError(
-                    f"{source.name}, line {line}: byte {text[error.start]:#04x} is no {source.encoding}. Save the file as "
-                    "UTF-8, or type encoding= with what it is in, such as latin-1"
+                    f"{source.name}, line {line}: byte {error.object[error.start]:#04x} is no {source.encoding}. Save the "
+                    "file as UTF-8, or type encoding= with what it is in, such as latin-1"
                 ) from None
             line += len(lines)
+            if text:
+                yield text.removeprefix(_MARK) if begins else text
+                begins = False
     if separator:
         yield separator

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from phalanx.exit.codes import ConfigError
 from .picture_file import picture_size, read_picture
 
 Targets = dict[str, torch.Tensor]
+logger = logging.getLogger(__name__)
+
 _SLACK = 1.0  # pixels by which a box may be over its picture, as rounding makes it; it is cut there
 
 
@@ -22,9 +25,9 @@ class CocoDetection(Dataset[tuple[torch.Tensor, Targets]]):
 
     `annotations` is a JSON file with `images` (id, file_name), `annotations` (image_id, category_id, bbox as x, y, width,
     height) and `categories` (id, name); `images` is the folder of the files. Labels are the categories in the order of
-    their ids, 0 being the background; `classes` are their names. Crowds (iscrowd: 1) are left out. Files and boxes are
-    checked before training: a file that is not there, a box outside its picture or without an area, an id that nothing
-    has are told by file and entry, with code 2.
+    their ids, 0 being the background; `classes` are their names. Crowds (iscrowd: 1) are left out, and boxes of no
+    width or height, of which COCO itself has some; of those a warning tells. Files and boxes are checked before training: a
+    file that is not there, a box outside its picture, an id that nothing has are told by file and entry, with code 2.
 
     `transforms` gets (image, target) and gives both changed, such as one of torchvision.transforms.v2, for which the boxes
     are tv_tensors.BoundingBoxes then; what it draws at random is seeded by the sample's position.
@@ -83,6 +86,8 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{file} is not UTF-8: {error.reason} at byte {error.start}. Save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno} is no JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ConfigError(f"{file} holds lists within lists without end, and no annotations") from None
     lacking = [
         name
         for name in ("images", "annotations", "categories")
@@ -154,6 +159,7 @@ def _boxes(
 ) -> dict[int, list[tuple[list[float], int]]]:
     """Boxes as x1, y1, x2, y2 with their labels, by the picture's id."""
     found: dict[int, list[tuple[list[float], int]]] = {each: [] for each in sizes}
+    empty: list[str] = []
     for number in range(len(content["annotations"])):
         entry = _entry(file, content, "annotations", number, image_id=int, category_id=int, bbox=list)
         where = f"{file}: annotations[{number}]" + (f" (id {entry['id']})" if "id" in entry else "")
@@ -164,18 +170,25 @@ def _boxes(
                 f"{where} is of the category {entry['category_id']}, and categories has {', '.join(map(str, labels))}"
             )
         corners = _corners(where, entry["bbox"], sizes[entry["image_id"]])
-        if not entry.get("iscrowd"):
+        if corners is None:
+            empty.append(where)
+        elif not entry.get("iscrowd"):
             found[entry["image_id"]].append((corners, labels[entry["category_id"]]))
+    if empty:
+        logger.warning("%s has a box without an area, which is left out, as are %d others", empty[0], len(empty) - 1)
     return found
 
 
-def _corners(where: str, box: Sequence[Any], size: tuple[int, int]) -> list[float]:
+def _corners(where: str, box: Sequence[Any], size: tuple[int, int]) -> list[float] | None:
+    """x1, y1, x2, y2 within the picture; None of a box without an area. Raises ConfigError for what is no box there."""
     numbers = [value for value in box if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) != 4 or len(box) != 4:
         raise ConfigError(f"{where} has bbox={list(box)!r}. It wants {_WANTED['bbox']}")
     left, top, width, height = map(float, numbers)
-    if not (width > 0 and height > 0):
-        raise ConfigError(f"{where} has a box of {width:g} x {height:g} pixels, which holds nothing. Leave it out")
+    if not (width >= 0 and height >= 0):
+        raise ConfigError(
+            f"{where} has a box of {width:g} x {height:g} pixels. {_WANTED['bbox']} is what it is to have"
+        )
     right, bottom = left + width, top + height
     high, wide = size
     if not (left >= -_SLACK and top >= -_SLACK and right <= wide + _SLACK and bottom <= high + _SLACK):
@@ -184,9 +197,7 @@ def _corners(where: str, box: Sequence[Any], size: tuple[int, int]) -> list[floa
             f"{high} pixels. bbox is [x, y, width, height] from the upper left corner"
         )
     corners = [max(0.0, left), max(0.0, top), min(float(wide), right), min(float(high), bottom)]
-    if corners[2] <= corners[0] or corners[3] <= corners[1]:
-        raise ConfigError(f"{where} has a box that lies at the edge of its picture, outside of it. Leave it out")
-    return corners
+    return corners if corners[2] > corners[0] and corners[3] > corners[1] else None
 
 
 def _target(boxes: Sequence[tuple[list[float], int]]) -> Targets:

@@ -81,7 +81,8 @@ class EncoderDecoder(nn.Module):
         return self.encoder_norm(x), keep
 
     def start(self, source: torch.Tensor, most: int) -> Decoding:
-        """Encode, to decode up to `most` tokens one by one with `next_logits`."""
+        """Encode, to decode up to `most` tokens one by one with `next_logits`. Raises ValueError for too many."""
+        self._check_length(most - 1, "translations of as many as task.longest")  # the last one is not read again
         memory, keep = self.encode(source)
         caches = [(KeyValues(most), KeyValues(memory.shape[1])) for _ in self.decoder]
         return Decoding(source, memory, keep, caches)
@@ -106,9 +107,18 @@ class EncoderDecoder(nn.Module):
         return weights
 
     def _embedded(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
+        self._check_length(start + tokens.shape[1], "sequences, begin and end among them")
         positions: torch.Tensor = self.positions[start : start + tokens.shape[1]]  # type: ignore[index]
         x: torch.Tensor = self.dropout(self.embedding(tokens) * math.sqrt(self._width) + positions)
         return x
+
+    def _check_length(self, tokens: int, what: str) -> None:
+        longest = len(self.positions)  # type: ignore[arg-type]
+        if tokens > longest:
+            raise ValueError(
+                f"{tokens} tokens ({what}) are more than model.longest={longest}, for which there are positions. Type "
+                f"model.longest={tokens}, or a smaller longest of data and task"
+            )
 
     def _logits(self, x: torch.Tensor, source: torch.Tensor, memory: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         x = self.decoder_norm(x)

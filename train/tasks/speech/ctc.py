@@ -32,10 +32,11 @@ class CTC(Task):
     `token_lengths` (b,), or a tuple of these. The model is called with features and lengths, and answers with logits (b,
     frames, characters + 1), the blank first, and the lengths of these.
 
-    `weighting`: the loss is divided by `utterances`, or by `tokens`, so that a long text counts for more. Both rates are
+    `weighting`: the loss is divided by `utterances`, or by `tokens`, so that a long text counts for more, of those that
+    can be aligned. Both rates are
     edits over the words, or characters, of all transcripts. `beam`: prefixes kept in decoding; 1 takes the best path.
     `unalignable` is the share of clips with fewer frames than their text needs, which no model can be trained on: they are
-    left out of the loss.
+    left out of the loss and of what it is divided by.
     """
 
     counts_data = True
@@ -53,10 +54,11 @@ class CTC(Task):
         features, lengths, tokens, token_lengths = self._parts(batch)
         logs, frames = self._answer(model, features, lengths)
         losses = F.ctc_loss(logs.transpose(0, 1), tokens, frames, token_lengths, reduction="none", zero_infinity=True)
-        count: int | torch.Tensor = token_lengths.sum() if self._by_token else len(tokens)
         inside = torch.arange(1, tokens.shape[1], device=tokens.device) < token_lengths[:, None]
         needed = token_lengths + ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(1)
-        ratios = {"loss": Ratio(losses.sum(), count), "unalignable": Ratio((needed > frames).sum(), len(tokens))}
+        fits = needed <= frames
+        count = (token_lengths * fits).sum() if self._by_token else fits.sum()
+        ratios = {"loss": Ratio(losses.sum(), count), "unalignable": Ratio((~fits).sum(), len(tokens))}
         return ratios if model.training else {**ratios, **self._error_rates(logs, frames, tokens, token_lengths)}
 
     def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:

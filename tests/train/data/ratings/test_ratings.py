@@ -46,3 +46,8 @@ def test_movielens_is_read_from_its_archive_with_users_and_items_from_zero(tmp_p
         archive.addfile(member, io.BytesIO(text))
     movielens.RECIPE.write([tmp_path / "a.tar.gz"], Output(tmp_path, "m"))
     assert np.array_equal(MappedArray(tmp_path / "ratings.npy")[:], [[195, 241, 3, 881250949], [0, 1681, 5, 7]])
+
+
+def test_ratings_of_json_lines_may_be_fractions(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"user": 0, "item": 1, "rating": 3.5}\n{"user": 1, "item": 0, "rating": 4}\n')
+    assert RatingTable(str(tmp_path / "r.jsonl"), users=2, items=2).ratings.tolist() == [3.5, 4.0]

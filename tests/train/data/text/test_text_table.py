@@ -57,6 +57,10 @@ BAD = [
     ("a.tsv", "", "a.tsv has no row"),
     ("a.csv", 'label,text\ngood,"x\ny"\nbad,"a"b\n', "a.csv, line 4: .*Mend the line"),
     ("a.csv", 'label,text\ngood,"x\n', "a.csv, line 2: .*Mend the line"),
+    ("a.jsonl", '{"label": "good", "text": "a\\u0000b"}\n', "a.jsonl, line 1: text has a NUL character"),
+    ("a.jsonl", '{"label": "good", "text": "a\\ud800b"}\n', "a.jsonl, line 1: text has half of a surrogate pair"),
+    ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl, line 1: no JSON"),
+    ("a.csv", "label,text,text\ngood,x,y\n", "a.csv, line 1: 2 columns are called text"),
     ("a.jsonl", '{"label": "good", "text": "x"}\n{"label": "bad"}\n', "a.jsonl, line 2: no key is called text"),
     ("a.jsonl", '{"label": "good", "text": "x"}\n{"label": bad}\n', "a.jsonl, line 2: no JSON"),
     ("a.jsonl", '{"label": "good", "text": ["x"]}\n', "a.jsonl, line 1: text is .* and no text"),
@@ -85,3 +89,11 @@ def test_what_is_typed_wrong_is_told(tmp_path: Path) -> None:
             table(tmp_path, "t.tsv", TABLES["t.tsv"], **wrong)
     latin = table(tmp_path, "l.tsv", "label\ttext\ngood\tgrün\nbad\tx\n".encode("latin-1"), encoding="latin-1")
     assert latin[0][0].tolist() == list("grün".encode())
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_text_may_be_as_long_as_a_book(tmp_path: Path, name: str) -> None:
+    """Python's reader of tables takes cells of 131,072 characters, unless told."""
+    between = "," if name == "t.csv" else "\t"
+    found = table(tmp_path, name, f"label{between}text\ngood{between}{'x' * 200_000}\nbad{between}y\n", longest=300_000)
+    assert found.lengths.tolist() == [200_000, 1]

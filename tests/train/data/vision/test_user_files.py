@@ -57,6 +57,19 @@ def test_boxes_of_coco_become_corners_and_labels_from_one_on(tmp_path: Path) -> 
     assert len(targets) == 2
 
 
+def test_boxes_without_an_area_are_left_out_and_told_as_coco_itself_has_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = copy.deepcopy(GOOD)
+    content["annotations"] += [
+        {"id": 20, "image_id": 1, "category_id": 3, "bbox": [3, 3, 0, 5]},
+        {"id": 21, "image_id": 6, "category_id": 3, "bbox": [8.5, 3, 0.5, 5]},
+    ]
+    found = written(tmp_path, content)
+    assert [len(found[i][1]["boxes"]) for i in range(3)] == [2, 1, 0]
+    assert "annotations[4] (id 20) has a box without an area, which is left out, as are 1 others" in caplog.text
+
+
 def test_transforms_change_pictures_and_boxes_alike(tmp_path: Path) -> None:
     from torchvision.transforms import v2
 
@@ -98,7 +111,8 @@ DAMAGES: dict[str, tuple[Callable[[Content], Any], str]] = {
         "annotations[1] (id 12) has a box from (30, 0) to (50, 5)",
     ),
     "left of it": (change("annotations", 1, bbox=[-3, 0, 20, 5]), "outside of its picture of 40 x 30 pixels"),
-    "no area": (change("annotations", 0, bbox=[3, 3, 0, 5]), "annotations[0] (id 11) has a box of 0 x 5 pixels"),
+    "less than no area": (change("annotations", 0, bbox=[3, 3, -2, 5]), "annotations[0] (id 11) has a box of -2 x 5"),
+    "nested": (lambda content: "[" * 100_000, "lists within lists"),
     "not finite": (change("annotations", 0, bbox=[3, 3, float("nan"), 5]), "annotations[0] (id 11) has a box of nan"),
     "three numbers": (change("annotations", 0, bbox=[3, 3, 5]), "annotations[0] (id 11) has bbox=[3, 3, 5]"),
     "corners as text": (change("annotations", 0, bbox="3 3 5 5"), "annotations[0] has bbox='3 3 5 5'"),

@@ -1,5 +1,6 @@
 """A translation is written token by token as it is trained: with the same logits, whatever stands beside it in a batch."""
 
+import pytest
 import torch
 
 from phalanx.train.models.language.encoder_decoder import EncoderDecoder
@@ -72,3 +73,11 @@ def test_where_the_gate_is_open_only_tokens_of_the_source_are_written() -> None:
     logits = net(SOURCE, TARGET)
     net.copy = None
     torch.testing.assert_close(logits, net(SOURCE, TARGET).log_softmax(2))
+
+
+def test_more_tokens_than_there_are_positions_say_what_to_type() -> None:
+    source, target = torch.ones(2, 99, dtype=torch.int64), torch.ones(2, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"99 tokens .* more than model\.longest=\d+.*Type model\.longest=99"):
+        model()(source, target)
+    with pytest.raises(ValueError, match=r"as many as task\.longest\) are more than model\.longest"):
+        model().start(target, 100)

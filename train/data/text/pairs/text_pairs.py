@@ -86,7 +86,7 @@ class Pairs(Dataset[dict[str, Any]]):
 
 
 class TextPairs(Pairs):
-    """Pairs of one's own: two plain files of equally many lines, or one table (.tsv, .csv, .jsonl) with two columns.
+    """Pairs of one's own: two plain files of equally many lines, or one table (see TextTable) with two columns.
 
     `source` and `target` are two paths, or with `file` the names of its columns. `tokenizer` is the path of a
     tokenizer.json, or a number: so many byte pairs are trained on these texts, once, into the cache. A set to evaluate on
