@@ -15,7 +15,7 @@ from phalanx.exit.codes import ConfigError
 
 from ...data.speech.decode import decode_bytes
 from ...data.speech.log_mel import LogMel
-from ...data.text.tokens import tokens_of
+from ...data.text.tokens.tokenizer import tokenizer_at
 from ...data.vision.files.crops import middle
 
 Sample = dict[str, NDArray[Any]]
@@ -189,12 +189,12 @@ def _text(form: Mapping[str, Any], folder: Path | None) -> Callable[[Any], NDArr
 def _encoder(form: Mapping[str, Any], folder: Path | None) -> Callable[[str], Sequence[int]]:
     kind, lower = form["tokenizer"], bool(form.get("lower"))
     if kind == "bytes":
-        return lambda text: tokens_of("bytes", lower).encode([text])[0].tolist()
+        return lambda text: tokenizer_at("bytes", lower).encode([text])[0].tolist()
     if kind == "file":
         file = Path(str(form["file"]))
         if folder is not None and file.name != str(file):
             raise ConfigError(f"The tokenizer {file} does not lie in the export. Export the run anew")
-        tokenizer = tokens_of(str(file if folder is None else folder / file), lower)
+        tokenizer = tokenizer_at(str(file if folder is None else folder / file), lower)
         return lambda text: tokenizer.encode([text])[0].tolist()
     if kind not in ("characters", "words"):
         raise ConfigError(f"The tokenizer {kind!r} is unknown. It is bytes, characters, words or file")
