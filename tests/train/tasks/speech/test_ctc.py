@@ -121,8 +121,8 @@ def test_the_loss_counts_utterances_or_tokens_and_leaves_out_what_cannot_be_alig
     assert (float(found["unalignable"].total), math.isfinite(found["loss"].total.item())) == (1, True)
     alone = CTC(" abc").ratios(spelled("a")[0], batch("a"))
     assert values(found)["loss"] == pytest.approx(values(alone)["loss"]), "and does not count in the mean either"
-    by_token = CTC(" abc", weighting="tokens").ratios(short, batch("a", "bb c"))
-    assert int(by_token["loss"].count) == 1
+    by_tokens = CTC(" abc", weighting="tokens").ratios(short, batch("a", "bb c"))
+    assert int(by_tokens["loss"].count) == 1
     found["loss"].total.backward()
     assert short.logits.grad is not None
     assert not short.logits.grad[1].any()
