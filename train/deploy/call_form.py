@@ -30,7 +30,11 @@ class Call:
         return _tensors((list(self.positional), self.keywords), "")
 
     def outputs(self) -> dict[str, torch.Tensor]:
-        return _tensors(self.answer, "output")
+        """By names that no input has: ONNX knows a tensor by its name alone."""
+        taken = self.inputs()
+        return {
+            f"{name}_out" if name in taken else name: found for name, found in _tensors(self.answer, "output").items()
+        }
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .call_form import CallForm
 from .evaluate import metrics_of
 from .observed import Observed
 from .parts import TrainedParts
-from .runtimes.runtime import Runtime
+from .runtimes.runtime import Runtime, as_array
 
 _OUTPUTS = {FP32: 1e-3, FP16: 2e-2, BF16: 1e-1, INT8: 5e-1}  # difference over the largest output
 _METRICS = {FP32: 1e-3, FP16: 1e-2, BF16: 2e-2, INT8: 2e-2}
@@ -28,21 +28,38 @@ AGREEMENT = "agreement"  # metric: the share of largest entries that are the sam
 
 
 @dataclass
-class Difference:
-    """The largest difference of outputs so far, and the largest output; `same` of `counted` largest entries agree."""
+class Gap:
+    """The largest difference of one output so far, and the largest number of it."""
 
     largest: float = 0.0
     scale: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        return self.largest / max(self.scale, 1e-12)
+
+
+@dataclass
+class Difference:
+    """A gap for each output, as each has a scale of its own; `same` of `counted` largest entries of the first agree."""
+
+    gaps: dict[str, Gap] = field(default_factory=dict)
     calls: int = 0
     same: int = 0
     counted: int = 0
 
     @property
     def relative(self) -> float:
-        return self.largest / max(self.scale, 1e-12)
+        return max((gap.relative for gap in self.gaps.values()), default=0.0)
+
+    @property
+    def largest(self) -> float:
+        return max((gap.largest for gap in self.gaps.values()), default=0.0)
 
     def add(self, other: "Difference") -> None:
-        self.largest, self.scale = max(self.largest, other.largest), max(self.scale, other.scale)
+        for name, gap in other.gaps.items():
+            mine = self.gaps.setdefault(name, Gap())
+            mine.largest, mine.scale = max(mine.largest, gap.largest), max(mine.scale, gap.scale)
         self.calls, self.same, self.counted = (
             self.calls + other.calls,
             self.same + other.same,
@@ -53,6 +70,7 @@ class Difference:
         """Raises ParityMissed for outputs of another shape."""
         self.calls += 1
         for name, tensor in ours.items():
+            mine = self.gaps.setdefault(name, Gap())
             expected, found = tensor.detach().cpu().double().numpy(), np.asarray(theirs[name], np.float64)
             if expected.shape != found.shape:
                 raise ParityMissed(
@@ -65,14 +83,17 @@ class Difference:
                 not np.array_equal(expected[~finite], found[~finite], equal_nan=True)
                 or not np.isfinite(found[finite]).all()
             ):
-                self.largest = math.inf
+                mine.largest = math.inf
                 continue
             gap = np.abs(expected[finite] - found[finite])
-            self.largest = max(self.largest, float(gap.max(initial=0.0)))
-            self.scale = max(self.scale, float(np.abs(expected[finite]).max(initial=0.0)))
+            mine.largest = max(mine.largest, float(gap.max(initial=0.0)))
+            mine.scale = max(mine.scale, float(np.abs(expected[finite]).max(initial=0.0)))
         first = next(iter(ours.values()))
         if first.is_floating_point() and first.dim() >= 2 and first.shape[-1] > 1:
-            one, other = first.detach().cpu().numpy().argmax(-1), np.asarray(theirs[next(iter(ours))]).argmax(-1)
+            one, other = (
+                first.detach().cpu().double().numpy().argmax(-1),
+                np.asarray(theirs[next(iter(ours))]).argmax(-1),
+            )
             self.same += int((one == other).sum())
             self.counted += one.size
 
@@ -170,7 +191,7 @@ def compare(parts: TrainedParts, observed: Observed, runtime: Runtime, to: str, 
 
 
 def answered(runtime: Runtime, inputs: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
-    return runtime({name: tensor.detach().cpu().numpy() for name, tensor in inputs.items()})
+    return runtime({name: as_array(tensor.detach()) for name, tensor in inputs.items()})
 
 
 def _answer_of(runtime: Runtime, inputs: Mapping[str, torch.Tensor], size: int) -> dict[str, NDArray[Any]]:
@@ -235,11 +256,13 @@ def _add_all(difference: Difference, found: "SimpleQueue[Difference]") -> int:
 
 
 def _check_outputs(difference: Difference, tolerance: float, where: str) -> None:
-    if not difference.relative <= tolerance:
-        raise ParityMissed(
-            f"The outputs of the exported model differ from the trained one's by {difference.relative:.3g} of the largest "
-            f"output {where}, and the tolerance is {tolerance:g}. Nothing was kept; what was exported before is as it was"
-        )
+    for name, gap in difference.gaps.items():
+        if not gap.relative <= tolerance:
+            raise ParityMissed(
+                f"The outputs of the exported model differ from the trained one's by {gap.relative:.3g} of the largest "
+                f"{name} {where}, and the tolerance is {tolerance:g}. Nothing was kept; what was exported before is as it "
+                "was"
+            )
 
 
 def _check_metric(name: str, trained: float | None, exported: float | None, tolerance: float) -> None:

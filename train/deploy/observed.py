@@ -16,12 +16,12 @@ from ..evaluation.evaluate import Evaluation
 from ..loading.batch import Batch, apply
 from ..loading.shard import Span
 from ..tasks.phases import ratios_of
-from .call_form import LABELS, Call, CallForm, dims_of, form_of, recorded
+from .call_form import LABELS, Call, CallForm, bound, dims_of, form_of, recorded
 from .evaluate import metrics_of
 from .parts import TrainedParts
 
 _SIZES = (2, 3, 5, 1, 7)  # samples of the batches that are tried
-Shapes = dict[str, torch.Tensor]  # tensors of no memory: of inputs and outputs, whose names may be the same
+Shapes = dict[str, torch.Tensor]  # tensors of no memory: of inputs and outputs
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def observe(parts: TrainedParts, world: World) -> Observed:
     later = SimpleQueue[Shapes]()
 
     def look(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], answer: Any) -> None:
-        inputs, outputs = form.taken(parts.model, args, kwargs), Call((), {}, answer).outputs()
+        inputs = form.taken(parts.model, args, kwargs)
+        outputs = Call(*bound(parts.model, args, kwargs), answer).outputs()
         if inputs is None or not outputs.keys() >= form.outputs.keys():
             return
         later.put(_shapes(inputs, {name: outputs[name] for name in form.outputs}))

@@ -61,12 +61,13 @@ def load_runtime(
 ) -> Runtime:
     """The model of an export in its runtime. `builder` builds a model that has to be built."""
     path, outputs, where = folder / MODELS[manifest.to], [info.name for info in manifest.outputs], torch.device(device)
+    halves = [info.name for info in manifest.inputs if info.dtype == "bfloat16"]
     loaders: Mapping[str, Callable[[], Runtime]] = {
         ONNX: lambda: OnnxRuntime(path, device, threads),
         TENSORRT: lambda: TensorRTRuntime(path),
-        TORCH_EXPORT: lambda: ModuleRuntime(_on(load_pt2(path), where), outputs, where),
-        SAFETENSORS: lambda: ModuleRuntime(_on(_built(path, manifest, builder), where), outputs, where),
-        HF: lambda: ModuleRuntime(_on(load_hugging_face(folder, manifest, builder), where), outputs, where),
+        TORCH_EXPORT: lambda: ModuleRuntime(_on(load_pt2(path), where), outputs, where, halves),
+        SAFETENSORS: lambda: ModuleRuntime(_on(_built(path, manifest, builder), where), outputs, where, halves),
+        HF: lambda: ModuleRuntime(_on(load_hugging_face(folder, manifest, builder), where), outputs, where, halves),
     }
     return loaders[manifest.to]()
 

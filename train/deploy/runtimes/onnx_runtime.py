@@ -33,8 +33,8 @@ class OnnxRuntime(Runtime):
         except Exception as error:
             line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise ConfigError(
-                f"ONNX Runtime {onnxruntime.__version__} does not load {path.name}: {line}. Type --dtype fp32, or export "
-                "to another format: --to torch-export"
+                f"ONNX Runtime {onnxruntime.__version__} does not load {path.name}: {line}. Type another --dtype, or "
+                "export to another format: --to torch-export"
             ) from None
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.told = f"onnxruntime {onnxruntime.__version__} by {self._session.get_providers()[0]}"
