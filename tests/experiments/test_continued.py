@@ -5,15 +5,12 @@ import signal
 import pytest
 
 from tests.compare_runs import same
+from tests.experiments.expected import EXPERIMENTS
 from tests.experiments.pause import pausing
-from tests.ranks import ROOT, Starter, until
+from tests.ranks import Starter, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-FULL_SIZE = ("imagenet_", "gpt2_")  # are trained on GPUs alone
-EXPERIMENTS = [
-    file.stem for file in sorted((ROOT / "conf/experiment").glob("*.yaml")) if not file.stem.startswith(FULL_SIZE)
-]
 SAVED, KILLED = 6, 8  # steps of 12, so that two are done anew
 SHORT = (
     *("train.epochs=null", "train.steps=12", "train.global_batch=8", "log.every=1", "log.shown=2"),
