@@ -150,13 +150,13 @@ def test_container_is_asked_of_srun_for_the_ranks_alone(desk: Desk) -> None:
     record = f"""printf '%s\\n' "$@" >>{desk.folder}/flags; echo end >>{desk.folder}/flags
 for word; do case $word in --container-*) ;; *) words+=("$word") ;; esac; done; exec /usr/bin/srun "${{words[@]}}\""""
     program(desk.folder / "bin", "srun", record)
-    image = "cluster.container='nvcr.io#nvidia/pytorch:25.10-py3'"
+    image = "cluster.container='nvcr.io#nvidia/pytorch:26.05-py3'"
     words = (image, "cluster.mounts=[/data:/inside]")
     job = submit(desk, "boxed", "exit 0", *words, environ=first_on_path(desk.folder / "bin"))
     assert ended(job, "COMPLETED") == ("0", "0:0")
     muster, ranks = (desk.folder / "flags").read_text().split("end\n")[:-1]
     assert "--container" not in muster
-    assert "--container-image=nvcr.io#nvidia/pytorch:25.10-py3\n" in ranks
+    assert "--container-image=nvcr.io#nvidia/pytorch:26.05-py3\n" in ranks
     (mounts,) = [line for line in ranks.splitlines() if line.startswith("--container-mounts=")]
     assert mounts.endswith(",/data:/inside")
     assert f"{desk.runs}:{desk.runs}" in mounts
@@ -164,7 +164,7 @@ for word; do case $word in --container-*) ;; *) words+=("$word") ;; esac; done; 
 
 def test_container_that_nothing_here_can_start_is_said_and_not_tried_again(desk: Desk) -> None:
     """srun of this cluster has no pyxis, and there is no Apptainer."""
-    images = {"registry": "nvcr.io#nvidia/pytorch:25.10-py3", "file": "/images/mine.sif"}
+    images = {"registry": "nvcr.io#nvidia/pytorch:26.05-py3", "file": "/images/mine.sif"}
     jobs = {name: submit(desk, name, "exit 0", f"cluster.container={quoted(image)}") for name, image in images.items()}
     assert {name: ended(job, "FAILED") for name, job in jobs.items()} == dict.fromkeys(images, ("0", "2:0"))
     for name, job in jobs.items():
@@ -178,7 +178,7 @@ while [[ $1 == --* ]]; do [[ $1 == --nv ]] || shift; shift; done; shift; exec "$
     program(desk.folder / "bin", "apptainer", record)
     on_path = first_on_path(desk.folder / "bin")
     words = (
-        "cluster.container='nvcr.io#nvidia/pytorch:25.10-py3'",
+        "cluster.container='nvcr.io#nvidia/pytorch:26.05-py3'",
         "cluster.mounts=[/data]",
         "cluster.gpus_per_node=1",
     )
@@ -188,4 +188,4 @@ while [[ $1 == --* ]]; do [[ $1 == --nv ]] || shift; shift; done; shift; exec "$
     assert given[:2] == ["exec", "--bind"]
     assert given[2].endswith(",/data")
     assert f"{desk.runs}:{desk.runs}" in given[2]
-    assert given[3:6] == ["--nv", "docker://nvcr.io/nvidia/pytorch:25.10-py3", "bash"]
+    assert given[3:6] == ["--nv", "docker://nvcr.io/nvidia/pytorch:26.05-py3", "bash"]

@@ -152,7 +152,7 @@ BAD = [
     ((*ONE, "cluster.nodes=9"), "cluster.nodes=9 is more than the cluster has: 4. Type cluster.nodes=4"),
     ((*ONE, "cluster.nodes=65"), "train.global_batch=64 gives 65 ranks less than one sample each"),
     (
-        (*ONE, "cluster.container='nvcr.io#nvidia/pytorch:25.10-py3'", "cluster.mounts=[data]"),
+        (*ONE, "cluster.container='nvcr.io#nvidia/pytorch:26.05-py3'", "cluster.mounts=[data]"),
         "cluster.mounts has 'data'",
     ),
     ((*ONE, "--array=0-x"), "--array=0-x is no list of indices"),

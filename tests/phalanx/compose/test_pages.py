@@ -15,6 +15,7 @@ import yaml
 
 from phalanx.compose.compose import compose, is_query, multirun
 from phalanx.config.schema import Config
+from phalanx.launch.cli import module_of
 from phalanx.launch.search.spec import sweep_spec
 from tests.ranks import ROOT
 
@@ -103,9 +104,9 @@ def test_a_command_of_the_pages_composes(
         if not is_query(typed) and multirun(typed) is None:
             compose(typed)
         return
-    verb: click.Command = getattr(import_module(f"phalanx.launch.commands.{words[0]}"), words[0])
+    verb: click.Command = getattr(import_module(module_of(words[0])), words[0])
     found = verb.make_context(words[0], words[1:]).params
-    if words[0] not in ("run", "submit", "sweep"):
+    if words[0] not in ("run", "submit", "sweep", "bench"):
         return
     folder = [f"--config-dir={found['config_dir']}"] if found.get("config_dir") else []
     typed = with_folder([*folder, *found["overrides"]], page)
