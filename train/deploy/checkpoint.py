@@ -59,7 +59,14 @@ def steps_of(run: Path, step: int) -> int:
 def _find(run: Path, which: str) -> Checkpoint:
     check_links(run)
     if which in (BEST, LAST):
-        return source(run, want_best=which == BEST)
+        found = source(run, want_best=which == BEST)
+        best = found.manifest.get("best_step")
+        if which == BEST and best not in (None, found.step):
+            raise ConfigError(
+                f"The best step of {run} is {best}, and its checkpoint is not there any more. Type --which last, which is "
+                f"step {found.step}"
+            )
+        return found
     steps = Checkpoints(run).steps()
     if int(which) not in steps:
         known = ", ".join(map(str, steps)) or "none at all"
