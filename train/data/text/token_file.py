@@ -82,7 +82,7 @@ def _header(path: Path) -> dict[str, Any]:
     )
     try:
         header = json.loads(read_text(where))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         raise ConfigError(f"{where}, the header of {path.name}, {why}. Write one, such as {example}") from None
     lacking = [key for key, kind in _KEYS.items() if not isinstance(header, dict) or type(header.get(key)) is not kind]
@@ -95,8 +95,9 @@ def _header(path: Path) -> dict[str, Any]:
             f"{where} says dtype {header['dtype']}, and tokens are {' or '.join(_TYPES)}. Write them as such"
         )
     lengths = header.get("token_bytes")
-    if lengths is not None and (not isinstance(lengths, list) or len(lengths) != header["vocabulary"]):
-        raise ConfigError(f"{where} has token_bytes that are not {header['vocabulary']} numbers. Leave them out")
+    whole = isinstance(lengths, list) and all(type(each) is int and each >= 0 for each in lengths)
+    if lengths is not None and not (whole and len(lengths) == header["vocabulary"]):
+        raise ConfigError(f"{where} has token_bytes that are not {header['vocabulary']} whole numbers. Leave them out")
     return header
 
 

@@ -10,6 +10,7 @@ from ...loading.padding_mask import padding_mask
 from .alignment import monotonic_alignment
 
 _KERNEL = 5
+_LONGEST = 500  # frames of a token: what an untrained model says may be any number, and has to fit into memory
 
 
 class FastSpeech(nn.Module):
@@ -59,7 +60,8 @@ class FastSpeech(nn.Module):
         prior = self.prior(text)
         log_durations = self.duration(text.detach())[:, :, 0]
         if features is None or lengths is None:
-            durations = (log_durations.exp().round().clamp(min=1) * there[:, :, 0]).long()
+            durations = log_durations.exp().round().nan_to_num(1).clamp(1, _LONGEST)
+            durations = (durations * there[:, :, 0]).long()
             lengths = durations.sum(1)
             ends = durations.cumsum(1)
             frames = torch.arange(int(lengths.max()), device=tokens.device).expand(len(tokens), -1).contiguous()

@@ -14,6 +14,8 @@ def griffin_lim(features: torch.Tensor, log_mel: LogMel, iterations: int = 60) -
     Magnitudes are the least-squares ones of the mel bands, lifted to 0; phases are found by going between spectrogram and
     sound (Griffin & Lim 1984), from phases that are the same each time.
     """
+    if len(features) < 2:  # one frame is centred on the first sample, of none
+        return features.new_zeros(0)
     bands = features.float().exp().T  # (mels, frames)
     filters = log_mel.filters.to(features.device)
     magnitude = (torch.linalg.pinv(filters) @ bands).clamp(min=0).pow(1 / log_mel.power)

@@ -61,7 +61,8 @@ def test_tokens_have_two_bytes_where_the_vocabulary_fits(tmp_path: Path, vocabul
         ({"tokens": 51}, "cut short, or of another type"),
         ({"tokens": "50"}, "has no tokens that is int"),
         ({"format": 2}, "is of format 2, and 1 is read"),
-        ({"token_bytes": [1]}, "token_bytes that are not 60 numbers"),
+        ({"token_bytes": [1]}, "token_bytes that are not 60 whole numbers"),
+        ({"token_bytes": ["1"] * 60}, "token_bytes that are not 60 whole numbers"),
     ],
 )
 def test_a_header_that_does_not_fit_its_file_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

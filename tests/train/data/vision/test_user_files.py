@@ -2,6 +2,8 @@
 
 import copy
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,24 @@ def test_masks_are_found_by_the_names_of_their_pictures(tmp_path: Path) -> None:
     before = found.fingerprint()
     Image.fromarray(first * 2).save(tmp_path / "masks" / "a.png")
     assert found.fingerprint() != before
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_is_classes_and_not_brightness(tmp_path: Path, bits: int) -> None:
+    """Pillow lifts grey of 2 and 4 bits to 0 to 255: of two bits class 3 was read as 255, of which nothing is known."""
+    masked(tmp_path, a=np.zeros((20, 30), np.uint8))
+    number = 2**bits - 1
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + bytes([255] * 2) + bytes((30 * bits + 7) // 8 - 2)  # white, and then black
+    header = struct.pack(">IIBBBBB", 30, 20, bits, 0, 0, 0, 0)
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * 20)) + chunk(b"IEND", b"")
+    (tmp_path / "masks" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    _, mask = MaskFolder(str(tmp_path / "pictures"), str(tmp_path / "masks"))[0]
+    assert mask.unique().tolist() == [0, number]
+    assert int((mask == number).sum()) == 20 * 16 // bits
 
 
 BAD_MASKS: dict[str, tuple[Any, str]] = {

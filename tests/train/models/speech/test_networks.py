@@ -1,9 +1,11 @@
 """What the networks for speech answer with depends on the clip alone, and alignments are the best there are."""
 
+import math
 from itertools import combinations
 
 import pytest
 import torch
+from torch import nn
 
 from phalanx.train.models.speech.alignment import monotonic_alignment
 from phalanx.train.models.speech.conv_gru import ConvGRU
@@ -72,3 +74,14 @@ def test_speech_of_a_text_is_the_same_alone_and_in_a_batch() -> None:
     heard = model(tokens, counts, recorded, torch.tensor([11, 8]))
     assert heard["mel"].shape == recorded.shape
     assert heard["durations"].sum(1).tolist() == [11, 8]
+
+
+@pytest.mark.parametrize("said", [100.0, math.nan])
+def test_a_model_that_says_any_duration_answers_with_what_fits_into_memory(said: float) -> None:
+    """As one does whose training has gone wrong: e to the 100 frames a character ended the evaluation."""
+    model = FastSpeech(tokens=5, mels=4, width=8, layers=1, dropout=0.0).eval()
+    nn.init.constant_(model.duration[2].bias, said)  # type: ignore[arg-type]
+    with torch.no_grad():
+        answer = model(torch.tensor([[1, 2, 0]]), torch.tensor([2]))
+    assert 2 <= int(answer["lengths"][0]) <= 1000
+    assert answer["mel"].shape[1] == int(answer["lengths"][0])

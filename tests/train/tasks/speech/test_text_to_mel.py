@@ -80,6 +80,11 @@ def means(ratios: Any) -> dict[str, float]:
     return {name: ratio.total.item() / float(ratio.count) for name, ratio in ratios.items()}
 
 
+@pytest.mark.parametrize("frames", [0, 1])
+def test_what_has_no_frame_to_go_to_is_no_sound(frames: int) -> None:
+    assert griffin_lim(torch.zeros(frames, 20), LogMel(8000, mels=20, normalize=False)).shape == (0,)
+
+
 def test_what_stands_beyond_a_clips_end_changes_no_loss_and_a_batch_is_the_sum_of_its_clips() -> None:
     task, net, given = TextToMel(FEATURES), model().eval(), batch()
     whole = task.ratios(net, given)
