@@ -6,6 +6,7 @@ from .common.lazy import handed_on
 
 __all__ = [
     "MNIST",
+    "Apt",
     "AudioFolder",
     "BlueMarble",
     "Cache",
@@ -23,10 +24,12 @@ __all__ = [
     "MixupCutmix",
     "MovieLens",
     "MovingDigits",
+    "Npm",
     "Output",
     "PackageSections",
     "PackageTranslations",
     "PadCropFlip",
+    "Pip",
     "RandomCrop",
     "RatedSentences",
     "RatingTable",
@@ -41,6 +44,7 @@ __all__ = [
     "TextPairs",
     "TextTable",
     "Tokens",
+    "Url",
     "WaterTiles",
 ]
 
@@ -75,7 +79,7 @@ if TYPE_CHECKING:
     from .train.data.vision.pad_crop_flip import PadCropFlip
     from .train.data.vision.water_tiles import WaterTiles
     from .train.prepared.cache import Cache, Output, Recipe
-    from .train.prepared.downloads import Download
+    from .train.prepared.downloads import Apt, Download, Npm, Pip, Url
     from .train.prepared.mapped_array import MappedArray
 else:
     __getattr__, __dir__ = handed_on(
@@ -101,7 +105,7 @@ else:
             "train.data.vision.pad_crop_flip": ["PadCropFlip"],
             "train.data.vision.water_tiles": ["WaterTiles"],
             "train.prepared.cache": ["Cache", "Output", "Recipe"],
-            "train.prepared.downloads": ["Download"],
+            "train.prepared.downloads": ["Apt", "Download", "Npm", "Pip", "Url"],
             "train.prepared.mapped_array": ["MappedArray"],
             "train.data.ratings.movielens": ["MovieLens"],
             "train.data.ratings.ratings": ["RatingTable", "Ratings"],

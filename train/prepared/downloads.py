@@ -8,10 +8,12 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 from phalanx.common.files import sha256
 from phalanx.exit.codes import ConfigError
@@ -83,22 +85,46 @@ class Apt:
 
 @dataclass(frozen=True)
 class Url:
-    """A file at an https address. What has arrived is kept, and the next try goes on from there."""
+    """A file at an https address. What has arrived is kept: an answer that breaks off is asked for its rest, as long as
+    something comes, and so is what a kill left. A server that knows no ranges sends it all anew."""
 
     address: str
 
     def fetch(self, folder: Path, sha256: str) -> Path:
-        file = folder / self.address.rpartition("/")[2]
-        have = file.stat().st_size if file.exists() else 0
-        request = urllib.request.Request(self.address, headers={"Range": f"bytes={have}-"} if have else {})
+        file = folder / (Path(urlsplit(self.address).path).name or "download")
+        if _has(file, sha256):  # killed between its last byte and its name
+            return file
+        while True:
+            have = _size(file)
+            wrong = self._go_on(file, have)
+            if wrong is None:
+                return file
+            if _size(file) <= have:
+                raise OSError(f"{self.address}: {wrong}")
+
+    def _go_on(self, file: Path, have: int) -> str | None:
+        """Get what follows the first `have` bytes. Says what went wrong; None where all of it is there."""
         try:
+            request = urllib.request.Request(self.address, headers={"Range": f"bytes={have}-"} if have else {})
             with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-                go_on = answer.status == 206
-                with file.open("ab" if go_on else "wb") as out:
-                    shutil.copyfileobj(answer, out, _BLOCK)
+                start = have if answer.status == 206 else 0
+                if start and not (answer.headers["Content-Range"] or "").startswith(f"bytes {start}-"):
+                    file.unlink()
+                    return f"{answer.headers['Content-Range']} came where bytes from {start} on were asked for"
+                with file.open("ab" if start else "wb", buffering=0) as out:
+                    while block := answer.read1(_BLOCK):
+                        out.write(block)
+                came, length = _size(file) - start, answer.headers["Content-Length"]
+            return f"it broke off after {came} of {length} bytes" if length and came < int(length) else None
+        except HTTPError as error:
+            if error.code == 416 and have:  # what is there is no beginning of the file
+                file.unlink()
+                return self._go_on(file, 0)
+            return f"{error.code} {error.reason}"
         except URLError as error:
-            raise OSError(f"{self.address}: {error.reason}") from None
-        return file
+            return str(error.reason)
+        except (HTTPException, OSError, ValueError) as error:
+            return str(error) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -140,6 +166,14 @@ class Download:
         shutil.rmtree(kept, ignore_errors=True)
         partial.rename(kept)
         return kept / file.name
+
+
+def _has(file: Path, digest: str) -> bool:
+    return file.exists() and sha256(file) == digest
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _command(words: Sequence[str], folder: Path, environ: Mapping[str, str] = MappingProxyType({})) -> None:
