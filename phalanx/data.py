@@ -11,6 +11,7 @@ __all__ = [
     "BlueMarble",
     "Cache",
     "CenterCrop",
+    "Cifar10",
     "CocoDetection",
     "CropFlip",
     "DigitScenes",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .train.data.text.text_files import TextFiles
     from .train.data.text.windows import Tokens
     from .train.data.vision.blue_marble import BlueMarble
+    from .train.data.vision.cifar10 import Cifar10
     from .train.data.vision.coco_detection import CocoDetection
     from .train.data.vision.crop_flip import CropFlip
     from .train.data.vision.digit_scenes import DigitScenes
@@ -94,6 +96,7 @@ else:
             "train.data.speech.spec_augment": ["SpecAugment"],
             "train.data.text.labelled_texts": ["TextTable"],
             "train.data.text.windows": ["Tokens"],
+            "train.data.vision.cifar10": ["Cifar10"],
             "train.data.vision.coco_detection": ["CocoDetection"],
             "train.data.vision.crop_flip": ["CropFlip"],
             "train.data.vision.digit_scenes": ["DigitScenes"],
