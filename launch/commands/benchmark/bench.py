@@ -39,13 +39,13 @@ def bench(
     """Train the same steps of a config on each device, one rank each, and print how fast each of them is.
 
     KEY=VALUE are the words of the run, such as experiment=mnist train.precision=fp32. The first steps are compared one by
-    one: where losses or norms of gradients differ by more than the precisions explain, the exit code is 1. Then the devices
-    take turns, so that whatever else the machine does meets all alike; a step's time is the median, without the first part
-    of each turn. Nothing is evaluated, and no trace of the runs is left.
+    one: where losses or norms of gradients, of the weights or of their change differ by more than the precisions explain,
+    the exit code is 1. Then the devices take turns, so that whatever else the machine does meets all alike; a step's time
+    is the median, without the first part of each turn. Nothing is evaluated, and no trace of the runs is left.
     """
     words = hydra_words(config_dir, config_name, overrides)
     asked = _available(devices)
-    first = [train(words, device, _FIRST, 1) for device in asked]
+    first = [train(words, device, _FIRST, 1, saved=True) for device in asked]
     for device, run in zip(asked[1:], first[1:], strict=True):
         _compare((asked[0], device), difference(first[0], run))
     timed = [[train(words, device, steps, steps // WINDOWS) for device in asked] for _ in range(turns)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from .device_run import DeviceRun
 
-# Relative difference of a loss or of a gradient's norm that rounding explains after a few steps.
+# Relative difference of a loss or of a norm that rounding explains after a few steps.
 TOLERANCES: Mapping[str, float] = {
     **{"fp64": 1e-6, "fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 5e-2, "bf16_pure": 1e-1},
 }
@@ -70,6 +70,10 @@ def difference(one: DeviceRun, other: DeviceRun) -> Difference:
         for name, *pair in zip(("the loss", "the gradient's norm"), mine, theirs, strict=True)
         for values in [(pair[0], pair[1])]
     ]
+    last = int(one.lines[-1]["step"])
+    for name, mine in one.norms.items():
+        values = (mine, other.norms[name])
+        found.append(Difference(name, last, values, _relative(*values), tolerance))
     return max(found, key=lambda each: each.relative)
 
 

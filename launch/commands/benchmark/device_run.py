@@ -4,14 +4,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phalanx.exit.codes import ExitCode
 from phalanx.exit.messages import say
+from phalanx.run_folder import names
 from phalanx.system.module_path import PACKAGE
+
+from .weight_norms import weight_norms
 
 WINDOWS = 6  # of steps that are timed as one; the first of a run warms up
 
@@ -36,6 +39,7 @@ class DeviceRun:
     device: str
     precision: str
     lines: Sequence[dict[str, Any]]
+    norms: Mapping[str, float | None]  # of the weights at the end, and of their change since the save before
 
     @property
     def step_s(self) -> list[float]:
@@ -52,11 +56,16 @@ class DeviceRun:
         return [(int(line["step"]), line["loss"], line["grad_norm"]) for line in self.lines]
 
 
-def train(words: Sequence[str], device: str, steps: int, log_every: int) -> DeviceRun:
-    """Train `steps` steps on one rank on cpu or cuda. Where it fails, says what it said and exits with its code."""
+def train(words: Sequence[str], device: str, steps: int, log_every: int, *, saved: bool = False) -> DeviceRun:
+    """Train `steps` steps on one rank on cpu or cuda. Where it fails, says what it said and exits with its code.
+
+    `saved`: halfway, too, for the norms of the weights.
+    """
     with tempfile.TemporaryDirectory(prefix="phalanx-bench-") as root:
         length = (f"train.steps={steps}", f"log.every={log_every}", f"run.root={root}", "run.name=bench")
-        command = [sys.executable, str(PACKAGE), "run", "-n", "1", *words, *_ALONE, *length, f"world.device={device}"]
+        saves = (f"checkpoint.every={steps // 2}", "checkpoint.keep=2") if saved else ()
+        ours = (*_ALONE, *saves, *length, f"world.device={device}")
+        command = [sys.executable, str(PACKAGE), "run", "-n", "1", *words, *ours]
         ended = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
         )
@@ -66,7 +75,12 @@ def train(words: Sequence[str], device: str, steps: int, log_every: int) -> Devi
         folder = Path(root, "bench")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         facts = json.loads((folder / "environment.json").read_text())
+        norms = weight_norms(*(_weights(folder, step) for step in (steps // 2, steps))) if saved else {}
         start = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     name = facts["cpu"] if device == "cpu" else (facts["gpus"] or ["GPU"])[0]
     told = name if isinstance(name, str) else str(name.get("name", "GPU"))
-    return DeviceRun(told, str(start["precision"]), [line for line in lines if line["split"] == "train"])
+    return DeviceRun(told, str(start["precision"]), [line for line in lines if line["split"] == "train"], norms)
+
+
+def _weights(run: Path, step: int) -> Path:
+    return run / names.CHECKPOINTS / names.step_folder(step) / names.MODEL

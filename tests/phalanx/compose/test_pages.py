@@ -28,6 +28,7 @@ NOT_HERE = {  # what stands in a command or a config that cannot compose here: w
     "-n N": "a number",
     "%a": "the index of a job in its array",
     "--config-dir configs": "the user's project of lightning-hydra-template",
+    "experiment=mine": "a file that docs/workloads.md has the user write",
     "cluster=mine": "a file that slurm/README.md has the user write",
     "null\n  - override /optim: null\n": "the head of an experiment, without its model",
     "run: {imports: [mypkg.resolvers]}": "a module that docs/targets.md does not show",

@@ -5,13 +5,17 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from phalanx.launch.commands.benchmark.comparison import Measured, difference, table
 from phalanx.launch.commands.benchmark.device_run import DeviceRun
+from phalanx.launch.commands.benchmark.weight_norms import weight_norms
 from phalanx.train.loading.batch import Batch
 from phalanx.train.tasks.classification import Classification
 from phalanx.train.tasks.task import Ratio
@@ -19,6 +23,9 @@ from tests.ranks import QUIET, Nursery
 from tests.warm_command import run_warm
 
 STEPS = ("model=mlp", "model.hidden=[8]", "train.threads=1", "--steps", "12", "--turns", "1")
+
+
+WEIGHTS, CHANGE = "the norm of the weights", "the norm of the weights' change"
 
 
 class Unsteady(Classification):
@@ -71,7 +78,7 @@ def run(device: str, precision: str, *rows: tuple[float | None, float, float]) -
         {"step": step, "loss": loss, "grad_norm": norm, "step_time_s": seconds, "samples_per_s": 64 / seconds}
         for step, (loss, norm, seconds) in enumerate(rows, 1)
     ]
-    return DeviceRun(device, precision, lines)
+    return DeviceRun(device, precision, lines, {WEIGHTS: 5.0, CHANGE: 0.25})
 
 
 def test_the_coarser_precision_says_what_rounding_explains() -> None:
@@ -93,3 +100,22 @@ def test_the_coarser_precision_says_what_rounding_explains() -> None:
     ]  # the first window of a turn warms up
     assert [row["speedup"] for row in rows] == [1.0, 4.0]
     assert table(rows).splitlines()[2].split() == ["cuda", "G", "bf16", "250.000", "ms", "256", "4.00x", "as", "fast"]
+
+
+@pytest.mark.parametrize("number", [WEIGHTS, CHANGE])
+def test_weights_that_went_elsewhere_are_found(number: str) -> None:
+    cpu = run("C", "fp32", (2.0, 1.0, 9.0), (1.0, 4.0, 1.0))
+    found = difference(cpu, replace(cpu, norms={**cpu.norms, number: cpu.norms[number] * 1.01}))  # type: ignore[operator]
+    assert (found.number, found.step, found.is_rounding) == (number, 2, False)
+    assert not difference(cpu, replace(cpu, norms={**cpu.norms, number: None})).is_rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_norms_are_those_of_all_weights_and_of_their_change(tmp_path: Path, dtype: torch.dtype) -> None:
+    before = {"a": torch.tensor([[3.0, 1.0]], dtype=dtype), "b": torch.tensor(2.0, dtype=dtype), "n": torch.tensor(7)}
+    after = {"b": torch.tensor(4.0, dtype=dtype), "a": torch.tensor([[3.0, 0.0]], dtype=dtype), "n": torch.tensor(9)}
+    for name, weights in (("before", before), ("after", after)):
+        save_file(weights, tmp_path / name)
+    assert weight_norms(tmp_path / "before", tmp_path / "after") == {WEIGHTS: 5.0, CHANGE: pytest.approx(5**0.5)}
+    save_file({**after, "b": torch.tensor(float("nan"), dtype=dtype)}, tmp_path / "after")
+    assert weight_norms(tmp_path / "before", tmp_path / "after") == {WEIGHTS: None, CHANGE: None}
