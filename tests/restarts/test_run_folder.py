@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_other_versions_are_a_warning_and_an_event(starter: Starter, own: dict[s
     world.kill()
     assert "WARNING: since the run began: torch: 1.0.0 before" in world.wait().output
     assert any("torch: 1.0.0 before" in note for note in results.events("resume")[0]["changed"])
+
+
+def test_who_comes_first_into_a_folder_that_another_start_made_begins_the_run(starter: Starter) -> None:
+    """Also where that one died before it said a word."""
+    results = starter.train(1, *RUN, name="r")
+    made = {"resolved.yaml", "environment.json"}
+    for path in results.folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in made:
+            path.unlink()
+    again = starter.train(1, *RUN, name="r")
+    assert [event["event"] for event in again.events()].count("start") == 1
+    assert again.events("resume") == []
 
 
 def test_two_starts_of_a_new_run_at_once_make_one_run(starter: Starter) -> None:

@@ -95,7 +95,9 @@ def open_run(config: Config, plain: Mapping[str, Any], record: RunRecord, *, att
         _check_same(path, config, found, summary)
         if summary is None:
             _write(path, _repaired_files(found, plain, record))
-        return OpenRun(path, held.incarnation, False, _began(path), _notes(found, record), summary), held
+        # Nobody has begun where the start that made the folder was slower to take it, or died before its first word.
+        begins = summary is None and not saved(path) and not (path / names.EVENTS).exists()
+        return OpenRun(path, held.incarnation, begins, _began(path), _notes(found, record), summary), held
     except BaseException:
         held.withdraw()
         raise

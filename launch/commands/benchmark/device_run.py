@@ -1,6 +1,5 @@
 """A short run on one device, in processes of its own: how long its steps take, and the numbers that it came to."""
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -9,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phalanx.common.files import read_json
 from phalanx.exit.codes import ExitCode
 from phalanx.exit.messages import say
 from phalanx.run_folder import names
+from phalanx.run_folder.jsonl import read_events, read_lines
 from phalanx.system.module_path import PACKAGE
 
 from .weight_norms import weight_norms
@@ -73,13 +74,13 @@ def train(words: Sequence[str], device: str, steps: int, log_every: int, *, save
             say(f"{ended.stdout.rstrip()}\nerror: the run on {device} ended with code {ended.returncode}")
             sys.exit(ended.returncode if ended.returncode > 0 else ExitCode.BUG)
         folder = Path(root, "bench")
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        facts = json.loads((folder / "environment.json").read_text())
+        lines = [line for line in read_lines(folder) if line["split"] == "train"]
+        facts = read_json(folder / names.ENVIRONMENT)
         norms = weight_norms(*(_weights(folder, step) for step in (steps // 2, steps))) if saved else {}
-        start = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
+        start = next(read_events(folder))
     name = facts["cpu"] if device == "cpu" else (facts["gpus"] or ["GPU"])[0]
     told = name if isinstance(name, str) else str(name.get("name", "GPU"))
-    return DeviceRun(told, str(start["precision"]), [line for line in lines if line["split"] == "train"], norms)
+    return DeviceRun(told, str(start["precision"]), lines, norms)
 
 
 def _weights(run: Path, step: int) -> Path:
