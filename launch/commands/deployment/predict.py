@@ -94,4 +94,8 @@ def _lines(name: str) -> list[str]:
         raise ConfigError(f"--lines={name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"--lines={name} is not UTF-8, at byte {error.start}. Save it as UTF-8") from None
+    if "\0" in text:
+        raise ConfigError(f"--lines={name} is no text: it holds a zero byte, at character {text.index(chr(0))}")
+    if not text:
+        return []
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

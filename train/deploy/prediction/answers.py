@@ -1,5 +1,6 @@
 """What a model's answer means, as `postprocessing` of export.json says it."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from phalanx.common.files import finite
 from phalanx.exit.codes import ConfigError
 
 from ...data.speech.alphabet import Alphabet
@@ -15,6 +17,16 @@ from ...sinks.shown import Image
 from ...tasks.speech.ctc_decoding import best_path
 
 Prediction = dict[str, Any]
+
+
+def as_json(value: object) -> str:
+    """JSON on one line that UTF-8 can hold: what it cannot, such as of a file's name in another encoding, is escaped."""
+    text = json.dumps(finite(value), ensure_ascii=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(finite(value))
+    return text
 
 
 class Answers:

@@ -1,6 +1,5 @@
 """Predict many inputs: a line of JSON each, in their order, and how long it took."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from phalanx.common.files import finite, write_atomic
+from phalanx.common.files import write_atomic
 from phalanx.exit.codes import ConfigError
 
 from ...sinks.shown import Shown
+from .answers import as_json
 from .predictor import Predictor, predicted
 from .typed_inputs import raw_of
 
@@ -47,7 +47,7 @@ def predict_lines(
         timing.inputs += len(words)
         timing.failed += sum("error" in each for each in found)
         yield [
-            json.dumps(finite({"input": word, **_written(each, number, files)}), ensure_ascii=False)
+            as_json({"input": word, **_written(each, number, files)})
             for number, (word, each) in enumerate(zip(words, found, strict=True), start)
         ]
 

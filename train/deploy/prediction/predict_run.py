@@ -27,7 +27,7 @@ def predict_run(job: Job, composed: Composed, world: World) -> None:
     parts = trained_parts(job, in_full_precision(composed), world, spread=False)
     parts.model.eval()
     predictor = predictor_of(parts, world.device, int(job.options["top"]))
-    asked = Path(str(job.options["inputs"])).read_text(encoding="utf-8").split("\0")
+    asked = Path(str(job.options["inputs"])).read_text(encoding="utf-8", errors="surrogateescape").split("\0")
     files = None if job.options["files"] is None else Path(str(job.options["files"]))
     timing = Timing(int(job.options["batch"]))
     lines: list[str] = []

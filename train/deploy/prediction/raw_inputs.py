@@ -98,7 +98,18 @@ class RawInputs:
             or any(isinstance(dim, int) and dim != size for dim, size in zip(wanted, array.shape, strict=True))
         ):
             raise ConfigError(f"{name} has the shape {_dims(array.shape)}, and the model takes {_dims(wanted)}")
+        if self.kinds[name] == "tensor":
+            self._check_held(name, array)
         return array
+
+    def _check_held(self, name: str, array: NDArray[Any]) -> None:
+        """Raises ConfigError for a number that another one would stand for in the model's dtype."""
+        dtype = np.dtype(self._dtypes[name])
+        with np.errstate(all="ignore"):
+            cast = array.astype(dtype)
+            held = np.isfinite(cast).all() if dtype.kind == "f" else (cast == array).all()
+        if not held:
+            raise ConfigError(f"{name} has a number that {dtype} does not hold")
 
     def _filled(self, name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         if self.kinds[name] not in _PADDED:
@@ -147,7 +158,13 @@ def _image(form: Mapping[str, Any]) -> Callable[[Any], NDArray[Any]]:
     def make(octets: Any) -> NDArray[Any]:
         pixels = picture(octets, channels)
         if size is not None and resize is not None:
-            pixels = middle(pixels.shape[1], pixels.shape[2], (size[0], size[1]), resize).apply(pixels)
+            plan = middle(pixels.shape[1], pixels.shape[2], (size[0], size[1]), resize)
+            if math.prod(plan.size) > _MOST_PIXELS:
+                raise ConfigError(
+                    f"the picture of {pixels.shape[2]} x {pixels.shape[1]} pixels is too narrow: scaled to "
+                    f"{plan.size[1]} x {plan.size[0]} it has more than {_MOST_PIXELS}"
+                )
+            pixels = plan.apply(pixels)
         elif size is not None:
             pixels = functional.resize(pixels, list(size), antialias=True)
         return np.asarray((pixels.float() / 255 - mean) / std)

@@ -21,8 +21,9 @@ def expanded(typed: Sequence[str], kinds: Mapping[str, str]) -> list[str]:
     """The files of folders, in the order of their paths, where the model takes one picture or sound. Raises ConfigError."""
     found: list[str] = []
     for word in typed:
-        if len(kinds) == 1 and next(iter(kinds.values())) in FILES and Path(word).is_dir():
-            files = sorted(path for path in Path(word).rglob("*") if path.suffix.lower() in (*SUFFIXES, *_SOUNDS))
+        if len(kinds) == 1 and next(iter(kinds.values())) in FILES and os.path.isdir(word):  # of any word, however long
+            found_here = (path for path in Path(word).rglob("*") if path.suffix.lower() in (*SUFFIXES, *_SOUNDS))
+            files = sorted(path for path in found_here if not path.is_dir())
             if not files:
                 raise ConfigError(f"{word} holds no file of {', '.join((*SUFFIXES, *_SOUNDS))}. Type another folder")
             found += map(str, files)

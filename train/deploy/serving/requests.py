@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from phalanx.common.files import finite
 from phalanx.exit.codes import ConfigError
 
 from ...sinks.shown import Shown
-from ..prediction.answers import Prediction
+from ..prediction.answers import Prediction, as_json
 from ..prediction.predictor import Predictor
 from ..prediction.raw_inputs import FILES
 
 MOST_INPUTS = 256  # of a request
+_MOST_BYTES = 2**30  # of the arrays of a request: a short body may hold long sounds and large pictures
 _ONE, _MANY = "input", "inputs"
 
 
@@ -44,7 +44,7 @@ def asked(body: bytes, content_type: str, predictor: Predictor) -> Asked:
 def answer(predictions: Sequence[Prediction], *, alone: bool) -> bytes:
     """The body of the answer. A file of a prediction is in base64."""
     found = [{name: _plain(value) for name, value in each.items()} for each in predictions]
-    return json.dumps(finite(found[0] if alone else {"predictions": found}), ensure_ascii=False).encode()
+    return as_json(found[0] if alone else {"predictions": found}).encode()
 
 
 def _of_json(body: bytes, predictor: Predictor) -> Asked:
@@ -59,13 +59,20 @@ def _of_json(body: bytes, predictor: Predictor) -> Asked:
     inputs = told[_MANY]
     if not isinstance(inputs, list) or not 1 <= len(inputs) <= MOST_INPUTS:
         raise ConfigError(f'"{_MANY}" is to be a list of 1 to {MOST_INPUTS}')
-    samples = []
+    samples, longest = [], 0
     for number, value in enumerate(inputs):
         try:
             samples.append(_sample(value, predictor))
         except ConfigError as error:
             raise ConfigError(f"{_MANY}[{number}]: {error}") from None
+        longest = max(longest, _octets(samples[-1]))
+        if longest * len(samples) > _MOST_BYTES:  # the others are padded to the longest
+            raise ConfigError(f"{_MANY} take more than {_MOST_BYTES >> 20} MiB when decoded. Send fewer in a request")
     return Asked(samples, False)
+
+
+def _octets(sample: Any) -> int:
+    return sum(array.nbytes for array in sample.values()) if isinstance(sample, dict) else 0
 
 
 def _sample(value: Any, predictor: Predictor) -> Any:

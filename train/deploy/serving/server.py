@@ -1,7 +1,6 @@
 """An HTTP server around a predictor: POST /predict, GET /health."""
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from phalanx.common.files import finite
 from phalanx.exit.codes import ConfigError
 from phalanx.exit.messages import say
 
+from ..prediction.answers import as_json
 from ..prediction.predictor import Predictor, predicted
 from .requests import answer, asked
 
@@ -91,6 +90,8 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
         response = _json({"error": f"{error.reason}{advice}"}, error.status)
         response.headers.update({name: value for name, value in error.headers.items() if name == "Allow"})
         return response
+    except (web.RequestPayloadError, ConnectionError):  # such as no gzip, or a client that has gone
+        return _json({"error": "the body does not arrive as its headers say"}, 400)
     except Exception:  # the client is not told what our code looks like
         traceback.print_exc()
         return _json({"error": "the server failed at this request; its standard error tells more"}, 500)
@@ -98,9 +99,7 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
 
 
 def _json(value: Mapping[str, Any], status: int) -> web.Response:
-    return web.Response(
-        text=json.dumps(finite(value), ensure_ascii=False), status=status, content_type="application/json"
-    )
+    return web.Response(text=as_json(value), status=status, content_type="application/json")
 
 
 def serve(server: Server, host: str, port: int, what: str) -> None:

@@ -140,11 +140,36 @@ def test_each_bad_request_is_told_what_is_wrong_without_a_word_of_our_code(body:
     assert told in str(error.value)
 
 
+def test_many_inputs_that_are_large_when_decoded_are_refused_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from phalanx.exit.codes import ConfigError
+    from phalanx.train.deploy.prediction.answers import Answers
+    from phalanx.train.deploy.prediction.predictor import FormPredictor
+    from phalanx.train.deploy.prediction.raw_inputs import RawInputs
+    from phalanx.train.deploy.serving import requests
+
+    monkeypatch.setattr(requests, "_MOST_BYTES", 2 << 20)
+    file = io.BytesIO()
+    Image.new("L", (400, 400)).save(file, "PNG")
+    form = {"kind": "image", "channels": 1, "size": None, "mean": [0.3], "std": [0.3]}
+    inputs = RawInputs({"x": form}, {"x": "float32"}, {}, Path())
+    predictor = FormPredictor(inputs, lambda found: found, Answers({"kind": "tensor"}, None, 1))  # type: ignore[arg-type]
+    body = json.dumps({"inputs": [encoded(file.getvalue())] * 256}).encode()
+    with pytest.raises(ConfigError, match="more than 2 MiB when decoded"):
+        requests.asked(body, JSON, predictor)
+
+
 def test_other_paths_methods_and_long_bodies_have_their_own_status(served: Served) -> None:
     assert served.ask(b"", JSON, "GET")[0] == 405
     assert served.ask(b"", JSON, path="/")[0] == 404
     status, told = served.ask(b"\0" * (2 << 20), PNG)
     assert (status, told["error"]) == (413, "Request Entity Too Large")
+    connection = served.connection()
+    connection.request("POST", "/predict", b"no gzip", {"Content-Type": PNG, "Content-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert (answer.status, b"as its headers say" in answer.read()) == (400, True)
+    connection.close()
     assert served.ask(served.pictures[0], PNG)[0] == 200
 
 

@@ -19,8 +19,9 @@ from phalanx.train.data.speech.log_mel import LogMel
 from phalanx.train.data.text.labelled_texts import TextTable
 from phalanx.train.data.vision.files.crops import CenterCrop
 from phalanx.train.data.vision.files.image_folder import ImageFolder
+from phalanx.train.deploy.prediction.answers import as_json
 from phalanx.train.deploy.prediction.raw_inputs import RawInputs
-from phalanx.train.deploy.prediction.typed_inputs import raw_of
+from phalanx.train.deploy.prediction.typed_inputs import expanded, raw_of
 from phalanx.train.prepared.cache import Cache
 from tests.train.data.speech.sounds import RATE, words, write_folder
 from tests.train.data.vision.photographs import write_photographs
@@ -169,3 +170,33 @@ def test_arrays_of_a_file_hold_no_objects(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no array of numbers"):
         raw_of(str(tmp_path / "a.npy"), {"x": "tensor"})
     assert torch.equal(torch.from_numpy(raw_of(str(tmp_path / "b.npy"), {"x": "tensor"})), torch.eye(2).double())
+
+
+def test_a_thin_picture_is_refused_before_it_is_scaled_to_a_huge_one() -> None:
+    form = {"kind": "image", "channels": 3, "size": [224, 224], "resize": 256, "mean": [0.5] * 3, "std": [0.5] * 3}
+    with pytest.raises(ConfigError, match="too narrow"):
+        inputs(form, x="float32").sample(png(np.zeros((1, 1_200_000), np.uint8)))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e300), ("int64", 1.5), ("uint8", 300)])
+def test_a_number_that_the_models_dtype_does_not_hold_is_refused(dtype: str, value: float) -> None:
+    made = inputs({"kind": "tensor"}, x=dtype)
+    assert made.sample([7])["x"].tolist() == [7]
+    with pytest.raises(ConfigError, match=f"x has a number that {dtype} does not hold"):
+        made.sample([value])
+
+
+def test_words_of_any_length_and_empty_ones_are_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png/a.png").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"")
+    words = ["", "x" * 5000, "."]
+    assert expanded(words, {"x": "image"}) == [*words[:2], "b.png", "folder.png/a.png"]
+
+
+def test_a_name_that_is_no_utf_8_is_escaped_in_its_line() -> None:
+    line = as_json({"input": "\udcff.png", "other": "ü"})
+    assert line.isascii()
+    assert json.loads(line) == {"input": "\udcff.png", "other": "ü"}
+    assert as_json({"input": "ü"}) == '{"input": "ü"}'
