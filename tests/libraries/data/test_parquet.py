@@ -8,13 +8,13 @@ from phalanx.exit.codes import ConfigError
 from phalanx.train.data.ratings.ratings import RatingTable
 from phalanx.train.data.text.labelled_texts import TextTable
 
-pyarrow = pytest.importorskip("pyarrow")
-from pyarrow import parquet  # noqa: E402
-
 pytestmark = pytest.mark.zoo
 
 
 def written(path: Path, **columns: list[object]) -> str:
+    import pyarrow
+    from pyarrow import parquet
+
     parquet.write_table(pyarrow.table(columns), path)
     return str(path)
 

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 
-tokenizers = pytest.importorskip("tokenizers")
-from tokenizers.processors import TemplateProcessing  # noqa: E402
-
-from phalanx.train.data.text.labelled_texts import TextTable  # noqa: E402
-from phalanx.train.data.text.pairs.text_pairs import TextPairs  # noqa: E402
-from phalanx.train.data.text.tokens.byte_pairs import OF_PAIRS, learn  # noqa: E402
-from phalanx.train.data.text.tokens.file_tokenizer import FileTokenizer  # noqa: E402
-from phalanx.train.prepared.cache import Cache  # noqa: E402
+from phalanx.train.data.text.labelled_texts import TextTable
+from phalanx.train.data.text.pairs.text_pairs import TextPairs
+from phalanx.train.data.text.tokens.byte_pairs import OF_PAIRS, learn
+from phalanx.train.data.text.tokens.file_tokenizer import FileTokenizer
+from phalanx.train.prepared.cache import Cache
 
 pytestmark = pytest.mark.zoo
 PAD, BEGIN, END = 0, 1, 2
@@ -25,6 +22,9 @@ def file(tmp_path: Path) -> Path:
 
 def framing(file: Path) -> Path:
     """A tokenizer that puts its marks around each text, as BERT's does."""
+    import tokenizers
+    from tokenizers.processors import TemplateProcessing
+
     made = tokenizers.Tokenizer.from_file(str(file))
     made.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", BEGIN), ("</s>", END)])
     made.save(str(file))

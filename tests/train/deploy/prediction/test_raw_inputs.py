@@ -26,6 +26,8 @@ from phalanx.train.prepared.cache import Cache
 from tests.train.data.speech.sounds import RATE, words, write_folder
 from tests.train.data.vision.photographs import write_photographs
 
+NO_SOUND = "cannot be read|others need soundfile"  # with that package, and without
+
 
 def inputs(form: Any, shapes: dict[str, tuple[Any, ...]] | None = None, **dtypes: str) -> RawInputs:
     return RawInputs(checked_preprocessing(form, list(dtypes), "a test"), dtypes, shapes or {}, None)
@@ -149,8 +151,8 @@ def test_what_is_no_picture_or_no_sound_is_told_and_none_is_too_large(tmp_path: 
         (image, whole[:9000], "cannot be decoded"),
         (image, png(np.zeros((9000, 9000), np.uint8)), "9000 x 9000 pixels"),
         (image, "a.png", "the content of a file"),
-        (sound, b"RIFF", "cannot be read"),
-        (sound, b"", "cannot be read"),
+        (sound, b"RIFF", NO_SOUND),
+        (sound, b"", NO_SOUND),
     ):
         with pytest.raises(ConfigError, match=told):
             made.sample(octets)
