@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from bench.deploy import exported_digits, timed
-from phalanx.train.deploy.prediction.predict_export import predictor_of
+from phalanx.train.deploy.prediction.export_predictor import predictor_of
 from phalanx.train.deploy.prediction.predictor import predicted
 from phalanx.train.deploy.runtimes.load_export import load_export
 

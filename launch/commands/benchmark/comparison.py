@@ -9,7 +9,12 @@ from .device_run import DeviceRun
 
 # Relative difference of a loss or of a norm that rounding explains after a few steps.
 TOLERANCES: Mapping[str, float] = {
-    **{"fp64": 1e-6, "fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 5e-2, "bf16_pure": 1e-1},
+    "fp64": 1e-6,
+    "fp32": 1e-3,
+    "tf32": 1e-2,
+    "fp16": 2e-2,
+    "bf16": 5e-2,
+    "bf16_pure": 1e-1,
 }
 
 

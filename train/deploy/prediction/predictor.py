@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from phalanx.exit.codes import ConfigError
@@ -49,10 +48,7 @@ class FormPredictor(Predictor):
         return self._inputs.key(sample)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        return self._answers(self._called(self._inputs.batch(samples)), len(samples))
-
-    def _called(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return self._runtime(inputs)
+        return self._answers(self._runtime(self._inputs.batch(samples)), len(samples))
 
 
 class TaskPredictor(Predictor):

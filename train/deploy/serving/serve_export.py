@@ -2,24 +2,18 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from phalanx.exit.codes import ConfigError, ExitCode
 from phalanx.exit.interpreter_exit import run_without_teardown
 from phalanx.exit.messages import refuse
 
-from ..prediction.predict_export import predictor_of
-from ..runtimes.load_export import load_export
+from ..prediction.export_predictor import export_parser, loaded, predictor_of
 
 _MIB = 2**20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--trust", action="append", default=[])
+    parser = export_parser()
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--limit-mib", type=int, required=True)
@@ -36,12 +30,11 @@ def _serve(asked: argparse.Namespace) -> None:
         from .server import Server, serve
     except ImportError as error:
         raise ConfigError(f"phalanx serve needs aiohttp ({error}). Type: pip install 'phalanx[serve]'") from None
-    loaded = load_export(asked.folder, asked.device, asked.trust, asked.threads)
-    predictor = predictor_of(loaded, asked.folder, 1)
-    manifest = loaded.manifest
+    export = loaded(asked)
+    predictor, manifest = predictor_of(export, asked.folder, 1), export.manifest
     facts = {
         **{"run": manifest.run, "step": manifest.step, "format": manifest.to, "dtype": manifest.dtype},
-        **{"weights_sha256": manifest.weights_sha256, "runtime": loaded.runtime.told, "inputs": dict(predictor.kinds)},
+        **{"weights_sha256": manifest.weights_sha256, "runtime": export.runtime.told, "inputs": dict(predictor.kinds)},
     }
     server = Server(predictor, facts, asked.limit_mib * _MIB)
     serve(server, asked.host, asked.port, f"{manifest.run}, step {manifest.step}, {manifest.to}")
